@@ -1,0 +1,51 @@
+"""The tables of the world: everything a prompt, a question or an answer can be made of."""
+
+SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
+COLORS: dict[str, tuple[float, float, float]] = {
+    "red": (0.87, 0.10, 0.12),
+    "orange": (1.00, 0.52, 0.00),
+    "yellow": (0.98, 0.86, 0.08),
+    "green": (0.12, 0.64, 0.22),
+    "blue": (0.10, 0.34, 0.90),
+    "purple": (0.58, 0.12, 0.72),
+}
+NUMBERS = ("one", "two", "three", "four")
+DIRECTIONS = ("left", "right", "above", "below")
+RELATIONS = ("left of", "right of", "above", "below")
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+"""GenEval's tags, in the order of its tables."""
+
+GRID = 4
+CELLS = GRID * GRID
+
+
+def plural(shape: str) -> str:
+    """The plural of a shape's name.
+
+    Example:
+        >>> plural("cross")
+        'crosses'
+    """
+    return shape + ("es" if shape.endswith("s") else "s")
+
+
+def with_article(noun: str) -> str:
+    """The noun behind "a" or "an".
+
+    Example:
+        >>> with_article("orange ring")
+        'an orange ring'
+    """
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def counted(shape: str, number: int) -> str:
+    """A number of a shape in words; more than four are "many".
+
+    Example:
+        >>> counted("circle", 3), counted("circle", 1), counted("circle", 0)
+        ('three circles', 'one circle', 'zero circles')
+    """
+    words = ("zero", *NUMBERS)
+    return f"{words[number] if number < len(words) else 'many'} {shape if number == 1 else plural(shape)}"

@@ -1,0 +1,138 @@
+"""Finding and reading checkpoint files, with errors a user can act on. Shared by all backbones."""
+
+import importlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unirl.errors import UserError
+
+WEIGHT_NAMES = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pt",
+)
+
+
+def locate(path_or_id: str, inside: Path | None = None) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        path_or_id: A local folder; `package:folder` for files that a Python package ships; or a hub id.
+        inside: A folder in which to look first for a relative path.
+
+    Raises:
+        UserError: nothing of that name is there, and the hub has not got it or cannot be reached.
+    """
+    for candidate in ([inside / path_or_id] if inside else []) + [Path(path_or_id).expanduser()]:
+        if candidate.is_dir():
+            return candidate
+    package, colon, folder = path_or_id.partition(":")
+    if colon and package.isidentifier():
+        return _packaged(path_or_id, package, folder)
+    if path_or_id.count("/") != 1 or path_or_id.startswith((".", "/", "~")):
+        raise UserError(f"no checkpoint at {path_or_id!r}: give a local folder, package:folder, or a hub id owner/name")
+    return _from_hub(path_or_id)
+
+
+def _packaged(spec: str, package: str, folder: str) -> Path:
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"checkpoint {spec!r}: package {package!r} cannot be imported ({error}); install it") from None
+    path = Path(next(iter(module.__path__))) / folder
+    if not path.is_dir():
+        have = ", ".join(sorted(p.parent.name for p in path.parent.glob("*/config.json"))) or "none"
+        raise UserError(f"checkpoint {spec!r}: package {package!r} has no folder {folder!r}; it has: {have}")
+    return path
+
+
+def _from_hub(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - costs a second that local folders need not pay
+
+    try:
+        return Path(snapshot_download(hub_id))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(
+            f"no local folder {hub_id!r}, and the hub gave no such checkpoint ({type(error).__name__}: {reason}); "
+            "check the name, the network, or download it and give the folder"
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: the file is missing or is not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is no checkpoint: {path.name} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is broken ({error}); download or save the checkpoint again") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {type(values).__name__}, expected an object")
+    return values
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint folder: safetensors or weights-only pickles, in one file or in shards.
+
+    Raises:
+        UserError: no weights, or a file that is truncated.
+    """
+    weights: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        try:
+            part = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"{folder}: the shard {file.name} is missing; download it again") from None
+        except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{file} cannot be read ({reason}); it is truncated or broken, download it again") from None
+        weights.update(part)
+    return weights
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for name in WEIGHT_NAMES:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return sorted({folder / shard for shard in read_json(index)["weight_map"].values()})
+    raise UserError(f"{folder} holds no weights; expected one of: {', '.join(WEIGHT_NAMES)}, or their shards")
+
+
+def load_exactly(module: torch.nn.Module, weights: dict[str, Tensor], where: Path, ignore: Iterable[str] = ()) -> None:
+    """Load weights; every parameter must be there, with its shape, and nothing may be left over.
+
+    Args:
+        module: Receives the weights; may be on the meta device.
+        weights: Tensors by name.
+        where: For the error message.
+        ignore: Beginnings of names that may be left over.
+
+    Raises:
+        UserError: naming the first tensor that does not fit.
+    """
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    extra = [name for name in weights if name not in wanted and not name.startswith(tuple(ignore))]
+    wrong = [n for n, w in wanted.items() if n in weights and weights[n].shape != w.shape]
+    if wrong:
+        got, expected = tuple(weights[wrong[0]].shape), tuple(wanted[wrong[0]].shape)
+        raise UserError(f"{where}: {wrong[0]} has shape {got}, but config.json makes it {expected}; they do not belong")
+    if missing or extra:
+        kind, names = ("lacks", missing) if missing else ("has unknown", extra)
+        raise UserError(f"{where}: the checkpoint {kind} {names[0]} ({len(names)} such tensors); wrong checkpoint?")
+    module.load_state_dict({name: weights[name] for name in wanted}, assign=True)

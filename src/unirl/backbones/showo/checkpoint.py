@@ -1,0 +1,113 @@
+"""Show-o's public checkpoint format, both ways."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
+
+from unirl.backbones.files import load_exactly, locate, read_json, read_weights
+from unirl.backbones.showo.config import PUBLIC, ShowoConfig
+from unirl.backbones.showo.magvit import Magvit, MagvitConfig
+from unirl.errors import UserError
+
+PREFIX = "showo."
+
+
+def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
+    """A checkpoint's `config.json`, checked.
+
+    Raises:
+        UserError: a number is missing or cannot be Show-o's.
+    """
+    values = read_json(folder / "config.json") | overrides
+    needed = ("vocab_size", "llm_vocab_size", "llm_model_path", "codebook_size", "num_vq_tokens")
+    lacking = [name for name in needed if name not in values]
+    if lacking:
+        raise UserError(f"{folder}/config.json is not Show-o's: {lacking[0]} is missing; it needs {', '.join(needed)}")
+    names = {f.name for f in dataclasses.fields(ShowoConfig)} - {"llm", "magvit"}
+    values.setdefault("mask_token_id", values["vocab_size"] - 1)
+    config = ShowoConfig(**{name: value for name, value in values.items() if name in names and value is not None})
+    config.check(str(folder))
+    return config
+
+
+def phi(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM:
+    """The text model with Show-o's vocabulary and query-key norms, freshly initialised."""
+    settings = {name: value for name, value in llm.items() if name not in ("model_type", "architectures", "dtype")}
+    settings |= {"vocab_size": config.vocab_size, "qk_layernorm": True, "tie_word_embeddings": False}
+    return PhiForCausalLM(PhiConfig(**settings, attn_implementation="sdpa"))
+
+
+def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
+    """Phi with the checkpoint's weights, which stand behind the prefix `showo.`."""
+    llm = read_json(locate(config.llm_model_path, inside=folder) / "config.json")
+    weights = {n.removeprefix(PREFIX): w for n, w in read_weights(folder).items() if n.startswith(PREFIX)}
+    with torch.device("meta"):
+        model = phi(config, llm)
+    load_exactly(model, weights, folder)
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # its buffers are not in the checkpoint
+    return model
+
+
+def load_tokenizer(folder: Path, config: ShowoConfig) -> PreTrainedTokenizerBase:
+    """The text tokenizer: the checkpoint's own folder `tokenizer`, or the text model's."""
+    own = folder / "tokenizer"
+    tokenizer = AutoTokenizer.from_pretrained(own if own.is_dir() else locate(config.llm_model_path, inside=folder))
+    if tokenizer.eos_token_id is None or len(tokenizer) > config.llm_vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} ids and end-of-text {tokenizer.eos_token_id}; the checkpoint "
+            f"has room for {config.llm_vocab_size} text ids and needs an end-of-text. It belongs to another checkpoint"
+        )
+    return tokenizer
+
+
+def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
+    """The MAGVIT-v2 of a folder, whose optional `config.json` holds sizes other than the public ones."""
+    settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    names = {f.name for f in dataclasses.fields(MagvitConfig)}
+    config = MagvitConfig(**{n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n in names})
+    if 2**config.z_channels != codebook_size:
+        raise UserError(f"{folder}: {config.z_channels} bits make {2**config.z_channels} codes, not {codebook_size}")
+    with torch.device("meta"):
+        magvit = Magvit(config)
+    load_exactly(magvit, read_weights(folder), folder, ignore=("quantize.",))
+    return magvit
+
+
+def public_config(name: str, overrides: dict[str, Any]) -> ShowoConfig:
+    """The sizes of a known public checkpoint, for building without its files.
+
+    Raises:
+        UserError: the checkpoint is not among the known ones.
+    """
+    if name not in PUBLIC:
+        raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
+    return dataclasses.replace(PUBLIC[name], **overrides)
+
+
+def save(
+    folder: Path, config: ShowoConfig, text_model: nn.Module, magvit: Magvit, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Write a checkpoint that stands alone: text model, its config, tokenizer and image tokenizer."""
+    (folder / "llm").mkdir(parents=True, exist_ok=True)
+    (folder / "image_tokenizer").mkdir(exist_ok=True)
+    own = dataclasses.replace(config, llm_model_path="llm", image_tokenizer="image_tokenizer")
+    values = {n: v for n, v in dataclasses.asdict(own).items() if n not in ("llm", "magvit")}
+    _write_json(folder / "config.json", {"_class_name": "Showo", **values})
+    state = {PREFIX + name: tensor.contiguous() for name, tensor in text_model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    llm = text_model.config.to_diff_dict()
+    _write_json(folder / "llm" / "config.json", llm | {"vocab_size": config.llm_vocab_size})
+    _write_json(folder / "image_tokenizer" / "config.json", dataclasses.asdict(magvit.config))
+    state = {name: tensor.contiguous() for name, tensor in magvit.state_dict().items()}
+    save_file(state, folder / "image_tokenizer" / "model.safetensors", {"format": "pt"})
+    tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

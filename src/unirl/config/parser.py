@@ -1,0 +1,144 @@
+"""LightningCLI's parser, with plugin names where class paths stand, and errors that are one sentence."""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import Namespace, get_loader
+from lightning.pytorch.cli import LightningArgumentParser
+
+from unirl.config.causes import cause, explain_option
+from unirl.config.places import Place, place_of, places_of, resolve, resolve_all
+from unirl.errors import UserError
+
+
+class PluginParser(LightningArgumentParser):
+    """Parses like its base after replacing registered names by class paths.
+
+    Everything a user writes enters jsonargparse through `parse_args`, `parse_string` (files too) or `parse_object`, and
+    the arguments of each plugin are parsed by a parser of this same class. So overriding these three public methods
+    covers YAML and command line at any depth, and merging, defaults, help and saved configs stay jsonargparse's own:
+    it never sees anything but class paths. What a place takes is known from `add_class_arguments`, public as well.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._places: dict[str, Place] = {}
+        # An abbreviation is as often a misspelt option; it must not be guessed at.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> list[str]:
+        """Add a constructor's arguments and remember which of them take plugins."""
+        prefix = f"{nested_key}." if nested_key else ""
+        self._places |= {f"{prefix}{name}": place for name, place in places_of(theclass).items()}
+        return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
+
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parse command-line arguments.
+
+        Raises:
+            UserError: they are wrong.
+        """
+        return super().parse_args(args and list(self._resolved_argv(args)), *rest, **kwargs)
+
+    def parse_object(self, obj: Any, *rest: Any, **kwargs: Any) -> Namespace:
+        """Parse nested dictionaries.
+
+        Raises:
+            UserError: they are wrong.
+        """
+        if isinstance(obj, Namespace) and self._places:
+            obj = _shallow(obj)
+        return super().parse_object(resolve_all(obj, self._places) if isinstance(obj, dict) else obj, *rest, **kwargs)
+
+    def parse_path(self, path: Any, *rest: Any, **kwargs: Any) -> Namespace:
+        """Parse a config file.
+
+        Raises:
+            UserError: it is wrong; the message starts with its name.
+        """
+        try:
+            return super().parse_path(path, *rest, **kwargs)
+        except UserError as error:
+            raise UserError(f"{os.fspath(path)}: {error}") from error
+
+    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Namespace:
+        """Parse the text of a config.
+
+        Raises:
+            UserError: it is wrong.
+        """
+        try:
+            config = get_loader(self.parser_mode)(content)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            where = f"line {mark.line + 1}: " if mark else ""
+            raise UserError(f"{where}not valid YAML: {error.problem or error.context}") from error
+        if not isinstance(config, dict):
+            raise UserError(f"expected options by name, such as 'model: ...', got {content.strip()[:60]!r}")
+        self._refuse_unknown(config)
+        # Quoted and tagged, for a plain 1e-5 means a number to one loader and a string to another.
+        content = yaml.safe_dump(resolve_all(config, self._places), default_style='"', sort_keys=False)
+        return super().parse_string(content, *rest, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what went wrong instead of printing the usage page.
+
+        Raises:
+            UserError: always, but for the parsers of plugin arguments, whose errors their parent parser explains.
+        """
+        # An error about a subcommand's option comes from the main parser, which does not know the options.
+        parser = getattr(ex, "subcommand_parser", None) or self
+        message = explain_option(message, parser._options())
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise UserError(cause(message)) from ex
+
+    def _options(self) -> list[str]:
+        names = {action.dest.removesuffix("+") for action in self._actions if action.option_strings}
+        names = {name for name in names if name.rpartition(".")[2] not in ("help", "print_config")}
+        groups = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}
+        return sorted(names - groups)
+
+    def _refuse_unknown(self, config: dict[str, Any], prefix: str = "") -> None:
+        # Checked here, file by file, because jsonargparse checks only the merged config, where the file is forgotten.
+        options = self._options()
+        for key, value in config.items():
+            name = f"{prefix}{key}".removesuffix("+")
+            if any(name == option or name.startswith(f"{option}.") for option in options):
+                continue
+            if not any(option.startswith(f"{name}.") for option in options):
+                self.error(f"Option {name!r} is not accepted")
+            if isinstance(value, dict):
+                self._refuse_unknown(value, f"{name}.")
+
+    def _resolved_argv(self, argv: list[str]) -> Iterator[str]:
+        waiting: Place | None = None
+        for arg in argv:
+            if waiting and not arg.startswith("--"):
+                yield _resolve_text(arg, waiting)
+                waiting = None
+                continue
+            waiting = None
+            option, equals, value = arg.partition("=")
+            place = place_of(option[2:], self._places) if option.startswith("--") else None
+            if place and equals:
+                arg = f"{option}={_resolve_text(value, place)}"
+            elif place:
+                waiting = place
+            yield arg
+
+
+def _resolve_text(text: str, place: Place) -> str:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # jsonargparse says what is wrong with it
+    resolved = resolve(value, place)
+    return text if resolved == value else yaml.safe_dump(resolved, default_flow_style=True, width=10**9).split("\n")[0]
+
+
+def _shallow(config: Namespace) -> dict[str, Any]:
+    """The top level only: what is below belongs to the parsers of plugin arguments."""
+    return dict(config.items(branches=True, nested=False))

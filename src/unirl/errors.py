@@ -1,0 +1,27 @@
+"""The one error a user may see: a sentence, not a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what was got, what is allowed and what to do.
+
+    The command line prints it as one line and exits with code 2.
+    """
+
+
+def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
+    """Names closest to a misspelt one, ready for an error message.
+
+    Args:
+        name: What the user wrote.
+        allowed: The valid names.
+        count: How many to offer at most.
+
+    Example:
+        >>> nearest("shwo", ["showo", "janus"])
+        'showo'
+    """
+    allowed = sorted(allowed)
+    return ", ".join(difflib.get_close_matches(name, allowed, count, cutoff=0.5) or allowed)

@@ -1,0 +1,25 @@
+"""What the framework ships, registered through the same hooks as anybody's plugin."""
+
+from unirl.hooks import hookimpl
+from unirl.hooks.spec import Register
+
+
+@hookimpl
+def unirl_register_backbones(register: Register) -> None:
+    register("showo", "unirl.backbones.showo:Showo")
+
+
+@hookimpl
+def unirl_register_rewards(register: Register) -> None:
+    register("keyword", "unirl.rewards.keyword:Keyword")
+
+
+@hookimpl
+def unirl_register_updates(register: Register) -> None:
+    register("sft", "unirl.updates.sft:SFT")
+
+
+@hookimpl
+def unirl_register_prompts(register: Register) -> None:
+    register("geneval", "unirl.prompts.geneval:GenEval")
+    register("jsonl", "unirl.prompts.jsonl:JsonLines")

@@ -1,0 +1,36 @@
+"""How good was it? One number a sample."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from unirl.types import Answers, Example, Images
+
+
+class Reward(ABC):
+    """Scores what the model drew and answered.
+
+    Args:
+        weight: Its share in the sum of all rewards.
+    """
+
+    needs_pixels: ClassVar[bool] = False
+    """Whether `images.pixels` must be decoded before `score`."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    @property
+    def name(self) -> str:
+        """What logs and errors call it."""
+        return type(self).__name__.lower()
+
+    @abstractmethod
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        """One finite number per sample.
+
+        Shapes:
+            returns (B,), float32.
+        """

@@ -1,0 +1,169 @@
+"""The values that travel through a training step. B = prompts x group, prompt-major."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Item:
+    """One kind of thing a picture must show: GenEval's `include` entry.
+
+    Args:
+        name: Class of the thing, singular, such as "circle".
+        count: How many of it.
+        color: Its color, or None where any will do.
+        relation: `(relation, index)`: it stands "left of", "right of", "above" or "below" the earlier item `index`.
+    """
+
+    name: str
+    count: int = 1
+    color: str | None = None
+    relation: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with a question about the picture, the right answer, and the structure that decides.
+
+    Args:
+        prompt: What to draw.
+        question: What to ask about the drawing.
+        answer: The answer if the drawing is right.
+        category: Where it counts in tables, such as "counting".
+        objects: What the picture must show.
+        exclude: What it must not show: `count` or more of the class make it wrong.
+    """
+
+    prompt: str
+    question: str
+    answer: str
+    category: str
+    objects: tuple[Item, ...] = ()
+    exclude: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageSampling:
+    """How to draw.
+
+    Args:
+        steps: Denoising steps of a masked model; an autoregressive model ignores it.
+        guidance: Classifier-free guidance w in `(1 + w) * cond - w * uncond`; 0 switches it off.
+        temperature: Divides the logits before sampling.
+        confidence_noise: Start of the Gumbel noise on a masked model's confidences.
+    """
+
+    steps: int = 16
+    guidance: float = 0.0
+    temperature: float = 1.0
+    confidence_noise: float = 1.0
+
+
+@dataclass(frozen=True)
+class AnswerSampling:
+    """How to answer.
+
+    Args:
+        max_tokens: Longest answer, in tokens, end-of-text included.
+        temperature: 0 answers greedily.
+    """
+
+    max_tokens: int = 16
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the model drew, or what it was given to look at.
+
+    Args:
+        codes: Image codes.
+        pixels: The picture in [0, 1], or None until somebody needs it.
+        actions: The decisions taken, one code each.
+        log_probs: Log-probability of each decision when it was taken, nats.
+        memory: Whatever the sampler must remember to score the same decisions again; first dimension B.
+        soft: Straight-through codes that carry gradient: one-hot forward, softmax backward.
+
+    Shapes:
+        codes (B, N), pixels (B, 3, H, W), actions and log_probs (B, A), soft (B, N, K).
+    """
+
+    codes: Tensor
+    pixels: Tensor | None = None
+    actions: Tensor | None = None
+    log_probs: Tensor | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    soft: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: Tensor | slice) -> "Images":
+        """Some of the pictures: a slice, indices, or a boolean mask over B."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
+        taken = {name: None if value is None else value[rows] for name, value in values.items()}
+        return Images(**taken, memory={name: value[rows] for name, value in self.memory.items()})
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers as tokens and as text.
+
+    Args:
+        ids: Token ids, right-padded, end-of-text included where it was reached.
+        mask: True at the answer's own tokens.
+        text: The same, readable.
+        log_probs: Log-probability of each token when it was sampled, nats; None for given answers.
+
+    Shapes:
+        ids, mask, log_probs (B, T).
+    """
+
+    ids: Tensor
+    mask: Tensor
+    text: Sequence[str]
+    log_probs: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Tensor | slice) -> "Answers":
+        """Some of the answers: a slice, indices, or a boolean mask over B."""
+        keep = torch.arange(len(self.ids), device=self.ids.device)[rows].tolist()
+        log_probs = None if self.log_probs is None else self.log_probs[rows]
+        return Answers(self.ids[rows], self.mask[rows], [self.text[i] for i in keep], log_probs)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One batch of experience.
+
+    Args:
+        examples: What was asked for, each prompt repeated `group_size` times.
+        images: What was drawn.
+        answers: What the model said about it.
+        scores: The weighted sum of all rewards.
+        score_parts: Each reward's own numbers, by name.
+        group_size: Drawings of each prompt.
+
+    Shapes:
+        scores and each of score_parts (B,).
+    """
+
+    examples: Sequence[Example]
+    images: Images
+    answers: Answers
+    scores: Tensor
+    score_parts: Mapping[str, Tensor]
+    group_size: int
+
+    @property
+    def prompts(self) -> list[str]:
+        return [example.prompt for example in self.examples]
+
+    @property
+    def questions(self) -> list[str]:
+        return [example.question for example in self.examples]

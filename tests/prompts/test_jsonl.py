@@ -1,0 +1,158 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unirl.errors import UserError
+from unirl.prompts.jsonl import JsonLines
+from unirl.types import Item
+
+LINE = {"prompt": "a photo of a cup", "question": "What is it?", "answer": "cup"}
+
+
+def write(path: Path, *rows: object) -> str:
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def numbered(count: int, **more: object) -> list[dict[str, object]]:
+    return [{**LINE, "prompt": f"prompt {number}", **more} for number in range(count)]
+
+
+def test_required_fields_alone_are_enough(tmp_path: Path) -> None:
+    example = JsonLines(write(tmp_path / "a.jsonl", LINE)).draw(0, 0)
+    assert (example.prompt, example.question, example.answer) == tuple(LINE.values())
+    assert (example.category, example.objects, example.exclude) == ("prompts", (), ())
+
+
+def test_genevals_form_and_ours_read_the_same(tmp_path: Path) -> None:
+    theirs = {
+        **LINE,
+        "tag": "position",
+        "include": [{"class": "cup", "count": 2}, {"class": "dog", "color": "red", "position": ["left of", 0]}],
+        "exclude": [{"class": "cup", "count": 3}],
+    }
+    ours = {
+        **LINE,
+        "category": "position",
+        "objects": [{"name": "cup", "count": 2}, {"name": "dog", "color": "red", "relation": ["left of", 0]}],
+        "exclude": [{"name": "cup", "count": 3}],
+    }
+    first, second = (JsonLines(write(tmp_path / "a.jsonl", row)).draw(0, 0) for row in (theirs, ours))
+    assert first == second
+    assert first.category == "position"
+    assert first.objects == (Item("cup", 2), Item("dog", color="red", relation=("left of", 0)))
+    assert first.exclude == (Item("cup", 3),)
+
+
+@given(st.integers(1, 12), st.integers(0, 2**40), st.integers(0, 5))
+def test_each_line_comes_once_an_epoch(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, epoch: int) -> None:
+    prompts = JsonLines(write(tmp_path_factory.mktemp("lines") / "a.jsonl", *numbered(n)))
+    drawn = [prompts.draw(seed, index) for index in range(epoch * n, (epoch + 1) * n)]
+    assert sorted(example.prompt for example in drawn) == sorted(example.prompt for example in prompts.examples)
+    assert prompts.draw(seed, epoch * n) == drawn[0]
+
+
+def test_seed_and_epoch_change_the_order(tmp_path: Path) -> None:
+    prompts = JsonLines(write(tmp_path / "a.jsonl", *numbered(30)))
+    orders = {
+        tuple(prompts.draw(seed, epoch * 30 + i).prompt for i in range(30)) for seed in (0, 1) for epoch in (0, 1)
+    }
+    assert len(orders) == 4
+
+
+def test_the_order_is_the_same_on_every_machine(tmp_path: Path) -> None:
+    prompts = JsonLines(write(tmp_path / "a.jsonl", *numbered(6)))
+    assert [prompts.draw(7, index).prompt[-1] for index in range(6)] == list("512034")
+
+
+def test_blank_lines_byte_order_mark_and_carriage_returns_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(LINE).encode() + b"\r\n\r\n  \n" + json.dumps(LINE).encode())
+    assert len(JsonLines(str(path)).examples) == 2
+
+
+def test_other_line_separators_stay_inside_a_text(tmp_path: Path) -> None:
+    row = {**LINE, "prompt": "one\u2028two\x85three"}
+    path = write(tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False))
+    assert JsonLines(path).draw(0, 0).prompt == row["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[1, 2]", r"got \[1, 2\]"),
+        ("null", "got null"),
+        ({"prompt": "p", "question": "q"}, "'answer' is missing"),
+        ({**LINE, "answer": 3}, "'answer' is 3"),
+        ({**LINE, "prompt": "  "}, "'prompt' is"),
+        ({**LINE, "catgory": "x"}, "unknown field 'catgory'; did you mean: category"),
+        ({**LINE, "category": None}, "'category' is null"),
+        ({**LINE, "tag": "x", "category": "x"}, "both mean 'category'"),
+        ({**LINE, "objects": {"name": "cup"}}, "needed is a list"),
+        ({**LINE, "objects": ["cup"]}, r'objects\[0\]: got "cup"'),
+        ({**LINE, "objects": [{"count": 1}]}, "'name'"),
+        ({**LINE, "objects": [{"name": "cup", "count": 0}]}, "'count' is 0"),
+        ({**LINE, "objects": [{"name": "cup", "count": True}]}, "'count' is true"),
+        ({**LINE, "objects": [{"name": "cup", "color": 1}]}, "'color' is 1"),
+        ({**LINE, "objects": [{"name": "cup", "colour": "red"}]}, "did you mean: color"),
+        ({**LINE, "objects": [{"name": "cup", "relation": ["above", 0]}]}, "index of an earlier object"),
+        ({**LINE, "objects": [{"name": "cup"}, {"name": "dog", "relation": ["over", 0]}]}, "'left of', 'right of'"),
+        ({**LINE, "objects": [{"name": "cup"}, {"name": "dog", "relation": "above"}]}, 'is "above"'),
+        ({**LINE, "exclude": 1}, "'exclude' is 1"),
+    ],
+)
+def test_a_broken_line_is_named_with_file_and_number(tmp_path: Path, line: object, said: str) -> None:
+    path = write(tmp_path / "bad.jsonl", LINE, "", line)
+    with pytest.raises(UserError, match=said) as caught:
+        JsonLines(path)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert len(str(caught.value)) < 400 + len(path)
+
+
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(json.dumps(LINE).encode() + b'\n{"prompt": "caf\xe9"}')
+    with pytest.raises(UserError, match=r"a\.jsonl:2: not UTF-8"):
+        JsonLines(str(path))
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "\ufeff"])
+def test_a_file_without_prompts_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="is empty"):
+        JsonLines(str(path))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.jsonl: No such file"):
+        JsonLines(str(tmp_path / "missing.jsonl"))
+    with pytest.raises(UserError, match="directory"):
+        JsonLines(str(tmp_path))
+    path = write(tmp_path / "a.jsonl", LINE)
+    with pytest.raises(UserError, match=r"missing\.jsonl: No such file"):
+        JsonLines(path, str(tmp_path / "missing.jsonl"))
+
+
+def test_held_out_prompts_come_evenly_and_only_from_their_file(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", LINE)
+    held = write(tmp_path / "held.jsonl", *numbered(9, category="many"), {**LINE, "prompt": "x", "category": "one"})
+    prompts = JsonLines(train, held)
+    assert Counter(example.category for example in prompts.held_out(4)) == {"many": 3, "one": 1}
+    assert len(prompts.held_out(100)) == 10
+    assert prompts.held_out(5, seed=1) == prompts.held_out(5, seed=1)
+    assert prompts.held_out(0) == JsonLines(train).held_out(3) == []
+
+
+def test_a_held_out_prompt_that_is_trained_on_is_named(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", LINE, LINE)
+    held = write(tmp_path / "held.jsonl", *numbered(2), {**LINE, "prompt": "A  photo of a CUP"})
+    with pytest.raises(UserError, match=r"held\.jsonl:3: .*also a training prompt"):
+        JsonLines(train, held)
