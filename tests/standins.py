@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -30,6 +29,10 @@ def unirl_register_rewards(register):
     register("same", "standins:Words")
     register("both", "standins:Both")
     register("gone", "no_such_module:Gone")
+
+@hookimpl
+def unirl_register_judges(register):
+    register("eye", "standins:Eye")
 
 @hookimpl
 def unirl_register_updates(register):
@@ -88,6 +91,11 @@ class Both(Words):
         self.parts, self.inner = parts, inner
 
 
+class Eye(Judge):
+    def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
+        return torch.ones(len(examples), dtype=torch.bool)
+
+
 class Plain(UpdateRule):
     def loss(self, *args: Any) -> Any:
         raise NotImplementedError
@@ -107,9 +115,9 @@ class Fixed(Prompts):
 class Model(pl.LightningModule):
     """Stands in for SelfImprovement."""
 
-    last: ClassVar["Model"]
+    last: ClassVar["Model | None"] = None
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the signature that the command line expects
         self,
         backbone: Backbone,
         update: UpdateRule,
@@ -124,8 +132,7 @@ class Model(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
-        self.group_size, self.sampling, self.lr, self.fail_at = group_size, sampling, lr, fail_at
-        type(self).last = self
+        self.group_size, self.sampling, self.lr, self.betas, self.fail_at = group_size, sampling, lr, betas, fail_at
         Model.last = self
 
     def configure_model(self) -> None:
@@ -159,13 +166,6 @@ class Data(pl.LightningDataModule):
         return torch.utils.data.DataLoader([torch.zeros(1)] * 2)
 
     val_dataloader = test_dataloader = train_dataloader
-
-
-def modules() -> dict[str, ModuleType]:
-    """`unirl.loop` and `unirl.data` as the command line imports them."""
-    loop, data = ModuleType("unirl.loop"), ModuleType("unirl.data")
-    loop.SelfImprovement, data.PromptsModule = Model, Data  # type: ignore[attr-defined]
-    return {"unirl.loop": loop, "unirl.data": data}
 
 
 def install(folder: Path, name: str, source: str, version: str = "1.0") -> None:

@@ -13,7 +13,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from unirl.config import PluginParser
+from unirl.data import PromptsModule
 from unirl.errors import UserError
+from unirl.loop import SelfImprovement
 
 TRAINER_DEFAULTS = {
     # FSDP2's first forward inside inference_mode breaks the next training step.
@@ -61,7 +63,7 @@ class Run(LightningCLI):
         self,
         model_class: type[LightningModule],
         datamodule_class: type[LightningDataModule],
-        args: ArgsType,
+        args: list[str],
     ) -> None:
         self._new_folder: Path | None = None
         super().__init__(
@@ -89,7 +91,7 @@ class Run(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         # The base warns whenever arguments are passed rather than read from sys.argv.
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(args)  # type: ignore[arg-type] # `__init__` takes nothing but a list
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -157,9 +159,6 @@ def test(argv: list[str]) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    from unirl.data import PromptsModule
-    from unirl.loop import SelfImprovement
-
     _hush()
     Run(SelfImprovement, PromptsModule, argv)
 

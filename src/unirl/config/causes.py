@@ -11,8 +11,10 @@ _OPTION = re.compile(
 )
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
+_TYPE = re.compile(r"Expected an? (?!dot import)")
 _BOILERPLATE = re.compile(
-    r"(- )?(a class path|a dict with|Subclass types expect|Given value|Subtypes:|Errors:|Does not|Expected a path)"
+    r"a class path|a dict with|Subclass types expect|Given value|Subtypes:|Errors:|Does not validate|Expected a path"
+    r"|Problem with"
 )
 
 
@@ -52,7 +54,7 @@ def cause(message: str) -> str:
         >>> cause('Parser key "model.lr":\\n  Expected a <class \\'float\\'>. Got value: abc')
         'model.lr: expected float, got abc'
     """
-    lines = [(len(line) - len(line.lstrip(" -")), line.strip(" -")) for line in message.splitlines() if line.strip()]
+    lines = [(len(line) - len(line.lstrip(" ")), line.strip(" -")) for line in message.splitlines() if line.strip()]
     reasons = [i for i, (_, text) in enumerate(lines) if not _BOILERPLATE.match(text)]
     if not reasons:
         return " ".join(message.split())
@@ -75,11 +77,11 @@ def _ancestors(lines: list[tuple[int, str]], chosen: int) -> Iterable[str]:
 
 def _reason(lines: list[tuple[int, str]], chosen: int) -> str:
     depth, text = lines[chosen]
-    if not text.startswith("Expected a "):
+    if not _TYPE.match(text):
         return text
     # Members of a union fail side by side: all of them are allowed.
     same = [line for indent, line in lines if indent == depth and line.startswith("Expected a ")]
-    allowed = " or ".join(dict.fromkeys(line.removeprefix("Expected a ").split(". Got")[0] for line in same))
+    allowed = " or ".join(dict.fromkeys(_TYPE.sub("", line).split(". Got")[0] for line in same))
     given = re.search(r"(?:Got value|Given value): (.*)", "\n".join(line for _, line in lines[chosen:]))
     return f"Expected a {allowed}" + (f". Got value: {given[1]}" if given else "")
 
@@ -89,4 +91,6 @@ def _plain(text: str) -> str:
     text = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
     text = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", text)
     text = re.sub(r"Not a valid subclass of (\w+)", r"expected the name or class path of a \1", text)
+    text = re.sub(r"Expected a dot import path string: (.*)", r"no class \1; give its full class path", text)
+    text = re.sub(r"(required: |, )(?:fit|validate|test)\.", r"\1", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")

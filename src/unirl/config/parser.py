@@ -124,10 +124,10 @@ class PluginParser(LightningArgumentParser):
             option, equals, value = arg.partition("=")
             place = place_of(option[2:], self._places) if option.startswith("--") else None
             if place and equals:
-                arg = f"{option}={_resolve_text(value, place)}"
-            elif place:
+                yield f"{option}={_resolve_text(value, place)}"
+            else:
                 waiting = place
-            yield arg
+                yield arg
 
 
 def _resolve_text(text: str, place: Place) -> str:

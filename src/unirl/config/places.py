@@ -1,7 +1,7 @@
 """Where a plugin's name may stand, and what it means there."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -58,7 +58,7 @@ def _place(annotation: Any) -> Place | None:
         return next((Place(kind, many=False) for kind in kinds), None)
     inner = next((place for arg in get_args(annotation) if (place := _place(arg))), None)
     origin = get_origin(annotation)
-    is_list = inspect.isclass(origin) and hasattr(origin, "__getitem__") and not issubclass(origin, Mapping)
+    is_list = inspect.isclass(origin) and issubclass(origin, Sequence)
     return Place(inner.kind, many=True) if inner and is_list else inner
 
 

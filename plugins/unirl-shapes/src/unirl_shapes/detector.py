@@ -14,7 +14,7 @@ LEAST_CONFIDENCE = 0.76
 """Overlap with the best outline below which a region is a blob and no shape."""
 
 _INK = 0.4  # A pixel belongs to a shape from this much of its color on; less would swell blurred edges.
-_FARTHEST = 0.3  # A pixel farther from every mix of background and palette color has no color of this world.
+_FARTHEST = 0.22  # A pixel farther from every mix of background and palette color has no color of this world.
 _LEAST_SIDE, _MOST_SIDE = 0.7, 1.4  # Of a shape's side as rendered: smaller ones are crumbs, larger ones merged.
 _LEAST_ASPECT = 0.8
 _TIPS = (0, 1, ((1, 0), (0, 0)))  # Blur eats a diamond's four tips and a triangle's upper one: rows to give back.
@@ -45,7 +45,8 @@ def _color_labels(picture: np.ndarray) -> np.ndarray:
     A blurred edge mixes a color with the background, so distance is measured to that mix, not to the pure color.
     """
     inks = np.array(list(COLORS.values()), dtype=np.float32) - BACKGROUND
-    offset = picture.reshape(3, -1).T - BACKGROUND
+    # Nothing but numbers in [0, 1] may enter: a NaN becomes black, which is no color of this world.
+    offset = np.clip(np.nan_to_num(picture), 0, 1).reshape(3, -1).T - BACKGROUND
     share = np.clip(offset @ inks.T / (inks**2).sum(1), 0, 1)
     distance = np.linalg.norm(offset[:, None] - share[..., None] * inks, axis=-1)
     best = distance.argmin(1)

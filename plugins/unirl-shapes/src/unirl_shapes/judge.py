@@ -57,12 +57,18 @@ class ShapesJudge(Judge):
         rng = Random(f"exam {seed}")
         examples, scenes = [], []
         for i, example in enumerate(ShapesPrompts().held_out(count, seed)):
-            # Categories take turns, so right and wrong must alternate from round to round, not from one to the next.
-            sample = (scene_for, near_miss)[(i // len(ShapesPrompts.categories)) % 2]
+            sample = scene_for if _shows_it(i, seed) else near_miss
             scene = sample(example, rng, rng.randrange(4))
             examples.append(replace(example, answer=true_answer(example, scene)))
             scenes.append(scene)
         return examples, render_batch(scenes, self.size)
+
+
+def _shows_it(index: int, seed: int) -> bool:
+    """One of every two pictures of a category, in random order: prompts that come in cycles must not tell the truth."""
+    turn, category = divmod(index, len(ShapesPrompts.categories))
+    first = Random(f"exam {seed} {category} {turn // 2}").random() < 0.5
+    return first == (turn % 2 == 0)
 
 
 def judged(example: Example, detections: Sequence[Detection]) -> bool:

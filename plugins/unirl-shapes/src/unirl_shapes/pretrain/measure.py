@@ -32,7 +32,9 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling = SAMPLING, 
     images = backbone.sample_images(prompts, sampling, generator)
     right = judge.verdicts(examples, backbone.decode(images))
     said = backbone.sample_answers(images, questions, answering).text
-    accepted = torch.tensor([e.answer in (s, s.split(" ")[0]) or _among(e, s) for e, s in zip(examples, said, strict=True)])
+    accepted = torch.tensor(
+        [e.answer in (s, s.split(" ")[0]) or _among(e, s) for e, s in zip(examples, said, strict=True)]
+    )
     figures = {"drawing": right.float().mean().item(), "critic": balanced_accuracy(accepted, right)}
     for category in CATEGORIES:
         rows = torch.tensor([e.category == category for e in examples])

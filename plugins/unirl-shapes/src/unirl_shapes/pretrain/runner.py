@@ -37,7 +37,9 @@ def train(
         evaluate: Gives further figures for the log.
         evaluate_every: Steps between them.
     """
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr, (0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr, (0.9, 0.99), weight_decay=0.01
+    )
     scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _scale(step, steps, warmup))
     state, start, begun = out / f"{name}.state.pt", 0, time.time()
     if state.is_file():

@@ -17,14 +17,13 @@ from unirl.types import Example, Images
 from unirl_shapes.examples import draw_example, true_answer, words
 from unirl_shapes.pretrain.measure import measure
 from unirl_shapes.pretrain.runner import Metrics, train
-from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer
-from unirl_shapes.render import render_batch
+from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, wanted_codes
 from unirl_shapes.scenes import Scene, clutter, near_miss, scene_for
 
 SIZES = {
     "hidden_size": 128,
     "intermediate_size": 512,
-    "num_hidden_layers": 5,
+    "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "max_position_embeddings": 256,
@@ -32,7 +31,7 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-DRAWN, SEEN = 24, 72
+DRAWN, SEEN = 24, 48
 """Prompts with renderings, and questions about renderings, in every training step."""
 
 
@@ -89,7 +88,8 @@ def text_tokenizer() -> PreTrainedTokenizerFast:
 def drawing_loss(backbone: Showo, rng: Random) -> Tensor:
     """Cross-entropy of masked codes under their prompts; every tenth prompt is empty, for guidance."""
     examples = [draw_example(rng, "train") for _ in range(DRAWN)]
-    codes = encode(backbone, [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples])
+    scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples]
+    codes = wanted_codes(scenes).flatten(1)  # what the tokenizer makes of their renderings
     prompts = ["" if rng.random() < 0.1 else e.prompt for e in examples]
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     ratio = torch.cos(torch.rand(DRAWN, 1, generator=generator) * math.pi / 2)
@@ -105,7 +105,7 @@ def seeing_loss(backbone: Showo, rng: Random) -> Tensor:
     examples = [draw_example(rng, "train") for _ in range(SEEN)]
     scenes = [seen_scene(e, rng) for e in examples]
     answers = backbone.tokenize_answers([true_answer(e, s) for e, s in zip(examples, scenes, strict=True)])
-    images = Images(encode(backbone, scenes))
+    images = Images(wanted_codes(scenes).flatten(1))
     log_probs = backbone.answer_log_probs(images, [e.question for e in examples], answers)
     return -log_probs.sum() / answers.mask.sum()
 
@@ -116,8 +116,3 @@ def seen_scene(example: Example, rng: Random) -> Scene:
     if draw < 0.4:
         return scene_for(example, rng, extras)
     return near_miss(example, rng, extras) if draw < 0.8 else clutter(rng, rng.randint(0, 9))
-
-
-def encode(backbone: Showo, scenes: list[Scene]) -> Tensor:
-    """Codes (B, 16) of renderings."""
-    return backbone.encode(render_batch(scenes, 64)).codes

@@ -5,14 +5,14 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
-from unirl.backbones.showo.bits import bits_to_codes, codes_to_bits
+from unirl.backbones.showo.bits import codes_to_bits
 from unirl.backbones.showo.magvit import Magvit, MagvitConfig
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.render import render_batch
-from unirl_shapes.scenes import clutter
+from unirl_shapes.scenes import Scene, clutter
+from unirl_shapes.vocabulary import CELLS, COLORS, GRID, SHAPES
 
 SIZES = MagvitConfig(
     ch=8,
@@ -20,62 +20,57 @@ SIZES = MagvitConfig(
     decoder_ch_mult=(1, 2, 2, 4, 4),
     encoder_blocks=(1, 1, 1, 1, 1),
     decoder_blocks=(1, 1, 1, 1, 1),
-    z_channels=8,
+    z_channels=7,
     groups=4,
 )
+_EMPTY = 0
+_SOMETHING = 64
+"""The first bit says whether something is in the cell, three more its shape and the last three its color."""
 
 
 def pretrain_tokenizer(out: Path, steps: int, seed: int) -> Magvit:
-    """Train the tokenizer, or load the finished one.
+    """Train the tokenizer, or go on where a killed run stopped.
 
     Args:
-        out: Folder of the result, the log and the state.
+        out: Folder of the log and the state.
         steps: Training steps of 16 pictures.
         seed: Of weights and pictures.
     """
     torch.manual_seed(seed)
     magvit = Magvit(SIZES)
-    file = out / "image_tokenizer.safetensors"
-    if not file.is_file():
 
-        def loss(step: int) -> tuple[Tensor, Metrics]:
-            rng = Random(f"{seed} tokenizer {step}")
-            pixels = render_batch([clutter(rng, rng.randint(0, 9)) for _ in range(16)], 64) * 2 - 1
-            return tokenizer_loss(magvit, pixels, entropy_weight=0.3 * max(0.0, 1 - step / (0.4 * steps)))
+    def loss(step: int) -> tuple[Tensor, Metrics]:
+        rng = Random(f"{seed} tokenizer {step}")
+        return tokenizer_loss(magvit, [clutter(rng, rng.randint(0, 12)) for _ in range(16)])
 
-        train("tokenizer", magvit, loss, out, steps, lr=2e-3)
-        save_file(magvit.state_dict(), file)
-    magvit.load_state_dict(torch.load(out / "tokenizer.state.pt", weights_only=True)["model"])
+    train("tokenizer", magvit, loss, out, steps, lr=3e-3)
     return magvit.requires_grad_(False).eval()
 
 
-def tokenizer_loss(magvit: Magvit, pixels: Tensor, entropy_weight: float) -> tuple[Tensor, Metrics]:
-    """Reconstruction through straight-through sign bits, commitment, and a codebook entropy that keeps codes apart.
+def tokenizer_loss(magvit: Magvit, scenes: list[Scene]) -> tuple[Tensor, Metrics]:
+    """The encoder learns the code that each cell's content was given; the decoder learns to paint it.
+
+    Left to find codes by itself, a tokenizer of this size either merges shapes or spends many codes on the empty
+    background; both make drawing far harder to learn.
+    """
+    pixels = render_batch(scenes, 64) * 2 - 1
+    bits = codes_to_bits(wanted_codes(scenes), magvit.config.z_channels)
+    said = magvit.encoder(pixels)
+    naming = F.binary_cross_entropy_with_logits(said, (bits > 0).float())
+    painting = F.l1_loss(magvit.decoder(bits), pixels)
+    wrong = ((said > 0) != (bits > 0)).any(1).float().mean()
+    return naming + 4 * painting, {"naming": naming.item(), "painting": painting.item(), "wrong": wrong.item()}
+
+
+def wanted_codes(scenes: list[Scene]) -> Tensor:
+    """The code of every cell: 0 where it is empty.
 
     Shapes:
-        pixels (B, 3, H, W) in [-1, 1].
+        returns (B, 4, 4) int64.
     """
-    z = magvit.encoder(pixels)
-    bits = torch.where(z > 0, 1.0, -1.0)
-    out = magvit.decoder(z + (bits - z).detach())
-    reconstruction = F.mse_loss(out, pixels) + 0.5 * F.l1_loss(out, pixels)
-    commitment = F.mse_loss(z, bits)
-    entropy = code_entropy(z)
-    used = torch.unique(bits_to_codes(bits > 0)).numel()
-    metrics = {"reconstruction": reconstruction.item(), "commitment": commitment.item(), "codes": float(used)}
-    return reconstruction + 0.1 * commitment + entropy_weight * entropy, metrics
-
-
-def code_entropy(z: Tensor) -> Tensor:
-    """Mean entropy of a position's code minus the entropy of the mean code: low when codes are sure and all used.
-
-    Source: Yu et al. 2023 (arXiv 2310.05737), eq. 5.
-
-    Shapes:
-        z (B, Z, H, W).
-    """
-    table = codes_to_bits(torch.arange(2 ** z.shape[1])[None, None], z.shape[1])[0, :, 0]  # (Z, K)
-    logits = 2 * z.permute(0, 2, 3, 1).reshape(-1, z.shape[1]) @ table
-    log_p = logits.log_softmax(-1)
-    mean = log_p.exp().mean(0)
-    return -(log_p.exp() * log_p).sum(-1).mean() + (mean * (mean + 1e-9).log()).sum()
+    codes = torch.full((len(scenes), CELLS), _EMPTY)
+    shapes, colors = list(SHAPES), list(COLORS)
+    for row, scene in enumerate(scenes):
+        for thing in scene:
+            codes[row, thing.cell] = _SOMETHING + 8 * shapes.index(thing.shape) + colors.index(thing.color)
+    return codes.view(-1, GRID, GRID)

@@ -1,0 +1,22 @@
+from importlib import import_module
+
+import pluggy
+
+from unirl.hooks import PROJECT, spec
+from unirl.judges import Judge
+from unirl.prompts.base import Prompts
+from unirl_shapes import plugin
+
+
+def test_what_is_registered_can_be_loaded():
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(spec)
+    manager.register(plugin)
+    offered = {}
+    manager.hook.unirl_register_prompts(register=lambda name, path: offered.update(prompts=(name, path)))
+    manager.hook.unirl_register_judges(register=lambda name, path: offered.update(judge=(name, path)))
+    for kind, base in (("prompts", Prompts), ("judge", Judge)):
+        name, path = offered[kind]
+        module, attribute = path.split(":")
+        assert name == "shapes"
+        assert isinstance(getattr(import_module(module), attribute)(), base)

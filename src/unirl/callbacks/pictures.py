@@ -1,0 +1,45 @@
+"""Shows what the model draws, at every validation."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import Callback, LightningModule, Trainer
+
+from unirl.callbacks.grid import Caption, draw_grid
+from unirl.types import Rollout
+
+
+class Pictures(Callback):
+    """Writes a grid of held-out drawings, with prompts and answers, as PNG and to TensorBoard.
+
+    The prompts and the random numbers are the same every time, so that grids can be compared.
+
+    Args:
+        count: Pictures in the grid.
+        columns: Pictures in a row.
+    """
+
+    def __init__(self, count: int = 12, columns: int = 4) -> None:
+        self.count, self.columns = count, columns
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx or not trainer.is_global_zero or not isinstance(outputs, Rollout):
+            return
+        judged = outputs.score_parts.get("judge")
+        shown = range(min(self.count, len(outputs.examples)))
+        captions = [
+            Caption(outputs.examples[i].prompt, outputs.answers.text[i], None if judged is None else bool(judged[i]))
+            for i in shown
+        ]
+        assert outputs.images.pixels is not None
+        grid = draw_grid(outputs.images.pixels[: len(shown)], captions, self.columns)
+        if trainer.log_dir is not None:
+            folder = Path(trainer.log_dir) / "pictures"
+            folder.mkdir(parents=True, exist_ok=True)
+            grid.save(folder / f"step-{trainer.global_step:06d}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image("held_out", np.asarray(grid), trainer.global_step, dataformats="HWC")

@@ -1,0 +1,82 @@
+"""One table: what the model can do, before and after."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+TITLES = {"drawing": "drawing (judge)", "seeing": "seeing (given pictures)", "critic": "critic of its own drawings"}
+Figures = dict[str, dict[str, float]]
+
+
+class ResultsTable(Callback):
+    """Prints accuracy by category after validation and at the end of a fit, beside that of its beginning.
+
+    The first validation of a fit is its "before": run with `trainer.num_sanity_val_steps: -1`, so that there is one
+    ahead of the first step. It is kept in checkpoints, so a resumed fit still knows it.
+    """
+
+    def __init__(self) -> None:
+        self.before: Figures = {}
+        self.now: Figures = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.now = figures(pl_module)
+        if trainer.sanity_checking or not self.before:
+            self.before = self.now
+        if trainer.state.fn == "validate":
+            self._show(trainer, None, self.now, "validation")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, None, figures(pl_module), "test")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, self.before, self.now, f"before and after {trainer.global_step} steps")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict["before"]
+
+    def _show(self, trainer: Trainer, before: Figures | None, now: Figures, title: str) -> None:
+        if trainer.is_global_zero and now:
+            Console().print(table(before, now, title))
+
+
+def figures(module: LightningModule) -> Figures:
+    """The module's measured figures as plain numbers: kind, then category."""
+    measured = getattr(module, "measured", {})
+    return {kind: {name: float(value) for name, value in values.items()} for kind, values in measured.items() if values}
+
+
+def table(before: Figures | None, now: Figures, title: str) -> Table:
+    """A row for each category, a column for each kind of figure; in percent.
+
+    Args:
+        before: Figures of the beginning, or None for a single column each.
+        now: Figures of now.
+        title: Stands above.
+    """
+    sheet = Table(title=title, title_justify="left")
+    sheet.add_column("category")
+    for kind in now:
+        sheet.add_column(TITLES.get(kind, kind), justify="right")
+    rows = list(dict.fromkeys(name for values in now.values() for name in values if name != "overall"))
+    for name in [*rows, "overall"]:
+        if name == "overall":
+            sheet.add_section()
+        cells = [_cell((before or {}).get(kind, {}).get(name), values.get(name)) for kind, values in now.items()]
+        sheet.add_row(name, *cells, style="bold" if name == "overall" else None)
+    return sheet
+
+
+def _cell(before: float | None, now: float | None) -> str:
+    if now is None:
+        return "-"
+    if before is None:
+        return f"{100 * now:.1f}"
+    change = 100 * (now - before)
+    color = "green" if change > 0.05 else "red" if change < -0.05 else "dim"
+    return f"{100 * before:.1f} → {100 * now:.1f} [{color}]{change:+5.1f}[/]"

@@ -1,0 +1,164 @@
+"""The training loop: draw, answer, score, learn."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from unirl.backbones import Backbone
+from unirl.errors import UserError
+from unirl.functional.seeding import generator_for
+from unirl.judges import Judge
+from unirl.metrics.accuracy import AccuracyByCategory
+from unirl.metrics.fairness import CriticFairness
+from unirl.rewards import Reward
+from unirl.rewards.scoring import score
+from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
+from unirl.updates import UpdateRule
+
+
+class SelfImprovement(LightningModule):
+    """A unified model that learns from what it says about what it drew (UniRL, arXiv 2505.23380).
+
+    Args:
+        backbone: The model.
+        update: How samples and scores become a loss.
+        rewards: How good a sample was; several are added up by their weights.
+        judge: Measures drawing and seeing in validation; training never asks it.
+        group_size: Drawings of each prompt.
+        sampling: How to draw.
+        answering: How to answer in training; validation answers greedily.
+        accept: Least score of an answer that counts as "my drawing is right" when the critic is measured.
+        exam_size: Given pictures that validation asks about.
+        lr: Learning rate of AdamW.
+        betas: Of AdamW.
+        weight_decay: Of AdamW.
+        warmup_steps: Steps in which the learning rate rises to `lr`.
+        seed: Of everything that is drawn, together with step, rank and purpose.
+
+    Raises:
+        UserError: settings that cannot train.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        update: UpdateRule,
+        rewards: list[Reward],
+        judge: Judge | None = None,
+        group_size: int = 4,
+        sampling: ImageSampling = ImageSampling(),
+        answering: AnswerSampling = AnswerSampling(),
+        accept: float = 1.0,
+        exam_size: int = 240,
+        lr: float = 1e-5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        warmup_steps: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if group_size < 1:
+            raise UserError(f"group_size {group_size}: each prompt needs at least one drawing")
+        if not rewards:
+            raise UserError("rewards is empty: nothing would say which drawings are right; name at least one")
+        update.check(backbone)
+        self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
+        self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept
+        self.exam_size, self.lr, self.betas, self.weight_decay = exam_size, lr, betas, weight_decay
+        self.warmup_steps, self.seed = warmup_steps, seed
+
+    def configure_model(self) -> None:
+        self.backbone.build()
+
+    def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
+        rollout = self.rollout(batch)
+        loss, logs = self.update.loss(self.backbone, rollout, self.sampling, self.counted("update"))
+        self.log("loss", loss, prog_bar=True)
+        self.log("reward", rollout.scores.mean(), prog_bar=True, sync_dist=True)
+        self.log_dict({f"reward/{name}": part.mean() for name, part in rollout.score_parts.items()}, sync_dist=True)
+        self.log_dict({f"train/{name}": value for name, value in logs.items()}, sync_dist=True)
+        return loss
+
+    @torch.no_grad()
+    def rollout(self, batch: Sequence[Example]) -> Rollout:
+        """Draw a group for each prompt, answer the question about each drawing, and score the answers."""
+        examples = [example for example in batch for _ in range(self.group_size)]
+        prompts, questions = [e.prompt for e in examples], [e.question for e in examples]
+        images = self.backbone.sample_images(prompts, self.sampling, self.counted("images"))
+        answers = self.backbone.sample_answers(images, questions, self.answering, self.counted("answers"))
+        if any(reward.needs_pixels for reward in self.rewards):
+            images = replace(images, pixels=self.backbone.decode(images))
+        scores, parts = score(self.rewards, examples, images, answers)
+        return Rollout(examples, images, answers, scores, parts, self.group_size)
+
+    def counted(self, purpose: str) -> torch.Generator:
+        """The generator of this step, this process and this purpose; a resumed run gets the same ones."""
+        step = self.trainer.fit_loop.total_batch_idx
+        return generator_for(self.device, self.seed, step, self.global_rank, purpose)
+
+    def configure_optimizers(self) -> Any:
+        trained = [p for p in self.backbone.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, self.lr, self.betas, weight_decay=self.weight_decay)
+        if not self.warmup_steps:
+            return optimizer
+        warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / self.warmup_steps, total_iters=self.warmup_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
+
+    # --- measuring ---
+
+    def on_validation_start(self) -> None:
+        self._exam = self.judge.exam(self.exam_size) if self.judge is not None else None
+        asked = [*self.trainer.datamodule.examples, *(self._exam[0] if self._exam else [])]  # type: ignore[attr-defined]
+        categories = list(dict.fromkeys(example.category for example in asked))
+        metrics = {"drawing": AccuracyByCategory, "seeing": AccuracyByCategory, "critic": CriticFairness}
+        self._metrics = {name: metric(categories).to(self.device) for name, metric in metrics.items()}
+
+    def validation_step(self, batch: Sequence[Example], batch_idx: int) -> Rollout:
+        """Draw held-out prompts, ask the judge, and ask the model itself."""
+        generator = generator_for(self.device, "validation", batch_idx, self.global_rank)
+        prompts, questions = [e.prompt for e in batch], [e.question for e in batch]
+        images = self.backbone.sample_images(prompts, self.sampling, generator)
+        answers = self.backbone.sample_answers(images, questions, replace(self.answering, temperature=0.0))
+        images = replace(images, pixels=self.backbone.decode(images))
+        scores, parts = score(self.rewards, batch, images, answers)
+        if self.judge is not None and images.pixels is not None:
+            right = self.judge.verdicts(batch, images.pixels)
+            categories = [example.category for example in batch]
+            self._metrics["drawing"].update(right, categories)
+            self._metrics["critic"].update(scores >= self.accept - 1e-6, right, categories)
+            parts["judge"] = right.float()
+        return Rollout(batch, images, answers, scores, parts, 1)
+
+    def on_validation_epoch_end(self) -> None:
+        self._examine()
+        self.measured = {name: metric.compute() for name, metric in self._metrics.items() if metric.update_called}
+        figures = {f"val/{kind}/{name}": v for kind, values in self.measured.items() for name, v in values.items()}
+        self.log_dict(figures)
+
+    def test_step(self, batch: Sequence[Example], batch_idx: int) -> Rollout:
+        return self.validation_step(batch, batch_idx)
+
+    def on_test_start(self) -> None:
+        self.on_validation_start()
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
+
+    @torch.no_grad()
+    def _examine(self, chunk: int = 60) -> None:
+        """Ask about given pictures, each process its share of them."""
+        if self._exam is None:
+            return
+        examples, pixels = self._exam
+        mine = range(self.global_rank, len(examples), self.trainer.world_size)
+        for start in range(0, len(mine), chunk):
+            rows = list(mine[start : start + chunk])
+            part = [examples[i] for i in rows]
+            images = self.backbone.encode(pixels[rows].to(self.device))
+            said = self.backbone.sample_answers(images, [e.question for e in part], self.answering)
+            right = [a.casefold() == e.answer.casefold() for a, e in zip(said.text, part, strict=True)]
+            self._metrics["seeing"].update(torch.tensor(right, device=self.device), [e.category for e in part])
