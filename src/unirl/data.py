@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -62,6 +63,9 @@ class PromptsModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Example]:
         return self.val_dataloader()
+
+    def transfer_batch_to_device(self, batch: list[Example], device: torch.device, dataloader_idx: int) -> list[Example]:
+        return batch  # examples are words
 
     def steps_done(self) -> int:
         """Training batches that this run has seen, before and after a resume."""

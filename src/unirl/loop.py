@@ -1,6 +1,6 @@
 """The training loop: draw, answer, score, learn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,10 +77,9 @@ class SelfImprovement(LightningModule):
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         rollout = self.rollout(batch)
         loss, logs = self.update.loss(self.backbone, rollout, self.sampling, self.counted("update"))
-        self.log("loss", loss, prog_bar=True)
-        self.log("reward", rollout.scores.mean(), prog_bar=True, sync_dist=True)
-        self.log_dict({f"reward/{name}": part.mean() for name, part in rollout.score_parts.items()}, sync_dist=True)
-        self.log_dict({f"train/{name}": value for name, value in logs.items()}, sync_dist=True)
+        means = {f"train/reward_{name}": part.mean() for name, part in rollout.score_parts.items()}
+        self._log({"loss": loss, "reward": rollout.scores.mean()}, rollout, prog_bar=True)
+        self._log(means | {f"train/{name}": value for name, value in logs.items()}, rollout)
         return loss
 
     @torch.no_grad()
@@ -94,6 +93,9 @@ class SelfImprovement(LightningModule):
             images = replace(images, pixels=self.backbone.decode(images))
         scores, parts = score(self.rewards, examples, images, answers)
         return Rollout(examples, images, answers, scores, parts, self.group_size)
+
+    def _log(self, values: Mapping[str, Tensor], rollout: Rollout, prog_bar: bool = False) -> None:
+        self.log_dict(values, prog_bar=prog_bar, sync_dist=True, batch_size=len(rollout.examples))
 
     def counted(self, purpose: str) -> torch.Generator:
         """The generator of this step, this process and this purpose; a resumed run gets the same ones."""
