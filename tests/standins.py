@@ -117,7 +117,7 @@ class Model(pl.LightningModule):
 
     last: ClassVar["Model | None"] = None
 
-    def __init__(  # noqa: PLR0917 - the signature that the command line expects
+    def __init__(
         self,
         backbone: Backbone,
         update: UpdateRule,

@@ -35,6 +35,7 @@ NOISE = (
     "`max_epochs` was not set",
     "treespec, LeafSpec",
     "The dirpath has changed",
+    "module.s. in eval mode",  # the image tokenizer is frozen
 )
 
 

@@ -64,7 +64,9 @@ class PromptsModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Example]:
         return self.val_dataloader()
 
-    def transfer_batch_to_device(self, batch: list[Example], device: torch.device, dataloader_idx: int) -> list[Example]:
+    def transfer_batch_to_device(
+        self, batch: list[Example], device: torch.device, dataloader_idx: int
+    ) -> list[Example]:
         return batch  # examples are words
 
     def steps_done(self) -> int:

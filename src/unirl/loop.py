@@ -137,7 +137,8 @@ class SelfImprovement(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._examine()
-        self.measured = {name: metric.compute() for name, metric in self._metrics.items() if metric.update_called}
+        # Every process computes the same ones, even where its own share was empty: computing waits for the others.
+        self.measured = {name: metric.compute() for name, metric in self._metrics.items()}
         figures = {f"val/{kind}/{name}": v for kind, values in self.measured.items() for name, v in values.items()}
         self.log_dict(figures)
 

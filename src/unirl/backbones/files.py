@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from unirl.errors import UserError
 WEIGHT_NAMES = (
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
+    "pytorch_model.safetensors",
     "pytorch_model.bin",
     "pytorch_model.pt",
 )
@@ -38,7 +40,10 @@ def locate(path_or_id: str, inside: Path | None = None) -> Path:
     if colon and package.isidentifier():
         return _packaged(path_or_id, package, folder)
     if path_or_id.count("/") != 1 or path_or_id.startswith((".", "/", "~")):
-        raise UserError(f"no checkpoint at {path_or_id!r}: give a local folder, package:folder, or a hub id owner/name")
+        tried = f" (also looked inside {inside})" if inside else ""
+        raise UserError(
+            f"no checkpoint at {path_or_id!r}{tried}: give a local folder, package:folder, or a hub id owner/name"
+        )
     return _from_hub(path_or_id)
 
 
@@ -60,11 +65,15 @@ def _from_hub(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:160]
         raise UserError(
-            f"no local folder {hub_id!r}, and the hub gave no such checkpoint ({type(error).__name__}: {reason}); "
+            f"no local folder {hub_id!r}, and the hub gave no such checkpoint ({reason(error)}); "
             "check the name, the network, or download it and give the folder"
         ) from None
+
+
+def reason(error: Exception) -> str:
+    """An error's type and the beginning of what it says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -96,9 +105,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             part = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
         except FileNotFoundError:
             raise UserError(f"{folder}: the shard {file.name} is missing; download it again") from None
-        except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{file} cannot be read ({reason}); it is truncated or broken, download it again") from None
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            said = reason(error)
+            raise UserError(f"{file} cannot be read ({said}); it is truncated or broken, download it again") from None
         weights.update(part)
     return weights
 
@@ -109,7 +118,10 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return sorted({folder / shard for shard in read_json(index)["weight_map"].values()})
+            shards = read_json(index).get("weight_map")
+            if not isinstance(shards, dict):
+                raise UserError(f"{index} has no weight_map that names the shards; download it again")
+            return sorted({folder / shard for shard in shards.values()})
     raise UserError(f"{folder} holds no weights; expected one of: {', '.join(WEIGHT_NAMES)}, or their shards")
 
 

@@ -18,7 +18,7 @@ class Caption:
 
     Args:
         prompt: What was asked for.
-        answer: What the model says about its drawing.
+        answer: What the model says about its drawing; empty where it was not asked.
         right: The judge's verdict; None where nobody judged.
     """
 
@@ -39,7 +39,7 @@ def draw_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> 
         pixels (B, 3, H, W) in [0, 1].
     """
     font = ImageFont.load_default(TEXT)
-    texts = [(textwrap.wrap(c.prompt, 23), textwrap.wrap(f"“{c.answer}”", 23)) for c in captions]
+    texts = [(textwrap.wrap(c.prompt, 23), textwrap.wrap(f"“{c.answer}”" if c.answer else "", 23)) for c in captions]
     lines = max(len(prompt) + len(answer) for prompt, answer in texts)
     width, height = SIDE + MARGIN, SIDE + MARGIN + lines * (TEXT + 3) + MARGIN
     rows = -(-len(captions) // columns)

@@ -37,7 +37,9 @@ class AccuracyByCategory(Metric):
         Shapes:
             right (B,) bool; categories has B names.
         """
-        index = torch.tensor([self.categories.index(name) for name in categories], device=self.seen.device)
+        index = torch.tensor(
+            [self.categories.index(name) for name in categories], dtype=torch.long, device=self.seen.device
+        )
         self.right.index_add_(0, index, right.to(self.right))
         self.seen.index_add_(0, index, torch.ones_like(index, dtype=self.seen.dtype))
 

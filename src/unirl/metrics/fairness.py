@@ -43,7 +43,9 @@ class CriticFairness(Metric):
         Shapes:
             accepted and right (B,) bool; categories has B names.
         """
-        index = torch.tensor([self.categories.index(name) for name in categories], device=self.counts.device)
+        index = torch.tensor(
+            [self.categories.index(name) for name in categories], dtype=torch.long, device=self.counts.device
+        )
         one = torch.ones_like(index, dtype=self.counts.dtype)
         self.counts.index_put_((index, right.long(), accepted.long()), one, accumulate=True)
 

@@ -1,12 +1,13 @@
 """Adds rewards up, and refuses numbers that would train something else than the user thinks."""
 
 from collections.abc import Sequence
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import entry_points, packages_distributions, version
 
 import torch
 from torch import Tensor
 
 from unirl.errors import UserError
+from unirl.hooks import PROJECT
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
@@ -38,23 +39,35 @@ def score(
 
 
 def _checked(reward: Reward, values: object, examples: Sequence[Example], answers: Answers) -> Tensor:
-    who = f"reward {reward.name!r} ({distribution_of(reward)})"
     if not isinstance(values, Tensor):
-        raise UserError(f"{who} returned {type(values).__name__}, expected a tensor of {len(examples)} numbers")
+        raise UserError(
+            f"{_who(reward)} returned {type(values).__name__}, expected a tensor of {len(examples)} numbers"
+        )
     if values.shape != (len(examples),):
-        raise UserError(f"{who} returned shape {tuple(values.shape)}, expected ({len(examples)},): one number a sample")
+        expected = f"({len(examples)},): one number a sample"
+        raise UserError(f"{_who(reward)} returned shape {tuple(values.shape)}, expected {expected}")
     bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
     if bad:
         first = bad[0]
         raise UserError(
-            f"{who} returned {values[first].item()} for {len(bad)} of {len(examples)} samples; the first: prompt "
+            f"{_who(reward)} returned {values[first].item()} for {len(bad)} of {len(examples)} samples; the first: prompt "
             f"{examples[first].prompt!r}, answer {answers.text[first]!r}. Rewards must be finite numbers"
         )
     return values.detach().float().to(answers.ids.device)
 
 
+def _who(reward: Reward) -> str:
+    return f"reward {reward.name!r} ({distribution_of(reward)})"
+
+
 def distribution_of(thing: object) -> str:
-    """Distribution and version that an object's class comes from, such as "lightning-unirl 0.1.0"."""
+    """Distribution and version that an object's class comes from, such as "lightning-unirl 0.1.0".
+
+    Plugins are looked up by their entry point first: editable installs are missing from the map of packages.
+    """
     package = type(thing).__module__.partition(".")[0]
+    for entry in entry_points(group=PROJECT):
+        if entry.module.partition(".")[0] == package and entry.dist is not None:
+            return f"{entry.dist.name} {entry.dist.version}"
     names = packages_distributions().get(package)
     return f"{names[0]} {version(names[0])}" if names else f"module {type(thing).__module__}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.functional.losses import masked_mean
-from unirl.types import ImageSampling, Images, Rollout
+from unirl.types import Images, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
 
 

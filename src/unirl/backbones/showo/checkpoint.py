@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
-from unirl.backbones.files import load_exactly, locate, read_json, read_weights
+from unirl.backbones.files import load_exactly, locate, read_json, read_weights, reason
 from unirl.backbones.showo.config import PUBLIC, ShowoConfig
 from unirl.backbones.showo.magvit import Magvit, MagvitConfig
 from unirl.errors import UserError
@@ -57,11 +57,16 @@ def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
 def load_tokenizer(folder: Path, config: ShowoConfig) -> PreTrainedTokenizerBase:
     """The text tokenizer: the checkpoint's own folder `tokenizer`, or the text model's."""
     own = folder / "tokenizer"
-    tokenizer = AutoTokenizer.from_pretrained(own if own.is_dir() else locate(config.llm_model_path, inside=folder))
+    where = own if own.is_dir() else locate(config.llm_model_path, inside=folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    except Exception as error:  # the tokenizers library raises bare ones
+        raise UserError(f"{where}: no tokenizer can be read ({reason(error)}); download or save it again") from None
     if tokenizer.eos_token_id is None or len(tokenizer) > config.llm_vocab_size:
         raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} ids and end-of-text {tokenizer.eos_token_id}; the checkpoint "
-            f"has room for {config.llm_vocab_size} text ids and needs an end-of-text. It belongs to another checkpoint"
+            f"{folder}: the tokenizer has {len(tokenizer)} ids and end-of-text {tokenizer.eos_token_id}; the "
+            f"checkpoint has room for {config.llm_vocab_size} text ids and needs an end-of-text. It belongs to "
+            "another checkpoint"
         )
     return tokenizer
 

@@ -214,7 +214,9 @@ class Showo(Backbone):
 
     def _question_rows(self, questions: Sequence[str]) -> list[list[int]]:
         texts = [QUESTION.format(question=question) for question in questions]
-        return [[self.tokenizer.eos_token_id, *ids] for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        return [
+            [self.tokenizer.eos_token_id, *ids] for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ]
 
     def _picture_prefix(self, images: Images, count: int, grow: bool = False) -> Prefix:
         """Each picture once, then as many rows as there are questions about it."""

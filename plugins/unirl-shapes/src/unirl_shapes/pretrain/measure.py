@@ -1,20 +1,25 @@
 """What a model of this world can do: draw, see, and judge its own drawings."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.types import AnswerSampling, Images, ImageSampling
+from unirl.metrics.accuracy import AccuracyByCategory
+from unirl.metrics.fairness import CriticFairness
+from unirl.rewards.keyword import Keyword
+from unirl.types import AnswerSampling, Example, Images, ImageSampling
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.vocabulary import CATEGORIES
 
-SAMPLING = ImageSampling(steps=8)
+ANSWERING = AnswerSampling(max_tokens=6)
+CHUNK = 120
 
 
 @torch.no_grad()
-def measure(backbone: Backbone, count: int, sampling: ImageSampling = SAMPLING, seed: int = 0) -> dict[str, float]:
-    """Drawing and seeing accuracy on held-out prompts and renderings, and the fairness of the model as a critic.
+def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int = 0) -> dict[str, float]:
+    """Drawing, seeing and critic figures on held-out prompts and renderings.
 
     Args:
         backbone: The model.
@@ -23,48 +28,32 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling = SAMPLING, 
         seed: Of prompts and sampling.
 
     Shapes:
-        every figure is in [0, 1].
+        every figure is in [0, 1]; "drawing" and the like are over all, "drawing/colors" and the like by category.
     """
-    judge, answering = ShapesJudge(), AnswerSampling(max_tokens=6)
-    examples = ShapesPrompts().held_out(count, seed)
-    prompts, questions = [e.prompt for e in examples], [e.question for e in examples]
+    drawing, critic, seeing = AccuracyByCategory(CATEGORIES), CriticFairness(CATEGORIES), AccuracyByCategory(CATEGORIES)
+    judge, reward = ShapesJudge(), Keyword(ordered=True)
     generator = torch.Generator().manual_seed(seed)
-    images = backbone.sample_images(prompts, sampling, generator)
-    right = judge.verdicts(examples, backbone.decode(images))
-    said = backbone.sample_answers(images, questions, answering).text
-    accepted = torch.tensor(
-        [e.answer in (s, s.split(" ")[0]) or _among(e, s) for e, s in zip(examples, said, strict=True)]
-    )
-    figures = {"drawing": right.float().mean().item(), "critic": balanced_accuracy(accepted, right)}
-    for category in CATEGORIES:
-        rows = torch.tensor([e.category == category for e in examples])
-        figures[f"drawing/{category}"] = right[rows].float().mean().item()
-        figures[f"critic/{category}"] = balanced_accuracy(accepted[rows], right[rows])
-    return figures | seeing(backbone, judge, count, seed)
-
-
-def seeing(backbone: Backbone, judge: ShapesJudge, count: int, seed: int) -> dict[str, float]:
-    """Share of right answers about held-out renderings, over all and by category."""
-    examples, pixels = judge.exam(count, seed)
-    images = Images(backbone.encode(pixels).codes)
-    said = backbone.sample_answers(images, [e.question for e in examples], AnswerSampling(max_tokens=6)).text
-    right = torch.tensor([e.answer == s for e, s in zip(examples, said, strict=True)])
-    figures = {"seeing": right.float().mean().item()}
-    for category in CATEGORIES:
-        rows = torch.tensor([e.category == category for e in examples])
-        figures[f"seeing/{category}"] = right[rows].float().mean().item()
+    examples = ShapesPrompts().held_out(count, seed)
+    for start in range(0, count, CHUNK):
+        part = examples[start : start + CHUNK]
+        images = backbone.sample_images([e.prompt for e in part], sampling, generator)
+        right = judge.verdicts(part, backbone.decode(images))
+        answers = backbone.sample_answers(images, [e.question for e in part], ANSWERING)
+        accepted = reward.score(part, images, answers) > 1 - 1e-6
+        drawing.update(right, _categories(part))
+        critic.update(accepted, right, _categories(part))
+    asked, pixels = judge.exam(count, seed)
+    for start in range(0, count, CHUNK):
+        part = asked[start : start + CHUNK]
+        images = Images(backbone.encode(pixels[start : start + CHUNK]).codes)
+        said = backbone.sample_answers(images, [e.question for e in part], ANSWERING).text
+        seeing.update(torch.tensor([e.answer == s for e, s in zip(part, said, strict=True)]), _categories(part))
+    figures = {}
+    for kind, metric in (("drawing", drawing), ("seeing", seeing), ("critic", critic)):
+        values = {name: value.item() for name, value in metric.compute().items()}
+        figures |= {kind: values.pop("overall")} | {f"{kind}/{name}": value for name, value in values.items()}
     return figures
 
 
-def _among(example, said: str) -> bool:
-    """Where two relations hold at once, either is right."""
-    return example.category == "position" and example.answer in said.split()
-
-
-def balanced_accuracy(accepted: Tensor, right: Tensor) -> float:
-    """Mean of the share of right drawings accepted and the share of wrong ones refused; nan where one is missing.
-
-    Shapes:
-        both (B,) bool.
-    """
-    return ((accepted[right].float().mean() + (~accepted[~right]).float().mean()) / 2).item()
+def _categories(examples: Sequence[Example]) -> list[str]:
+    return [example.category for example in examples]

@@ -19,11 +19,14 @@ def train(
     steps: int,
     lr: float,
     warmup: int = 200,
+    decay: int = 1000,
     every: int = 100,
     evaluate: Callable[[], Metrics] | None = None,
     evaluate_every: int = 1000,
 ) -> None:
-    """Minimise `loss(step)` with AdamW, a linear warm-up and a cosine decay; continue where a killed run stopped.
+    """Minimise `loss(step)` with AdamW; continue where a killed run stopped.
+
+    The learning rate rises linearly, stays, and falls linearly.
 
     Args:
         name: Names the files `NAME.state.pt` and `NAME.log.jsonl` in `out`.
@@ -33,6 +36,7 @@ def train(
         steps: How many there are.
         lr: The highest learning rate.
         warmup: Steps to reach it.
+        decay: Steps at the end in which it falls; up to there the number of steps makes no difference.
         every: Steps between lines of the log and saves of the state.
         evaluate: Gives further figures for the log.
         evaluate_every: Steps between them.
@@ -40,7 +44,7 @@ def train(
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr, (0.9, 0.99), weight_decay=0.01
     )
-    scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _scale(step, steps, warmup))
+    scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _scale(step, steps, warmup, decay))
     state, start, begun = out / f"{name}.state.pt", 0, time.time()
     if state.is_file():
         saved = torch.load(state, weights_only=True)
@@ -65,9 +69,8 @@ def train(
         state.with_suffix(".new").replace(state)
 
 
-def _scale(step: int, steps: int, warmup: int) -> float:
-    decay = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, step / steps))).item())
-    return min(1.0, (step + 1) / warmup) * max(0.02, decay)
+def _scale(step: int, steps: int, warmup: int, decay: int) -> float:
+    return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / decay))
 
 
 def _log(path: Path, row: Metrics) -> None:

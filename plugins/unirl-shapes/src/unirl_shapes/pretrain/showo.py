@@ -1,6 +1,8 @@
 """Trains the world's tiny Show-o on renderings: drawing from prompts, and seeing in cluttered scenes."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -13,12 +15,13 @@ from transformers import PreTrainedTokenizerFast
 from unirl.backbones.showo import Showo, ShowoConfig
 from unirl.backbones.showo.checkpoint import phi, save
 from unirl.backbones.showo.magvit import Magvit
-from unirl.types import Example, Images
+from unirl.types import Example, Images, ImageSampling
 from unirl_shapes.examples import draw_example, true_answer, words
 from unirl_shapes.pretrain.measure import measure
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, wanted_codes
 from unirl_shapes.scenes import Scene, clutter, near_miss, scene_for
+from unirl_shapes.vocabulary import CATEGORIES
 
 SIZES = {
     "hidden_size": 128,
@@ -31,8 +34,10 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-DRAWN, SEEN = 24, 48
-"""Prompts with renderings, and questions about renderings, in every training step."""
+FOCUS_AFTER = 2000
+"""From this step on, masks hide things rather than background, and what is hard to see is asked more often."""
+POSITION_AFTER = 2800
+"""From this step on it is mostly position that is asked about: it is by far the last to be learnt."""
 
 
 def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Showo:
@@ -49,10 +54,14 @@ def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Sh
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
         rng = Random(f"{seed} showo {step}")
-        draw, see = drawing_loss(backbone, rng), seeing_loss(backbone, rng)
+        phase = phase_of(step)
+        draw, see = drawing_loss(backbone, rng, phase), seeing_loss(backbone, rng, phase)
         return draw + see, {"drawing_loss": draw.item(), "seeing_loss": see.item()}
 
-    train("showo", backbone.transformer, loss, out, steps, lr=1e-3, evaluate=lambda: measure(backbone, 240))
+    def evaluate() -> Metrics:
+        return measure(backbone, 360, ImageSampling(steps=8))
+
+    train("showo", backbone.transformer, loss, out, steps, lr=1e-3, decay=1500, evaluate=evaluate)
     backbone.save_pretrained(out / "showo")
     return backbone
 
@@ -85,24 +94,67 @@ def text_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token="<unk>")
 
 
-def drawing_loss(backbone: Showo, rng: Random) -> Tensor:
-    """Cross-entropy of masked codes under their prompts; every tenth prompt is empty, for guidance."""
-    examples = [draw_example(rng, "train") for _ in range(DRAWN)]
+@dataclass(frozen=True)
+class Phase:
+    """What a step of training is made of.
+
+    Args:
+        drawn: Prompts with renderings.
+        seen: Questions about renderings.
+        things_first: Hide the things of half of the scenes before the background. The sampler fixes what it is sure of
+            first, and that is background: without such masks it seldom meets what is then left to it.
+        asked: How often each category is asked about; None asks about all alike.
+    """
+
+    drawn: int
+    seen: int
+    things_first: bool
+    asked: Mapping[str, float] | None
+
+
+def phase_of(step: int) -> Phase:
+    """The phase of training that a step belongs to."""
+    if step < FOCUS_AFTER:
+        return Phase(24, 48, False, None)
+    if step < POSITION_AFTER:
+        return Phase(24, 48, True, {"position": 4.0, "counting": 3.0})
+    return Phase(8, 64, True, {"position": 12.0, "counting": 2.0})
+
+
+def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
+    """Cross-entropy of masked codes under their prompts; every tenth prompt is empty, for guidance.
+
+    Args:
+        backbone: The model.
+        rng: Where chance comes from.
+        phase: How many, and how masks are made.
+    """
+    examples = [draw_example(rng, "train") for _ in range(phase.drawn)]
     scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples]
     codes = wanted_codes(scenes).flatten(1)  # what the tokenizer makes of their renderings
     prompts = ["" if rng.random() < 0.1 else e.prompt for e in examples]
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
-    ratio = torch.cos(torch.rand(DRAWN, 1, generator=generator) * math.pi / 2)
-    order = torch.rand(codes.shape, generator=generator).argsort(1).argsort(1)
-    hidden_codes = order < (ratio * codes.shape[1]).round().clamp(min=1)
-    prefix = backbone._prompt_prefix(prompts, 0.0)
-    hidden = backbone.transformer.image_hidden(prefix, codes, ~hidden_codes)
-    return F.cross_entropy(backbone.transformer.code_logits(hidden[hidden_codes]), codes[hidden_codes])
+    ratio = torch.cos(torch.rand(phase.drawn, 1, generator=generator) * math.pi / 2)
+    rank = torch.rand(codes.shape, generator=generator)
+    if phase.things_first:
+        rank[::2] -= (codes[::2] > 0).float()
+    masked = rank.argsort(1).argsort(1) < (ratio * codes.shape[1]).round().clamp(min=1)
+    hidden = backbone.transformer.image_hidden(backbone._prompt_prefix(prompts, 0.0), codes, ~masked)
+    return F.cross_entropy(backbone.transformer.code_logits(hidden[masked]), codes[masked])
 
 
-def seeing_loss(backbone: Showo, rng: Random) -> Tensor:
-    """Negative log-likelihood of true answers about scenes that fit, nearly fit, or have nothing to do with it."""
-    examples = [draw_example(rng, "train") for _ in range(SEEN)]
+def seeing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
+    """Negative log-likelihood of true answers about scenes that fit, nearly fit, or have nothing to do with it.
+
+    Args:
+        backbone: The model.
+        rng: Where chance comes from.
+        phase: How many, and about what.
+    """
+    categories: list[str | None] = [None] * phase.seen
+    if phase.asked is not None:
+        categories = list(rng.choices(CATEGORIES, [phase.asked.get(name, 1.0) for name in CATEGORIES], k=phase.seen))
+    examples = [draw_example(rng, "train", category) for category in categories]
     scenes = [seen_scene(e, rng) for e in examples]
     answers = backbone.tokenize_answers([true_answer(e, s) for e, s in zip(examples, scenes, strict=True)])
     images = Images(wanted_codes(scenes).flatten(1))

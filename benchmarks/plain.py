@@ -1,0 +1,72 @@
+"""The plain loop: how public Show-o code draws and answers. Nothing is cached, and every logit is computed.
+
+Written for comparison. Where the public loop does more work for no reason, this one does not: guidance combines the
+image's rows and codes after slicing, where the public loop combines the whole vocabulary of every row.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unirl.backbones.showo import Showo
+from unirl.backbones.showo.sequences import QUESTION, generation_mask, prompt_row, understanding_mask
+
+Logits = Callable[[Tensor, Tensor], Tensor]
+
+
+def drawing_logits(backbone: Showo, prompts: Sequence[str], guidance: float) -> Logits:
+    """`(codes, known) -> (B, N, K)`, guided: a whole pass over padded text and image for both halves."""
+    config, count = backbone.config, len(prompts)
+    text = torch.tensor([*map(_padded(backbone), prompts), *[_padded(backbone)("")] * count])
+    soi, eoi = config.special("soi"), config.special("eoi")
+    codes = slice(config.code_start, config.code_start + config.codebook_size)
+    blank = torch.full((2 * count, config.num_vq_tokens), config.mask_token_id)
+    mask = generation_mask(_sequence(text, soi, blank, eoi), config.special("pad"), soi)
+
+    def logits(drawn: Tensor, known: Tensor) -> Tensor:
+        image = torch.where(known, drawn + config.code_start, config.mask_token_id).repeat(2, 1)
+        ids = _sequence(text, soi, image, eoi)
+        everything = backbone.transformer.phi(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        cond, uncond = everything[:, -(config.num_vq_tokens + 1) : -1, codes].chunk(2)
+        return (1 + guidance) * cond - guidance * uncond
+
+    return logits
+
+
+def answers(backbone: Showo, codes: Tensor, questions: Sequence[str], tokens: int) -> Tensor:
+    """Greedy answers of `tokens` tokens, one picture after the other. (B, tokens)"""
+    return torch.stack([_answer(backbone, row, q, tokens) for row, q in zip(codes, questions, strict=True)])
+
+
+def _answer(backbone: Showo, codes: Tensor, question: str, tokens: int) -> Tensor:
+    config = backbone.config
+    begin, eoi = [config.special("mmu"), config.special("soi")], config.special("eoi")
+    asked = backbone.tokenizer(QUESTION.format(question=question), add_special_tokens=False)["input_ids"]
+    image = (codes + config.code_start).tolist()
+    ids = torch.tensor([[*begin, *image, eoi, backbone.tokenizer.eos_token_id, *asked]])
+    mask = understanding_mask(ids, eoi)
+    for _ in range(tokens):
+        logits = backbone.transformer.phi(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        ids = torch.cat((ids, logits[:, -1].argmax(-1, keepdim=True)), dim=1)
+        mask = F.pad(mask, (0, 1, 0, 1))  # grown, not made anew: an untrained model may say eoi, which ends no picture
+        mask[..., -1, :] = True
+    return ids[0, -tokens:]
+
+
+def _padded(backbone: Showo) -> Callable[[str], list[int]]:
+    """Turns a prompt into ids of the full text length, padded on the left."""
+    config, end = backbone.config, backbone.tokenizer.eos_token_id
+
+    def padded(prompt: str) -> list[int]:
+        text = backbone.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        row = prompt_row(text, config.special("t2i"), end, config.max_text_len)
+        return [config.special("pad")] * (config.max_text_len + 1 - len(row)) + row
+
+    return padded
+
+
+def _sequence(text: Tensor, soi: int, image: Tensor, eoi: int) -> Tensor:
+    one = torch.ones(len(text), 1, dtype=torch.long)
+    return torch.cat((text, soi * one, image, eoi * one), dim=1)

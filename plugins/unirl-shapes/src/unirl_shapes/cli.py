@@ -1,0 +1,73 @@
+"""The `unirl-shapes` command: how the shipped checkpoints were made, and what they can do."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from unirl.errors import UserError
+
+SHIPPED = "unirl_shapes:checkpoints/showo"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; what the user did wrong becomes one line on stderr."""
+    try:
+        options = _parser().parse_args(argv)
+        options.run(options)
+    except UserError as error:
+        print(f"unirl-shapes: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="unirl-shapes", description="The embedded world of unirl.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    pretrain = commands.add_parser("pretrain", help="train a base model on renderings; a killed run goes on")
+    pretrain.add_argument("model", choices=["showo"])
+    pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, states and the finished checkpoint")
+    pretrain.add_argument("--steps", type=int, default=9000, help="of the transformer (default: %(default)s)")
+    pretrain.add_argument("--tokenizer-steps", type=int, default=3000, help="(default: %(default)s)")
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
+    pretrain.set_defaults(run=_pretrain)
+    sweep = commands.add_parser("measure", help="drawing, seeing and critic figures, for each sampler setting given")
+    sweep.add_argument("--checkpoint", default=SHIPPED, help="(default: %(default)s)")
+    sweep.add_argument("--count", type=int, default=360, help="drawings, and renderings (default: %(default)s)")
+    sweep.add_argument("--steps", type=int, nargs="+", default=[8])
+    sweep.add_argument("--guidance", type=float, nargs="+", default=[0.0])
+    sweep.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of the codes")
+    sweep.add_argument("--noise", type=float, nargs="+", default=[1.0], help="on the confidences")
+    sweep.add_argument("--seed", type=int, default=0)
+    sweep.set_defaults(run=_measure)
+    return parser
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    import torch  # noqa: PLC0415 - stays out of --help
+
+    from unirl_shapes.pretrain.showo import pretrain_showo  # noqa: PLC0415
+
+    torch.set_num_threads(options.threads)
+    pretrain_showo(options.out, options.steps, options.tokenizer_steps, options.seed)
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from unirl.backbones.showo import Showo  # noqa: PLC0415 - torch stays out of --help
+    from unirl.types import ImageSampling  # noqa: PLC0415
+    from unirl_shapes.pretrain.measure import measure  # noqa: PLC0415
+    from unirl_shapes.vocabulary import CATEGORIES  # noqa: PLC0415
+
+    backbone = Showo.from_pretrained(options.checkpoint).eval()
+    names = ["overall", *CATEGORIES]
+    print(f"{'steps guid. temp. noise':<24} {'':8}" + "".join(f"{name:>14}" for name in names))
+    for steps, guidance, temperature, noise in product(
+        options.steps, options.guidance, options.temperature, options.noise
+    ):
+        figures = measure(backbone, options.count, ImageSampling(steps, guidance, temperature, noise), options.seed)
+        setting = f"{steps:>5} {guidance:>5} {temperature:>5} {noise:>5}"
+        for kind in ("drawing", "seeing", "critic"):
+            values = [figures.get(kind if name == "overall" else f"{kind}/{name}") for name in names]
+            print(f"{setting:<24} {kind:8}" + "".join(f"{'-' if v is None else f'{v:.3f}':>14}" for v in values))
+            setting = ""

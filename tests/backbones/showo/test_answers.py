@@ -1,0 +1,144 @@
+"""Answering questions about pictures."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unirl.backbones.showo import Showo
+from unirl.backbones.showo.sequences import QUESTION, understanding_mask
+from unirl.types import AnswerSampling, Images
+
+QUESTIONS = ["what is the main item in this image ?", "color ?", "how many circle are there ?", "?"]
+GREEDY, SAMPLED = AnswerSampling(7), AnswerSampling(7, 1.0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def close(got: Tensor, expected: Tensor, within: float = 1e-5) -> None:
+    torch.testing.assert_close(got, expected, atol=within, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def pictures(golden: dict[str, Tensor]) -> Images:
+    return Images(golden["codes"][[0, 1, 2, 0]])
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, AnswerSampling(1)], ids=["greedy", "sampled", "one token"])
+@torch.no_grad()
+def test_scores_are_the_log_probs_of_answering(backbone: Showo, pictures: Images, sampling: AnswerSampling) -> None:
+    answers = backbone.sample_answers(pictures, QUESTIONS, sampling, seeded())
+    assert answers.log_probs is not None
+    close(backbone.answer_log_probs(pictures, QUESTIONS, answers), answers.log_probs)
+
+
+@torch.no_grad()
+def test_companions_do_not_matter(backbone: Showo, pictures: Images) -> None:
+    together = backbone.sample_answers(pictures, QUESTIONS, GREEDY)
+    for row, question in enumerate(QUESTIONS):
+        alone = backbone.sample_answers(pictures[row : row + 1], [question], GREEDY)
+        length = int(alone.mask.sum())
+        assert torch.equal(alone.ids[0, :length], together.ids[row][together.mask[row]])
+        assert alone.text[0] == together.text[row]
+        close(alone.log_probs[0, :length], together.log_probs[row, :length])
+
+
+@torch.no_grad()
+def test_given_answers_of_different_lengths_do_not_matter_to_each_other(backbone: Showo, pictures: Images) -> None:
+    answers = backbone.tokenize_answers(["two", "the red circle is left", "a", "blue square"])
+    together = backbone.answer_log_probs(pictures, QUESTIONS, answers)
+    assert (together[~answers.mask] == 0).all()
+    assert (together[answers.mask] < 0).all()
+    for row in range(4):
+        one = slice(row, row + 1)
+        alone = backbone.answer_log_probs(pictures[one], QUESTIONS[one], answers[one])
+        close(alone[0], together[row])
+
+
+@torch.no_grad()
+def test_cached_text_is_the_whole_sequence(backbone: Showo, pictures: Images) -> None:
+    answers = backbone.tokenize_answers(["two red", "a", "circle", "blue square"])
+    fast = backbone.answer_log_probs(pictures, QUESTIONS, answers)
+    config, end, model = backbone.config, backbone.tokenizer.eos_token_id, backbone.transformer
+    for row, question in enumerate(QUESTIONS):
+        text = backbone.tokenizer(QUESTION.format(question=question), add_special_tokens=False)["input_ids"]
+        said = answers.ids[row][answers.mask[row]].tolist()
+        drawn = (pictures.codes[row] + config.code_start).tolist()
+        front = [config.special("mmu"), config.special("soi"), *drawn, config.special("eoi"), end, *text]
+        ids = torch.tensor([front + said])
+        mask = understanding_mask(ids, config.special("eoi"))
+        hidden = model(model.embed(ids), mask, torch.arange(ids.shape[1])[None])
+        says = model.text_logits(hidden[0, len(front) - 1 : -1]).log_softmax(-1)
+        close(fast[row, : len(said)], says[torch.arange(len(said)), torch.tensor(said)])
+
+
+@torch.no_grad()
+def test_several_questions_about_each_picture(backbone: Showo, pictures: Images) -> None:
+    two = pictures[:2]
+    together = backbone.sample_answers(two, QUESTIONS, GREEDY)
+    scores = backbone.answer_log_probs(two, QUESTIONS, together)
+    for row in range(4):
+        picture, one = two[row // 2 : row // 2 + 1], slice(row, row + 1)
+        assert backbone.sample_answers(picture, QUESTIONS[one], GREEDY).text == together[one].text
+        close(backbone.answer_log_probs(picture, QUESTIONS[one], together[one])[0], scores[row])
+    with pytest.raises(ValueError, match="3 questions about 2 pictures"):
+        backbone.sample_answers(two, QUESTIONS[:3], GREEDY)
+
+
+def test_seeds(backbone: Showo, pictures: Images) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (backbone.sample_answers(pictures, QUESTIONS, SAMPLED, seeded(s)).ids for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, again)
+    assert first.tolist() != other.tolist()
+
+
+def test_given_answers_end_and_read_back(backbone: Showo) -> None:
+    texts = ["two", " the red circle ", "a"]
+    answers = backbone.tokenize_answers(texts)
+    assert answers.mask.sum(1).tolist() == [2, 4, 2]
+    for row, keep, text in zip(answers.ids, answers.mask, texts, strict=True):
+        assert row[keep][-1] == backbone.tokenizer.eos_token_id
+        assert backbone.tokenizer.decode(row[keep][:-1]).strip() == text.strip()
+
+
+@torch.no_grad()
+def test_answers_stop_at_their_end(load: Callable[..., Showo], pictures: Images) -> None:
+    backbone = load()
+    backbone.transformer.phi.lm_head.bias[backbone.tokenizer.eos_token_id] += 1e4
+    answers = backbone.sample_answers(pictures, QUESTIONS, GREEDY)
+    assert answers.ids.tolist() == [[0]] * 4
+    assert answers.mask.all()
+    assert answers.text == [""] * 4
+
+
+def test_gradient_reaches_every_weight(backbone: Showo, pictures: Images) -> None:
+    answers = backbone.tokenize_answers(["two red", "a", "circle", "blue square"])
+    log_probs = backbone.answer_log_probs(pictures, QUESTIONS, answers)
+    weights = dict(backbone.transformer.named_parameters())
+    for name, slope in zip(weights, torch.autograd.grad(log_probs.sum(), list(weights.values())), strict=True):
+        assert torch.isfinite(slope).all(), name
+        assert slope.abs().max() > 0, name
+
+
+def test_soft_codes_mix_embeddings(backbone: Showo, pictures: Images) -> None:
+    """One-hot codes answer as integer codes do, and the gradient is the derivative along a mixture."""
+    answers = backbone.tokenize_answers(["two", "red", "a", "circle"])
+    blend = F.one_hot(pictures.codes.flip(1), 64).float()
+
+    def said(mixture: Tensor) -> Tensor:
+        return backbone.answer_log_probs(dataclasses.replace(pictures, soft=mixture), QUESTIONS, answers)
+
+    whole = F.one_hot(pictures.codes, 64).float().requires_grad_()
+    close(said(whole), backbone.answer_log_probs(pictures, QUESTIONS, answers))
+    (slope,) = torch.autograd.grad(said(whole).sum(), whole)
+    step = 1e-2
+    with torch.no_grad():
+        direction = blend - whole
+        rise = (said(whole + step * direction).sum() - said(whole - step * direction).sum()) / (2 * step)
+    torch.testing.assert_close(rise, (slope * direction).sum(), rtol=0.02, atol=0.02)

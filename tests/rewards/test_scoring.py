@@ -1,0 +1,103 @@
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import pytest
+import torch
+from torch import Tensor
+
+from unirl.errors import UserError
+from unirl.rewards import Reward
+from unirl.rewards.keyword import Keyword
+from unirl.rewards.scoring import distribution_of, score
+from unirl.types import Answers, Example, Images
+
+EXAMPLES = [Example(f"a photo of {n} cups", "how many?", f"{n} cups", "counting") for n in ("two", "three", "four")]
+IDS = torch.zeros(3, 1, dtype=torch.long)
+IMAGES, ANSWERS = Images(IDS), Answers(IDS, IDS.bool(), ["two cups", "two cups", "a dog"])
+
+
+class Given(Reward):
+    """Returns what it was given."""
+
+    def __init__(self, values: object, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.values = values
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return self.values  # type: ignore[return-value] - what a plugin might do
+
+
+Given.__module__ = "nowhere.at_all"  # no installed distribution has it
+
+
+class Other(Given):
+    pass
+
+
+def scored(*rewards: Reward) -> tuple[Tensor, dict[str, Tensor]]:
+    return score(rewards, EXAMPLES, IMAGES, ANSWERS)
+
+
+def complaint(values: object) -> str:
+    with pytest.raises(UserError) as caught:
+        scored(Keyword(), Given(values))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "reward 'given' (" in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("values", "shape"),
+    [
+        (torch.tensor(1.0), "()"),  # these two would be broadcast
+        (torch.ones(1), "(1,)"),
+        (torch.ones(2), "(2,)"),
+        (torch.ones(4), "(4,)"),
+        (torch.ones(3, 1), "(3, 1)"),
+        (torch.ones(0), "(0,)"),
+    ],
+)
+def test_a_wrong_count_is_refused(values: Tensor, shape: str) -> None:
+    assert f"returned shape {shape}, expected (3,)" in complaint(values)
+
+
+@pytest.mark.parametrize(("values", "kind"), [(None, "NoneType"), (1.0, "float"), ([1.0, 0.0, 1.0], "list")])
+def test_what_is_no_tensor_is_refused(values: object, kind: str) -> None:
+    assert f"returned {kind}, expected a tensor of 3 numbers" in complaint(values)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_refused_with_its_sample(bad: float) -> None:
+    text = complaint(torch.tensor([0.0, bad, bad]))
+    assert f"returned {bad} for 2 of 3 samples" in text
+    assert "'a photo of three cups'" in text
+    assert "'two cups'" in text
+
+
+def test_errors_name_the_distribution() -> None:
+    assert distribution_of(torch.zeros(1)) == f"torch {version('torch')}"
+    assert distribution_of(Given(None)) == "module nowhere.at_all"
+    assert "(module nowhere.at_all)" in complaint(None)
+
+
+def test_weighted_sum_and_parts() -> None:
+    total, parts = scored(Keyword(weight=2.0), Given(torch.tensor([1.0, 2.0, 3.0]), weight=-0.5))
+    assert list(parts) == ["keyword", "given"]
+    assert parts["keyword"].tolist() == [1, 0.5, 0]
+    assert parts["given"].tolist() == [1, 2, 3]  # unweighted
+    assert total.tolist() == [1.5, 0, -1.5]
+
+
+def test_two_rewards_of_one_name_are_both_counted() -> None:
+    total, parts = scored(Given(torch.ones(3)), Given(torch.ones(3) * 2), Other(torch.ones(3) * 4))
+    assert total.tolist() == [7, 7, 7]
+    assert len(parts) == 3
+    assert sorted(part[0].item() for part in parts.values()) == [1, 2, 4]
+
+
+def test_scores_carry_no_gradient_and_are_float() -> None:
+    total, _ = scored(Given(torch.ones(3, requires_grad=True)), Other(torch.tensor([1, 0, 2])), Other(IDS[:, 0].bool()))
+    assert not total.requires_grad
+    assert total.dtype == torch.float32
+    assert total.tolist() == [2, 1, 3]

@@ -1,0 +1,148 @@
+"""Whole runs of the loop on a tiny untrained Show-o: what trains, what repeats, what is refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from unirl.backbones.showo import Showo
+from unirl.callbacks import ExportPretrained, Pictures, ResultsTable
+from unirl.data import PromptsModule
+from unirl.errors import UserError
+from unirl.loop import SelfImprovement
+from unirl.rewards import Reward
+from unirl.rewards.keyword import Keyword
+from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
+from unirl.updates.sft import SFT
+from unirl_shapes.judge import ShapesJudge
+from unirl_shapes.prompts import ShapesPrompts
+
+
+class Dark(Reward):
+    """Likes dark pictures; accepts everything, so that every step learns something."""
+
+    needs_pixels = True
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        assert images.pixels is not None
+        return 2 - images.pixels.mean((1, 2, 3))
+
+
+class Broken(Reward):
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.full((len(examples),), float("nan"))
+
+
+def module(checkpoint: Path, reward: Reward | None = None, **options: object) -> SelfImprovement:
+    settings: dict = {"group_size": 2, "sampling": ImageSampling(steps=4), "answering": AnswerSampling(4), "lr": 1e-3}
+    update = options.pop("update", SFT(end_to_end=False))
+    return SelfImprovement(Showo(str(checkpoint)), update, [reward or Dark()], **(settings | options))  # type: ignore[arg-type]
+
+
+def data(**options: int) -> PromptsModule:
+    settings = {"prompts_per_step": 2, "steps_per_epoch": 3, "held_out": 12, "validation_batch": 6}
+    return PromptsModule(ShapesPrompts(), **(settings | options))
+
+
+def trainer(folder: Path, **options: object) -> Trainer:
+    settings: dict = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 2}
+    settings |= {"use_distributed_sampler": False, "inference_mode": False, "enable_model_summary": False}
+    return Trainer(default_root_dir=folder, **(settings | options))  # type: ignore[arg-type]
+
+
+class Recorder(SelfImprovement):
+    """Keeps what was asked and drawn, and the losses."""
+
+    def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.seen = [*getattr(self, "seen", []), ([e.prompt for e in batch], loss.item())]
+        return loss
+
+
+def run(checkpoint: Path, folder: Path, ckpt_path: str | None = None, max_steps: int = -1, seed: int = 0) -> Recorder:
+    model = module(checkpoint, seed=seed)
+    model.__class__ = Recorder
+    assert isinstance(model, Recorder)
+    fit = trainer(folder, limit_val_batches=0, max_steps=max_steps)
+    fit.fit(model, data(), ckpt_path=ckpt_path)
+    fit.save_checkpoint(folder / "end.ckpt")
+    return model
+
+
+def test_same_seed_same_run_and_other_seed_another(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    first, again, other = (run(shapes_checkpoint, tmp_path / str(i), seed=s) for i, s in enumerate((0, 0, 1)))
+    assert first.seen == again.seen
+    assert [loss for _, loss in first.seen] != [loss for _, loss in other.seen]
+
+
+def test_resume_in_the_middle_of_an_epoch_is_the_same_run(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    whole = run(shapes_checkpoint, tmp_path / "whole")
+    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4)
+    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=str(tmp_path / "head" / "end.ckpt"))
+    assert len(whole.seen) == 6
+    assert head.seen + tail.seen == whole.seen
+
+
+def test_training_changes_the_transformer_and_never_the_image_tokenizer(
+    shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    before, after = Showo.from_pretrained(str(shapes_checkpoint)), run(shapes_checkpoint, tmp_path).backbone
+    for (name, old), new in zip(before.state_dict().items(), after.state_dict().values(), strict=True):
+        if name.startswith("image_tokenizer"):
+            assert torch.equal(old, new), name
+    moved = [not torch.equal(a, b) for a, b in zip(before.transformer.parameters(), after.parameters(), strict=False)]
+    assert any(moved)
+
+
+def test_end_to_end_runs_and_learns_from_every_drawing(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    model = module(shapes_checkpoint, Keyword(), update=SFT(end_to_end=True, answer_all=True))
+    trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data())
+    assert model.trainer.global_step == 3
+
+
+def test_fit_measures_draws_and_exports(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    results, model = ResultsTable(), module(shapes_checkpoint, judge=ShapesJudge(), exam_size=12)
+    callbacks = [results, Pictures(count=4), ExportPretrained()]
+    fit = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=callbacks)
+    fit.fit(model, data())
+    assert set(results.before["drawing"]) == {*ShapesPrompts.categories, "overall"}
+    assert set(results.now["seeing"]) == {*ShapesPrompts.categories, "overall"}
+    assert [path.name for path in sorted((tmp_path / "pictures").iterdir())] == ["step-000000.png", "step-000003.png"]
+    assert len(Showo.from_pretrained(str(tmp_path / "pretrained")).sample_images(["a photo of a ring"], model.sampling))
+
+
+def test_groups_differ_within_and_pixels_are_only_decoded_for_who_needs_them(
+    shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = module(shapes_checkpoint, Keyword(), group_size=3)
+    model.configure_model()
+    model.trainer = trainer(tmp_path)  # type: ignore[assignment]
+    monkeypatch.setattr(model.backbone, "decode", lambda images: pytest.fail("nobody needs pixels"))
+    rollout = model.rollout(ShapesPrompts().held_out(2))
+    assert [e.prompt for e in rollout.examples[:3]] == [rollout.examples[0].prompt] * 3
+    assert not torch.equal(rollout.images.codes[0], rollout.images.codes[1])
+
+
+def test_a_reward_that_gives_nan_stops_the_run_with_its_name(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="reward 'broken'"):
+        trainer(tmp_path, limit_val_batches=0).fit(module(shapes_checkpoint, Broken()), data())
+
+
+def test_settings_that_cannot_train_are_refused(shapes_checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="group_size 0"):
+        module(shapes_checkpoint, group_size=0)
+    with pytest.raises(UserError, match="rewards is empty"):
+        SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [])
+    with pytest.raises(UserError, match="prompts_per_step 0"):
+        data(prompts_per_step=0)
+
+
+def test_what_training_sees_has_no_pictures() -> None:
+    batch = next(iter(data().train_dataloader()))
+    assert len(batch) == 2
+    for example in batch:
+        values = [getattr(example, name) for name in example.__dataclass_fields__]
+        assert all(isinstance(value, str | tuple) for value in values)

@@ -1,0 +1,199 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unirl.backbones import Backbone
+from unirl.backbones.showo import Magvit, MagvitConfig, Showo
+from unirl.errors import UserError
+from unirl.functional.losses import masked_mean
+from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
+from unirl.updates.sft import SFT
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "showo_golden"
+SAMPLING = ImageSampling(steps=4, guidance=1.0)
+EXAMPLES = [
+    Example("a red circle", "what color ?", "red", "colors"),
+    Example("a red circle", "what color ?", "red", "colors"),
+    Example("three blue square", "how many square are there ?", "three blue square", "counting"),
+    Example("three blue square", "how many square are there ?", "three blue square", "counting"),
+]
+Gradients = dict[str, Tensor]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Showo]:
+    """The golden text model with a random image tokenizer of its codebook."""
+    folder = tmp_path_factory.mktemp("showo") / "checkpoint"
+    shutil.copytree(GOLDEN, folder, ignore=shutil.ignore_patterns("golden*", "meta*", "magvit*"))
+    config = MagvitConfig(4, (1,), (1,), (1,), (1,), z_channels=6, groups=4)
+    (folder / "vq").mkdir()
+    (folder / "vq" / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    save_file(Magvit(config).state_dict(), folder / "vq" / "model.safetensors")
+
+    def build() -> Showo:
+        backbone = Showo(str(folder), image_tokenizer="vq", max_text_len=12)
+        backbone.build()
+        return backbone
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def backbone(load: Callable[[], Showo]) -> Iterator[Showo]:
+    backbone = load()
+    yield backbone
+    assert all(p.grad is None for p in backbone.parameters())
+
+
+@pytest.fixture(scope="module")
+def rollout(backbone: Showo) -> Rollout:
+    """Two groups of two drawings, of which the first and the last are right."""
+    prompts, questions = [e.prompt for e in EXAMPLES], [e.question for e in EXAMPLES]
+    images = backbone.sample_images(prompts, SAMPLING, seeded())
+    answers = backbone.sample_answers(images, questions, AnswerSampling(4))
+    scores = torch.tensor([1.0, 0.5, 0.0, 1.0])
+    return Rollout(EXAMPLES, images, answers, scores, {"keyword": scores}, 2)
+
+
+def gradients(backbone: Showo, loss: Tensor) -> Gradients:
+    weights = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+    slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {n: torch.zeros_like(w) if s is None else s for (n, w), s in zip(weights.items(), slopes, strict=True)}
+
+
+def close(got: Gradients, expected: Gradients) -> None:
+    for name, slope in expected.items():
+        torch.testing.assert_close(got[name], slope, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def run(rule: SFT, backbone: Showo, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor], Gradients]:
+    loss, logs = rule.loss(backbone, rollout, SAMPLING, seeded(1))
+    return loss, logs, gradients(backbone, loss)
+
+
+def paper_loss(backbone: Showo, rollout: Rollout, detach: bool = False) -> Tensor:
+    """-mean log p(right answer | relaxed drawing, question)."""
+    images = backbone.relax(rollout.prompts, rollout.images, SAMPLING, 1.0, 2, seeded(1))
+    assert images.soft is not None
+    images = dataclasses.replace(images, soft=images.soft.detach() if detach else images.soft)
+    right = backbone.tokenize_answers([example.answer for example in rollout.examples])
+    return -masked_mean(backbone.answer_log_probs(images, rollout.questions, right), right.mask)
+
+
+def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> None:
+    _, logs, got = run(SFT(answer_all=True), backbone, rollout)
+    expected = paper_loss(backbone, rollout)
+    close(got, gradients(backbone, expected))
+    torch.testing.assert_close(logs["image_loss"], expected.detach())
+    torch.testing.assert_close(logs["answer_loss"], expected.detach())
+    assert logs["accepted"] == 0.5
+
+
+@pytest.mark.parametrize(("image", "answer"), [(1.0, 0.0), (0.0, 1.0), (0.3, 2.0)])
+def test_end_to_end_weights_its_two_ways(image: float, answer: float, backbone: Showo, rollout: Rollout) -> None:
+    rule = SFT(answer_all=True, image_weight=image, answer_weight=answer)
+    loss, _, got = run(rule, backbone, rollout)
+    whole, beside = (gradients(backbone, paper_loss(backbone, rollout, detach)) for detach in (False, True))
+    close(got, {name: image * (whole[name] - beside[name]) + answer * beside[name] for name in whole})
+    assert any((whole[name] - beside[name]).abs().max() > 1e-4 for name in whole)
+    torch.testing.assert_close(loss.detach(), (image + answer) * paper_loss(backbone, rollout).detach())
+
+
+def test_end_to_end_teaches_answers_on_accepted_drawings_only(backbone: Showo, rollout: Rollout) -> None:
+    only = SFT(image_weight=0.0)
+    _, logs, got = run(only, backbone, rollout)
+    right = backbone.tokenize_answers([e.answer for e in EXAMPLES[::3]])
+    says = backbone.answer_log_probs(rollout.images[::3], [e.question for e in EXAMPLES[::3]], right)
+    expected = -masked_mean(says, right.mask)
+    torch.testing.assert_close(logs["answer_loss"], expected.detach())
+    close(got, gradients(backbone, expected))
+    none = dataclasses.replace(rollout, scores=torch.zeros(4))
+    _, logs, got = run(only, backbone, none)
+    assert logs["answer_loss"] == logs["accepted"] == 0
+    assert all((slope == 0).all() for slope in got.values())
+
+
+def test_rejection_learns_accepted_drawings_and_their_answers(backbone: Showo, rollout: Rollout) -> None:
+    loss, logs, got = run(SFT(end_to_end=False, image_weight=0.5, answer_weight=2.0), backbone, rollout)
+    examples, images = EXAMPLES[::3], rollout.images[::3]
+    plain = dataclasses.replace(SAMPLING, guidance=0.0)
+    image, _ = backbone.image_log_probs([e.prompt for e in examples], images, plain)
+    right = backbone.tokenize_answers([e.answer for e in examples])
+    says = backbone.answer_log_probs(images, [e.question for e in examples], right)
+    expected = -0.5 * image.mean() - 2.0 * says.sum() / right.mask.sum()
+    torch.testing.assert_close(loss.detach(), expected.detach())
+    torch.testing.assert_close(logs["image_loss"], -image.mean().detach())
+    close(got, gradients(backbone, expected))
+
+
+@pytest.mark.parametrize("scored_steps", [None, 2])
+def test_rejected_drawings_leave_no_trace(scored_steps: int | None, backbone: Showo, rollout: Rollout) -> None:
+    rule = SFT(end_to_end=False, scored_steps=scored_steps)
+    codes = rollout.images.codes.clone()
+    codes[1:3] = (codes[1:3] + 7) % 64
+    changed = dataclasses.replace(rollout, images=dataclasses.replace(rollout.images, codes=codes))
+    first, second = run(rule, backbone, rollout), run(rule, backbone, changed)
+    assert first[0] == second[0]
+    close(first[2], second[2])
+    accepts_more = run(SFT(end_to_end=False, scored_steps=scored_steps, accept=0.5), backbone, rollout)
+    assert accepts_more[1]["accepted"] == 0.75
+    assert accepts_more[0] != first[0]
+
+
+def test_rejection_of_everything(backbone: Showo, rollout: Rollout) -> None:
+    none = dataclasses.replace(rollout, scores=torch.zeros(4))
+    loss, logs, got = run(SFT(end_to_end=False), backbone, none)
+    assert loss == logs["image_loss"] == logs["answer_loss"] == logs["accepted"] == 0
+    assert len(got) == len(list(backbone.transformer.parameters()))
+    assert all((slope == 0).all() for slope in got.values())
+    answers_all, _, got = run(SFT(end_to_end=False, answer_all=True), backbone, none)
+    assert answers_all > 0
+    assert any(slope.abs().max() > 0 for slope in got.values())
+
+
+@pytest.mark.parametrize("end_to_end", [True, False])
+def test_the_loss_falls(end_to_end: bool, load: Callable[[], Showo], rollout: Rollout) -> None:
+    backbone, rule = load(), SFT(end_to_end=end_to_end)
+    optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], 1e-3)
+    losses = []
+    for _ in range(20):
+        loss, _ = rule.loss(backbone, rollout, SAMPLING, seeded(1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(p.grad is None for p in backbone.image_tokenizer.parameters())
+
+
+class Rigid(Backbone):
+    """Does not relax its codes."""
+
+
+Rigid.__abstractmethods__ = frozenset()
+
+
+def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"Rigid has none; set end_to_end: false"):
+        SFT().check(Rigid())
+    SFT(end_to_end=False).check(Rigid())
+    SFT().check(Showo("not built yet"))
+    with pytest.raises(TypeError, match="Rigid does not relax"):
+        Rigid().relax([], None, SAMPLING)
+
+
+@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"relaxed_steps": 0}])
+def test_settings_that_cannot_train(setting: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(setting))):
+        SFT(**setting)
