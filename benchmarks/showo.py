@@ -59,7 +59,7 @@ def table(results: dict[str, Measured], repeats: int) -> Table:
 def report(results: dict[str, Measured], repeats: int) -> dict[str, object]:
     """Everything the table says and what it was measured on, for machines."""
     settings = {"repeats": repeats, "threads": torch.get_num_threads(), "steps": STEPS, "guidance": GUIDANCE}
-    where = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.processor()}
+    where = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.platform()}
     return settings | where | {"sizes": {size: dataclasses.asdict(result) for size, result in results.items()}}
 
 

@@ -124,7 +124,7 @@ class Model(pl.LightningModule):
         rewards: list[Reward],
         judge: Judge | None = None,
         group_size: int = 4,
-        sampling: ImageSampling = ImageSampling(),  # noqa: B008 - frozen
+        sampling: ImageSampling = ImageSampling(),
         lr: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
         fail_at: str = "",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from unirl.backbones.showo import Showo
@@ -62,13 +63,13 @@ class Recorder(SelfImprovement):
         return loss
 
 
-def run(checkpoint: Path, folder: Path, ckpt_path: str | None = None, max_steps: int = -1, seed: int = 0) -> Recorder:
+def run(checkpoint: Path, folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, seed: int = 0) -> Recorder:
     model = module(checkpoint, seed=seed)
     model.__class__ = Recorder
     assert isinstance(model, Recorder)
-    fit = trainer(folder, limit_val_batches=0, max_steps=max_steps)
+    saving = ModelCheckpoint(folder, "step-{step}", every_n_train_steps=1, save_top_k=-1, auto_insert_metric_name=False)
+    fit = trainer(folder, limit_val_batches=0, max_steps=max_steps, callbacks=[saving])
     fit.fit(model, data(), ckpt_path=ckpt_path)
-    fit.save_checkpoint(folder / "end.ckpt")
     return model
 
 
@@ -81,7 +82,7 @@ def test_same_seed_same_run_and_other_seed_another(shapes_checkpoint: Path, tmp_
 def test_resume_in_the_middle_of_an_epoch_is_the_same_run(shapes_checkpoint: Path, tmp_path: Path) -> None:
     whole = run(shapes_checkpoint, tmp_path / "whole")
     head = run(shapes_checkpoint, tmp_path / "head", max_steps=4)
-    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=str(tmp_path / "head" / "end.ckpt"))
+    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=tmp_path / "head" / "step-4.ckpt")
     assert len(whole.seen) == 6
     assert head.seen + tail.seen == whole.seen
 
@@ -98,7 +99,7 @@ def test_training_changes_the_transformer_and_never_the_image_tokenizer(
 
 
 def test_end_to_end_runs_and_learns_from_every_drawing(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    model = module(shapes_checkpoint, Keyword(), update=SFT(end_to_end=True, answer_all=True))
+    model = module(shapes_checkpoint, Keyword(), update=SFT(end_to_end=True, answers="all"))
     trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data())
     assert model.trainer.global_step == 3
 

@@ -55,7 +55,7 @@ class PromptsModule(LightningDataModule):
         rank, devices = self._world()
         share = self.prompts_per_step // devices
         sampler = DrawSampler(self, rank * share, share)
-        return DataLoader(_Draws(self.prompts, self.seed), batch_sampler=sampler, collate_fn=list)
+        return _Resumable(_Draws(self.prompts, self.seed), batch_sampler=sampler, collate_fn=list)
 
     def val_dataloader(self) -> DataLoader[Example]:
         rank, devices = self._world()
@@ -83,6 +83,16 @@ class _Draws(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         return self.prompts.draw(self.seed, index)
+
+
+class _Resumable(DataLoader[Example]):
+    """Tells Lightning that a resumed epoch goes on where it stopped. The trainer's own count says where that is."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        pass
 
 
 class DrawSampler(Sampler[list[int]]):

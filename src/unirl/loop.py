@@ -31,6 +31,8 @@ class SelfImprovement(LightningModule):
         group_size: Drawings of each prompt.
         sampling: How to draw.
         answering: How to answer in training; validation answers greedily.
+        validation_sampling: How to draw in validation: where the untrained model draws best, lest training win by
+            undoing a bad setting. As in training by default.
         accept: Least score of an answer that counts as "my drawing is right" when the critic is measured.
         exam_size: Given pictures that validation asks about.
         lr: Learning rate of AdamW.
@@ -52,6 +54,7 @@ class SelfImprovement(LightningModule):
         group_size: int = 4,
         sampling: ImageSampling = ImageSampling(),
         answering: AnswerSampling = AnswerSampling(),
+        validation_sampling: ImageSampling | None = None,
         accept: float = 1.0,
         exam_size: int = 240,
         lr: float = 1e-5,
@@ -70,6 +73,8 @@ class SelfImprovement(LightningModule):
         self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept
         self.exam_size, self.lr, self.betas, self.weight_decay = exam_size, lr, betas, weight_decay
         self.warmup_steps, self.seed = warmup_steps, seed
+        self.validation_sampling = validation_sampling or sampling
+        self.greedy = replace(answering, temperature=0.0)
 
     def configure_model(self) -> None:
         self.backbone.build()
@@ -116,15 +121,16 @@ class SelfImprovement(LightningModule):
         self._exam = self.judge.exam(self.exam_size) if self.judge is not None else None
         asked = [*self.trainer.datamodule.examples, *(self._exam[0] if self._exam else [])]  # type: ignore[attr-defined]
         categories = list(dict.fromkeys(example.category for example in asked))
-        metrics = {"drawing": AccuracyByCategory, "seeing": AccuracyByCategory, "critic": CriticFairness}
+        kinds = {"drawing": AccuracyByCategory, "seeing": AccuracyByCategory, "critic": CriticFairness}
+        metrics = kinds if self.judge is not None else {}
         self._metrics = {name: metric(categories).to(self.device) for name, metric in metrics.items()}
 
-    def validation_step(self, batch: Sequence[Example], batch_idx: int) -> Rollout:
+    def validation_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
         """Draw held-out prompts, ask the judge, and ask the model itself."""
         generator = generator_for(self.device, "validation", batch_idx, self.global_rank)
         prompts, questions = [e.prompt for e in batch], [e.question for e in batch]
-        images = self.backbone.sample_images(prompts, self.sampling, generator)
-        answers = self.backbone.sample_answers(images, questions, replace(self.answering, temperature=0.0))
+        images = self.backbone.sample_images(prompts, self.validation_sampling, generator)
+        answers = self.backbone.sample_answers(images, questions, self.greedy)
         images = replace(images, pixels=self.backbone.decode(images))
         scores, parts = score(self.rewards, batch, images, answers)
         if self.judge is not None and images.pixels is not None:
@@ -133,7 +139,7 @@ class SelfImprovement(LightningModule):
             self._metrics["drawing"].update(right, categories)
             self._metrics["critic"].update(scores >= self.accept - 1e-6, right, categories)
             parts["judge"] = right.float()
-        return Rollout(batch, images, answers, scores, parts, 1)
+        return {"rollout": Rollout(batch, images, answers, scores, parts, 1)}
 
     def on_validation_epoch_end(self) -> None:
         self._examine()
@@ -142,7 +148,7 @@ class SelfImprovement(LightningModule):
         figures = {f"val/{kind}/{name}": v for kind, values in self.measured.items() for name, v in values.items()}
         self.log_dict(figures)
 
-    def test_step(self, batch: Sequence[Example], batch_idx: int) -> Rollout:
+    def test_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
         return self.validation_step(batch, batch_idx)
 
     def on_test_start(self) -> None:
@@ -162,6 +168,6 @@ class SelfImprovement(LightningModule):
             rows = list(mine[start : start + chunk])
             part = [examples[i] for i in rows]
             images = self.backbone.encode(pixels[rows].to(self.device))
-            said = self.backbone.sample_answers(images, [e.question for e in part], self.answering)
+            said = self.backbone.sample_answers(images, [e.question for e in part], self.greedy)
             right = [a.casefold() == e.answer.casefold() for a, e in zip(said.text, part, strict=True)]
             self._metrics["seeing"].update(torch.tensor(right, device=self.device), [e.category for e in part])

@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from unirl.errors import UserError
 from unirl.hooks.host import host
@@ -50,7 +50,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     raise UserError(f"sample: {message}; see `unirl sample --help`")
 
 

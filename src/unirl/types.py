@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ class Images:
     def __getitem__(self, rows: Tensor | slice) -> "Images":
         """Some of the pictures: a slice, indices, or a boolean mask over B."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
-        taken = {name: None if value is None else value[rows] for name, value in values.items()}
+        taken: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
         return Images(**taken, memory={name: value[rows] for name, value in self.memory.items()})
 
 

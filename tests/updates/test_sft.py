@@ -92,7 +92,7 @@ def paper_loss(backbone: Showo, rollout: Rollout, detach: bool = False) -> Tenso
 
 
 def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> None:
-    _, logs, got = run(SFT(answer_all=True), backbone, rollout)
+    _, logs, got = run(SFT(answers="all"), backbone, rollout)
     expected = paper_loss(backbone, rollout)
     close(got, gradients(backbone, expected))
     torch.testing.assert_close(logs["image_loss"], expected.detach())
@@ -102,7 +102,7 @@ def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> Non
 
 @pytest.mark.parametrize(("image", "answer"), [(1.0, 0.0), (0.0, 1.0), (0.3, 2.0)])
 def test_end_to_end_weights_its_two_ways(image: float, answer: float, backbone: Showo, rollout: Rollout) -> None:
-    rule = SFT(answer_all=True, image_weight=image, answer_weight=answer)
+    rule = SFT(answers="all", image_weight=image, answer_weight=answer)
     loss, _, got = run(rule, backbone, rollout)
     whole, beside = (gradients(backbone, paper_loss(backbone, rollout, detach)) for detach in (False, True))
     close(got, {name: image * (whole[name] - beside[name]) + answer * beside[name] for name in whole})
@@ -157,9 +157,31 @@ def test_rejection_of_everything(backbone: Showo, rollout: Rollout) -> None:
     assert loss == logs["image_loss"] == logs["answer_loss"] == logs["accepted"] == 0
     assert len(got) == len(list(backbone.transformer.parameters()))
     assert all((slope == 0).all() for slope in got.values())
-    answers_all, _, got = run(SFT(end_to_end=False, answer_all=True), backbone, none)
+    answers_all, _, got = run(SFT(end_to_end=False, answers="all"), backbone, none)
     assert answers_all > 0
     assert any(slope.abs().max() > 0 for slope in got.values())
+
+
+def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: Rollout) -> None:
+    """The second group is accepted whole; the first one's only accepted drawing is all that is learnt."""
+    saturated = dataclasses.replace(rollout, scores=torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    _, logs, got = run(SFT(end_to_end=False, answer_weight=0.0), backbone, saturated)
+    plain = dataclasses.replace(SAMPLING, guidance=0.0)
+    expected = -backbone.image_log_probs([EXAMPLES[0].prompt], rollout.images[:1], plain)[0].mean()
+    torch.testing.assert_close(logs["image_loss"], expected.detach())
+    close(got, gradients(backbone, expected))
+    _, every, _ = run(SFT(end_to_end=False, answer_weight=0.0, hard_first=False), backbone, saturated)
+    assert every["image_loss"] != logs["image_loss"]
+
+
+@pytest.mark.parametrize("end_to_end", [True, False])
+def test_own_answers_hold_understanding_in_place(end_to_end: bool, backbone: Showo, rollout: Rollout) -> None:
+    rule = SFT(end_to_end=end_to_end, image_weight=0.0, answers="own")
+    _, logs, got = run(rule, backbone, rollout)
+    said = backbone.answer_log_probs(rollout.images, [e.question for e in EXAMPLES], rollout.answers)
+    expected = -masked_mean(said, rollout.answers.mask)
+    torch.testing.assert_close(logs["answer_loss"], expected.detach())
+    close(got, gradients(backbone, expected))
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])

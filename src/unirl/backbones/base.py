@@ -75,7 +75,7 @@ class Backbone(nn.Module, ABC):
         sampling: AnswerSampling,
         generator: torch.Generator | None = None,
     ) -> Answers:
-        """Answer questions, without gradient. With k x B questions, the first k are about the first picture, and so on."""
+        """Answer questions, without gradient. Of k x B questions the first k are about the first picture, and so on."""
 
     @abstractmethod
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
@@ -83,7 +83,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
-        """Log-probability (B, T) of each answer token, nats, 0 outside the mask; with gradient, also into soft codes."""
+        """Log-probability (B, T) of each answer token, nats, 0 outside the mask. Gradient reaches soft codes, too."""
 
     def relax(
         self,

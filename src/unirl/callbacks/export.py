@@ -1,6 +1,7 @@
 """The trained model as a checkpoint of its own format."""
 
 from pathlib import Path
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -11,5 +12,6 @@ class ExportPretrained(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.log_dir is not None:
             folder = Path(trainer.log_dir) / "pretrained"
-            pl_module.backbone.save_pretrained(folder)  # type: ignore[operator]
+            backbone: Any = pl_module.backbone
+            backbone.save_pretrained(folder)
             print(f"The trained model: {folder}")

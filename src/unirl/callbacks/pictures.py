@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from unirl.callbacks.grid import Caption, draw_grid
 from unirl.types import Rollout
@@ -26,20 +27,21 @@ class Pictures(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        if batch_idx or not trainer.is_global_zero or not isinstance(outputs, Rollout):
+        if batch_idx or not trainer.is_global_zero:
             return
-        judged = outputs.score_parts.get("judge")
-        shown = range(min(self.count, len(outputs.examples)))
+        rollout: Rollout = outputs["rollout"]
+        judged = rollout.score_parts.get("judge")
+        shown = range(min(self.count, len(rollout.examples)))
         captions = [
-            Caption(outputs.examples[i].prompt, outputs.answers.text[i], None if judged is None else bool(judged[i]))
+            Caption(rollout.examples[i].prompt, rollout.answers.text[i], None if judged is None else bool(judged[i]))
             for i in shown
         ]
-        assert outputs.images.pixels is not None
-        grid = draw_grid(outputs.images.pixels[: len(shown)], captions, self.columns)
+        assert rollout.images.pixels is not None
+        grid = draw_grid(rollout.images.pixels[: len(shown)], captions, self.columns)
         if trainer.log_dir is not None:
             folder = Path(trainer.log_dir) / "pictures"
             folder.mkdir(parents=True, exist_ok=True)
             grid.save(folder / f"step-{trainer.global_step:06d}.png")
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
+            if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("held_out", np.asarray(grid), trainer.global_step, dataformats="HWC")

@@ -50,8 +50,8 @@ def _checked(reward: Reward, values: object, examples: Sequence[Example], answer
     if bad:
         first = bad[0]
         raise UserError(
-            f"{_who(reward)} returned {values[first].item()} for {len(bad)} of {len(examples)} samples; the first: prompt "
-            f"{examples[first].prompt!r}, answer {answers.text[first]!r}. Rewards must be finite numbers"
+            f"{_who(reward)} returned {values[first].item()} for {len(bad)} of {len(examples)} samples; the first: "
+            f"prompt {examples[first].prompt!r}, answer {answers.text[first]!r}. Rewards must be finite numbers"
         )
     return values.detach().float().to(answers.ids.device)
 

@@ -4,14 +4,16 @@ Source: UniRL (arXiv 2505.23380). `end_to_end` is the paper's main variant, the 
 """
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
+from unirl.functional.advantages import group_mean
 from unirl.functional.losses import masked_mean
-from unirl.types import Images, ImageSampling, Rollout
+from unirl.types import Answers, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
 
 
@@ -19,19 +21,25 @@ class SFT(UpdateRule):
     """Supervised fine-tuning, through the drawing or beside it.
 
     End to end, the loss is -log p(right answer | straight-through drawing, question); its gradient reaches drawing
-    through the codes. Otherwise drawings whose score is at least `accept` are images to learn: the loss is theirs under
-    their prompts, plus that of their answers.
+    through the codes. Otherwise drawings whose score is at least `accept` are images to learn under their prompts.
+    Either way, `answers` says what answering learns.
 
     Args:
         end_to_end: Which of the two.
         image_weight: Weight of what teaches drawing.
         answer_weight: Weight of what teaches answering.
         accept: Least score of an accepted sample.
-        answer_all: Teach the right answer on drawings that are not accepted, too. End to end that is the paper's loss;
-            it also teaches the model to call wrong drawings right.
+        answers: "all": the right answers about all drawings. End to end that is the paper's loss; it also teaches the
+            model to call wrong drawings right. "accepted": the right answers about accepted drawings. "own": what the
+            model itself said about each drawing, which holds understanding where it is while drawing moves.
         temperature: Of the Gumbel-softmax, end to end.
         relaxed_steps: How many of the last sampling steps carry gradient, end to end.
+        hard_first: Weigh an accepted drawing by the share of its group that was not accepted, otherwise: a prompt that
+            always succeeds has nothing to teach.
         scored_steps: How many sampling steps of an accepted drawing are learnt at a time, otherwise; None takes all.
+
+    Raises:
+        UserError: a number is out of range.
     """
 
     def __init__(
@@ -40,18 +48,20 @@ class SFT(UpdateRule):
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
         accept: float = 1.0,
-        answer_all: bool = False,
+        answers: Literal["all", "accepted", "own"] = "accepted",
         temperature: float = 1.0,
         relaxed_steps: int = 2,
+        hard_first: bool = True,
         scored_steps: int | None = None,
     ) -> None:
         if temperature <= 0:
             raise UserError(f"sft: temperature {temperature}; it must be above 0")
         if relaxed_steps < 1:
             raise UserError(f"sft: relaxed_steps {relaxed_steps}; at least one step must carry gradient")
-        self.end_to_end, self.accept, self.answer_all = end_to_end, accept, answer_all
+        self.end_to_end, self.accept, self.answers = end_to_end, accept, answers
         self.image_weight, self.answer_weight = image_weight, answer_weight
-        self.temperature, self.relaxed_steps, self.scored_steps = temperature, relaxed_steps, scored_steps
+        self.temperature, self.relaxed_steps = temperature, relaxed_steps
+        self.hard_first, self.scored_steps = hard_first, scored_steps
 
     def check(self, backbone: Backbone) -> None:
         if self.end_to_end and not backbone.can_relax:
@@ -62,31 +72,43 @@ class SFT(UpdateRule):
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         accepted = rollout.scores >= self.accept - 1e-6
-        taught = torch.ones_like(accepted) if self.answer_all else accepted
+        # Nothing learnt is a loss, too: every process must go backwards through every parameter.
+        nothing = torch.stack([p.sum() * 0 for p in backbone.parameters() if p.requires_grad]).sum()
         if self.end_to_end:
-            image, answer = self._through(backbone, rollout, sampling, taught, generator)
+            image, answer = self._through(backbone, rollout, sampling, accepted, generator)
         else:
-            image, answer = self._beside(backbone, rollout, sampling, accepted, taught, generator)
+            image = self._beside(backbone, rollout, sampling, accepted, generator) if self.image_weight else nothing
+            answer = self._answering(backbone, rollout, accepted) if self.answer_weight else nothing
         logs = {"image_loss": image.detach(), "answer_loss": answer.detach(), "accepted": accepted.float().mean()}
-        return self.image_weight * image + self.answer_weight * answer, logs
+        return self.image_weight * image + self.answer_weight * answer + nothing, logs
 
     def _through(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, taught: Tensor, generator: torch.Generator
+        self,
+        backbone: Backbone,
+        rollout: Rollout,
+        sampling: ImageSampling,
+        accepted: Tensor,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
-        """One answer loss, split where it enters the codes: what drawing and what answering learn from it.
+        """One answer loss, split where it enters the codes: what drawing learns from it, and what answering learns.
 
-        With `answer_all` and equal weights the sum of the gradients is that of the paper's single loss.
+        With `answers: all` and equal weights, the sum of the two gradients is that of the paper's single loss.
         """
         images = backbone.relax(
             rollout.prompts, rollout.images, sampling, self.temperature, self.relaxed_steps, generator
         )
         assert images.soft is not None
         codes = images.soft.detach().requires_grad_()
-        log_probs, mask = self._answer(backbone, rollout, dataclasses.replace(images, soft=codes))
-        whole = -masked_mean(log_probs, mask)
+        right = _right_answers(backbone, rollout)
+        log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), rollout.questions, right)
+        whole = -masked_mean(log_probs, right.mask)
         (slope,) = torch.autograd.grad(whole, codes, retain_graph=True)
         drawing = (images.soft * slope).sum()
-        return whole.detach() + drawing - drawing.detach(), -masked_mean(log_probs, mask & taught[:, None])
+        drawing = whole.detach() + drawing - drawing.detach()  # the value of the loss, the gradient of drawing
+        if self.answers == "own":
+            return drawing, self._answering(backbone, rollout, accepted)
+        taught = torch.ones_like(accepted) if self.answers == "all" else accepted
+        return drawing, -masked_mean(log_probs, right.mask & taught[:, None])
 
     def _beside(
         self,
@@ -94,35 +116,32 @@ class SFT(UpdateRule):
         rollout: Rollout,
         sampling: ImageSampling,
         accepted: Tensor,
-        taught: Tensor,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """Losses of accepted drawings under their prompts, and of the right answers about them."""
-        image = answer = sum(p.sum() * 0 for p in backbone.parameters() if p.requires_grad)  # keeps every rank in step
-        if accepted.any() and self.image_weight:
-            part = _pick(rollout, accepted)
-            log_probs, scored = backbone.image_log_probs(
-                part.prompts, part.images, dataclasses.replace(sampling, guidance=0.0), self.scored_steps, generator
-            )
-            image = image - masked_mean(log_probs, scored)
-        if taught.any() and self.answer_weight:
-            part = _pick(rollout, taught)
-            answer = answer - masked_mean(*self._answer(backbone, part, part.images))
-        return image, answer
+    ) -> Tensor:
+        """Cross-entropy of accepted drawings under their prompts, each code in the context in which it was fixed."""
+        weights = accepted.float()
+        if self.hard_first:
+            weights = weights * (1 - group_mean(weights, rollout.group_size))
+        rows = weights.nonzero().flatten()
+        if not len(rows):
+            return weights.sum()  # 0
+        prompts = [rollout.examples[i].prompt for i in rows.tolist()]
+        unguided = dataclasses.replace(sampling, guidance=0.0)
+        log_probs, mask = backbone.image_log_probs(
+            prompts, rollout.images[rows], unguided, self.scored_steps, generator
+        )
+        return -masked_mean(log_probs, mask * weights[rows, None])
 
-    def _answer(self, backbone: Backbone, rollout: Rollout, images: Images) -> tuple[Tensor, Tensor]:
-        right = backbone.tokenize_answers([example.answer for example in rollout.examples])
-        return backbone.answer_log_probs(images, rollout.questions, right), right.mask
+    def _answering(self, backbone: Backbone, rollout: Rollout, accepted: Tensor) -> Tensor:
+        """Negative log-likelihood of the answers that are to be learnt, about the drawings as they are."""
+        said = rollout.answers if self.answers == "own" else _right_answers(backbone, rollout)
+        rows = accepted if self.answers == "accepted" else torch.ones_like(accepted)
+        if not rows.any():
+            return rows.float().sum()  # 0
+        said, images = said[rows], rollout.images[rows]
+        questions = [rollout.questions[i] for i in rows.nonzero().flatten().tolist()]
+        return -masked_mean(backbone.answer_log_probs(images, questions, said), said.mask)
 
 
-def _pick(rollout: Rollout, rows: Tensor) -> Rollout:
-    """The given rows of a rollout, whose groups are then no longer whole."""
-    keep = rows.nonzero().flatten().tolist()
-    return dataclasses.replace(
-        rollout,
-        examples=[rollout.examples[i] for i in keep],
-        images=rollout.images[rows],
-        answers=rollout.answers[rows],
-        scores=rollout.scores[rows],
-        score_parts={name: part[rows] for name, part in rollout.score_parts.items()},
-    )
+def _right_answers(backbone: Backbone, rollout: Rollout) -> Answers:
+    return backbone.tokenize_answers([example.answer for example in rollout.examples])

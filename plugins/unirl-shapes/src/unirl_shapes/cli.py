@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain = commands.add_parser("pretrain", help="train a base model on renderings; a killed run goes on")
     pretrain.add_argument("model", choices=["showo"])
     pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, states and the finished checkpoint")
-    pretrain.add_argument("--steps", type=int, default=9000, help="of the transformer (default: %(default)s)")
+    pretrain.add_argument("--steps", type=int, default=4600, help="of the transformer (default: %(default)s)")
     pretrain.add_argument("--tokenizer-steps", type=int, default=3000, help="(default: %(default)s)")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--threads", type=int, default=2, help="of the processor (default: %(default)s)")

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
 from unirl.backbones.files import load_exactly, locate, read_json, read_weights, reason
@@ -40,7 +39,10 @@ def phi(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM:
     """The text model with Show-o's vocabulary and query-key norms, freshly initialised."""
     settings = {name: value for name, value in llm.items() if name not in ("model_type", "architectures", "dtype")}
     settings |= {"vocab_size": config.vocab_size, "qk_layernorm": True, "tie_word_embeddings": False}
-    return PhiForCausalLM(PhiConfig(**settings, attn_implementation="sdpa"))
+    if settings.get("hidden_act", "gelu_new") == "gelu_new":
+        settings["hidden_act"] = "gelu_pytorch_tanh"  # the same function in one kernel
+    settings["attn_implementation"] = "sdpa"  # takes Show-o's masks as they are
+    return PhiForCausalLM(PhiConfig(**settings))
 
 
 def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
@@ -75,7 +77,8 @@ def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
     """The MAGVIT-v2 of a folder, whose optional `config.json` holds sizes other than the public ones."""
     settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     names = {f.name for f in dataclasses.fields(MagvitConfig)}
-    config = MagvitConfig(**{n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n in names})
+    own: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n in names}
+    config = MagvitConfig(**own)
     if 2**config.z_channels != codebook_size:
         raise UserError(f"{folder}: {config.z_channels} bits make {2**config.z_channels} codes, not {codebook_size}")
     with torch.device("meta"):
@@ -96,7 +99,7 @@ def public_config(name: str, overrides: dict[str, Any]) -> ShowoConfig:
 
 
 def save(
-    folder: Path, config: ShowoConfig, text_model: nn.Module, magvit: Magvit, tokenizer: PreTrainedTokenizerBase
+    folder: Path, config: ShowoConfig, text_model: PhiForCausalLM, magvit: Magvit, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Write a checkpoint that stands alone: text model, its config, tokenizer and image tokenizer."""
     (folder / "llm").mkdir(parents=True, exist_ok=True)
@@ -107,7 +110,8 @@ def save(
     state = {PREFIX + name: tensor.contiguous() for name, tensor in text_model.state_dict().items()}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     llm = text_model.config.to_diff_dict()
-    _write_json(folder / "llm" / "config.json", llm | {"vocab_size": config.llm_vocab_size})
+    llm |= {"vocab_size": config.llm_vocab_size, "hidden_act": "gelu_new"}
+    _write_json(folder / "llm" / "config.json", llm)
     _write_json(folder / "image_tokenizer" / "config.json", dataclasses.asdict(magvit.config))
     state = {name: tensor.contiguous() for name, tensor in magvit.state_dict().items()}
     save_file(state, folder / "image_tokenizer" / "model.safetensors", {"format": "pt"})

@@ -78,7 +78,7 @@ class ShowoConfig:
         expected = self.code_start + self.codebook_size + 1
         if self.vocab_size != expected or self.mask_token_id != self.vocab_size - 1:
             raise UserError(
-                f"{where}: vocab_size {self.vocab_size} with mask_token_id {self.mask_token_id} is not Show-o's layout; "
+                f"{where}: vocab_size {self.vocab_size} with mask_token_id {self.mask_token_id} is not Show-o's: "
                 f"{self.llm_vocab_size} text ids + {len(SPECIAL_TOKENS)} special + {self.codebook_size} codes + 1 mask "
                 f"make {expected}, the mask being the last id. Check config.json"
             )

@@ -48,7 +48,7 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int =
         images = Images(backbone.encode(pixels[start : start + CHUNK]).codes)
         said = backbone.sample_answers(images, [e.question for e in part], ANSWERING).text
         seeing.update(torch.tensor([e.answer == s for e, s in zip(part, said, strict=True)]), _categories(part))
-    figures = {}
+    figures: dict[str, float] = {}
     for kind, metric in (("drawing", drawing), ("seeing", seeing), ("critic", critic)):
         values = {name: value.item() for name, value in metric.compute().items()}
         figures |= {kind: values.pop("overall")} | {f"{kind}/{name}": value for name, value in values.items()}

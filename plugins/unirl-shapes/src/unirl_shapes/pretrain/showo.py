@@ -21,7 +21,7 @@ from unirl_shapes.pretrain.measure import measure
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, wanted_codes
 from unirl_shapes.scenes import Scene, clutter, near_miss, scene_for
-from unirl_shapes.vocabulary import CATEGORIES
+from unirl_shapes.vocabulary import CATEGORIES, GRID, NUMBERS
 
 SIZES = {
     "hidden_size": 128,
@@ -35,9 +35,7 @@ SIZES = {
     "eos_token_id": 0,
 }
 FOCUS_AFTER = 2000
-"""From this step on, masks hide things rather than background, and what is hard to see is asked more often."""
-POSITION_AFTER = 2800
-"""From this step on it is mostly position that is asked about: it is by far the last to be learnt."""
+"""From this step on it is mostly position that is asked about, by far the last to be learnt, and rows and columns."""
 
 
 def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Showo:
@@ -61,7 +59,7 @@ def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Sh
     def evaluate() -> Metrics:
         return measure(backbone, 360, ImageSampling(steps=8))
 
-    train("showo", backbone.transformer, loss, out, steps, lr=1e-3, decay=1500, evaluate=evaluate)
+    train("showo", backbone.transformer, loss, out, steps, lr=1e-3, decay=1000, evaluate=evaluate)
     backbone.save_pretrained(out / "showo")
     return backbone
 
@@ -101,24 +99,19 @@ class Phase:
     Args:
         drawn: Prompts with renderings.
         seen: Questions about renderings.
-        things_first: Hide the things of half of the scenes before the background. The sampler fixes what it is sure of
-            first, and that is background: without such masks it seldom meets what is then left to it.
         asked: How often each category is asked about; None asks about all alike.
+        located: Questions in which row and column a thing stands, which prepare those about position.
     """
 
     drawn: int
     seen: int
-    things_first: bool
-    asked: Mapping[str, float] | None
+    asked: Mapping[str, float] | None = None
+    located: int = 0
 
 
 def phase_of(step: int) -> Phase:
-    """The phase of training that a step belongs to."""
-    if step < FOCUS_AFTER:
-        return Phase(24, 48, False, None)
-    if step < POSITION_AFTER:
-        return Phase(24, 48, True, {"position": 4.0, "counting": 3.0})
-    return Phase(8, 64, True, {"position": 12.0, "counting": 2.0})
+    """The phase of training that a step belongs to: both tasks alike, then mostly seeing."""
+    return Phase(24, 48) if step < FOCUS_AFTER else Phase(6, 48, {"position": 6.0}, located=24)
 
 
 def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
@@ -127,7 +120,7 @@ def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
     Args:
         backbone: The model.
         rng: Where chance comes from.
-        phase: How many, and how masks are made.
+        phase: How many,
     """
     examples = [draw_example(rng, "train") for _ in range(phase.drawn)]
     scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples]
@@ -136,8 +129,6 @@ def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     ratio = torch.cos(torch.rand(phase.drawn, 1, generator=generator) * math.pi / 2)
     rank = torch.rand(codes.shape, generator=generator)
-    if phase.things_first:
-        rank[::2] -= (codes[::2] > 0).float()
     masked = rank.argsort(1).argsort(1) < (ratio * codes.shape[1]).round().clamp(min=1)
     hidden = backbone.transformer.image_hidden(backbone._prompt_prefix(prompts, 0.0), codes, ~masked)
     return F.cross_entropy(backbone.transformer.code_logits(hidden[masked]), codes[masked])
@@ -156,10 +147,22 @@ def seeing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
         categories = list(rng.choices(CATEGORIES, [phase.asked.get(name, 1.0) for name in CATEGORIES], k=phase.seen))
     examples = [draw_example(rng, "train", category) for category in categories]
     scenes = [seen_scene(e, rng) for e in examples]
-    answers = backbone.tokenize_answers([true_answer(e, s) for e, s in zip(examples, scenes, strict=True)])
-    images = Images(wanted_codes(scenes).flatten(1))
-    log_probs = backbone.answer_log_probs(images, [e.question for e in examples], answers)
+    truths = [true_answer(e, s) for e, s in zip(examples, scenes, strict=True)]
+    questions = [e.question for e in examples]
+    for _ in range(phase.located):
+        scene, question, truth = located(rng)
+        scenes, questions, truths = [*scenes, scene], [*questions, question], [*truths, truth]
+    answers = backbone.tokenize_answers(truths)
+    log_probs = backbone.answer_log_probs(Images(wanted_codes(scenes).flatten(1)), questions, answers)
     return -log_probs.sum() / answers.mask.sum()
+
+
+def located(rng: Random) -> tuple[Scene, str, str]:
+    """A scene, a question where one of its things stands, and its row and column in words."""
+    example = draw_example(rng, "train", "colors")
+    scene = scene_for(example, rng, extras=rng.randrange(6))
+    row, column = divmod(scene[0].cell, GRID)
+    return scene, f"where is the {scene[0].shape} ?", f"{NUMBERS[row]} {NUMBERS[column]}"
 
 
 def seen_scene(example: Example, rng: Random) -> Scene:

@@ -1,0 +1,47 @@
+"""Every file of `configs/` parses and builds; those of public checkpoints on the meta device."""
+
+from pathlib import Path
+
+import pytest
+
+from unirl.backbones.showo import Showo
+from unirl.cli_run import Run
+from unirl.data import PromptsModule
+from unirl.loop import SelfImprovement
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+HERE = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.logger"]
+
+
+class Built(Run):
+    """Parses and builds everything, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def build(*files: Path) -> SelfImprovement:
+    arguments = [argument for file in files for argument in ("--config", str(file))]
+    options = [*HERE, "false", "--trainer.precision", "32-true"]
+    model = Built(SelfImprovement, PromptsModule, ["fit", *arguments, *options]).model
+    assert isinstance(model, SelfImprovement)
+    return model
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_embedded_config_loads_its_checkpoint(name: str) -> None:
+    model = build(CONFIGS / name)
+    model.configure_model()
+    assert sum(p.numel() for p in model.backbone.parameters() if p.requires_grad) > 100_000
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "scale").glob("*.yaml")))
+def test_public_config_builds_on_the_meta_device(name: str) -> None:
+    model = build(CONFIGS / "showo_sft.yaml", CONFIGS / "scale" / name)
+    model.backbone.build(meta=True)
+    assert isinstance(model.backbone, Showo)
+    assert all(p.is_meta for p in model.backbone.parameters())
+    assert 1.3e9 < sum(p.numel() for p in model.backbone.transformer.parameters()) < 1.6e9
+    assert not any(p.requires_grad for p in model.backbone.image_tokenizer.parameters())
+    assert model.lr == 1e-5
+    assert model.judge is None

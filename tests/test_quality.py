@@ -1,0 +1,26 @@
+"""Lint and types are part of the tests, so that one command checks everything."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("command", ["ruff check .", "ruff format --check .", "mypy"])
+def test_clean(command: str) -> None:
+    arguments = [sys.executable, "-m", *command.split()]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_source_files_stay_small() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in ("src", "plugins/unirl-shapes/src", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 260
+    }
+    assert not long, "think again about the structure of these"
