@@ -43,7 +43,7 @@ def pretrain_tokenizer(out: Path, steps: int, seed: int) -> Magvit:
         rng = Random(f"{seed} tokenizer {step}")
         return tokenizer_loss(magvit, [clutter(rng, rng.randint(0, 12)) for _ in range(16)])
 
-    train("tokenizer", magvit, loss, out, steps, lr=3e-3, decay=steps // 2)
+    train("tokenizer", magvit, loss, out, steps, lr=3e-3, decay=max(1, steps // 2))
     return magvit.requires_grad_(False).eval()
 
 
