@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -93,8 +92,6 @@ class Run(LightningCLI):
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ResultsTable, "results")
         parser.add_lightning_class_args(ExportPretrained, "export")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True})
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

@@ -27,9 +27,9 @@ class Pictures(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        if batch_idx or not trainer.is_global_zero:
+        rollout: Rollout | None = (outputs or {}).get("rollout")
+        if batch_idx or not trainer.is_global_zero or rollout is None:
             return
-        rollout: Rollout = outputs["rollout"]
         judged = rollout.score_parts.get("judge")
         shown = range(min(self.count, len(rollout.examples)))
         captions = [
