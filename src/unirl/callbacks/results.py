@@ -6,7 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-TITLES = {"drawing": "drawing (judge)", "seeing": "seeing (given pictures)", "critic": "critic of its own drawings"}
+CAPTION = "drawing: judged right; seeing: given pictures; critic: its own drawings, balanced"
 Figures = dict[str, dict[str, float]]
 
 
@@ -59,10 +59,10 @@ def table(before: Figures | None, now: Figures, title: str) -> Table:
         now: Figures of now.
         title: Stands above.
     """
-    sheet = Table(title=title, title_justify="left")
+    sheet = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
     sheet.add_column("category")
     for kind in now:
-        sheet.add_column(TITLES.get(kind, kind), justify="right")
+        sheet.add_column(kind, justify="right")
     rows = list(dict.fromkeys(name for values in now.values() for name in values if name != "overall"))
     for name in [*rows, "overall"]:
         if name == "overall":
