@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from transformers import get_scheduler
 
 from unirl.backbones import Backbone
 from unirl.errors import UserError
@@ -18,6 +19,8 @@ from unirl.rewards import Reward
 from unirl.rewards.scoring import score
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
+
+DECAYING = ("linear", "cosine")
 
 
 class SelfImprovement(LightningModule):
@@ -38,7 +41,9 @@ class SelfImprovement(LightningModule):
         lr: Learning rate of AdamW.
         betas: Of AdamW.
         weight_decay: Of AdamW.
+        eps: Of AdamW. A larger one moves weights less that have next to no gradient, instead of all alike.
         warmup_steps: Steps in which the learning rate rises to `lr`.
+        lr_schedule: What it does afterwards, by transformers' names: stay, or fall to 0 by the last step.
         seed: Of everything that is drawn, together with step, rank and purpose.
 
     Raises:
@@ -60,7 +65,9 @@ class SelfImprovement(LightningModule):
         lr: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.01,
+        eps: float = 1e-8,
         warmup_steps: int = 0,
+        lr_schedule: Literal["constant_with_warmup", "linear", "cosine"] = "constant_with_warmup",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -71,8 +78,8 @@ class SelfImprovement(LightningModule):
         update.check(backbone)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept
-        self.exam_size, self.lr, self.betas, self.weight_decay = exam_size, lr, betas, weight_decay
-        self.warmup_steps, self.seed = warmup_steps, seed
+        self.exam_size, self.lr, self.betas, self.weight_decay, self.eps = exam_size, lr, betas, weight_decay, eps
+        self.warmup_steps, self.lr_schedule, self.seed = warmup_steps, lr_schedule, seed
         self.validation_sampling = validation_sampling or sampling
         self.greedy = replace(answering, temperature=0.0)
 
@@ -109,11 +116,10 @@ class SelfImprovement(LightningModule):
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.backbone.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, self.lr, self.betas, weight_decay=self.weight_decay)
-        if not self.warmup_steps:
-            return optimizer
-        warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / self.warmup_steps, total_iters=self.warmup_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warmup, "interval": "step"}}
+        optimizer = torch.optim.AdamW(trained, self.lr, self.betas, self.eps, self.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches) if self.lr_schedule in DECAYING else None
+        schedule = get_scheduler(self.lr_schedule, optimizer, self.warmup_steps, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # --- measuring ---
 

@@ -124,29 +124,33 @@ def test_end_to_end_teaches_answers_on_accepted_drawings_only(backbone: Showo, r
     assert all((slope == 0).all() for slope in got.values())
 
 
-def test_rejection_learns_accepted_drawings_and_their_answers(backbone: Showo, rollout: Rollout) -> None:
-    loss, logs, got = run(SFT(end_to_end=False, image_weight=0.5, answer_weight=2.0), backbone, rollout)
+@pytest.mark.parametrize("guidance", [None, 0.0])
+def test_rejection_learns_accepted_drawings_and_their_answers(
+    guidance: float | None, backbone: Showo, rollout: Rollout
+) -> None:
+    rule = SFT(end_to_end=False, image_weight=0.5, answer_weight=2.0, views=3, score_guidance=guidance)
+    loss, logs, got = run(rule, backbone, rollout)
     examples, images = EXAMPLES[::3], rollout.images[::3]
-    plain = dataclasses.replace(SAMPLING, guidance=0.0)
-    image, _ = backbone.image_log_probs([e.prompt for e in examples], images, plain)
+    policy = dataclasses.replace(SAMPLING, guidance=SAMPLING.guidance if guidance is None else guidance)
+    image = backbone.image_nll([e.prompt for e in examples], images, policy, 3, seeded(1))
     right = backbone.tokenize_answers([e.answer for e in examples])
     says = backbone.answer_log_probs(images, [e.question for e in examples], right)
-    expected = -0.5 * image.mean() - 2.0 * says.sum() / right.mask.sum()
+    expected = 0.5 * image.mean() - 2.0 * says.sum() / right.mask.sum()
     torch.testing.assert_close(loss.detach(), expected.detach())
-    torch.testing.assert_close(logs["image_loss"], -image.mean().detach())
+    torch.testing.assert_close(logs["image_loss"], image.mean().detach())
     close(got, gradients(backbone, expected))
 
 
-@pytest.mark.parametrize("scored_steps", [None, 2])
-def test_rejected_drawings_leave_no_trace(scored_steps: int | None, backbone: Showo, rollout: Rollout) -> None:
-    rule = SFT(end_to_end=False, scored_steps=scored_steps)
+@pytest.mark.parametrize("views", [1, 2])
+def test_rejected_drawings_leave_no_trace(views: int, backbone: Showo, rollout: Rollout) -> None:
+    rule = SFT(end_to_end=False, views=views)
     codes = rollout.images.codes.clone()
     codes[1:3] = (codes[1:3] + 7) % 64
     changed = dataclasses.replace(rollout, images=dataclasses.replace(rollout.images, codes=codes))
     first, second = run(rule, backbone, rollout), run(rule, backbone, changed)
     assert first[0] == second[0]
     close(first[2], second[2])
-    accepts_more = run(SFT(end_to_end=False, scored_steps=scored_steps, accept=0.5), backbone, rollout)
+    accepts_more = run(SFT(end_to_end=False, views=views, accept=0.5), backbone, rollout)
     assert accepts_more[1]["accepted"] == 0.75
     assert accepts_more[0] != first[0]
 
@@ -166,8 +170,7 @@ def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: 
     """The second group is accepted whole; the first one's only accepted drawing is all that is learnt."""
     saturated = dataclasses.replace(rollout, scores=torch.tensor([1.0, 0.0, 1.0, 1.0]))
     _, logs, got = run(SFT(end_to_end=False, answer_weight=0.0), backbone, saturated)
-    plain = dataclasses.replace(SAMPLING, guidance=0.0)
-    expected = -backbone.image_log_probs([EXAMPLES[0].prompt], rollout.images[:1], plain)[0].mean()
+    expected = backbone.image_nll([EXAMPLES[0].prompt], rollout.images[:1], SAMPLING, 1, seeded(1)).mean()
     torch.testing.assert_close(logs["image_loss"], expected.detach())
     close(got, gradients(backbone, expected))
     _, every, _ = run(SFT(end_to_end=False, answer_weight=0.0, hard_first=False), backbone, saturated)
@@ -215,7 +218,7 @@ def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
         Rigid().relax([], None, SAMPLING)
 
 
-@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"relaxed_steps": 0}])
+@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"relaxed_steps": 0}, {"views": 0}])
 def test_settings_that_cannot_train(setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         SFT(**setting)

@@ -59,6 +59,32 @@ class Backbone(nn.Module, ABC):
             returns log-probabilities (B, A), nats, and the mask (B, A) of what was scored.
         """
 
+    def image_nll(
+        self,
+        prompts: Sequence[str],
+        images: Images,
+        sampling: ImageSampling,
+        views: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Negative log-likelihood of pictures under their prompts, nats per code: the loss of pre-training.
+
+        By default the mean over all decisions. A masked model takes random masks instead, each of which says something
+        about every masked code; for a sampler in random order the expected gradient is the same.
+
+        Args:
+            prompts: What was asked for.
+            images: Their codes.
+            sampling: Guidance, temperature and steps of the policy whose likelihood it is.
+            views: Random masks of each picture.
+            generator: Draws them.
+
+        Shapes:
+            returns (B,).
+        """
+        log_probs, mask = self.image_log_probs(prompts, images, sampling, None, generator)
+        return -(log_probs * mask).sum(1) / mask.sum(1)
+
     @abstractmethod
     def decode(self, images: Images) -> Tensor:
         """Pixels (B, 3, H, W) in [0, 1]; with gradient where codes are soft."""

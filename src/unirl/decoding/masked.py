@@ -108,3 +108,30 @@ def choose_steps(total: int, scored: int | None, generator: torch.Generator | No
     if scored is None or scored >= total:
         return torch.arange(1, total + 1, device=device)
     return torch.randperm(total, generator=generator, device=device)[:scored].sort().values + 1
+
+
+def random_contexts(
+    batch: int, length: int, steps: int, generator: torch.Generator | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Contexts that a sampler in random order meets: a step of the schedule by chance, and what is known before it.
+
+    Args:
+        batch: How many.
+        length: Number of codes.
+        steps: Denoising steps of the schedule.
+        generator: The only source of randomness.
+        device: Of the generator and the results.
+
+    Shapes:
+        returns what is known (B, N) bool, and (B,): how many codes the step fixes, relative to an average step.
+
+    Example:
+        >>> known, weights = random_contexts(3, 16, 4, torch.Generator().manual_seed(0), torch.device("cpu"))
+        >>> known.sum(1).tolist(), weights.tolist()
+        ([0, 10, 2], [0.5, 1.5, 0.75])
+    """
+    left = torch.tensor([length, *unknown_after(length, steps)], device=device)
+    step = torch.randint(steps, (batch,), generator=generator, device=device)
+    rank = torch.rand(batch, length, generator=generator, device=device).argsort(1).argsort(1)
+    known = rank >= left[step, None]
+    return known, (left[step] - left[step + 1]) * steps / length

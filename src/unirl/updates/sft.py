@@ -36,7 +36,9 @@ class SFT(UpdateRule):
         relaxed_steps: How many of the last sampling steps carry gradient, end to end.
         hard_first: Weigh an accepted drawing by the share of its group that was not accepted, otherwise: a prompt that
             always succeeds has nothing to teach.
-        scored_steps: How many sampling steps of an accepted drawing are learnt at a time, otherwise; None takes all.
+        views: How many random masks of an accepted drawing a masked model learns at a time, otherwise.
+        score_guidance: Guidance under which accepted drawings are learnt, otherwise; None takes the one they were
+            drawn with. Where the two differ, what is learnt is not what draws: docs/results.md has a run like that.
 
     Raises:
         UserError: a number is out of range.
@@ -52,16 +54,19 @@ class SFT(UpdateRule):
         temperature: float = 1.0,
         relaxed_steps: int = 2,
         hard_first: bool = True,
-        scored_steps: int | None = None,
+        views: int = 1,
+        score_guidance: float | None = None,
     ) -> None:
         if temperature <= 0:
             raise UserError(f"sft: temperature {temperature}; it must be above 0")
         if relaxed_steps < 1:
             raise UserError(f"sft: relaxed_steps {relaxed_steps}; at least one step must carry gradient")
+        if views < 1:
+            raise UserError(f"sft: views {views}; an accepted drawing must be learnt at least once")
         self.end_to_end, self.accept, self.answers = end_to_end, accept, answers
         self.image_weight, self.answer_weight = image_weight, answer_weight
         self.temperature, self.relaxed_steps = temperature, relaxed_steps
-        self.hard_first, self.scored_steps = hard_first, scored_steps
+        self.hard_first, self.views, self.score_guidance = hard_first, views, score_guidance
 
     def check(self, backbone: Backbone) -> None:
         if self.end_to_end and not backbone.can_relax:
@@ -118,7 +123,7 @@ class SFT(UpdateRule):
         accepted: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
-        """Cross-entropy of accepted drawings under their prompts, each code in the context in which it was fixed."""
+        """Cross-entropy of accepted drawings under their prompts: the image loss of pre-training."""
         weights = accepted.float()
         if self.hard_first:
             weights = weights * (1 - group_mean(weights, rollout.group_size))
@@ -126,11 +131,10 @@ class SFT(UpdateRule):
         if not len(rows):
             return weights.sum()  # 0
         prompts = [rollout.examples[i].prompt for i in rows.tolist()]
-        unguided = dataclasses.replace(sampling, guidance=0.0)
-        log_probs, mask = backbone.image_log_probs(
-            prompts, rollout.images[rows], unguided, self.scored_steps, generator
-        )
-        return -masked_mean(log_probs, mask * weights[rows, None])
+        if self.score_guidance is not None:
+            sampling = dataclasses.replace(sampling, guidance=self.score_guidance)
+        nll = backbone.image_nll(prompts, rollout.images[rows], sampling, self.views, generator)
+        return masked_mean(nll, weights[rows])
 
     def _answering(self, backbone: Backbone, rollout: Rollout, accepted: Tensor) -> Tensor:
         """Negative log-likelihood of the answers that are to be learnt, about the drawings as they are."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unirl.backbones import Backbone
 from unirl.backbones.showo import Showo
 from unirl.backbones.showo.sequences import generation_mask, pad_left, prompt_row
 from unirl.decoding.masked import unknown_after
@@ -49,6 +50,29 @@ def test_some_steps_scored(backbone: Showo, scored: int) -> None:
     assert len(chosen) == min(scored, 5)
     assert torch.equal(mask, torch.isin(steps, chosen))
     close(log_probs, images.log_probs * mask)
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, GUIDED], ids=["plain", "guided"])
+@torch.no_grad()
+def test_likelihood_is_that_of_a_sampler_in_random_order(backbone: Showo, sampling: ImageSampling) -> None:
+    """Random masks say on average what scoring the decisions of random orders says."""
+    images = backbone.sample_images(PROMPTS[:1], sampling, seeded())
+    many, prompts = images[torch.zeros(1500, dtype=torch.long)], PROMPTS[:1] * 1500
+    fixed = torch.repeat_interleave(torch.arange(1, 6), images.memory["steps"][0].bincount(minlength=6)[1:])
+    orders = torch.rand(1500, 16, generator=seeded(1)).argsort(1)
+    in_order = dataclasses.replace(many, memory={"steps": fixed[orders]})
+    by_order = -backbone.image_log_probs(prompts, in_order, sampling)[0].mean(1)
+    by_mask = backbone.image_nll(prompts, many, sampling, 4, seeded(2))
+    error = (by_order.var() / 1500 + by_mask.var() / 1500).sqrt()
+    assert (by_order.mean() - by_mask.mean()).abs() < 3 * error
+    assert error < 0.02 * by_order.mean()
+
+
+def test_likelihood_where_every_decision_is_scored_at_once(backbone: Showo) -> None:
+    """The default of the contract, right for a model without masks."""
+    images = backbone.sample_images(PROMPTS, GUIDED, seeded())
+    assert images.log_probs is not None
+    close(Backbone.image_nll(backbone, PROMPTS, images, GUIDED), -images.log_probs.mean(1))
 
 
 def test_every_code_is_fixed_once(backbone: Showo) -> None:
