@@ -132,7 +132,8 @@ def test_rejection_learns_accepted_drawings_and_their_answers(
     loss, logs, got = run(rule, backbone, rollout)
     examples, images = EXAMPLES[::3], rollout.images[::3]
     policy = dataclasses.replace(SAMPLING, guidance=SAMPLING.guidance if guidance is None else guidance)
-    image = backbone.image_nll([e.prompt for e in examples], images, policy, 3, seeded(1))
+    log_probs, weights = backbone.picture_log_probs([e.prompt for e in examples], images, policy, 3, seeded(1))
+    image = -(log_probs * weights).sum(1)
     right = backbone.tokenize_answers([e.answer for e in examples])
     says = backbone.answer_log_probs(images, [e.question for e in examples], right)
     expected = 0.5 * image.mean() - 2.0 * says.sum() / right.mask.sum()
@@ -170,7 +171,8 @@ def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: 
     """The second group is accepted whole; the first one's only accepted drawing is all that is learnt."""
     saturated = dataclasses.replace(rollout, scores=torch.tensor([1.0, 0.0, 1.0, 1.0]))
     _, logs, got = run(SFT(end_to_end=False, answer_weight=0.0), backbone, saturated)
-    expected = backbone.image_nll([EXAMPLES[0].prompt], rollout.images[:1], SAMPLING, 1, seeded(1)).mean()
+    log_probs, weights = backbone.picture_log_probs([EXAMPLES[0].prompt], rollout.images[:1], SAMPLING, 1, seeded(1))
+    expected = -(log_probs * weights).sum()
     torch.testing.assert_close(logs["image_loss"], expected.detach())
     close(got, gradients(backbone, expected))
     _, every, _ = run(SFT(end_to_end=False, answer_weight=0.0, hard_first=False), backbone, saturated)

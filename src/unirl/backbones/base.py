@@ -59,31 +59,32 @@ class Backbone(nn.Module, ABC):
             returns log-probabilities (B, A), nats, and the mask (B, A) of what was scored.
         """
 
-    def image_nll(
+    def picture_log_probs(
         self,
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
         views: int = 1,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Negative log-likelihood of pictures under their prompts, nats per code: the loss of pre-training.
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities whose weighted sum is the log-likelihood of each picture, per code, however it was drawn.
 
-        By default the mean over all decisions. A masked model takes random masks instead, each of which says something
-        about every masked code; for a sampler in random order the expected gradient is the same.
+        By default each decision, all alike. A masked model takes random masks instead, as in pre-training: each says
+        something about every code that it hides, where scoring a sampling step says something about the few that it
+        fixed. For a sampler in random order the expected gradient is the same.
 
         Args:
             prompts: What was asked for.
             images: Their codes.
             sampling: Guidance, temperature and steps of the policy whose likelihood it is.
             views: Random masks of each picture.
-            generator: Draws them.
+            generator: Draws them; in the same state it draws the same ones.
 
         Shapes:
-            returns (B,).
+            returns log-probabilities (B, T), nats, and weights (B, T) whose sum over T is 1 on average.
         """
         log_probs, mask = self.image_log_probs(prompts, images, sampling, None, generator)
-        return -(log_probs * mask).sum(1) / mask.sum(1)
+        return log_probs, mask / mask.sum(1, keepdim=True)
 
     @abstractmethod
     def decode(self, images: Images) -> Tensor:

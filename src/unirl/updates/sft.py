@@ -133,8 +133,8 @@ class SFT(UpdateRule):
         prompts = [rollout.examples[i].prompt for i in rows.tolist()]
         if self.score_guidance is not None:
             sampling = dataclasses.replace(sampling, guidance=self.score_guidance)
-        nll = backbone.image_nll(prompts, rollout.images[rows], sampling, self.views, generator)
-        return masked_mean(nll, weights[rows])
+        log_probs, terms = backbone.picture_log_probs(prompts, rollout.images[rows], sampling, self.views, generator)
+        return -masked_mean((log_probs * terms).sum(1), weights[rows])
 
     def _answering(self, backbone: Backbone, rollout: Rollout, accepted: Tensor) -> Tensor:
         """Negative log-likelihood of the answers that are to be learnt, about the drawings as they are."""

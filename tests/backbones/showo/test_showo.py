@@ -62,7 +62,9 @@ def test_likelihood_is_that_of_a_sampler_in_random_order(backbone: Showo, sampli
     orders = torch.rand(1500, 16, generator=seeded(1)).argsort(1)
     in_order = dataclasses.replace(many, memory={"steps": fixed[orders]})
     by_order = -backbone.image_log_probs(prompts, in_order, sampling)[0].mean(1)
-    by_mask = backbone.image_nll(prompts, many, sampling, 4, seeded(2))
+    log_probs, weights = backbone.picture_log_probs(prompts, many, sampling, 4, seeded(2))
+    assert log_probs.shape == weights.shape == (1500, 4 * 16)
+    by_mask = -(log_probs * weights).sum(1)
     error = (by_order.var() / 1500 + by_mask.var() / 1500).sqrt()
     assert (by_order.mean() - by_mask.mean()).abs() < 3 * error
     assert error < 0.02 * by_order.mean()
@@ -72,7 +74,9 @@ def test_likelihood_where_every_decision_is_scored_at_once(backbone: Showo) -> N
     """The default of the contract, right for a model without masks."""
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     assert images.log_probs is not None
-    close(Backbone.image_nll(backbone, PROMPTS, images, GUIDED), -images.log_probs.mean(1))
+    log_probs, weights = Backbone.picture_log_probs(backbone, PROMPTS, images, GUIDED)
+    close(log_probs, images.log_probs)
+    close(weights, torch.full((4, 16), 1 / 16))
 
 
 def test_every_code_is_fixed_once(backbone: Showo) -> None:

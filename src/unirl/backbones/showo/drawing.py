@@ -46,21 +46,22 @@ class Drawing(Backbone):
         log_probs = _log_probs(logits, sampling.temperature, images.codes[where])
         return torch.zeros(where.shape, device=logits.device).masked_scatter(where, log_probs), where
 
-    def image_nll(
+    def picture_log_probs(
         self,
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
         views: int = 1,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         (batch, length), device = images.codes.shape, self.transformer.device
-        known, weights = random_contexts(batch * views, length, sampling.steps, generator, device)
+        known, share = random_contexts(batch * views, length, sampling.steps, generator, device)
         codes, masked = images.codes.repeat(views, 1), ~known
         logits = self._context_logits(prompts, codes, known, sampling.guidance, masked.nonzero(as_tuple=True))
         log_probs = _log_probs(logits, sampling.temperature, codes[masked])
-        means = torch.zeros(known.shape, device=device).masked_scatter(masked, log_probs).sum(1) / masked.sum(1)
-        return -(weights * means).view(views, batch).mean(0)
+        log_probs = torch.zeros(known.shape, device=device).masked_scatter(masked, log_probs)
+        weights = masked * (share / masked.sum(1) / views)[:, None]
+        return _side_by_side(log_probs, views), _side_by_side(weights, views)
 
     def relax(
         self,
@@ -137,3 +138,8 @@ def _guide(hidden: Tensor, guidance: float) -> Tensor:
 def _log_probs(logits: Tensor, temperature: float, codes: Tensor) -> Tensor:
     """Log-probability of each code under its own logits. (M, K), (M,) -> (M,)"""
     return (logits.float() / temperature).log_softmax(-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1)
+
+
+def _side_by_side(views: Tensor, count: int) -> Tensor:
+    """The views of each picture in one row. (V x B, N) -> (B, V x N)"""
+    return torch.cat(views.chunk(count), dim=1)
