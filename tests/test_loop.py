@@ -63,8 +63,10 @@ class Recorder(SelfImprovement):
         return loss
 
 
-def run(checkpoint: Path, folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, seed: int = 0) -> Recorder:
-    model = module(checkpoint, seed=seed)
+def run(
+    checkpoint: Path, folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, **options: object
+) -> Recorder:
+    model = module(checkpoint, **options)
     model.__class__ = Recorder
     assert isinstance(model, Recorder)
     saving = ModelCheckpoint(folder, "step-{step}", every_n_train_steps=1, save_top_k=-1, auto_insert_metric_name=False)
@@ -79,12 +81,41 @@ def test_same_seed_same_run_and_other_seed_another(shapes_checkpoint: Path, tmp_
     assert [loss for _, loss in first.seen] != [loss for _, loss in other.seen]
 
 
-def test_resume_in_the_middle_of_an_epoch_is_the_same_run(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    whole = run(shapes_checkpoint, tmp_path / "whole")
-    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4)
-    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=tmp_path / "head" / "step-4.ckpt")
+@pytest.mark.parametrize("updates", [1, 3])
+def test_resume_in_the_middle_of_an_epoch_is_the_same_run(
+    updates: int, shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    """With three updates a rollout, the run stops between the first and the second one."""
+    whole = run(shapes_checkpoint, tmp_path / "whole", updates_per_rollout=updates)
+    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4, updates_per_rollout=updates)
+    saved = tmp_path / "head" / "step-4.ckpt"
+    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, updates_per_rollout=updates)
     assert len(whole.seen) == 6
     assert head.seen + tail.seen == whole.seen
+    assert ("rollout" in torch.load(saved, weights_only=True)) == (updates > 1)
+
+
+def test_several_updates_learn_from_the_same_drawings(
+    shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, learnt = [], []
+    draw, learn = SelfImprovement.rollout, SFT.loss
+    monkeypatch.setattr(SelfImprovement, "rollout", lambda m, b: drawn.append(draw(m, b)) or drawn[-1])
+    monkeypatch.setattr(SFT, "loss", lambda s, b, r, *rest: learnt.append(r.images.codes) or learn(s, b, r, *rest))
+    run(shapes_checkpoint, tmp_path, updates_per_rollout=4)
+    assert len(drawn) == 2
+    assert [torch.equal(codes, drawn[i // 4].images.codes) for i, codes in enumerate(learnt)] == [True] * 6
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant_with_warmup", 1.0), ("linear", 0.0), ("cosine", 0.0)])
+def test_the_learning_rate_stays_or_falls(schedule: str, last: float, shapes_checkpoint: Path, tmp_path: Path) -> None:
+    model = module(shapes_checkpoint, lr_schedule=schedule, warmup_steps=2)
+    rates: list[float] = []
+    model.optimizer_zero_grad = lambda *_: rates.append(model.optimizers().param_groups[0]["lr"])  # type: ignore
+    fit = trainer(tmp_path, limit_val_batches=0)
+    fit.fit(model, data())
+    assert rates[:3] == pytest.approx([0, 0.5e-3, 1e-3])
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(last * 1e-3)
 
 
 def test_training_changes_the_transformer_and_never_the_image_tokenizer(
@@ -135,6 +166,8 @@ def test_a_reward_that_gives_nan_stops_the_run_with_its_name(shapes_checkpoint: 
 def test_settings_that_cannot_train_are_refused(shapes_checkpoint: Path) -> None:
     with pytest.raises(UserError, match="group_size 0"):
         module(shapes_checkpoint, group_size=0)
+    with pytest.raises(UserError, match="updates_per_rollout 0"):
+        module(shapes_checkpoint, updates_per_rollout=0)
     with pytest.raises(UserError, match="rewards is empty"):
         SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [])
     with pytest.raises(UserError, match="prompts_per_step 0"):

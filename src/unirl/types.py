@@ -1,8 +1,8 @@
 """The values that travel through a training step. B = prompts x group, prompt-major."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -168,3 +168,28 @@ class Rollout:
     @property
     def questions(self) -> list[str]:
         return [example.question for example in self.examples]
+
+
+T = TypeVar("T")
+
+
+def moved(value: T, device: torch.device) -> T:
+    """Any of these values with all its tensors on a device.
+
+    Example:
+        >>> answers = Answers(torch.zeros(1, 2), torch.ones(1, 2), ["a circle"])
+        >>> moved(answers, torch.device("meta")).ids.device.type
+        'meta'
+    """
+    found: Any = value
+    if isinstance(found, Tensor):
+        return found.to(device)  # type: ignore[return-value]
+    if isinstance(found, dict):
+        return {name: moved(inner, device) for name, inner in found.items()}  # type: ignore[return-value]
+    if isinstance(found, Images | Answers | Rollout):
+        return replace(found, **{f.name: moved(getattr(found, f.name), device) for f in fields(found)})  # type: ignore
+    return value
+
+
+# Checkpoints hold the rollout that a stopped run was learning from.
+torch.serialization.add_safe_globals([Answers, Example, Images, Item, Rollout])

@@ -34,7 +34,7 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-BEST = ImageSampling(steps=16, confidence_noise=1e9)
+BEST = ImageSampling(steps=16, guidance=0.5, temperature=0.6, confidence_noise=1e9)
 """Where the finished model draws best, by the sweep in docs/results.md."""
 FOCUS_AFTER = 2000
 """From this step on it is mostly position that is asked about, by far the last to be learnt, and rows and columns."""
@@ -124,7 +124,7 @@ def phase_of(step: int) -> Phase:
 
 
 def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
-    """Cross-entropy of masked codes under their prompts. No prompt is empty: this model draws without guidance.
+    """Cross-entropy of masked codes under their prompts. No prompt is empty; guidance helps all the same.
 
     Args:
         backbone: The model.
