@@ -10,6 +10,7 @@ from transformers import get_scheduler
 
 from unirl.backbones import Backbone
 from unirl.errors import UserError
+from unirl.freezing import freeze_others
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.measuring import Measuring
@@ -37,6 +38,7 @@ class SelfImprovement(Measuring):
             undoing a bad setting. As in training by default.
         accept: Least score of an answer that counts as "my drawing is right" when the critic is measured.
         exam_size: Given pictures that validation asks about.
+        trained: Parts of the names of the backbone's parameters to train, such as "self_attn"; all of them by default.
         lr: Learning rate of AdamW.
         betas: Of AdamW.
         weight_decay: Of AdamW.
@@ -61,6 +63,7 @@ class SelfImprovement(Measuring):
         validation_sampling: ImageSampling | None = None,
         accept: float = 1.0,
         exam_size: int = 240,
+        trained: list[str] | None = None,
         lr: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.01,
@@ -81,12 +84,14 @@ class SelfImprovement(Measuring):
         self.exam_size, self.lr, self.betas, self.weight_decay = exam_size, lr, betas, weight_decay
         self.warmup_steps, self.lr_schedule, self.seed = warmup_steps, lr_schedule, seed
         self.validation_sampling = validation_sampling or sampling
-        self.updates_per_rollout = updates_per_rollout
+        self.updates_per_rollout, self.trained = updates_per_rollout, trained
         self._rollout: Rollout | None = None
         self.greedy = replace(answering, temperature=0.0)
 
     def configure_model(self) -> None:
         self.backbone.build()
+        if self.trained is not None:
+            freeze_others(self.backbone, self.trained)
 
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         rollout = self._rollout_of(batch)
