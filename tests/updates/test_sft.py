@@ -180,7 +180,7 @@ def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: 
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])
-def test_own_answers_hold_understanding_in_place(end_to_end: bool, backbone: Showo, rollout: Rollout) -> None:
+def test_own_answers_are_what_was_said(end_to_end: bool, backbone: Showo, rollout: Rollout) -> None:
     rule = SFT(end_to_end=end_to_end, image_weight=0.0, answers="own")
     _, logs, got = run(rule, backbone, rollout)
     said = backbone.answer_log_probs(rollout.images, [e.question for e in EXAMPLES], rollout.answers)

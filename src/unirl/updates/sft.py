@@ -31,7 +31,7 @@ class SFT(UpdateRule):
         accept: Least score of an accepted sample.
         answers: "all": the right answers about all drawings. End to end that is the paper's loss; it also teaches the
             model to call wrong drawings right. "accepted": the right answers about accepted drawings. "own": what the
-            model itself said about each drawing, which holds understanding where it is while drawing moves.
+            model itself said about each drawing. What each costs in seeing is in docs/method.md.
         temperature: Of the Gumbel-softmax, end to end.
         relaxed_steps: How many of the last sampling steps carry gradient, end to end.
         hard_first: Weigh an accepted drawing by the share of its group that was not accepted, otherwise: a prompt that

@@ -129,7 +129,7 @@ def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
     Args:
         backbone: The model.
         rng: Where chance comes from.
-        phase: How many,
+        phase: How many.
     """
     examples = [draw_example(rng, "train") for _ in range(phase.drawn)]
     scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples]
