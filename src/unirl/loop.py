@@ -11,12 +11,13 @@ from transformers import get_scheduler
 from unirl.backbones import Backbone
 from unirl.errors import UserError
 from unirl.freezing import freeze_others
+from unirl.functional.moving import moved
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.measuring import Measuring
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
-from unirl.types import AnswerSampling, Example, ImageSampling, Rollout, moved
+from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
 
 DECAYING = ("linear", "cosine")
@@ -78,7 +79,7 @@ class SelfImprovement(Measuring):
             raise UserError(f"updates_per_rollout {updates_per_rollout}: a rollout must be learnt from at least once")
         if not rewards:
             raise UserError("rewards is empty: nothing would say which drawings are right; name at least one")
-        update.check(backbone)
+        update.check(backbone, group_size, sampling)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept
         self.exam_size, self.lr, self.betas, self.weight_decay = exam_size, lr, betas, weight_decay
@@ -86,12 +87,16 @@ class SelfImprovement(Measuring):
         self.validation_sampling = validation_sampling or sampling
         self.updates_per_rollout, self.trained = updates_per_rollout, trained
         self._rollout: Rollout | None = None
+        self._built = False
         self.greedy = replace(answering, temperature=0.0)
 
     def configure_model(self) -> None:
         self.backbone.build()
         if self.trained is not None:
             freeze_others(self.backbone, self.trained)
+        if not self._built:  # a second call must not take a trained model for the reference
+            self.update.attach(self.backbone)
+        self._built = True
 
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         rollout = self._rollout_of(batch)
@@ -103,10 +108,14 @@ class SelfImprovement(Measuring):
 
     def _rollout_of(self, batch: Sequence[Example]) -> Rollout:
         """A fresh rollout, or the one that the steps before have learnt from."""
-        step = self.trainer.fit_loop.total_batch_idx
-        if self._rollout is None or step % self.updates_per_rollout == 0:
+        step, every = self.trainer.fit_loop.total_batch_idx, self.updates_per_rollout
+        if self._rollout is None or step % every == 0:
             self._rollout = self.rollout(batch)
-        self._rollout = moved(self._rollout, self.device)  # one from a checkpoint comes on the CPU
+            generators = [self.counted("update", step + i) for i in range(every)]
+            with torch.no_grad():
+                self._rollout = self.update.prepare(self.backbone, self._rollout, self.sampling, generators)
+        # One from a checkpoint comes on the CPU.
+        self._rollout = replace(moved(self._rollout, self.device), update=step % every)
         return self._rollout
 
     @torch.no_grad()
@@ -124,9 +133,9 @@ class SelfImprovement(Measuring):
     def _log(self, values: Mapping[str, Tensor], rollout: Rollout, prog_bar: bool = False) -> None:
         self.log_dict(values, prog_bar=prog_bar, sync_dist=True, batch_size=len(rollout.examples))
 
-    def counted(self, purpose: str) -> torch.Generator:
-        """The generator of this step, this process and this purpose; a resumed run gets the same ones."""
-        step = self.trainer.fit_loop.total_batch_idx
+    def counted(self, purpose: str, step: int | None = None) -> torch.Generator:
+        """The generator of a step (this one), this process and a purpose; a resumed run gets the same ones."""
+        step = self.trainer.fit_loop.total_batch_idx if step is None else step
         return generator_for(self.device, self.seed, step, self.global_rank, purpose)
 
     def configure_optimizers(self) -> Any:

@@ -1,8 +1,8 @@
 """The values that travel through a training step. B = prompts x group, prompt-major."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,9 +149,12 @@ class Rollout:
         scores: The weighted sum of all rewards.
         score_parts: Each reward's own numbers, by name.
         group_size: Drawings of each prompt.
+        weights: How much each sample counts in learning, from 0 on; None counts all alike.
+        old_log_probs: By update and kind, log-probabilities of the policy that drew; empty with one update a rollout.
+        update: Which of the updates that learn from it this is, from 0.
 
     Shapes:
-        scores and each of score_parts (B,).
+        scores, weights and each of score_parts (B,).
     """
 
     examples: Sequence[Example]
@@ -160,6 +163,9 @@ class Rollout:
     scores: Tensor
     score_parts: Mapping[str, Tensor]
     group_size: int
+    weights: Tensor | None = None
+    old_log_probs: Sequence[Mapping[str, Tensor]] = ()
+    update: int = 0
 
     @property
     def prompts(self) -> list[str]:
@@ -168,27 +174,6 @@ class Rollout:
     @property
     def questions(self) -> list[str]:
         return [example.question for example in self.examples]
-
-
-T = TypeVar("T")
-
-
-def moved(value: T, device: torch.device) -> T:
-    """Any of these values with all its tensors on a device.
-
-    Example:
-        >>> answers = Answers(torch.zeros(1, 2), torch.ones(1, 2), ["a circle"])
-        >>> moved(answers, torch.device("meta")).ids.device.type
-        'meta'
-    """
-    found: Any = value
-    if isinstance(found, Tensor):
-        return found.to(device)  # type: ignore[return-value]
-    if isinstance(found, dict):
-        return {name: moved(inner, device) for name, inner in found.items()}  # type: ignore[return-value]
-    if isinstance(found, Images | Answers | Rollout):
-        return replace(found, **{f.name: moved(getattr(found, f.name), device) for f in fields(found)})  # type: ignore
-    return value
 
 
 # Checkpoints hold the rollout that a stopped run was learning from.

@@ -213,9 +213,9 @@ Rigid.__abstractmethods__ = frozenset()
 
 def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"Rigid has none; set end_to_end: false"):
-        SFT().check(Rigid())
-    SFT(end_to_end=False).check(Rigid())
-    SFT().check(Showo("not built yet"))
+        SFT().check(Rigid(), 2, SAMPLING)
+    SFT(end_to_end=False).check(Rigid(), 2, SAMPLING)
+    SFT().check(Showo("not built yet"), 2, SAMPLING)
     with pytest.raises(TypeError, match="Rigid does not relax"):
         Rigid().relax([], None, SAMPLING)
 

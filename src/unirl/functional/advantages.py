@@ -19,3 +19,28 @@ def group_mean(values: Tensor, group_size: int) -> Tensor:
         [0.5, 0.5, 4.0, 4.0]
     """
     return values.view(-1, group_size).mean(1).repeat_interleave(group_size)
+
+
+def group_advantages(scores: Tensor, group_size: int, normalize: bool = True, epsilon: float = 1e-4) -> Tensor:
+    """How much better each sample is than its group; exactly 0 where the whole group scored alike.
+
+    Args:
+        scores: One number a sample.
+        group_size: Samples of a prompt.
+        normalize: Divide by the group's standard deviation (GRPO, arXiv 2402.03300); otherwise the difference from the
+            mean as it is (Dr. GRPO, arXiv 2503.20783).
+        epsilon: Added to the standard deviation.
+
+    Shapes:
+        scores (B,); returns (B,).
+
+    Example:
+        >>> import torch
+        >>> group_advantages(torch.tensor([0.0, 1.0, 3.0, 3.0]), 2, normalize=False).tolist()
+        [-0.5, 0.5, 0.0, 0.0]
+    """
+    groups = scores.view(-1, group_size)
+    alike = (groups == groups[:, :1]).all(1, keepdim=True)  # a mean may differ from its equals in the last bit
+    better = groups - groups.mean(1, keepdim=True)
+    better = better / (groups.std(1, keepdim=True) + epsilon) if normalize else better
+    return better.masked_fill(alike, 0.0).flatten()

@@ -11,11 +11,14 @@ def unirl_register_backbones(register: Register) -> None:
 
 @hookimpl
 def unirl_register_rewards(register: Register) -> None:
+    register("attribute", "unirl.rewards.attribute:Attribute")
     register("keyword", "unirl.rewards.keyword:Keyword")
+    register("oracle", "unirl.rewards.oracle:Oracle")
 
 
 @hookimpl
 def unirl_register_updates(register: Register) -> None:
+    register("grpo", "unirl.updates.grpo:GRPO")
     register("sft", "unirl.updates.sft:SFT")
 
 

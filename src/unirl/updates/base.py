@@ -1,6 +1,7 @@
 """How do samples and scores become a loss?"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,12 +13,35 @@ from unirl.types import ImageSampling, Rollout
 class UpdateRule(ABC):
     """Turns a rollout into a loss for Lightning's automatic optimisation."""
 
-    def check(self, backbone: Backbone) -> None:  # noqa: B027 - an optional hook
-        """Refuse a backbone that this rule cannot train, before anything is loaded.
+    def check(  # noqa: B027 - an optional hook
+        self, backbone: Backbone, group_size: int, sampling: ImageSampling
+    ) -> None:
+        """Refuse what this rule cannot train, before anything is loaded.
+
+        Args:
+            backbone: Not built yet.
+            group_size: Drawings of each prompt.
+            sampling: How it will draw.
 
         Raises:
-            UserError: with the backbone's name and what it lacks.
+            UserError: with what was got and what is needed.
         """
+
+    def attach(self, backbone: Backbone) -> None:  # noqa: B027 - an optional hook
+        """Look at the model when it is built and nothing is learnt yet: the place to keep a reference."""
+
+    def prepare(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
+    ) -> Rollout:
+        """Add to a fresh rollout what only the policy that drew it can say, such as `old_log_probs`; without gradient.
+
+        Args:
+            backbone: The model in training.
+            rollout: What it drew, answered and earned.
+            sampling: How it drew.
+            generators: One for each update that will learn from the rollout, in the state that `loss` gets it in.
+        """
+        return rollout
 
     @abstractmethod
     def loss(

@@ -12,7 +12,7 @@ from torch import Tensor
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.functional.advantages import group_mean
-from unirl.functional.losses import masked_mean
+from unirl.functional.losses import masked_mean, nothing
 from unirl.types import Answers, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
 
@@ -68,7 +68,7 @@ class SFT(UpdateRule):
         self.temperature, self.relaxed_steps = temperature, relaxed_steps
         self.hard_first, self.views, self.score_guidance = hard_first, views, score_guidance
 
-    def check(self, backbone: Backbone) -> None:
+    def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if self.end_to_end and not backbone.can_relax:
             name = type(backbone).__name__
             raise UserError(f"sft end_to_end needs straight-through codes, and {name} has none; set end_to_end: false")
@@ -77,15 +77,14 @@ class SFT(UpdateRule):
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         accepted = rollout.scores >= self.accept - 1e-6
-        # Nothing learnt is a loss, too: every process must go backwards through every parameter.
-        nothing = torch.stack([p.sum() * 0 for p in backbone.parameters() if p.requires_grad]).sum()
+        none = nothing(backbone)
         if self.end_to_end:
             image, answer = self._through(backbone, rollout, sampling, accepted, generator)
         else:
-            image = self._beside(backbone, rollout, sampling, accepted, generator) if self.image_weight else nothing
-            answer = self._answering(backbone, rollout, accepted) if self.answer_weight else nothing
+            image = self._beside(backbone, rollout, sampling, accepted, generator) if self.image_weight else none
+            answer = self._answering(backbone, rollout, accepted) if self.answer_weight else none
         logs = {"image_loss": image.detach(), "answer_loss": answer.detach(), "accepted": accepted.float().mean()}
-        return self.image_weight * image + self.answer_weight * answer + nothing, logs
+        return self.image_weight * image + self.answer_weight * answer + none, logs
 
     def _through(
         self,
@@ -124,7 +123,7 @@ class SFT(UpdateRule):
         generator: torch.Generator,
     ) -> Tensor:
         """Cross-entropy of accepted drawings under their prompts: the image loss of pre-training."""
-        weights = accepted.float()
+        weights = accepted.float() if rollout.weights is None else accepted * rollout.weights
         if self.hard_first:
             weights = weights * (1 - group_mean(weights, rollout.group_size))
         rows = weights.nonzero().flatten()

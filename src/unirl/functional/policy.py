@@ -1,0 +1,67 @@
+"""Policy-gradient terms of single decisions, and how decisions are averaged."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["sample", "token"]
+"""Mean over samples of each sample's mean (GRPO), or mean over all decisions of the batch (DAPO)."""
+
+
+def clipped_objective(log_ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """What PPO maximises for each decision: the smaller of the plain and the clipped ratio times the advantage.
+
+    Args:
+        log_ratio: Log-probability now minus that of the policy that decided, nats.
+        advantages: How much better than expected each sample was.
+        low: How far below 1 a ratio may go.
+        high: How far above 1; more than `low` lets unlikely decisions grow (DAPO, arXiv 2503.14476).
+
+    Shapes:
+        log_ratio (B, A), advantages (B,); returns (B, A).
+
+    Source: Schulman et al. 2017 (arXiv 1707.06347), equation 7.
+
+    Example:
+        >>> clipped_objective(torch.tensor([[2.0], [0.5]]).log(), torch.tensor([1.0, -1.0]), 0.2, 0.3).tolist()
+        [[1.2999999523162842], [-0.800000011920929]]
+    """
+    ratio, gain = log_ratio.exp(), advantages.unsqueeze(1)
+    return torch.minimum(ratio * gain, ratio.clamp(1 - low, 1 + high) * gain)
+
+
+def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """Estimate of KL(policy || reference) at each decision that the policy took; never negative, 0 where they agree.
+
+    Args:
+        log_probs: Of the policy, nats.
+        reference: Of the reference, nats.
+
+    Source: Schulman 2020, "Approximating KL divergence"; GRPO (arXiv 2402.03300), equation 4.
+
+    Example:
+        >>> k3(torch.tensor([-1.0]), torch.tensor([-1.0])).item()
+        0.0
+    """
+    difference = reference - log_probs
+    return difference.exp() - difference - 1
+
+
+def decision_weights(mask: Tensor, reduction: Reduction) -> Tensor:
+    """Weights of the decisions, so that `(values * weights).sum(1).mean()` is the reduction asked for.
+
+    Args:
+        mask: Which decisions count.
+        reduction: Mean over samples, or over all decisions.
+
+    Shapes:
+        mask (B, A) bool; returns (B, A).
+
+    Example:
+        >>> mask = torch.tensor([[True, True, True], [True, False, False]])
+        >>> decision_weights(mask, "sample").sum(1).tolist(), decision_weights(mask, "token").sum(1).tolist()
+        ([1.0, 1.0], [1.5, 0.5])
+    """
+    counts = mask.sum(1, keepdim=True).float()
+    return mask / (counts if reduction == "sample" else counts.mean()).clamp(min=1)

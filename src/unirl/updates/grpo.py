@@ -1,0 +1,192 @@
+"""Group relative policy optimisation: what scored better than its group becomes likelier, in drawing and in answering.
+
+Source: Shao et al. 2024 (GRPO, arXiv 2402.03300) as UniRL (arXiv 2505.23380) uses it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from unirl.backbones.base import Backbone
+from unirl.errors import UserError
+from unirl.functional.advantages import group_advantages
+from unirl.functional.losses import nothing
+from unirl.functional.policy import Reduction, clipped_objective, decision_weights, k3
+from unirl.types import ImageSampling, Rollout
+from unirl.updates.base import UpdateRule
+from unirl.updates.reference import Reference
+
+Scored = tuple[Tensor, Tensor]
+"""Log-probabilities (R, A) and the weights of the decisions (R, A)."""
+
+
+class GRPO(UpdateRule):
+    """Group relative policy optimisation over drawing and answering, or one of them.
+
+    With one update a rollout it is strictly on-policy: the ratio is exp(lp - stopgrad(lp)). With more, the
+    log-probabilities of the policy that drew are computed once, before the first of them.
+
+    Args:
+        image_weight: Weight of drawing.
+        answer_weight: Weight of answering.
+        answers: Which answers learn. "accepted": those about accepted drawings. "all": the paper's choice; it pays for
+            calling wrong drawings right, and docs/results.md has what that costs in seeing.
+        accept: Least score of an accepted sample.
+        normalize: Divide advantages by the group's standard deviation; off is Dr. GRPO's.
+        epsilon: Added to that standard deviation.
+        reduction: "sample" averages each sample's decisions first, "token" all decisions of the batch alike (DAPO).
+        clip_low: How far below 1 a ratio counts; matters with several updates a rollout.
+        clip_high: How far above 1.
+        beta: Weight of the KL divergence from the untrained model; the paper's run has 0.2, and 0 keeps no reference.
+        likelihood: What of a drawing is scored. "decisions": codes in the context in which the sampler fixed them.
+            "masks": a masked model's codes under random masks, each of which says something about every hidden code;
+            the same in expectation for a sampler in random order.
+        scored_steps: How many sampling steps are scored, of decisions; None scores them all.
+        views: How many masks of a drawing are scored, of masks.
+        score_guidance: Guidance under which drawings are scored; None takes the one they were drawn with.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        image_weight: float = 1.0,
+        answer_weight: float = 1.0,
+        answers: Literal["all", "accepted"] = "accepted",
+        accept: float = 1.0,
+        normalize: bool = True,
+        epsilon: float = 1e-4,
+        reduction: Reduction = "sample",
+        clip_low: float = 0.2,
+        clip_high: float = 0.2,
+        beta: float = 0.0,
+        likelihood: Literal["decisions", "masks"] = "decisions",
+        scored_steps: int | None = None,
+        views: int = 1,
+        score_guidance: float | None = None,
+    ) -> None:
+        _at_least(0, image_weight=image_weight, answer_weight=answer_weight, epsilon=epsilon, beta=beta)
+        _at_least(0, clip_low=clip_low, clip_high=clip_high)
+        _at_least(1, views=views, scored_steps=1 if scored_steps is None else scored_steps)
+        if not image_weight and not answer_weight:
+            raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
+        self._weights = {"image": image_weight, "answer": answer_weight}
+        self.answers, self.accept = answers, accept
+        self.normalize, self.epsilon, self.reduction = normalize, epsilon, reduction
+        self.clip_low, self.clip_high, self.beta = clip_low, clip_high, beta
+        self.likelihood, self.scored_steps, self.views = likelihood, scored_steps, views
+        self.score_guidance = score_guidance
+        self._reference: Reference | None = None
+
+    def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
+        if group_size < 2:
+            raise UserError(f"grpo compares the drawings of a group, and group_size is {group_size}; take 2 or more")
+        if (self.scored_steps or 0) > sampling.steps:
+            raise UserError(
+                f"grpo: scored_steps {self.scored_steps}, but sampling.steps is {sampling.steps}; "
+                f"take at most {sampling.steps}, or null for all"
+            )
+        if self.score_guidance not in (None, sampling.guidance):
+            rank_zero_warn(
+                f"grpo: drawn with guidance {sampling.guidance}, scored with {self.score_guidance}: what is learnt is "
+                "not what draws; leave score_guidance out to score as drawn"
+            )
+
+    def attach(self, backbone: Backbone) -> None:
+        if self.beta:
+            self._reference = Reference(backbone)
+
+    def prepare(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
+    ) -> Rollout:
+        if len(generators) == 1:
+            return rollout  # on-policy: the present policy is the one that drew
+        scored = [self._score(backbone, rollout, sampling, generator) for generator in generators]
+        old = [{name: log_probs for name, (log_probs, _) in parts.items()} for parts in scored]
+        return dataclasses.replace(rollout, old_log_probs=old)
+
+    def loss(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        again = torch.Generator(generator.device).set_state(generator.get_state())
+        policy = self._score(backbone, rollout, sampling, generator)
+        anchors = self._anchors(backbone, rollout, sampling, again)
+        advantages, loss = self._advantages(rollout), nothing(backbone)
+        logs = {"flat_groups": (advantages == 0).view(-1, rollout.group_size).all(1).float().mean()}
+        for name, (log_probs, weights) in policy.items():
+            old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
+            gains = advantages if name == "image" else advantages * self._taught(rollout)
+            gains = gains[self._rows(rollout, name)]
+            term = -clipped_objective(log_probs - old, gains, self.clip_low, self.clip_high)
+            logs[f"{name}_clipped"] = self._clipped(log_probs.detach() - old, weights)
+            if name in anchors:
+                kl = k3(log_probs, anchors[name][0])
+                logs[f"{name}_kl"] = (kl.detach() * weights).sum() / len(advantages)
+                term = term + self.beta * kl
+            loss = loss + self._weights[name] * (term * weights).sum() / len(advantages)
+        return loss, logs
+
+    def _score(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> dict[str, Scored]:
+        """Drawings and answers that have something to learn, each scored under a model."""
+        scored: dict[str, Scored] = {}
+        drawn, said = self._rows(rollout, "image"), self._rows(rollout, "answer")
+        if len(drawn):
+            scored["image"] = self._drawings(backbone, rollout, drawn, sampling, generator)
+        if len(said):
+            answers, questions = rollout.answers[said], [rollout.questions[i] for i in said.tolist()]
+            log_probs = backbone.answer_log_probs(rollout.images[said], questions, answers)
+            scored["answer"] = log_probs, decision_weights(answers.mask, self.reduction)
+        return scored
+
+    def _drawings(
+        self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
+    ) -> Scored:
+        prompts, images = [rollout.prompts[i] for i in rows.tolist()], rollout.images[rows]
+        if self.score_guidance is not None:
+            sampling = dataclasses.replace(sampling, guidance=self.score_guidance)
+        if self.likelihood == "masks":
+            return backbone.picture_log_probs(prompts, images, sampling, self.views, generator)
+        log_probs, mask = backbone.image_log_probs(prompts, images, sampling, self.scored_steps, generator)
+        return log_probs, decision_weights(mask, self.reduction)
+
+    def _anchors(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> dict[str, Scored]:
+        if self._reference is None:
+            return {}
+        with self._reference.active(backbone) as reference:
+            return self._score(reference, rollout, sampling, generator)
+
+    def _rows(self, rollout: Rollout, name: str) -> Tensor:
+        """Samples worth a forward pass: all with a KL term, otherwise those better or worse than their group."""
+        worth = torch.full_like(rollout.scores, self._weights[name])
+        if not self.beta:
+            worth = worth * self._advantages(rollout)
+            worth = worth * self._taught(rollout) if name == "answer" else worth
+        return worth.nonzero().flatten()
+
+    def _advantages(self, rollout: Rollout) -> Tensor:
+        advantages = group_advantages(rollout.scores, rollout.group_size, self.normalize, self.epsilon)
+        return advantages if rollout.weights is None else advantages * rollout.weights
+
+    def _taught(self, rollout: Rollout) -> Tensor:
+        """1 where the answer is to be learnt."""
+        return (rollout.scores >= self.accept - 1e-6).float().clamp(min=float(self.answers == "all"))
+
+    def _clipped(self, log_ratio: Tensor, weights: Tensor) -> Tensor:
+        ratio = log_ratio.exp()
+        outside = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
+        return (outside * weights).sum() / weights.sum()
+
+
+def _at_least(least: float, **settings: float) -> None:
+    for name, value in settings.items():
+        if not value >= least:
+            raise UserError(f"grpo: {name} {value}; it must be {least} or more")

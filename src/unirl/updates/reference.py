@@ -1,0 +1,52 @@
+"""The model that a policy must not drift away from."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from unirl.backbones.base import Backbone
+
+
+class Reference:
+    """The policy as it was before training.
+
+    Where adapters are trained (peft), they are switched off and no weight is held twice; otherwise it is a frozen copy.
+    Nobody's submodule: it is in no checkpoint, for a resumed run builds it from the base again.
+
+    Args:
+        backbone: Built, and not yet trained.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._adapters = [module for module in backbone.modules() if _is_adapter(module)]
+        self._copy = None if self._adapters else copy.deepcopy(backbone).requires_grad_(False).eval()
+
+    @contextmanager
+    def active(self, backbone: Backbone) -> Iterator[Backbone]:
+        """The reference, without gradient, for the time of a `with` block.
+
+        Args:
+            backbone: The one in training.
+        """
+        device = next(backbone.parameters()).device
+        with torch.no_grad():
+            if self._copy is not None:
+                yield self._copy.to(device)
+                return
+            self._switch(enabled=False)
+            try:
+                yield backbone
+            finally:
+                self._switch(enabled=True)
+
+    def _switch(self, enabled: bool) -> None:
+        for module in self._adapters:
+            module.enable_adapters(enabled)  # type: ignore[operator]
+
+
+def _is_adapter(module: nn.Module) -> bool:
+    """Whether it is a layer that peft wrapped, without importing peft."""
+    return any(base.__name__ == "BaseTunerLayer" for base in type(module).__mro__)
