@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from unirl.callbacks import ExportPretrained, Pictures, ResultsTable
+from unirl.callbacks import ExportPretrained, Guards, Pictures, ResultsTable
 from unirl.config import PluginParser
 from unirl.data import PromptsModule
 from unirl.errors import UserError
@@ -89,6 +89,7 @@ class Run(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="default", help="Folder of this run below `runs/`.")
+        parser.add_lightning_class_args(Guards, "guards")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ResultsTable, "results")
         parser.add_lightning_class_args(ExportPretrained, "export")

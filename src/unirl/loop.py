@@ -11,12 +11,14 @@ from transformers import get_scheduler
 from unirl.backbones import Backbone
 from unirl.errors import UserError
 from unirl.freezing import freeze_others
+from unirl.functional.advantages import flat_groups
 from unirl.functional.moving import moved
 from unirl.functional.seeding import generator_for
+from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
 from unirl.measuring import Measuring
 from unirl.rewards import Reward
-from unirl.rewards.scoring import score
+from unirl.rewards.scoring import contrasts, score
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
 
@@ -39,6 +41,8 @@ class SelfImprovement(Measuring):
             undoing a bad setting. As in training by default.
         accept: Least score of an answer that counts as "my drawing is right" when the critic is measured.
         exam_size: Given pictures that validation asks about.
+        diversity_prompts: Held-out prompts that validation draws four times, to see how much they differ; 0 for none.
+        features: A timm model in whose features they are compared, too: a name, a folder, or `package:folder`.
         trained: Parts of the names of the backbone's parameters to train, such as "self_attn"; all of them by default.
         lr: Learning rate of AdamW.
         betas: Of AdamW.
@@ -64,6 +68,8 @@ class SelfImprovement(Measuring):
         validation_sampling: ImageSampling | None = None,
         accept: float = 1.0,
         exam_size: int = 240,
+        diversity_prompts: int = 12,
+        features: str | None = None,
         trained: list[str] | None = None,
         lr: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -77,17 +83,19 @@ class SelfImprovement(Measuring):
             raise UserError(f"group_size {group_size}: each prompt needs at least one drawing")
         if updates_per_rollout < 1:
             raise UserError(f"updates_per_rollout {updates_per_rollout}: a rollout must be learnt from at least once")
-        if not rewards:
-            raise UserError("rewards is empty: nothing would say which drawings are right; name at least one")
+        if not any(reward.weight for reward in rewards):
+            what = "every weight in rewards is 0" if rewards else "rewards is empty"
+            raise UserError(f"{what}: nothing would say which drawings are right; name one with a weight")
         update.check(backbone, group_size, sampling)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept
-        self.exam_size, self.lr, self.betas, self.weight_decay = exam_size, lr, betas, weight_decay
+        self.exam_size, self.diversity_prompts, self.features = exam_size, diversity_prompts, features
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.lr_schedule, self.seed = warmup_steps, lr_schedule, seed
         self.validation_sampling = validation_sampling or sampling
         self.updates_per_rollout, self.trained = updates_per_rollout, trained
         self._rollout: Rollout | None = None
-        self._built = False
+        self._built, self._lifecycle = False, Lifecycle()
         self.greedy = replace(answering, temperature=0.0)
 
     def configure_model(self) -> None:
@@ -96,14 +104,20 @@ class SelfImprovement(Measuring):
             freeze_others(self.backbone, self.trained)
         if not self._built:  # a second call must not take a trained model for the reference
             self.update.attach(self.backbone)
+            for reward in self.rewards:
+                reward.attach(self.backbone)
         self._built = True
+
+    def setup(self, stage: str) -> None:
+        self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         rollout = self._rollout_of(batch)
         loss, logs = self.update.loss(self.backbone, rollout, self.sampling, self.counted("update"))
-        means = {f"train/reward_{name}": part.mean() for name, part in rollout.score_parts.items()}
         self._log({"loss": loss, "reward": rollout.scores.mean()}, rollout, prog_bar=True)
-        self._log(means | {f"train/{name}": value for name, value in logs.items()}, rollout)
+        logs |= {f"reward_{name}": part.mean() for name, part in rollout.score_parts.items()}
+        logs |= {"flat_groups": flat_groups(rollout.scores, self.group_size).float().mean()}
+        self._log({f"train/{name}": value for name, value in logs.items()}, rollout)
         return loss
 
     def _rollout_of(self, batch: Sequence[Example]) -> Rollout:
@@ -128,7 +142,9 @@ class SelfImprovement(Measuring):
         if any(reward.needs_pixels for reward in self.rewards):
             images = replace(images, pixels=self.backbone.decode(images))
         scores, parts = score(self.rewards, examples, images, answers)
-        return Rollout(examples, images, answers, scores, parts, self.group_size)
+        compared = contrasts(self.rewards, parts, self.group_size)
+        rollout = Rollout(examples, images, answers, scores, parts, self.group_size, compared)
+        return replace(rollout, weights=self._lifecycle.weights(rollout))
 
     def _log(self, values: Mapping[str, Tensor], rollout: Rollout, prog_bar: bool = False) -> None:
         self.log_dict(values, prog_bar=prog_bar, sync_dist=True, batch_size=len(rollout.examples))

@@ -149,12 +149,13 @@ class Rollout:
         scores: The weighted sum of all rewards.
         score_parts: Each reward's own numbers, by name.
         group_size: Drawings of each prompt.
+        contrasts: What samples of a group are compared by, where that is not their score.
         weights: How much each sample counts in learning, from 0 on; None counts all alike.
         old_log_probs: By update and kind, log-probabilities of the policy that drew; empty with one update a rollout.
         update: Which of the updates that learn from it this is, from 0.
 
     Shapes:
-        scores, weights and each of score_parts (B,).
+        scores, contrasts, weights and each of score_parts (B,).
     """
 
     examples: Sequence[Example]
@@ -163,6 +164,7 @@ class Rollout:
     scores: Tensor
     score_parts: Mapping[str, Tensor]
     group_size: int
+    contrasts: Tensor | None = None
     weights: Tensor | None = None
     old_log_probs: Sequence[Mapping[str, Tensor]] = ()
     update: int = 0

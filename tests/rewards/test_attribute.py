@@ -14,29 +14,8 @@ CUP_AND_DOG = (Item("cup", 1, "red"), Item("dog", 1, "blue"))
 GLASS_AND_PHONE = (Item("cell phone"), Item("wine glass", relation=("left of", 0)))
 WORDS = st.sampled_from(
     [
-        "the",
-        "a",
-        "cup",
-        "dog",
-        "cell",
-        "phone",
-        "wine",
-        "glass",
-        "red",
-        "blue",
-        "grey",
-        "two",
-        "3",
-        "four",
-        "left",
-        "of",
-        "above",
-        "is",
-        "and",
-        ",",
-        "zero",
-        "one",
-        "many",
+        *("the", "a", "cup", "dog", "cell", "phone", "wine", "glass", "red", "blue", "grey", "two", "3", "four"),
+        *("left", "of", "above", "is", "and", ",", "zero", "one", "many"),
     ]
 )
 

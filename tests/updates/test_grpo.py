@@ -81,7 +81,6 @@ def test_gradient_is_reinforce_with_the_groups_mean_as_baseline() -> None:
         for code in codes:
             expected[0] -= advantage * (torch.eye(3)[code] - chances) / 2 / 6
     torch.testing.assert_close(slope(loss, policy.drawing), expected)
-    assert logs["flat_groups"] == 0.5
     assert logs["image_clipped"] == 0
 
 
@@ -103,10 +102,9 @@ def test_answers_of_accepted_drawings_learn_and_of_others_only_if_asked() -> Non
 
 def test_groups_that_scored_alike_cost_no_forward_pass_without_kl() -> None:
     policy = Table()
-    loss, logs = loss_of(GRPO(), policy, rollout(torch.full((6,), 0.7)))
+    loss, _ = loss_of(GRPO(), policy, rollout(torch.full((6,), 0.7)))
     assert policy.calls == []
     assert loss == 0
-    assert logs["flat_groups"] == 1
     assert slope(loss, policy.drawing).abs().max() == 0  # a loss that reaches every parameter
     loss_of(GRPO(answer_weight=0.0), policy, rollout())
     assert policy.calls == [("image", 3)]
@@ -133,6 +131,17 @@ def test_kl_of_a_policy_with_itself_is_0_and_grows_with_distance() -> None:
     torch.testing.assert_close(logs["answer_kl"], k3[1].detach())
     torch.testing.assert_close(loss, 0.5 * (k3[0] + k3[1]))
     assert list(rule.loss(policy, flat, ImageSampling(steps=2), torch.Generator())[1])  # the reference stays a table
+
+
+def test_answers_are_held_without_being_taught() -> None:
+    policy, rule = Table(), GRPO(answer_weight=0.0, answer_beta=0.5)
+    rule.attach(policy)
+    with torch.no_grad():
+        policy.saying += torch.tensor([0.3, 0.0])
+    loss, logs = loss_of(rule, policy, rollout(torch.zeros(6)))
+    assert policy.calls == [("answer", 6)]  # no drawing had anything to learn, and no KL holds it
+    torch.testing.assert_close(loss, 0.5 * logs["answer_kl"])
+    assert slope(loss, policy.saying).abs().max() > 0
 
 
 def test_reference_is_the_model_with_its_adapters_off() -> None:
@@ -183,6 +192,13 @@ def test_later_updates_weigh_by_the_policy_that_drew_and_clip() -> None:
     torch.testing.assert_close(loss.detach(), expected)
     assert logs["image_clipped"] == ((ratio < 0.9) | (ratio > 1.3)).float().mean()
     assert not prepared(rule, policy, rollout(), 1).old_log_probs  # one update is on-policy, and keeps nothing
+
+
+def test_rewards_in_standard_deviations_are_what_is_compared() -> None:
+    policy = Table()
+    by_score = loss_of(GRPO(**DRAWING), policy, rollout())[0]
+    by_contrast = loss_of(GRPO(**DRAWING), policy, rollout(torch.ones(6), contrasts=SCORES))[0]
+    torch.testing.assert_close(slope(by_contrast, policy.drawing), slope(by_score, policy.drawing))
 
 
 def test_weights_of_samples_scale_what_they_teach() -> None:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 CAPTION = "drawing: judged right; seeing: given pictures; critic: its own drawings, balanced"
+NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
+"""Names of the paper."""
 Figures = dict[str, dict[str, float]]
 
 
@@ -43,6 +45,8 @@ class ResultsTable(Callback):
     def _show(self, trainer: Trainer, before: Figures | None, now: Figures, title: str) -> None:
         if trainer.is_global_zero and now:
             Console().print(table(before, now, title))
+            for line in summary(before, now):
+                Console().print(line)
 
 
 def figures(module: LightningModule) -> Figures:
@@ -59,6 +63,7 @@ def table(before: Figures | None, now: Figures, title: str) -> Table:
         now: Figures of now.
         title: Stands above.
     """
+    now = {kind: values for kind, values in now.items() if "overall" in values}
     sheet = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
     sheet.add_column("category")
     for kind in now:
@@ -70,6 +75,16 @@ def table(before: Figures | None, now: Figures, title: str) -> Table:
         cells = [_cell((before or {}).get(kind, {}).get(name), values.get(name)) for kind, values in now.items()]
         sheet.add_row(name, *cells, style="bold" if name == "overall" else None)
     return sheet
+
+
+def summary(before: Figures | None, now: Figures) -> list[str]:
+    """A line for each kind of figure that has no categories; arguments as for `table`."""
+    lines = []
+    for kind, values in now.items():
+        if "overall" not in values:
+            cells = [f"{NAMES.get(n, n)} {_cell((before or {}).get(kind, {}).get(n), v)}" for n, v in values.items()]
+            lines.append(f"{kind}: {', '.join(cells)}")
+    return lines
 
 
 def _cell(before: float | None, now: float | None) -> str:

@@ -21,6 +21,21 @@ def group_mean(values: Tensor, group_size: int) -> Tensor:
     return values.view(-1, group_size).mean(1).repeat_interleave(group_size)
 
 
+def flat_groups(scores: Tensor, group_size: int) -> Tensor:
+    """Whether all samples of a group scored alike, to the last bit: the mean of equals may differ from them.
+
+    Shapes:
+        scores (B,); returns (B / group_size,) bool.
+
+    Example:
+        >>> import torch
+        >>> flat_groups(torch.tensor([0.1, 0.1, 0.0, 1.0]), 2).tolist()
+        [True, False]
+    """
+    groups = scores.view(-1, group_size)
+    return (groups == groups[:, :1]).all(1)
+
+
 def group_advantages(scores: Tensor, group_size: int, normalize: bool = True, epsilon: float = 1e-4) -> Tensor:
     """How much better each sample is than its group; exactly 0 where the whole group scored alike.
 
@@ -40,7 +55,6 @@ def group_advantages(scores: Tensor, group_size: int, normalize: bool = True, ep
         [-0.5, 0.5, 0.0, 0.0]
     """
     groups = scores.view(-1, group_size)
-    alike = (groups == groups[:, :1]).all(1, keepdim=True)  # a mean may differ from its equals in the last bit
     better = groups - groups.mean(1, keepdim=True)
     better = better / (groups.std(1, keepdim=True) + epsilon) if normalize else better
-    return better.masked_fill(alike, 0.0).flatten()
+    return better.masked_fill(flat_groups(scores, group_size)[:, None], 0.0).flatten()

@@ -1,8 +1,16 @@
 """Hook specifications: everything a plugin can tell the framework."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from unirl.hooks import hookspec
+
+if TYPE_CHECKING:  # plugins are listed without importing torch
+    from torch import Tensor
+
+    from unirl.types import Rollout
 
 Register = Callable[[str, str], None]
 """`register(name, "package.module:Class")`: an import path, so that listing plugins imports nothing heavy."""
@@ -31,3 +39,27 @@ def unirl_register_prompts(register: Register) -> None:
 @hookspec
 def unirl_register_judges(register: Register) -> None:
     """Offer judges: classes derived from `unirl.judges.Judge`."""
+
+
+@hookspec
+def unirl_rollout_scored(rollout: Rollout) -> Tensor | None:
+    """Steer what is learnt: a weight for each sample of a scored rollout, before anything learns from it.
+
+    Called on every process for its own samples; the weights of several plugins multiply. A Lightning callback of the
+    run may implement it as well as an installed plugin.
+
+    Args:
+        rollout: What was drawn, answered and earned.
+
+    Shapes:
+        returns (B,): weights from 0 on, or a mask of what to keep; None leaves all as they are.
+    """
+
+
+@hookspec
+def unirl_validated(metrics: Mapping[str, float]) -> None:
+    """Watch: called after every validation, with the same figures on every process.
+
+    Args:
+        metrics: By name as in the logs, such as "drawing/counting"; accuracies in [0, 1].
+    """

@@ -26,3 +26,11 @@ class Judge(ABC):
             pictures (count, 3, H, W) in [0, 1].
         """
         return None
+
+    def references(self, examples: Sequence[Example]) -> Tensor | None:
+        """A right picture for each example, to measure whether drawing follows understanding; None where it has none.
+
+        Shapes:
+            pictures (B, 3, H, W) in [0, 1].
+        """
+        return None

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from unirl.backbones.base import Backbone
 from unirl.types import Answers, Example, Images
 
 
@@ -14,13 +15,18 @@ class Reward(ABC):
 
     Args:
         weight: Its share in the sum of all rewards.
+        standardize: Where the samples of a group are compared, count it in standard deviations of its group, so that
+            rewards of different spread weigh alike. Scores that are logged and accepted stay as they are.
     """
 
     needs_pixels: ClassVar[bool] = False
     """Whether `images.pixels` must be decoded before `score`."""
 
-    def __init__(self, weight: float = 1.0) -> None:
-        self.weight = weight
+    def __init__(self, weight: float = 1.0, standardize: bool = False) -> None:
+        self.weight, self.standardize = weight, standardize
+
+    def attach(self, backbone: Backbone) -> None:  # noqa: B027 - an optional hook
+        """Look at the model when it is built: for rewards that ask it something."""
 
     @property
     def name(self) -> str:

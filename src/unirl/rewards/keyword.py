@@ -24,12 +24,15 @@ class Keyword(Reward):
         normalize: Divide by the number of keywords, so that long answers pay no more than short ones.
         ordered: Keywords must come in the right answer's order (the longest common subsequence counts), so that
             "blue and red" is not the same as "red and blue".
+        standardize: Compare within groups in standard deviations.
 
     Source: UniRL, arXiv 2505.23380; its reward is the plain count (`normalize=False`).
     """
 
-    def __init__(self, weight: float = 1.0, normalize: bool = True, ordered: bool = False) -> None:
-        super().__init__(weight)
+    def __init__(
+        self, weight: float = 1.0, normalize: bool = True, ordered: bool = False, standardize: bool = False
+    ) -> None:
+        super().__init__(weight, standardize)
         self.normalize = normalize
         self.ordered = ordered
 

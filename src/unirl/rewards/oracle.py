@@ -18,12 +18,13 @@ class Oracle(Reward):
     Args:
         judge: Who decides.
         weight: Its share in the sum of all rewards.
+        standardize: Compare within groups in standard deviations.
     """
 
     needs_pixels = True
 
-    def __init__(self, judge: Judge, weight: float = 1.0) -> None:
-        super().__init__(weight)
+    def __init__(self, judge: Judge, weight: float = 1.0, standardize: bool = False) -> None:
+        super().__init__(weight, standardize)
         self.judge = judge
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

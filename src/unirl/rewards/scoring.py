@@ -1,12 +1,14 @@
 """Adds rewards up, and refuses numbers that would train something else than the user thinks."""
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points, packages_distributions, version
 
 import torch
 from torch import Tensor
 
 from unirl.errors import UserError
+from unirl.functional.advantages import group_advantages
 from unirl.hooks import PROJECT
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
@@ -27,33 +29,73 @@ def score(
         returns (B,), and (B,) by name.
 
     Raises:
-        UserError: a reward gave the wrong count, or a number that is not finite.
+        UserError: a reward failed, or gave the wrong count, numbers that are not finite, or another device's tensor.
     """
     parts: dict[str, Tensor] = {}
     for reward in rewards:
-        values = reward.score(examples, images, answers)
         name = reward.name if reward.name not in parts else f"{reward.name}_{len(parts)}"
-        parts[name] = _checked(reward, values, examples, answers)
-    total = torch.stack([r.weight * p for r, p in zip(rewards, parts.values(), strict=True)]).sum(0)
-    return total, parts
+        parts[name] = _checked(reward, _asked(reward, examples, images, answers), examples, answers)
+    return torch.stack([r.weight * p for r, p in zip(rewards, parts.values(), strict=True)]).sum(0), parts
+
+
+def contrasts(rewards: Sequence[Reward], parts: Mapping[str, Tensor], group_size: int) -> Tensor | None:
+    """What the samples of a group are compared by, where that is not their score; None where it is.
+
+    Args:
+        rewards: As given to `score`.
+        parts: What `score` returned.
+        group_size: Samples of a prompt.
+
+    Shapes:
+        returns (B,) or None.
+    """
+    if not any(reward.standardize for reward in rewards):
+        return None
+    pairs = zip(rewards, parts.values(), strict=True)
+    return torch.stack([r.weight * (group_advantages(p, group_size) if r.standardize else p) for r, p in pairs]).sum(0)
+
+
+def _asked(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> object:
+    try:
+        return reward.score(examples, images, answers)
+    except UserError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        bad = _first_failing(reward, examples, images, answers)
+        raise UserError(
+            f"{_who(reward)} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno}); "
+            f"{bad}. What was saved before is intact"
+        ) from error
+
+
+def _first_failing(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> str:
+    for i, example in enumerate(examples):
+        try:
+            reward.score([example], images[i : i + 1], answers[i : i + 1])
+        except Exception:
+            return f"the first sample it fails on: prompt {example.prompt!r}, answer {answers.text[i]!r}"
+    return "it fails on no sample alone"
 
 
 def _checked(reward: Reward, values: object, examples: Sequence[Example], answers: Answers) -> Tensor:
+    first = f"the first sample: prompt {examples[0].prompt!r}, answer {answers.text[0]!r}"
     if not isinstance(values, Tensor):
-        raise UserError(
-            f"{_who(reward)} returned {type(values).__name__}, expected a tensor of {len(examples)} numbers"
-        )
+        got = f"{type(values).__name__}, expected a tensor of {len(examples)} numbers"
+        raise UserError(f"{_who(reward)} returned {got}; {first}")
     if values.shape != (len(examples),):
         expected = f"({len(examples)},): one number a sample"
-        raise UserError(f"{_who(reward)} returned shape {tuple(values.shape)}, expected {expected}")
+        raise UserError(f"{_who(reward)} returned shape {tuple(values.shape)}, expected {expected}; {first}")
+    if values.device != answers.ids.device:
+        where = f"on {values.device}, expected {answers.ids.device}, where the answers are"
+        raise UserError(f"{_who(reward)} returned a tensor {where}; {first}")
     bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
     if bad:
-        first = bad[0]
         raise UserError(
-            f"{_who(reward)} returned {values[first].item()} for {len(bad)} of {len(examples)} samples; the first: "
-            f"prompt {examples[first].prompt!r}, answer {answers.text[first]!r}. Rewards must be finite numbers"
+            f"{_who(reward)} returned {values[bad[0]].item()} for {len(bad)} of {len(examples)} samples; the first: "
+            f"prompt {examples[bad[0]].prompt!r}, answer {answers.text[bad[0]]!r}. Rewards must be finite numbers"
         )
-    return values.detach().float().to(answers.ids.device)
+    return values.detach().float()
 
 
 def _who(reward: Reward) -> str:

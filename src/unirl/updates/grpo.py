@@ -41,7 +41,9 @@ class GRPO(UpdateRule):
         reduction: "sample" averages each sample's decisions first, "token" all decisions of the batch alike (DAPO).
         clip_low: How far below 1 a ratio counts; matters with several updates a rollout.
         clip_high: How far above 1.
-        beta: Weight of the KL divergence from the untrained model; the paper's run has 0.2, and 0 keeps no reference.
+        beta: Weight of the KL divergence from the untrained model in drawing; the paper's run has 0.2.
+        answer_beta: The same in answering, also where `answer_weight` is 0: it holds on to what the model says about
+            its drawings. None takes `beta`; where both are 0, no reference is kept.
         likelihood: What of a drawing is scored. "decisions": codes in the context in which the sampler fixed them.
             "masks": a masked model's codes under random masks, each of which says something about every hidden code;
             the same in expectation for a sampler in random order.
@@ -65,20 +67,23 @@ class GRPO(UpdateRule):
         clip_low: float = 0.2,
         clip_high: float = 0.2,
         beta: float = 0.0,
+        answer_beta: float | None = None,
         likelihood: Literal["decisions", "masks"] = "decisions",
         scored_steps: int | None = None,
         views: int = 1,
         score_guidance: float | None = None,
     ) -> None:
         _at_least(0, image_weight=image_weight, answer_weight=answer_weight, epsilon=epsilon, beta=beta)
-        _at_least(0, clip_low=clip_low, clip_high=clip_high)
+        answer_beta = beta if answer_beta is None else answer_beta
+        _at_least(0, answer_beta=answer_beta, clip_low=clip_low, clip_high=clip_high)
         _at_least(1, views=views, scored_steps=1 if scored_steps is None else scored_steps)
         if not image_weight and not answer_weight:
             raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
         self._weights = {"image": image_weight, "answer": answer_weight}
+        self._betas = {"image": beta, "answer": answer_beta}
         self.answers, self.accept = answers, accept
         self.normalize, self.epsilon, self.reduction = normalize, epsilon, reduction
-        self.clip_low, self.clip_high, self.beta = clip_low, clip_high, beta
+        self.clip_low, self.clip_high = clip_low, clip_high
         self.likelihood, self.scored_steps, self.views = likelihood, scored_steps, views
         self.score_guidance = score_guidance
         self._reference: Reference | None = None
@@ -98,7 +103,7 @@ class GRPO(UpdateRule):
             )
 
     def attach(self, backbone: Backbone) -> None:
-        if self.beta:
+        if any(self._betas.values()):
             self._reference = Reference(backbone)
 
     def prepare(
@@ -116,19 +121,18 @@ class GRPO(UpdateRule):
         again = torch.Generator(generator.device).set_state(generator.get_state())
         policy = self._score(backbone, rollout, sampling, generator)
         anchors = self._anchors(backbone, rollout, sampling, again)
-        advantages, loss = self._advantages(rollout), nothing(backbone)
-        logs = {"flat_groups": (advantages == 0).view(-1, rollout.group_size).all(1).float().mean()}
+        advantages, loss, logs = self._advantages(rollout), nothing(backbone), {}
         for name, (log_probs, weights) in policy.items():
             old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
             gains = advantages if name == "image" else advantages * self._taught(rollout)
-            gains = gains[self._rows(rollout, name)]
+            gains = self._weights[name] * gains[self._rows(rollout, name)]
             term = -clipped_objective(log_probs - old, gains, self.clip_low, self.clip_high)
             logs[f"{name}_clipped"] = self._clipped(log_probs.detach() - old, weights)
-            if name in anchors:
+            if self._betas[name]:
                 kl = k3(log_probs, anchors[name][0])
                 logs[f"{name}_kl"] = (kl.detach() * weights).sum() / len(advantages)
-                term = term + self.beta * kl
-            loss = loss + self._weights[name] * (term * weights).sum() / len(advantages)
+                term = term + self._betas[name] * kl
+            loss = loss + (term * weights).sum() / len(advantages)
         return loss, logs
 
     def _score(
@@ -166,14 +170,14 @@ class GRPO(UpdateRule):
 
     def _rows(self, rollout: Rollout, name: str) -> Tensor:
         """Samples worth a forward pass: all with a KL term, otherwise those better or worse than their group."""
-        worth = torch.full_like(rollout.scores, self._weights[name])
-        if not self.beta:
-            worth = worth * self._advantages(rollout)
-            worth = worth * self._taught(rollout) if name == "answer" else worth
-        return worth.nonzero().flatten()
+        if self._betas[name]:
+            return torch.arange(len(rollout.scores), device=rollout.scores.device)
+        worth = self._weights[name] * self._advantages(rollout)
+        return (worth * self._taught(rollout) if name == "answer" else worth).nonzero().flatten()
 
     def _advantages(self, rollout: Rollout) -> Tensor:
-        advantages = group_advantages(rollout.scores, rollout.group_size, self.normalize, self.epsilon)
+        compared = rollout.scores if rollout.contrasts is None else rollout.contrasts
+        advantages = group_advantages(compared, rollout.group_size, self.normalize, self.epsilon)
         return advantages if rollout.weights is None else advantages * rollout.weights
 
     def _taught(self, rollout: Rollout) -> Tensor:

@@ -63,6 +63,16 @@ class ShapesJudge(Judge):
             scenes.append(scene)
         return examples, render_batch(scenes, self.size)
 
+    def references(self, examples: Sequence[Example]) -> Tensor:
+        """A right rendering for each example, always the same one, with up to three other things around.
+
+        Shapes:
+            pictures (B, 3, size, size) in [0, 1].
+        """
+        rngs = [Random(f"reference {example.prompt}") for example in examples]
+        scenes = [scene_for(example, rng, rng.randrange(4)) for example, rng in zip(examples, rngs, strict=True)]
+        return render_batch(scenes, self.size)
+
 
 def _shows_it(index: int, seed: int) -> bool:
     """One of every two pictures of a category, in random order: prompts that come in cycles must not tell the truth."""

@@ -1,0 +1,98 @@
+"""The guards as a callback of the trainer."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from torch.optim import Optimizer
+
+from unirl.callbacks.guards.watches import FlatGroups, NonFinite, ScoringGap, Validation
+from unirl.hooks import hookimpl
+from unirl.types import Rollout
+
+
+class Guards(Callback):
+    """Says in a plain sentence what goes wrong silently, and skips steps whose gradient is not finite.
+
+    Each sentence is printed once per event, counted in the logs (`guards/spoken`), and kept in `said`.
+
+    Args:
+        flat_steps: Steps in a row in which all groups scored alike; 0 switches it off. So it is with all of these.
+        scoring_gap: Largest difference of log-probabilities between sampling and scoring, nats, before the first step.
+        diversity: Least share of the first validation's diversity.
+        reward_rise: Rise of the training reward that is suspicious where drawing falls by `fall`.
+        fall: Fall of accuracy below the first validation, [0, 1], of drawing as a whole, or of a category in drawing or
+            seeing. Mind the size of the validation: with 60 pictures a category, 0.1 is a standard error and a half.
+        skip_non_finite: Whether steps with a gradient that is not finite are skipped.
+    """
+
+    def __init__(
+        self,
+        flat_steps: int = 20,
+        scoring_gap: float = 1e-3,
+        diversity: float = 0.7,
+        reward_rise: float = 0.02,
+        fall: float = 0.1,
+        skip_non_finite: bool = True,
+    ) -> None:
+        self.flat, self.gap, self.finite = FlatGroups(flat_steps), ScoringGap(scoring_gap), NonFinite()
+        self.validation, self.skip_non_finite = Validation(diversity, reward_rise, fall), skip_non_finite
+        self.said: list[str] = []
+        self._rewards: list[float] = []
+        self._trainer: Trainer | None = None
+        self._module: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer, self._module = trainer, pl_module
+
+    @hookimpl
+    def unirl_rollout_scored(self, rollout: Rollout) -> None:
+        """Before the first update, sampling and scoring must agree."""
+        if self._trainer is None or self._trainer.global_step or not self.gap.most or rollout.images.log_probs is None:
+            return
+        images, prompts = rollout.images[:4], rollout.prompts[:4]
+        scored, mask = self._module.backbone.image_log_probs(prompts, images, self._module.sampling)
+        assert images.log_probs is not None
+        self._say(self.gap.seen(((scored - images.log_probs) * mask).abs().max().item()))
+
+    @hookimpl
+    def unirl_validated(self, metrics: Mapping[str, float]) -> None:
+        rewards, self._rewards = self._rewards, []
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            self._say(self.validation.seen(metrics, rewards))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if not self.skip_non_finite:
+            return
+        named = [(n, p) for n, p in pl_module.named_parameters() if p.grad is not None]
+        bad = next((n for n, p in named if not torch.isfinite(p.grad).all()), None)  # type: ignore[arg-type]
+        anywhere = trainer.strategy.reduce_boolean_decision(bad is not None, all=False)
+        if anywhere:
+            for _, parameter in named:
+                parameter.grad = None  # an optimizer leaves parameters without gradient as they are
+            self._say(self.finite.seen(bad or "another process", trainer.global_step))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        seen = {name: float(trainer.callback_metrics.get(name, 0.0)) for name in ("train/flat_groups", "reward")}
+        self._rewards.append(seen["reward"])
+        self._say(self.flat.seen(seen["train/flat_groups"], seen["reward"]))
+        pl_module.log("guards/spoken", float(len(self.said)))
+
+    def state_dict(self) -> dict[str, Any]:
+        watches = {"flat": asdict(self.flat), "finite": asdict(self.finite), "validation": asdict(self.validation)}
+        return watches | {"rewards": self._rewards, "said": self.said}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.flat.row, self.finite.skipped = state_dict["flat"]["row"], state_dict["finite"]["skipped"]
+        kept = state_dict["validation"]
+        self.validation.first, self.validation.first_reward = kept["first"], kept["first_reward"]
+        self._rewards, self.said = state_dict["rewards"], state_dict["said"]
+
+    def _say(self, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            self.said.append(sentence)
+            if self._trainer is None or self._trainer.is_global_zero:
+                Console(stderr=True).print(f"[yellow]guard:[/] {sentence}.", highlight=False)

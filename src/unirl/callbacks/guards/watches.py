@@ -1,0 +1,129 @@
+"""What each guard looks at, as plain state and plain sentences; nothing here knows Lightning."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+WINDOW = 10
+"""Steps over which a reward is averaged."""
+
+
+@dataclass
+class FlatGroups:
+    """All groups without variance for some steps: nothing is compared, so nothing is learnt.
+
+    Args:
+        steps: How many in a row; 0 switches the guard off.
+    """
+
+    steps: int
+    row: int = 0
+
+    def seen(self, share: float, reward: float) -> Iterator[str]:
+        """Look at a step: the share of groups whose samples scored alike, and the mean reward."""
+        self.row = self.row + 1 if share == 1 else 0
+        if self.steps and self.row == self.steps:
+            hard = "harder" if reward > 0.5 else "easier"
+            yield (
+                f"in each of the last {self.steps} steps, every group's samples all scored alike (mean reward "
+                f"{reward:.2f}), so there was nothing to compare. Try {hard} prompts, larger groups, a higher sampling "
+                "temperature, or a reward with partial credit"
+            )
+
+
+@dataclass
+class ScoringGap:
+    """Sampling and scoring disagree about how likely the first drawings were.
+
+    Args:
+        most: Largest difference of log-probabilities, nats, that passes; 0 switches the guard off.
+    """
+
+    most: float
+
+    def seen(self, gap: float) -> Iterator[str]:
+        """Look at the largest difference, before the first update."""
+        if self.most and not gap <= self.most:
+            yield (
+                f"log-probabilities from sampling and from scoring differ by {gap:.2g} nats before anything was learnt "
+                f"(allowed: {self.most:g}). The ratio of GRPO is off from the start. With low precision raise the "
+                "limit; otherwise the backbone scores other decisions than it sampled, or under other settings"
+            )
+
+
+@dataclass
+class NonFinite:
+    """A loss or gradient that is not finite: the step was skipped."""
+
+    skipped: int = 0
+
+    def seen(self, where: str, step: int) -> Iterator[str]:
+        """Count a skipped step."""
+        self.skipped += 1
+        if self.skipped & (self.skipped - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            yield (
+                f"step {step} was skipped on all processes: the gradient of {where} is not finite ({self.skipped} such "
+                "steps so far). Weights are as before. Try a lower learning rate, gradient clipping, or full precision"
+            )
+
+
+@dataclass
+class Validation:
+    """What validations say, compared with the first one of the run.
+
+    Args:
+        diversity: Least share of the first diversity; 0 switches it off.
+        reward: How far the training reward may rise while drawing falls by `fall`; 0 switches it off.
+        fall: How far drawing may fall, or a category: in accuracy, [0, 1]; 0 switches both off.
+    """
+
+    diversity: float
+    reward: float
+    fall: float
+    first: dict[str, float] = field(default_factory=dict)
+    first_reward: float | None = None
+
+    def seen(self, metrics: Mapping[str, float], rewards: Sequence[float]) -> Iterator[str]:
+        """Look at a validation, and at the mean rewards of the steps since the one before."""
+        self.first = self.first or dict(metrics)
+        if rewards and self.first_reward is None:
+            self.first_reward = _mean(rewards[:WINDOW])
+        yield from self._same(metrics)
+        if rewards and self.reward:
+            yield from self._gamed(metrics, _mean(rewards[-WINDOW:]))
+        yield from self._fallen(metrics)
+
+    def _same(self, metrics: Mapping[str, float]) -> Iterator[str]:
+        for name in ("diversity/codes", "diversity/features"):
+            now, then = metrics.get(name), self.first.get(name)
+            if now is not None and then and now < self.diversity * then:
+                yield (
+                    f"drawings of one prompt differ less and less: {name} fell from {then:.2f} to {now:.2f}. Training "
+                    "collapses onto few pictures. Try a KL weight (beta), quality control of duplicates, a lower "
+                    "learning rate, or stop here"
+                )
+
+    def _gamed(self, metrics: Mapping[str, float], reward: float) -> Iterator[str]:
+        now, then, start = metrics.get("drawing/overall"), self.first.get("drawing/overall"), self.first_reward
+        if now is None or then is None or start is None or not self.fall:
+            return
+        if reward > start + self.reward and now < then - self.fall:
+            yield (
+                f"the training reward rose from {start:.2f} to {reward:.2f}, while drawing as the judge sees it fell "
+                f"from {then:.2f} to {now:.2f}: the reward is being gamed. Look at the pictures and at the critic's "
+                "column, and change the reward rather than the learning rate"
+            )
+
+    def _fallen(self, metrics: Mapping[str, float]) -> Iterator[str]:
+        for name, now in metrics.items():
+            kind, _, category = name.partition("/")
+            then = self.first.get(name)
+            if kind in ("drawing", "seeing") and then is not None and self.fall and now < then - self.fall:
+                yield (
+                    f"{kind} fell below the untrained model: {category} from {then:.2f} to {now:.2f}. Better elsewhere "
+                    "may have been paid for here. Try more such prompts, a lower learning rate, a KL weight (beta)"
+                    + (", or a lower answer_weight" if kind == "seeing" else "")
+                )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,65 @@
+"""The hooks of a run: what installed plugins and the run's own callbacks say while it goes on."""
+
+from collections.abc import Mapping, Sequence
+
+import pluggy
+import torch
+from torch import Tensor
+
+from unirl.errors import UserError, nearest
+from unirl.hooks import PROJECT, spec
+from unirl.hooks.host import host
+from unirl.types import Rollout
+
+
+class Lifecycle:
+    """Calls `unirl_rollout_scored` and `unirl_validated`.
+
+    Args:
+        callbacks: Objects that may implement hooks beside the installed plugins, such as a trainer's callbacks.
+
+    Raises:
+        UserError: one of them implements a hook that does not exist.
+    """
+
+    def __init__(self, callbacks: Sequence[object] = ()) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(spec)
+        self._names: dict[object, str] = {}
+        for name, plugin in host().manager.list_name_plugin():
+            self._manager.register(plugin, name=name)
+        for callback in callbacks:
+            if any(name.startswith(f"{PROJECT}_") for name in dir(type(callback))):
+                self._manager.register(callback)
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            known = [name for name in vars(spec) if name.startswith(f"{PROJECT}_")]
+            who = type(error.plugin).__name__
+            raise UserError(f"{who}: {error.args[-1]}; hooks are {nearest('', known, len(known))}") from error
+
+    def weights(self, rollout: Rollout) -> Tensor | None:
+        """The product of all weights, or None where nobody gave any.
+
+        Shapes:
+            returns (B,) or None.
+
+        Raises:
+            UserError: weights of another shape, below 0, or not finite.
+        """
+        given = self._manager.hook.unirl_rollout_scored(rollout=rollout)
+        weights: Tensor | None = None
+        for one in given:
+            if not isinstance(one, Tensor) or one.shape != rollout.scores.shape:
+                got = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
+                raise UserError(f"unirl_rollout_scored gave {got}, expected weights {tuple(rollout.scores.shape)}")
+            if not (torch.isfinite(one) & (one >= 0)).all():
+                raise UserError(
+                    f"unirl_rollout_scored gave weights from {one.min()} on; they must be finite, from 0 on"
+                )
+            weights = one.float() if weights is None else weights * one
+        return weights
+
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        """Tell everybody what was measured."""
+        self._manager.hook.unirl_validated(metrics=metrics)

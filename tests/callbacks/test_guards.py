@@ -1,0 +1,162 @@
+"""Each guard speaks when it should, and is silent when it should; and a whole run that is made to be gamed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from torch import Tensor
+
+from unirl.backbones.showo import Showo
+from unirl.callbacks import Guards
+from unirl.callbacks.guards.watches import FlatGroups, NonFinite, ScoringGap, Validation
+from unirl.data import PromptsModule
+from unirl.loop import SelfImprovement
+from unirl.rewards import Reward
+from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
+from unirl.updates.grpo import GRPO
+from unirl_shapes.prompts import ShapesPrompts
+
+
+def test_flat_groups_speak_once_after_some_steps_in_a_row() -> None:
+    guard = FlatGroups(3)
+    said = [list(guard.seen(share, 0.0)) for share in (1, 1, 0.9, 1, 1, 1, 1)]
+    assert [bool(s) for s in said] == [False] * 5 + [True, False]
+    assert "easier prompts" in said[5][0]
+    assert "harder prompts" in next(iter(FlatGroups(1).seen(1.0, 0.9)))
+    assert not list(FlatGroups(0).seen(1.0, 0.9))
+
+
+@pytest.mark.parametrize(("gap", "speaks"), [(0.0, False), (0.009, False), (0.02, True), (float("nan"), True)])
+def test_scoring_gap(gap: float, speaks: bool) -> None:
+    assert bool(list(ScoringGap(0.01).seen(gap))) == speaks
+    assert not list(ScoringGap(0).seen(gap))
+
+
+def test_skipped_steps_are_all_counted_and_told_of_at_powers_of_two() -> None:
+    guard = NonFinite()
+    told = [i for i in range(1, 9) if list(guard.seen("w", i))]
+    assert told == [1, 2, 4, 8]
+    assert guard.skipped == 8
+
+
+def test_validation_compares_with_the_first_one() -> None:
+    guard = Validation(diversity=0.5, reward=0.02, fall=0.1)
+    start = {"drawing/overall": 0.5, "drawing/counting": 0.4, "seeing/position": 0.8, "diversity/codes": 0.6}
+    assert not list(guard.seen(start, []))
+    assert not list(guard.seen(start | {"drawing/overall": 0.45, "diversity/codes": 0.35}, [0.3] * 20))
+    (counting,) = guard.seen(start | {"drawing/counting": 0.25}, [0.3])
+    assert counting.startswith("drawing fell below the untrained model: counting from 0.40 to 0.25")
+    (seeing,) = guard.seen(start | {"seeing/position": 0.6}, [0.3])
+    assert "answer_weight" in seeing
+    (same,) = guard.seen(start | {"diversity/codes": 0.2}, [0.3])
+    assert "fell from 0.60 to 0.20" in same
+    worse = start | {"drawing/overall": 0.35}
+    assert not any("gamed" in sentence for sentence in guard.seen(worse, [0.31] * 10))  # the reward did not rise
+    assert any("being gamed" in sentence for sentence in guard.seen(worse, [0.3] * 90 + [0.4] * 10))
+    assert not list(Validation(0, 0, 0).seen(worse, [0.9]))
+
+
+class Colorful(Reward):
+    """Pays for color: the model can please it without drawing what was asked for."""
+
+    needs_pixels = True
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        assert images.pixels is not None
+        return images.pixels.std(1).mean((1, 2))
+
+
+class Falling(Callback):
+    """Breaks the gradient of one step."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.weights = step, []
+
+    def on_after_backward(self, trainer: Trainer, pl_module: SelfImprovement) -> None:
+        weight = next(p for p in pl_module.backbone.parameters() if p.grad is not None)
+        self.weights.append(weight.detach().clone())
+        if trainer.global_step == self.step:
+            weight.grad[0] = float("nan")
+
+
+def fit(checkpoint: Path, folder: Path, callbacks: list[Callback], **options: object) -> SelfImprovement:
+    settings: dict = {"group_size": 2, "sampling": ImageSampling(steps=4), "answering": AnswerSampling(4), "lr": 1e-3}
+    model = SelfImprovement(Showo(str(checkpoint)), GRPO(answer_weight=0.0), [Colorful()], **(settings | options))
+    data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=4, held_out=6, validation_batch=6)
+    Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=1,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        inference_mode=False,
+        callbacks=callbacks,
+    ).fit(model, data)
+    return model
+
+
+def test_a_step_without_finite_gradient_is_skipped_and_training_goes_on(
+    shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    guards, falling = Guards(), Falling(1)
+    model = fit(shapes_checkpoint, tmp_path, [falling, guards])
+    first, second, third, _ = falling.weights
+    assert not torch.equal(first, second)
+    assert torch.equal(second, third)  # step 1 was skipped
+    assert all(torch.isfinite(p).all() for p in model.backbone.parameters())
+    assert [s for s in guards.said if "step 1 was skipped" in s] == guards.said
+    assert guards.finite.skipped == 1
+
+
+def test_a_backbone_that_scores_other_decisions_than_it_drew_is_noticed(
+    shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Guards()
+    fit(shapes_checkpoint, tmp_path, [honest])
+    assert honest.said == []
+    honest_scores = Showo.image_log_probs
+
+    def other(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        log_probs, mask = honest_scores(*args, **kwargs)
+        return log_probs * 1.1, mask
+
+    monkeypatch.setattr(Showo, "image_log_probs", other)
+    guards = Guards()
+    fit(shapes_checkpoint, tmp_path, [guards])
+    assert len(guards.said) == 1
+    assert "from sampling and from scoring differ by" in guards.said[0]
+
+
+def test_groups_that_always_score_alike_are_noticed(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    class Alike(Colorful):
+        def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+            return torch.ones(len(examples))
+
+    guards = Guards(flat_steps=3)
+    model = SelfImprovement(Showo(str(shapes_checkpoint)), GRPO(), [Alike()], group_size=2, sampling=ImageSampling(2))
+    data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=4, held_out=6)
+    Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        max_epochs=1,
+        limit_val_batches=0,
+        callbacks=[guards],
+    ).fit(model, data)
+    assert len(guards.said) == 1
+    assert "harder prompts" in guards.said[0]
+
+
+def test_what_was_noticed_survives_a_resume() -> None:
+    guards = Guards()
+    guards.finite.skipped, guards.validation.first, guards.said = 3, {"drawing/overall": 0.4}, ["told"]
+    guards.validation.first_reward, guards._rewards = 0.2, [0.3]
+    again = Guards()
+    again.load_state_dict(guards.state_dict())
+    assert again.state_dict() == guards.state_dict()
