@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
+from unirl.adapters import LoRA, add_adapters
 from unirl.backbones import Backbone
 from unirl.errors import UserError
 from unirl.freezing import freeze_others
@@ -44,6 +45,7 @@ class SelfImprovement(Measuring):
         diversity_prompts: Held-out prompts that validation draws four times, to see how much they differ; 0 for none.
         features: A timm model in whose features they are compared, too: a name, a folder, or `package:folder`.
         trained: Parts of the names of the backbone's parameters to train, such as "self_attn"; all of them by default.
+        lora: Train low-rank adapters instead of the weights (the extra `lora`); the exported model has them merged.
         lr: Learning rate of AdamW.
         betas: Of AdamW.
         weight_decay: Of AdamW.
@@ -71,6 +73,7 @@ class SelfImprovement(Measuring):
         diversity_prompts: int = 12,
         features: str | None = None,
         trained: list[str] | None = None,
+        lora: LoRA | None = None,
         lr: float = 1e-5,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.01,
@@ -93,19 +96,22 @@ class SelfImprovement(Measuring):
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.lr_schedule, self.seed = warmup_steps, lr_schedule, seed
         self.validation_sampling = validation_sampling or sampling
-        self.updates_per_rollout, self.trained = updates_per_rollout, trained
+        self.updates_per_rollout, self.trained, self.lora = updates_per_rollout, trained, lora
         self._rollout: Rollout | None = None
         self._built, self._lifecycle = False, Lifecycle()
         self.greedy = replace(answering, temperature=0.0)
 
     def configure_model(self) -> None:
+        if self._built:  # a second call must not take a trained model for the reference
+            return
         self.backbone.build()
+        if self.lora is not None:
+            add_adapters(self.backbone, self.lora)
         if self.trained is not None:
             freeze_others(self.backbone, self.trained)
-        if not self._built:  # a second call must not take a trained model for the reference
-            self.update.attach(self.backbone)
-            for reward in self.rewards:
-                reward.attach(self.backbone)
+        self.update.attach(self.backbone)
+        for reward in self.rewards:
+            reward.attach(self.backbone)
         self._built = True
 
     def setup(self, stage: str) -> None:

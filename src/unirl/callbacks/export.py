@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from unirl.adapters import merged
+
 
 class ExportPretrained(Callback):
     """Writes `pretrained/` into the run's folder at the end of a fit, for `from_pretrained` and `unirl sample`."""
@@ -13,5 +15,6 @@ class ExportPretrained(Callback):
         if trainer.is_global_zero and trainer.log_dir is not None:
             folder = Path(trainer.log_dir) / "pretrained"
             backbone: Any = pl_module.backbone
-            backbone.save_pretrained(folder)
+            with merged(backbone):
+                backbone.save_pretrained(folder)
             print(f"The trained model: {folder}")

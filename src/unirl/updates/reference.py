@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
+from unirl.adapters import is_adapter
 from unirl.backbones.base import Backbone
 
 
@@ -21,7 +21,7 @@ class Reference:
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        self._adapters = [module for module in backbone.modules() if _is_adapter(module)]
+        self._adapters = [module for module in backbone.modules() if is_adapter(module)]
         self._copy = None if self._adapters else copy.deepcopy(backbone).requires_grad_(False).eval()
 
     @contextmanager
@@ -45,8 +45,3 @@ class Reference:
     def _switch(self, enabled: bool) -> None:
         for module in self._adapters:
             module.enable_adapters(enabled)  # type: ignore[operator]
-
-
-def _is_adapter(module: nn.Module) -> bool:
-    """Whether it is a layer that peft wrapped, without importing peft."""
-    return any(base.__name__ == "BaseTunerLayer" for base in type(module).__mro__)

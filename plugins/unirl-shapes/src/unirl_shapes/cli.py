@@ -25,9 +25,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unirl-shapes", description="The embedded world of unirl.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     pretrain = commands.add_parser("pretrain", help="train a base model on renderings; a killed run goes on")
-    pretrain.add_argument("model", choices=["showo"])
+    pretrain.add_argument("model", choices=["showo", "clip", "features"])
     pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, states and the finished checkpoint")
-    pretrain.add_argument("--steps", type=int, default=4600, help="of the transformer (default: %(default)s)")
+    pretrain.add_argument("--steps", type=int, help="default: 4600 for showo (its transformer), 3000, 1500")
     pretrain.add_argument("--tokenizer-steps", type=int, default=3000, help="(default: %(default)s)")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
@@ -47,10 +47,17 @@ def _parser() -> argparse.ArgumentParser:
 def _pretrain(options: argparse.Namespace) -> None:
     import torch  # noqa: PLC0415 - stays out of --help
 
+    from unirl_shapes.pretrain.clip import pretrain_clip  # noqa: PLC0415
+    from unirl_shapes.pretrain.features import pretrain_features  # noqa: PLC0415
     from unirl_shapes.pretrain.showo import pretrain_showo  # noqa: PLC0415
 
     torch.set_num_threads(options.threads)
-    pretrain_showo(options.out, options.steps, options.tokenizer_steps, options.seed)
+    if options.model == "clip":
+        pretrain_clip(options.out, options.steps or 3000, options.seed)
+    elif options.model == "features":
+        pretrain_features(options.out, options.steps or 1500, options.seed)
+    else:
+        pretrain_showo(options.out, options.steps or 4600, options.tokenizer_steps, options.seed)
 
 
 def _measure(options: argparse.Namespace) -> None:
