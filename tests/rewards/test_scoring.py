@@ -8,7 +8,7 @@ from torch import Tensor
 from unirl.errors import UserError
 from unirl.rewards import Reward
 from unirl.rewards.keyword import Keyword
-from unirl.rewards.scoring import distribution_of, score
+from unirl.rewards.scoring import contrasts, distribution_of, score
 from unirl.types import Answers, Example, Images
 
 EXAMPLES = [Example(f"a photo of {n} cups", "how many?", f"{n} cups", "counting") for n in ("two", "three", "four")]
@@ -101,3 +101,36 @@ def test_scores_carry_no_gradient_and_are_float() -> None:
     assert not total.requires_grad
     assert total.dtype == torch.float32
     assert total.tolist() == [2, 1, 3]
+
+
+def test_a_tensor_on_another_device_is_refused() -> None:
+    assert "returned a tensor on meta, expected cpu" in complaint(torch.ones(3, device="meta"))
+
+
+class Picky(Reward):
+    """Fails on a dog, as plugins do."""
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.tensor([{"two cups": 1.0}[text] for text in answers.text])
+
+
+def test_a_reward_that_raises_is_named_with_the_first_sample_it_fails_on() -> None:
+    with pytest.raises(UserError) as caught:
+        scored(Keyword(), Picky())
+    text = str(caught.value)
+    assert "reward 'picky' (" in text
+    assert "failed with KeyError: 'a dog'" in text
+    assert "test_scoring.py:" in text
+    assert "prompt 'a photo of four cups', answer 'a dog'" in text
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_rewards_are_compared_in_standard_deviations_where_asked() -> None:
+    parts = {"wide": torch.tensor([0.0, 10.0, 5.0, 5.0]), "narrow": torch.tensor([0.1, 0.0, 0.0, 0.1])}
+    rewards = [Keyword(weight=1.0), Keyword(weight=2.0)]
+    assert contrasts(rewards, parts, 2) is None
+    rewards[0].standardize = True
+    got = contrasts(rewards, parts, 2)
+    half = 0.5**0.5  # of two samples, each is this far from their mean in standard deviations
+    assert got is not None
+    torch.testing.assert_close(got, torch.tensor([-half + 0.2, half, 0.0, 0.2]), atol=1e-3, rtol=0)

@@ -33,7 +33,7 @@ def pretrain_clip(out: Path, steps: int, seed: int) -> CLIPModel:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = clip_tokenizer()
     torch.manual_seed(seed)
-    model = CLIPModel(_config(tokenizer))
+    model = CLIPModel(tiny_config(tokenizer))
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
         value = contrastive_loss(model, tokenizer, Random(f"{seed} clip {step}"))
@@ -55,6 +55,14 @@ def clip_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.model_max_length = LENGTH
     return tokenizer
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
+    """Numbers small enough for a laptop; 64 px, and the end of text where the tokenizer has it."""
+    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    text = WIDTH | ids | {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH, "projection_dim": 64}
+    vision = WIDTH | {"image_size": 64, "patch_size": 16, "projection_dim": 64}
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
 
 
 def contrastive_loss(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, rng: Random) -> Tensor:
@@ -120,10 +128,3 @@ def shows(example: Example, scene: Scene) -> bool:
     """Whether a scene shows what an example asks for; "left" is right where the thing is left and above."""
     truth = true_answer(example, scene)
     return truth == example.answer or (example.category == "position" and example.answer in truth.split())
-
-
-def _config(tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
-    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
-    text = WIDTH | ids | {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH, "projection_dim": 64}
-    vision = WIDTH | {"image_size": 64, "patch_size": 16, "projection_dim": 64}
-    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
