@@ -17,6 +17,7 @@ from unirl.loop import SelfImprovement
 from unirl.rewards import Reward
 from unirl.rewards.keyword import Keyword
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
+from unirl.updates.grpo import GRPO
 from unirl.updates.sft import SFT
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
@@ -95,6 +96,31 @@ def test_resume_in_the_middle_of_an_epoch_is_the_same_run(
     assert ("rollout" in torch.load(saved, weights_only=True)) == (updates > 1)
 
 
+def test_grpo_with_a_reference_and_old_policies_resumes_exactly(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    """The reference is the base and not what the checkpoint holds; the log-probabilities of drawing come back."""
+
+    def grpo() -> dict[str, object]:
+        return {"update": GRPO(beta=0.1, answers="all", likelihood="masks"), "updates_per_rollout": 3}
+
+    whole = run(shapes_checkpoint, tmp_path / "whole", **grpo())
+    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4, **grpo())
+    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=tmp_path / "head" / "step-4.ckpt", **grpo())
+    assert head.seen + tail.seen == whole.seen
+    assert [loss for _, loss in whole.seen][1] != 0
+
+
+@pytest.mark.parametrize("sampling", [ImageSampling(4), ImageSampling(6, guidance=1.5, temperature=0.7)])
+def test_grpo_scores_what_was_sampled(sampling: ImageSampling, shapes_checkpoint: Path, tmp_path: Path) -> None:
+    model = module(shapes_checkpoint, update=GRPO(), sampling=sampling)
+    model.configure_model()
+    model.trainer = trainer(tmp_path)  # type: ignore[assignment]
+    rollout = model.rollout(ShapesPrompts().held_out(2))
+    scored, _ = model.backbone.image_log_probs(rollout.prompts, rollout.images, sampling)
+    torch.testing.assert_close(scored.detach(), rollout.images.log_probs, atol=1e-5, rtol=0)
+    said = model.backbone.answer_log_probs(rollout.images, rollout.questions, rollout.answers)
+    torch.testing.assert_close(said.detach(), rollout.answers.log_probs, atol=1e-5, rtol=0)
+
+
 def test_several_updates_learn_from_the_same_drawings(
     shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +167,8 @@ def test_fit_measures_draws_and_exports(shapes_checkpoint: Path, tmp_path: Path)
     fit = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=callbacks)
     fit.fit(model, data())
     assert set(results.before["drawing"]) == {*ShapesPrompts.categories, "overall"}
+    assert set(results.now.get("consistency", {})) <= {"mmu_given_t2i", "t2i_given_mmu", "imbalance"}
+    assert 0.5 < results.now["diversity"]["codes"] <= 1  # an untrained model draws anything
     assert set(results.now["seeing"]) == {*ShapesPrompts.categories, "overall"}
     assert [path.name for path in sorted((tmp_path / "pictures").iterdir())] == ["step-000000.png", "step-000003.png"]
     assert len(Showo.from_pretrained(str(tmp_path / "pretrained")).sample_images(["a photo of a ring"], model.sampling))
@@ -170,6 +198,10 @@ def test_settings_that_cannot_train_are_refused(shapes_checkpoint: Path) -> None
         module(shapes_checkpoint, updates_per_rollout=0)
     with pytest.raises(UserError, match="rewards is empty"):
         SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [])
+    with pytest.raises(UserError, match="every weight in rewards is 0"):
+        SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [Keyword(weight=0.0)])
+    with pytest.raises(UserError, match="group_size is 1"):
+        module(shapes_checkpoint, update=GRPO(), group_size=1)
     with pytest.raises(UserError, match="prompts_per_step 0"):
         data(prompts_per_step=0)
 
