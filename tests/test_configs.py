@@ -37,7 +37,8 @@ def test_embedded_config_loads_its_checkpoint(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "scale").glob("*.yaml")))
 def test_public_config_builds_on_the_meta_device(name: str) -> None:
-    model = build(CONFIGS / "showo_sft.yaml", CONFIGS / "scale" / name)
+    rule = "grpo" if "grpo" in name else "sft"
+    model = build(CONFIGS / f"showo_{rule}.yaml", CONFIGS / "scale" / name)
     model.backbone.build(meta=True)
     assert isinstance(model.backbone, Showo)
     assert all(p.is_meta for p in model.backbone.parameters())
@@ -45,3 +46,9 @@ def test_public_config_builds_on_the_meta_device(name: str) -> None:
     assert not any(p.requires_grad for p in model.backbone.image_tokenizer.parameters())
     assert model.lr == 1e-5
     assert model.judge is None
+
+
+def test_the_oracle_is_a_diagnosis_on_top_of_grpo() -> None:
+    shipped, diagnosis = build(CONFIGS / "showo_grpo.yaml"), CONFIGS / "diagnose" / "oracle.yaml"
+    assert [reward.name for reward in shipped.rewards] == ["keyword"]
+    assert [reward.name for reward in build(CONFIGS / "showo_grpo.yaml", diagnosis).rewards] == ["oracle"]

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained, Pictures, ResultsTable
 from unirl.data import PromptsModule
@@ -172,6 +173,21 @@ def test_fit_measures_draws_and_exports(shapes_checkpoint: Path, tmp_path: Path)
     assert set(results.now["seeing"]) == {*ShapesPrompts.categories, "overall"}
     assert [path.name for path in sorted((tmp_path / "pictures").iterdir())] == ["step-000000.png", "step-000003.png"]
     assert len(Showo.from_pretrained(str(tmp_path / "pretrained")).sample_images(["a photo of a ring"], model.sampling))
+
+
+def test_plugins_are_told_what_was_measured(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    told: list[dict[str, float]] = []
+
+    class Listener(Callback):
+        @hookimpl
+        def unirl_validated(self, metrics: dict[str, float]) -> None:
+            told.append(dict(metrics))
+
+    model = module(shapes_checkpoint, judge=ShapesJudge(), exam_size=6, diversity_prompts=3)
+    trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=[Listener()]).fit(model, data())
+    assert len(told) == 2
+    assert {"drawing/overall", "seeing/overall", "diversity/codes"} <= set(told[0])
+    assert all(isinstance(value, float) for value in told[1].values())
 
 
 def test_groups_differ_within_and_pixels_are_only_decoded_for_who_needs_them(

@@ -10,6 +10,7 @@ from unirl.errors import UserError
 from unirl_shapes.detector import detect
 from unirl_shapes.examples import colors, counting, draw_example, position, true_answer
 from unirl_shapes.judge import ShapesJudge
+from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.render import BACKGROUND, render, render_batch
 from unirl_shapes.scenes import Thing, clutter, near_miss, scene_for
 from unirl_shapes.vocabulary import CATEGORIES, CELLS, COLORS, SHAPES
@@ -169,3 +170,10 @@ def test_the_exam_has_the_asked_size():
     assert ShapesJudge(size=96).exam(4)[1].shape == (4, 3, 96, 96)
     with pytest.raises(UserError, match="multiple of 32"):
         ShapesJudge(size=50)
+
+
+def test_references_show_what_is_asked_for_and_are_always_the_same() -> None:
+    judge, examples = ShapesJudge(), ShapesPrompts().held_out(120)
+    pictures = judge.references(examples)
+    assert judge.verdicts(examples, pictures).all()
+    assert torch.equal(judge.references(examples[60:]), pictures[60:])

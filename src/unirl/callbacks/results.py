@@ -6,7 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-CAPTION = "drawing: judged right; seeing: given pictures; critic: its own drawings, balanced"
+CAPTION = "drawing: judged right; seeing: given pictures; critic: own drawings, balanced"
 NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
 """Names of the paper."""
 Figures = dict[str, dict[str, float]]
@@ -94,4 +94,4 @@ def _cell(before: float | None, now: float | None) -> str:
         return f"{100 * now:.1f}"
     change = 100 * (now - before)
     color = "green" if change > 0.05 else "red" if change < -0.05 else "dim"
-    return f"{100 * before:.1f} → {100 * now:.1f} [{color}]{change:+5.1f}[/]"
+    return f"{100 * before:.1f} → {100 * now:.1f} [{color}]{change:+.1f}[/]"
