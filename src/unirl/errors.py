@@ -25,3 +25,22 @@ def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
     """
     allowed = sorted(allowed)
     return ", ".join(difflib.get_close_matches(name, allowed, count, cutoff=0.5) or allowed)
+
+
+def at_least(least: float, owner: str, **settings: float) -> None:
+    """Refuse settings below a bound, or not a number.
+
+    Args:
+        least: The bound.
+        owner: Whose settings they are.
+        settings: By name.
+
+    Raises:
+        UserError: for the first that is too small.
+
+    Example:
+        >>> at_least(0, "grpo", beta=0.2, epsilon=0.0)
+    """
+    for name, value in settings.items():
+        if not value >= least:
+            raise UserError(f"{owner}: {name} {value}; it must be {least} or more")

@@ -201,6 +201,18 @@ def test_rewards_in_standard_deviations_are_what_is_compared() -> None:
     torch.testing.assert_close(slope(by_contrast, policy.drawing), slope(by_score, policy.drawing))
 
 
+@pytest.mark.parametrize("negative", [0.0, 0.25])
+def test_what_is_worse_than_its_group_counts_less_where_asked(negative: float) -> None:
+    policy = Table()
+    loss, _ = loss_of(GRPO(negative=negative, **DRAWING), policy, rollout())
+    chances, expected = policy.drawing[0].softmax(0).detach(), torch.zeros(2, 3)
+    for codes, advantage in zip(CODES[:3], (2 / 3, -negative / 3, -negative / 3), strict=True):
+        for code in codes:
+            expected[0] -= advantage * (torch.eye(3)[code] - chances) / 2 / 6
+    torch.testing.assert_close(slope(loss, policy.drawing), expected)
+    assert policy.calls == [("image", 3 if negative else 1)]  # what teaches nothing costs nothing
+
+
 def test_weights_of_samples_scale_what_they_teach() -> None:
     policy = Table()
     whole = slope(loss_of(GRPO(**DRAWING), policy, rollout())[0], policy.drawing)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.errors import UserError
+from unirl.errors import UserError, at_least
 from unirl.functional.advantages import group_advantages
 from unirl.functional.losses import nothing
 from unirl.functional.policy import Reduction, clipped_objective, decision_weights, k3
@@ -38,6 +38,8 @@ class GRPO(UpdateRule):
         accept: Least score of an accepted sample.
         normalize: Divide advantages by the group's standard deviation; off is Dr. GRPO's.
         epsilon: Added to that standard deviation.
+        negative: Weight of samples that are worse than their group. What is worse for one prompt can be right for
+            another one that training never draws; 0 learns from the better ones only (docs/results.md).
         reduction: "sample" averages each sample's decisions first, "token" all decisions of the batch alike (DAPO).
         clip_low: How far below 1 a ratio counts; matters with several updates a rollout.
         clip_high: How far above 1.
@@ -63,6 +65,7 @@ class GRPO(UpdateRule):
         accept: float = 1.0,
         normalize: bool = True,
         epsilon: float = 1e-4,
+        negative: float = 1.0,
         reduction: Reduction = "sample",
         clip_low: float = 0.2,
         clip_high: float = 0.2,
@@ -73,16 +76,17 @@ class GRPO(UpdateRule):
         views: int = 1,
         score_guidance: float | None = None,
     ) -> None:
-        _at_least(0, image_weight=image_weight, answer_weight=answer_weight, epsilon=epsilon, beta=beta)
+        at_least(0, "grpo", image_weight=image_weight, answer_weight=answer_weight, epsilon=epsilon, beta=beta)
+        at_least(0, "grpo", negative=negative)
         answer_beta = beta if answer_beta is None else answer_beta
-        _at_least(0, answer_beta=answer_beta, clip_low=clip_low, clip_high=clip_high)
-        _at_least(1, views=views, scored_steps=1 if scored_steps is None else scored_steps)
+        at_least(0, "grpo", answer_beta=answer_beta, clip_low=clip_low, clip_high=clip_high)
+        at_least(1, "grpo", views=views, scored_steps=1 if scored_steps is None else scored_steps)
         if not image_weight and not answer_weight:
             raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
         self._weights = {"image": image_weight, "answer": answer_weight}
         self._betas = {"image": beta, "answer": answer_beta}
         self.answers, self.accept = answers, accept
-        self.normalize, self.epsilon, self.reduction = normalize, epsilon, reduction
+        self.normalize, self.epsilon, self.negative, self.reduction = normalize, epsilon, negative, reduction
         self.clip_low, self.clip_high = clip_low, clip_high
         self.likelihood, self.scored_steps, self.views = likelihood, scored_steps, views
         self.score_guidance = score_guidance
@@ -178,6 +182,7 @@ class GRPO(UpdateRule):
     def _advantages(self, rollout: Rollout) -> Tensor:
         compared = rollout.scores if rollout.contrasts is None else rollout.contrasts
         advantages = group_advantages(compared, rollout.group_size, self.normalize, self.epsilon)
+        advantages = torch.where(advantages < 0, self.negative * advantages, advantages)
         return advantages if rollout.weights is None else advantages * rollout.weights
 
     def _taught(self, rollout: Rollout) -> Tensor:
@@ -188,9 +193,3 @@ class GRPO(UpdateRule):
         ratio = log_ratio.exp()
         outside = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
         return (outside * weights).sum() / weights.sum()
-
-
-def _at_least(least: float, **settings: float) -> None:
-    for name, value in settings.items():
-        if not value >= least:
-            raise UserError(f"grpo: {name} {value}; it must be {least} or more")

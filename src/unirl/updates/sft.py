@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.errors import UserError
+from unirl.errors import UserError, at_least
 from unirl.functional.advantages import group_mean
 from unirl.functional.losses import masked_mean, nothing
 from unirl.types import Answers, ImageSampling, Rollout
@@ -59,10 +59,7 @@ class SFT(UpdateRule):
     ) -> None:
         if temperature <= 0:
             raise UserError(f"sft: temperature {temperature}; it must be above 0")
-        if relaxed_steps < 1:
-            raise UserError(f"sft: relaxed_steps {relaxed_steps}; at least one step must carry gradient")
-        if views < 1:
-            raise UserError(f"sft: views {views}; an accepted drawing must be learnt at least once")
+        at_least(1, "sft", relaxed_steps=relaxed_steps, views=views)
         self.end_to_end, self.accept, self.answers = end_to_end, accept, answers
         self.image_weight, self.answer_weight = image_weight, answer_weight
         self.temperature, self.relaxed_steps = temperature, relaxed_steps
