@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain = commands.add_parser("pretrain", help="train a base model on renderings; a killed run goes on")
     pretrain.add_argument("model", choices=["showo", "clip", "features"])
     pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, states and the finished checkpoint")
-    pretrain.add_argument("--steps", type=int, help="default: 4600 for showo (its transformer), 3000, 1500")
+    pretrain.add_argument("--steps", type=int, help="default: 4600 for showo (its transformer), 6000 for clip, 1500")
     pretrain.add_argument("--tokenizer-steps", type=int, default=3000, help="(default: %(default)s)")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
@@ -53,7 +53,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     if options.model == "clip":
-        pretrain_clip(options.out, options.steps or 3000, options.seed)
+        pretrain_clip(options.out, options.steps or 6000, options.seed)
     elif options.model == "features":
         pretrain_features(options.out, options.steps or 1500, options.seed)
     else:

@@ -19,6 +19,7 @@ WIDTH = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 3, "n
 PAIRS = 64
 """Captions in a step; each with a picture that shows it and one that nearly does."""
 LENGTH = 24
+SHIPPED_AT = "unirl_shapes:checkpoints/clip"
 MEAN, STD = (0.8, 0.8, 0.8), (0.3, 0.3, 0.3)
 
 
