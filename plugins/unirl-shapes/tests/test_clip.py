@@ -32,7 +32,7 @@ def test_the_reward_prefers_pictures_that_show_what_was_asked_for() -> None:
     wrong = [near_miss(e, rng, rng.randrange(2)) for e in examples]
     ids = torch.zeros(120, 1, dtype=torch.long)
     answers = Answers(ids, ids.bool(), [""] * 120)
-    reward = CLIP(SHIPPED_AT, low=0.0, high=0.8)
+    reward = CLIP(SHIPPED_AT, low=0.0, high=0.45)
     scores = [reward.score(examples, Images(ids, render_batch(scenes)), answers) for scenes in (right, wrong)]
     assert (scores[0] > scores[1]).float().mean() > 0.85
     assert 0.1 < scores[1].mean() < scores[0].mean() < 0.95
