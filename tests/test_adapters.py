@@ -11,6 +11,7 @@ from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained
 from unirl.data import PromptsModule
 from unirl.errors import UserError
+from unirl.freezing import freeze_others
 from unirl.loop import SelfImprovement
 from unirl.rewards.likelihood import Likelihood
 from unirl.types import AnswerSampling, Images, ImageSampling
@@ -76,6 +77,14 @@ def test_a_fit_trains_adapters_only_and_exports_them_merged(shapes_checkpoint: P
     changed = {name for name, value in base.items() if not torch.equal(value, saved[name])}
     assert changed
     assert all(name.endswith("q_proj.weight") for name in changed)
+
+
+def test_what_was_frozen_stays_frozen_after_a_look_at_the_reference(adapted: Showo) -> None:
+    freeze_others(adapted, ["q_proj.lora"])
+    before = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    with Reference(adapted).active(adapted):
+        pass
+    assert {name for name, parameter in adapted.named_parameters() if parameter.requires_grad} == before
 
 
 def test_a_layer_that_is_not_there(shapes_checkpoint: Path) -> None:

@@ -18,7 +18,6 @@ class LoRA:
         targets: Names of the layers, or their last parts, such as "q_proj".
         rank: Of the adapters.
         alpha: Their scale is alpha / rank.
-        dropout: On their input, in [0, 1).
 
     Source: Hu et al. 2021 (arXiv 2106.09685).
     """
@@ -26,7 +25,6 @@ class LoRA:
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     rank: int = 16
     alpha: int = 32
-    dropout: float = 0.0
 
 
 def add_adapters(model: nn.Module, lora: LoRA) -> None:
@@ -52,7 +50,6 @@ def add_adapters(model: nn.Module, lora: LoRA) -> None:
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
     )
     inject_adapter_in_model(config, model)

@@ -122,6 +122,7 @@ class SelfImprovement(Measuring):
         loss, logs = self.update.loss(self.backbone, rollout, self.sampling, self.counted("update"))
         self._log({"loss": loss, "reward": rollout.scores.mean()}, rollout, prog_bar=True)
         logs |= {f"reward_{name}": part.mean() for name, part in rollout.score_parts.items()}
+        logs |= {"accepted": (rollout.scores >= self.accept - 1e-6).float().mean()} | logs
         logs |= {"flat_groups": flat_groups(rollout.scores, self.group_size).float().mean()}
         self._log({f"train/{name}": value for name, value in logs.items()}, rollout)
         return loss
@@ -131,9 +132,12 @@ class SelfImprovement(Measuring):
         step, every = self.trainer.fit_loop.total_batch_idx, self.updates_per_rollout
         if self._rollout is None or step % every == 0:
             self._rollout = self.rollout(batch)
-            generators = [self.counted("update", step + i) for i in range(every)]
+            first = step - step % every  # a resumed run may have to draw between two updates
+            generators = [self.counted("update", first + i) for i in range(every)]
             with torch.no_grad():
                 self._rollout = self.update.prepare(self.backbone, self._rollout, self.sampling, generators)
+            if torch.is_autocast_enabled(self.device.type):
+                torch.clear_autocast_cache()  # casts made without gradient would be used with it
         # One from a checkpoint comes on the CPU.
         self._rollout = replace(moved(self._rollout, self.device), update=step % every)
         return self._rollout
@@ -168,8 +172,11 @@ class SelfImprovement(Measuring):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.updates_per_rollout > 1:  # a run may stop between two of them
+        # A run may stop between two of them. Only one process writes; several draw afresh after a resume.
+        if self.updates_per_rollout > 1 and self.trainer.world_size == 1:
             checkpoint["rollout"] = self._rollout
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._rollout = checkpoint.get("rollout")
+        kept: Rollout | None = checkpoint.get("rollout")
+        if kept is not None and len(kept.old_log_probs) in (0, self.updates_per_rollout):
+            self._rollout = kept

@@ -15,6 +15,12 @@ def test_advantages_by_hand() -> None:
     torch.testing.assert_close(group_advantages(scores, 3, epsilon=0.5), expected)
 
 
+def test_samples_that_do_not_count_are_no_baseline_either() -> None:
+    scores, weights = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 0.0, 1.0])
+    got = group_advantages(scores, 4, normalize=False, weights=weights)
+    assert (got * weights).tolist() == [0.5, 0, 0, -0.5]
+
+
 def test_groups_that_scored_alike_have_no_advantage_at_all() -> None:
     """0.1 + 0.1 + 0.1 is not 0.3 in floating point; divided by epsilon the rest would be no rounding error any more."""
     scores = torch.full((3000,), 0.1)

@@ -84,6 +84,58 @@ def test_things_are_told_apart_and_colors_go_with_their_own() -> None:
     ]
 
 
+CUP = (Item("cup", 1, "red"),)
+FOX = (Item("fox"),)
+CAT_AND_DOG = (Item("cat"), Item("dog", relation=("left of", 0)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("blue or red cup", "a blue or green or red cup", "The cup is red, maybe blue", "The cup is not red"),
+        *("The cup isn't red", "no cup is red", "never red"),
+    ],
+)
+def test_hedging_and_denying_pay_nothing(text: str) -> None:
+    assert score("red", text, objects=CUP) == [0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["three or two cups", "two or three cups", "There aren't two cups", "more than two cups", "at least two cups"],
+)
+def test_numbers_left_open_pay_nothing(text: str) -> None:
+    assert score("two cups", text, objects=(Item("cup", 2),)) == [0]
+
+
+@pytest.mark.parametrize("text", ["a red fox", "one fox", "The fox is to the left of the tree", "I see a big fox"])
+def test_saying_more_than_was_asked_for_costs_nothing(text: str) -> None:
+    assert score("fox", text, objects=FOX) == [1]
+    assert score("fox", "no fox", "a dog", objects=FOX) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("the dog is sitting to the left of the cat", 1),
+        ("the dog is slightly to the left of the cat", 1),
+        ("the big dog is left of the black cat", 1),
+        ("to the left of the cat is the dog", 1),
+        ("to the right of the dog is the cat", 1),
+        ("to the left of the dog is the cat", 0),
+        ("there is no dog to the left of the cat", 0),
+        ("the cat is left of the dog", 0),
+    ],
+)
+def test_places_in_other_words(text: str, right: float) -> None:
+    assert score("The dog is left of the cat", text, objects=CAT_AND_DOG) == [right]
+
+
+def test_what_describes_a_thing_is_not_the_thing() -> None:
+    assert score("red", "They are red", "I think it is red", "the big cup is red", objects=CUP) == [1, 1, 1]
+    assert score("The cup is red and the dog is blue", "a red shiny cup and a blue dog", objects=CUP_AND_DOG) == [1]
+
+
 @pytest.mark.parametrize("category", GenEval.categories)
 def test_right_answers_are_right(category: str) -> None:
     reward, prompts = Attribute(), GenEval({category: 1.0})

@@ -110,6 +110,15 @@ def test_groups_that_scored_alike_cost_no_forward_pass_without_kl() -> None:
     assert policy.calls == [("image", 3)]
 
 
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1)])
+def test_every_process_logs_the_same_names_whatever_it_drew(betas: tuple[float, float]) -> None:
+    policy, rule = Table(), GRPO(beta=betas[0], answer_beta=betas[1])
+    rule.attach(policy)
+    batches = rollout(), rollout(torch.zeros(6)), rollout(torch.ones(6))
+    names = [list(loss_of(rule, policy, batch)[1]) for batch in batches]
+    assert names[0] == names[1] == names[2]
+
+
 def test_kl_of_a_policy_with_itself_is_0_and_grows_with_distance() -> None:
     policy, rule = Table(), GRPO(beta=0.5)
     rule.attach(policy)

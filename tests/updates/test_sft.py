@@ -3,6 +3,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -177,6 +178,27 @@ def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: 
     close(got, gradients(backbone, expected))
     _, every, _ = run(SFT(end_to_end=False, answer_weight=0.0, hard_first=False), backbone, saturated)
     assert every["image_loss"] != logs["image_loss"]
+
+
+@pytest.mark.parametrize("end_to_end", [True, False])
+@pytest.mark.parametrize("answers", ["all", "accepted", "own"])
+def test_what_quality_control_drops_leaves_no_trace(
+    end_to_end: bool, answers: Literal["all", "accepted", "own"], backbone: Showo, rollout: Rollout
+) -> None:
+    rule = SFT(end_to_end=end_to_end, answers=answers, hard_first=False)
+    dropped = dataclasses.replace(rollout, weights=torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    whole, less = run(rule, backbone, rollout), run(rule, backbone, dropped)
+    assert whole[0] != less[0]
+    nothing_kept = dataclasses.replace(rollout, weights=torch.zeros(4))
+    assert all((slope == 0).all() for slope in run(rule, backbone, nothing_kept)[2].values())
+
+
+def test_a_group_that_always_succeeds_teaches_nothing_even_if_some_of_it_is_dropped(
+    backbone: Showo, rollout: Rollout
+) -> None:
+    right = dataclasses.replace(rollout, scores=torch.ones(4), weights=torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    _, logs, _ = run(SFT(end_to_end=False, answer_weight=0.0), backbone, right)
+    assert logs["image_loss"] == 0
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])

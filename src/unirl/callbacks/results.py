@@ -6,6 +6,8 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from unirl.callbacks.guards.guards import partial_check
+
 CAPTION = "drawing: judged right; seeing: given pictures; critic: own drawings, balanced"
 NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
 """Names of the paper."""
@@ -24,6 +26,8 @@ class ResultsTable(Callback):
         self.now: Figures = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if partial_check(trainer):
+            return
         self.now = figures(pl_module)
         if trainer.sanity_checking or not self.before:
             self.before = self.now
@@ -82,16 +86,18 @@ def summary(before: Figures | None, now: Figures) -> list[str]:
     lines = []
     for kind, values in now.items():
         if "overall" not in values:
-            cells = [f"{NAMES.get(n, n)} {_cell((before or {}).get(kind, {}).get(n), v)}" for n, v in values.items()]
+            then = (before or {}).get(kind, {})
+            cells = [f"{NAMES.get(n, n)} {_cell(then.get(n), v, lower=n == 'imbalance')}" for n, v in values.items()]
             lines.append(f"{kind}: {', '.join(cells)}")
     return lines
 
 
-def _cell(before: float | None, now: float | None) -> str:
+def _cell(before: float | None, now: float | None, lower: bool = False) -> str:
     if now is None:
         return "-"
     if before is None:
         return f"{100 * now:.1f}"
     change = 100 * (now - before)
-    color = "green" if change > 0.05 else "red" if change < -0.05 else "dim"
+    better = -change if lower else change
+    color = "green" if better > 0.05 else "red" if better < -0.05 else "dim"
     return f"{100 * before:.1f} → {100 * now:.1f} [{color}]{change:+.1f}[/]"

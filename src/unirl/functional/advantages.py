@@ -1,5 +1,6 @@
 """A sample beside the others of its group."""
 
+import torch
 from torch import Tensor
 
 
@@ -36,7 +37,13 @@ def flat_groups(scores: Tensor, group_size: int) -> Tensor:
     return (groups == groups[:, :1]).all(1)
 
 
-def group_advantages(scores: Tensor, group_size: int, normalize: bool = True, epsilon: float = 1e-4) -> Tensor:
+def group_advantages(
+    scores: Tensor,
+    group_size: int,
+    normalize: bool = True,
+    epsilon: float = 1e-4,
+    weights: Tensor | None = None,
+) -> Tensor:
     """How much better each sample is than its group; exactly 0 where the whole group scored alike.
 
     Args:
@@ -45,9 +52,10 @@ def group_advantages(scores: Tensor, group_size: int, normalize: bool = True, ep
         normalize: Divide by the group's standard deviation (GRPO, arXiv 2402.03300); otherwise the difference from the
             mean as it is (Dr. GRPO, arXiv 2503.20783).
         epsilon: Added to the standard deviation.
+        weights: How much each sample counts in its group's mean and deviation; all alike by default.
 
     Shapes:
-        scores (B,); returns (B,).
+        scores and weights (B,); returns (B,).
 
     Example:
         >>> import torch
@@ -55,6 +63,11 @@ def group_advantages(scores: Tensor, group_size: int, normalize: bool = True, ep
         [-0.5, 0.5, 0.0, 0.0]
     """
     groups = scores.view(-1, group_size)
-    better = groups - groups.mean(1, keepdim=True)
-    better = better / (groups.std(1, keepdim=True) + epsilon) if normalize else better
+    shares = torch.ones_like(groups) if weights is None else weights.view(-1, group_size)
+    counts = shares.sum(1, keepdim=True).clamp(min=1e-9)
+    better = groups - (groups * shares).sum(1, keepdim=True) / counts
+    if normalize:
+        # Bessel's correction, as in the plain deviation.
+        variance = (better.square() * shares).sum(1, keepdim=True) / counts * (group_size / max(group_size - 1, 1))
+        better = better / (variance.sqrt() + epsilon)
     return better.masked_fill(flat_groups(scores, group_size)[:, None], 0.0).flatten()

@@ -39,10 +39,14 @@ _SKIPPED = frozenset(
         *("is", "are", "was", "were", "be", "has", "have", "located", "positioned", "placed"),
         *("of", "to", "on", "in", "at", "from", "with", "side", "pair", "pairs"),
         *("photo", "picture", "image", "color", "colour", "colored", "coloured"),
+        *("they", "these", "those", "them", "think", "or", "either", "maybe", "perhaps", "possibly", "probably"),
+        *("next", "front", "sitting", "standing", "directly", "slightly", "just"),
     )
 )
 _WORDS = re.compile(r"[^\W_]+|[,.;&]")
 _BREAKS = frozenset((",", ".", ";", "&", "and", "but", "while"))
+_DENIALS = frozenset(("not", "never", "neither", "nor", "without", "more", "less", "fewer", "least", "most"))
+"""A clause with one of these states something else: "not red", "at least two"."""
 _NONE = {"no": 0, "zero": 0}
 Facts = dict[tuple[str, ...], frozenset[str]]
 """What is stated by what it is about, such as `("count", "cup")`; more than one value contradict each other."""
@@ -53,8 +57,8 @@ def facts(text: str, objects: Sequence[Item] = ()) -> Facts:
 
     A number or color in front of a thing is that thing's; behind it, too ("the cup is red"). Words without a thing are
     about the objects asked for, in their order: of a red cup and a blue dog, "red and blue" says the same as "the cup
-    is red and the dog is blue". "A is left of B" and "B is right of A" are one fact. A thing of which nothing else is
-    said is a fact by itself.
+    is red and the dog is blue". "A is left of B" and "B is right of A" are one fact. What is denied ("not
+    red") or left open ("at least two", "red or blue") is not stated.
 
     Args:
         text: The answer.
@@ -63,29 +67,37 @@ def facts(text: str, objects: Sequence[Item] = ()) -> Facts:
     Example:
         >>> facts("The dog is blue and the cup is red") == facts("a red cup and a blue dog")
         True
-        >>> facts("2 cups")
-        {('count', 'cup'): frozenset({'2'})}
+        >>> facts("2 cups")[("count", "cup")]
+        frozenset({'2'})
     """
     names = {tuple(normalize(word) for word in item.name.split()): item.name for item in objects}
     stated: dict[tuple[str, ...], set[str]] = {}
-    clauses = list(_clauses(text))
-    for index, words in enumerate(clauses):
-        clause = _read(words, names)
-        about = _Asked(objects, index)
-        for key, value in clause.facts(about):
-            stated.setdefault(key, set()).add(value)
-    described = {name for key in stated if key[0] != "there" for name in key[1:]}
-    return {key: frozenset(v) for key, v in stated.items() if key[0] != "there" or key[1] not in described}
+    for index, words in enumerate(_clauses(text)):
+        denied = "not " if _DENIALS.intersection(words) else ""
+        for key, value in _read([w for w in words if w not in _DENIALS], names).facts(_Asked(objects, index)):
+            stated.setdefault(key, set()).add(denied + value)
+    return {key: frozenset(values) for key, values in stated.items()}
 
 
 def agreement(wanted: Facts, got: Facts) -> float:
     """Share in [0, 1] of the wanted facts that were stated and not contradicted.
 
+    That a thing is there is only wanted where nothing else is said about it. A thing that is not there has no color and
+    no place, whatever is said of it.
+
+    Args:
+        wanted: What the right answer states; something.
+        got: What was stated.
+
     Example:
         >>> agreement(facts("the cup is red and the dog is blue"), facts("a red cup and a red dog"))
         0.5
     """
-    return sum(got.get(key) == value for key, value in wanted.items()) / len(wanted)
+    described = {name for key in wanted if key[0] != "there" for name in key[1:]}
+    wanted = {key: value for key, value in wanted.items() if key[0] != "there" or key[1] not in described}
+    absent = {key[1] for key, value in got.items() if key[0] == "count" and value == {"0"}}
+    met = [got.get(key) == value and (key[0] == "count" or absent.isdisjoint(key[1:])) for key, value in wanted.items()]
+    return sum(met) / len(met)
 
 
 @dataclass
@@ -120,7 +132,7 @@ class _Clause:
     def facts(self, asked: _Asked) -> list[tuple[tuple[str, ...], str]]:
         found: list[tuple[tuple[str, ...], str]] = [(("there", name), "yes") for name in self.things]
         for slot, index, value in self.said:
-            name = self.things[min(index, len(self.things) - 1)] if self.things else asked.thing(slot)
+            name = self.things[index] if self.things else asked.thing(slot)
             found.append(((slot, name or ""), value))
         for axis, end in self.places:
             found.append(_placed(axis, end, *self._ends(asked)))
@@ -128,10 +140,12 @@ class _Clause:
 
     def _ends(self, asked: _Asked) -> tuple[str, str]:
         first, second = asked.pair()
-        if len(self.things) > 1:
-            first, second = self.things[:2]
-        elif self.things:
-            first, second = (first, self.things[0]) if self.place_first else (self.things[0], second)
+        named = [item.name for item in asked.objects]
+        things = [name for name in self.things if name in named] or self.things
+        if len(things) > 1:
+            first, second = (things[1], things[0]) if self.place_first else (things[0], things[1])
+        elif things:
+            first, second = (first, things[0]) if self.place_first else (things[0], second)
         return first or "", second or ""
 
 
@@ -142,7 +156,8 @@ def _placed(axis: str, end: str, name: str, target: str) -> tuple[tuple[str, ...
 
 def _clauses(text: str) -> list[list[str]]:
     clauses: list[list[str]] = [[]]
-    for word in _WORDS.findall(re.sub(r"['’]s\b", "", text.lower())):
+    text = re.sub(r"n['’]t\b", " not", text.lower())
+    for word in _WORDS.findall(re.sub(r"['’]s\b", "", text)):
         if word in _BREAKS:
             clauses.append([])
         else:
@@ -159,9 +174,9 @@ def _read(words: Sequence[str], names: dict[tuple[str, ...], str]) -> _Clause:
         known = next((n for n in sorted(names, key=len, reverse=True) if _starts(words[at:], n)), None)
         color, at = SYNONYMS.get(raw, raw), at + (len(known) if known else 1)
         if known or not _is_function(raw, word, color):
-            # Words that nobody knows make one name together.
-            name = names[known] if known else f"{clause.things.pop()} {word}" if unknown else word
-            clause.things.append(name)
+            # Words that nobody knows make one name together; in front of a thing asked for, they only describe it.
+            before = clause.things.pop() if unknown else ""
+            clause.things.append(names[known] if known else f"{before} {word}".strip())
             clause.said += [(slot, len(clause.things) - 1, value) for slot, value in waiting]
             waiting = []
         elif color in COLORS:

@@ -24,7 +24,8 @@ class TimmFeatures:
     def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
         import timm  # noqa: PLC0415 - takes a second that runs without it need not pay
 
-        folder = locate(name) if ":" in name or Path(name).is_dir() else None
+        local = Path(name).is_dir() or (":" in name and not name.startswith(("hf-hub:", "hf_hub:", "timm/")))
+        folder = locate(name) if local else None
         try:
             model = timm.create_model(f"local-dir:{folder}" if folder else name, pretrained=True, num_classes=0)
         except Exception as error:  # timm and the hub raise what they like

@@ -22,6 +22,7 @@ from unirl.updates.reference import Reference
 
 Scored = tuple[Tensor, Tensor]
 """Log-probabilities (R, A) and the weights of the decisions (R, A)."""
+PARTS = ("image", "answer")
 
 
 class GRPO(UpdateRule):
@@ -125,7 +126,10 @@ class GRPO(UpdateRule):
         again = torch.Generator(generator.device).set_state(generator.get_state())
         policy = self._score(backbone, rollout, sampling, generator)
         anchors = self._anchors(backbone, rollout, sampling, again)
-        advantages, loss, logs = self._advantages(rollout), nothing(backbone), {}
+        advantages, loss = self._advantages(rollout), nothing(backbone)
+        # The same names on every process, also where its own samples have nothing to learn.
+        names = [f"{name}_clipped" for name in PARTS] + [f"{name}_kl" for name in PARTS if self._betas[name]]
+        logs = dict.fromkeys(names, advantages.new_zeros(()))
         for name, (log_probs, weights) in policy.items():
             old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
             gains = advantages if name == "image" else advantages * self._taught(rollout)
@@ -181,9 +185,10 @@ class GRPO(UpdateRule):
 
     def _advantages(self, rollout: Rollout) -> Tensor:
         compared = rollout.scores if rollout.contrasts is None else rollout.contrasts
-        advantages = group_advantages(compared, rollout.group_size, self.normalize, self.epsilon)
+        weights = rollout.weights
+        advantages = group_advantages(compared, rollout.group_size, self.normalize, self.epsilon, weights)
         advantages = torch.where(advantages < 0, self.negative * advantages, advantages)
-        return advantages if rollout.weights is None else advantages * rollout.weights
+        return advantages if weights is None else advantages * weights
 
     def _taught(self, rollout: Rollout) -> Tensor:
         """1 where the answer is to be learnt."""

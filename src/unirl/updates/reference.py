@@ -36,11 +36,14 @@ class Reference:
             if self._copy is not None:
                 yield self._copy.to(device)
                 return
+            trained = [(p, p.requires_grad) for p in backbone.parameters()]  # peft forgets it when it switches
             self._switch(enabled=False)
             try:
                 yield backbone
             finally:
                 self._switch(enabled=True)
+                for parameter, needed in trained:
+                    parameter.requires_grad_(needed)
 
     def _switch(self, enabled: bool) -> None:
         for module in self._adapters:

@@ -102,14 +102,15 @@ class SFT(UpdateRule):
         codes = images.soft.detach().requires_grad_()
         right = _right_answers(backbone, rollout)
         log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), rollout.questions, right)
-        whole = -masked_mean(log_probs, right.mask)
+        kept = _kept(rollout)
+        whole = -masked_mean(log_probs, right.mask * kept[:, None])
         (slope,) = torch.autograd.grad(whole, codes, retain_graph=True)
         drawing = (images.soft * slope).sum()
         drawing = whole.detach() + drawing - drawing.detach()  # the value of the loss, the gradient of drawing
         if self.answers == "own":
             return drawing, self._answering(backbone, rollout, accepted)
         taught = torch.ones_like(accepted) if self.answers == "all" else accepted
-        return drawing, -masked_mean(log_probs, right.mask & taught[:, None])
+        return drawing, -masked_mean(log_probs, right.mask * (taught * kept)[:, None])
 
     def _beside(
         self,
@@ -120,9 +121,10 @@ class SFT(UpdateRule):
         generator: torch.Generator,
     ) -> Tensor:
         """Cross-entropy of accepted drawings under their prompts: the image loss of pre-training."""
-        weights = accepted.float() if rollout.weights is None else accepted * rollout.weights
+        weights = accepted.float()
         if self.hard_first:
             weights = weights * (1 - group_mean(weights, rollout.group_size))
+        weights = weights if rollout.weights is None else weights * rollout.weights
         rows = weights.nonzero().flatten()
         if not len(rows):
             return weights.sum()  # 0
@@ -138,10 +140,15 @@ class SFT(UpdateRule):
         rows = accepted if self.answers == "accepted" else torch.ones_like(accepted)
         if not rows.any():
             return rows.float().sum()  # 0
-        said, images = said[rows], rollout.images[rows]
+        said, images, kept = said[rows], rollout.images[rows], _kept(rollout)[rows]
         questions = [rollout.questions[i] for i in rows.nonzero().flatten().tolist()]
-        return -masked_mean(backbone.answer_log_probs(images, questions, said), said.mask)
+        return -masked_mean(backbone.answer_log_probs(images, questions, said), said.mask * kept[:, None])
 
 
 def _right_answers(backbone: Backbone, rollout: Rollout) -> Answers:
     return backbone.tokenize_answers([example.answer for example in rollout.examples])
+
+
+def _kept(rollout: Rollout) -> Tensor:
+    """How much each sample counts. (B,)"""
+    return torch.ones_like(rollout.scores) if rollout.weights is None else rollout.weights
