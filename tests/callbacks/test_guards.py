@@ -53,8 +53,12 @@ def test_validation_compares_with_the_first_one() -> None:
     assert "answer_weight" in seeing
     (same,) = guard.seen(start | {"diversity/codes": 0.2}, [0.3])
     assert "fell from 0.60 to 0.20" in same
+    assert not list(guard.seen(start | {"diversity/codes": 0.1}, [0.3]))  # told already
+    assert not list(guard.seen(start, [0.3]))
+    assert list(guard.seen(start | {"diversity/codes": 0.1}, [0.3]))  # it had got better in between
     worse = start | {"drawing/overall": 0.35}
     assert not any("gamed" in sentence for sentence in guard.seen(worse, [0.31] * 10))  # the reward did not rise
+    guard.told.clear()
     assert any("being gamed" in sentence for sentence in guard.seen(worse, [0.3] * 90 + [0.4] * 10))
     assert not list(Validation(0, 0, 0).seen(worse, [0.9]))
 

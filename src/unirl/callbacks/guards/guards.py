@@ -98,6 +98,7 @@ class Guards(Callback):
         self.flat.row, self.finite.skipped = state_dict["flat"]["row"], state_dict["finite"]["skipped"]
         kept = state_dict["validation"]
         self.validation.first, self.validation.first_reward = kept["first"], kept["first_reward"]
+        self.validation.told = kept["told"]
         self._rewards, self.said = state_dict["rewards"], state_dict["said"]
 
     def _say(self, sentences: Iterable[str]) -> None:

@@ -81,47 +81,54 @@ class Validation:
     fall: float
     first: dict[str, float] = field(default_factory=dict)
     first_reward: float | None = None
+    told: list[str] = field(default_factory=list)
 
     def seen(self, metrics: Mapping[str, float], rewards: Sequence[float]) -> Iterator[str]:
         """Look at a validation, and at the mean rewards of the steps since the one before."""
         self.first = self.first or dict(metrics)
         if rewards and self.first_reward is None:
             self.first_reward = _mean(rewards[:WINDOW])
-        yield from self._same(metrics)
+        found = dict(self._same(metrics))
         if rewards and self.reward:
-            yield from self._gamed(metrics, _mean(rewards[-WINDOW:]))
-        yield from self._fallen(metrics)
+            found |= dict(self._gamed(metrics, _mean(rewards[-WINDOW:])))
+        found |= dict(self._fallen(metrics))
+        news = [sentence for what, sentence in found.items() if what not in self.told]
+        self.told = list(found)  # what has got better may be told of again
+        yield from news
 
-    def _same(self, metrics: Mapping[str, float]) -> Iterator[str]:
+    def _same(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         for name in ("diversity/codes", "diversity/features"):
             now, then = metrics.get(name), self.first.get(name)
             if now is not None and then and now < self.diversity * then:
                 yield (
+                    name,
                     f"drawings of one prompt differ less and less: {name} fell from {then:.2f} to {now:.2f}. Training "
                     "collapses onto few pictures. Try a KL weight (beta), quality control of duplicates, a lower "
-                    "learning rate, or stop here"
+                    "learning rate, or stop here",
                 )
 
-    def _gamed(self, metrics: Mapping[str, float], reward: float) -> Iterator[str]:
+    def _gamed(self, metrics: Mapping[str, float], reward: float) -> Iterator[tuple[str, str]]:
         now, then, start = metrics.get("drawing/overall"), self.first.get("drawing/overall"), self.first_reward
         if now is None or then is None or start is None or not self.fall:
             return
         if reward > start + self.reward and now < then - self.fall:
             yield (
+                "gamed",
                 f"the training reward rose from {start:.2f} to {reward:.2f}, while drawing as the judge sees it fell "
                 f"from {then:.2f} to {now:.2f}: the reward is being gamed. Look at the pictures and at the critic's "
-                "column, and change the reward rather than the learning rate"
+                "column, and change the reward rather than the learning rate",
             )
 
-    def _fallen(self, metrics: Mapping[str, float]) -> Iterator[str]:
+    def _fallen(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         for name, now in metrics.items():
             kind, _, category = name.partition("/")
             then = self.first.get(name)
             if kind in ("drawing", "seeing") and then is not None and self.fall and now < then - self.fall:
                 yield (
+                    name,
                     f"{kind} fell below the untrained model: {category} from {then:.2f} to {now:.2f}. Better elsewhere "
                     "may have been paid for here. Try more such prompts, a lower learning rate, a KL weight (beta)"
-                    + (", or a lower answer_weight" if kind == "seeing" else "")
+                    + (", or a lower answer_weight" if kind == "seeing" else ""),
                 )
 
 
