@@ -33,3 +33,13 @@ def test_both_ways_compute_the_same(benchmark, tmp_path: Path, capsys: pytest.Ca
     for row in rows:
         assert row in printed
     assert "plain loop" in printed
+
+
+def test_a_grpo_step_with_all_logits_has_the_same_gradient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("benchmark_grpo", FOLDER / "grpo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    plain, unirl = (module.step(way, "tiny")[-1] for way in module.WAYS)
+    assert plain == pytest.approx(unirl, rel=1e-4)
+    assert unirl > 0.1

@@ -122,7 +122,6 @@ class SelfImprovement(Measuring):
         loss, logs = self.update.loss(self.backbone, rollout, self.sampling, self.counted("update"))
         self._log({"loss": loss, "reward": rollout.scores.mean()}, rollout, prog_bar=True)
         logs |= {f"reward_{name}": part.mean() for name, part in rollout.score_parts.items()}
-        logs |= {"accepted": (rollout.scores >= self.accept - 1e-6).float().mean()} | logs
         logs |= {"flat_groups": flat_groups(rollout.scores, self.group_size).float().mean()}
         self._log({f"train/{name}": value for name, value in logs.items()}, rollout)
         return loss

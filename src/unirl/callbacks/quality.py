@@ -9,7 +9,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from unirl.functional.policy import decision_weights
+from unirl.functional.policy import typical_probability
 from unirl.hooks import hookimpl
 from unirl.types import Rollout
 
@@ -18,7 +18,7 @@ class QualityControl(Callback):
     """Drops drawings, or counts them less, before anything is learnt from them; the user of `unirl_rollout_scored`.
 
     What was dropped and why goes to the logs as shares (`quality/...`), and to `quality.jsonl` in the run's folder one
-    line a sample.
+    line a sample of the first process.
 
     Args:
         duplicates: A drawing that its group has already counts this much; 1 keeps all, 0 keeps the first only.
@@ -37,7 +37,7 @@ class QualityControl(Callback):
     ) -> None:
         self.duplicates, self.saturation, self.confidence = duplicates, saturation, confidence
         self.down_weight = down_weight
-        self._module: LightningModule | None = None
+        self._module: Any = None
         self._dropped: list[dict[str, Any]] = []
         self._shares: dict[str, float] = {}
 
@@ -70,8 +70,7 @@ class QualityControl(Callback):
     def _pixels(self, rollout: Rollout) -> Tensor:
         if rollout.images.pixels is not None:
             return rollout.images.pixels
-        assert self._module is not None
-        return self._module.backbone.decode(rollout.images)  # type: ignore[operator, union-attr]
+        return self._module.backbone.decode(rollout.images)
 
     def _note(self, rollout: Rollout, reasons: dict[str, Tensor], weights: Tensor) -> None:
         self._shares = {name: which.float().mean().item() for name, which in reasons.items()}
@@ -119,4 +118,4 @@ def confidence(rollout: Rollout) -> Tensor | None:
     answers = rollout.answers
     if answers.log_probs is None:
         return None
-    return (answers.log_probs * decision_weights(answers.mask, "sample")).sum(1).exp()
+    return typical_probability(answers.log_probs, answers.mask)

@@ -6,7 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from unirl.callbacks.guards.guards import partial_check
+from unirl.callbacks.sanity import partial_check
 
 CAPTION = "drawing: judged right; seeing: given pictures; critic: own drawings, balanced"
 NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}

@@ -19,13 +19,17 @@ def moved(value: T, device: torch.device) -> T:
         >>> moved(answers, torch.device("meta")).ids.device.type
         'meta'
     """
-    found: Any = value
-    if isinstance(found, Tensor):
-        return found.to(device)  # type: ignore[return-value]
-    if isinstance(found, dict):
-        return {name: moved(inner, device) for name, inner in found.items()}  # type: ignore[return-value]
-    if isinstance(found, list) and found and isinstance(found[0], dict):
-        return [moved(inner, device) for inner in found]  # type: ignore[return-value]
-    if isinstance(found, Images | Answers | Rollout):
-        return replace(found, **{f.name: moved(getattr(found, f.name), device) for f in fields(found)})  # type: ignore
+    result: Any = _moved(value, device)
+    return result
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _moved(inner, device) for name, inner in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [_moved(inner, device) for inner in value]
+    if isinstance(value, Images | Answers | Rollout):
+        return replace(value, **{f.name: _moved(getattr(value, f.name), device) for f in fields(value)})
     return value

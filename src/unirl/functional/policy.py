@@ -65,3 +65,21 @@ def decision_weights(mask: Tensor, reduction: Reduction) -> Tensor:
     """
     counts = mask.sum(1, keepdim=True).float()
     return mask / (counts if reduction == "sample" else counts.mean()).clamp(min=1)
+
+
+def typical_probability(log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Geometric mean of the probabilities of each sample's decisions: long samples are no less likely than short ones.
+
+    Args:
+        log_probs: Of the decisions, nats.
+        mask: Which of them count.
+
+    Shapes:
+        log_probs and mask (B, A); returns (B,), in [0, 1].
+
+    Example:
+        >>> mask = torch.tensor([[True, True, False]])
+        >>> round(typical_probability(torch.tensor([[0.1, 0.4, 0.5]]).log(), mask).item(), 4)
+        0.2
+    """
+    return (log_probs * decision_weights(mask, "sample")).sum(1).exp()

@@ -25,7 +25,6 @@ class Lifecycle:
     def __init__(self, callbacks: Sequence[object] = ()) -> None:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(spec)
-        self._names: dict[object, str] = {}
         for name, plugin in host().manager.list_name_plugin():
             self._manager.register(plugin, name=name)
         for callback in callbacks:

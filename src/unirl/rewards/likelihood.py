@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.functional.policy import decision_weights
+from unirl.functional.policy import typical_probability
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
@@ -39,4 +39,4 @@ class Likelihood(Reward):
         assert self._backbone is not None, "attach comes first"
         right = self._backbone.tokenize_answers([example.answer for example in examples])
         log_probs = self._backbone.answer_log_probs(images, [example.question for example in examples], right)
-        return (log_probs * decision_weights(right.mask, "sample")).sum(1).exp()
+        return typical_probability(log_probs, right.mask)

@@ -35,7 +35,7 @@ class GRPO(UpdateRule):
         image_weight: Weight of drawing.
         answer_weight: Weight of answering.
         answers: Which answers learn. "accepted": those about accepted drawings. "all": the paper's choice; it pays for
-            calling wrong drawings right, and docs/results.md has what that costs in seeing.
+            calling wrong drawings right (docs/method.md has what such answers cost SFT in seeing).
         accept: Least score of an accepted sample.
         normalize: Divide advantages by the group's standard deviation; off is Dr. GRPO's.
         epsilon: Added to that standard deviation.
@@ -77,10 +77,9 @@ class GRPO(UpdateRule):
         views: int = 1,
         score_guidance: float | None = None,
     ) -> None:
-        at_least(0, "grpo", image_weight=image_weight, answer_weight=answer_weight, epsilon=epsilon, beta=beta)
-        at_least(0, "grpo", negative=negative)
         answer_beta = beta if answer_beta is None else answer_beta
-        at_least(0, "grpo", answer_beta=answer_beta, clip_low=clip_low, clip_high=clip_high)
+        at_least(0, "grpo", image_weight=image_weight, answer_weight=answer_weight, epsilon=epsilon, negative=negative)
+        at_least(0, "grpo", beta=beta, answer_beta=answer_beta, clip_low=clip_low, clip_high=clip_high)
         at_least(1, "grpo", views=views, scored_steps=1 if scored_steps is None else scored_steps)
         if not image_weight and not answer_weight:
             raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
@@ -97,14 +96,12 @@ class GRPO(UpdateRule):
         if group_size < 2:
             raise UserError(f"grpo compares the drawings of a group, and group_size is {group_size}; take 2 or more")
         if (self.scored_steps or 0) > sampling.steps:
-            raise UserError(
-                f"grpo: scored_steps {self.scored_steps}, but sampling.steps is {sampling.steps}; "
-                f"take at most {sampling.steps}, or null for all"
-            )
+            most = f"sampling.steps is {sampling.steps}; take at most {sampling.steps}, or null for all"
+            raise UserError(f"grpo: scored_steps {self.scored_steps}, but {most}")
         if self.score_guidance not in (None, sampling.guidance):
             rank_zero_warn(
                 f"grpo: drawn with guidance {sampling.guidance}, scored with {self.score_guidance}: what is learnt is "
-                "not what draws; leave score_guidance out to score as drawn"
+                "not what draws; leave score_guidance out"
             )
 
     def attach(self, backbone: Backbone) -> None:
@@ -129,7 +126,7 @@ class GRPO(UpdateRule):
         advantages, loss = self._advantages(rollout), nothing(backbone)
         # The same names on every process, also where its own samples have nothing to learn.
         names = [f"{name}_clipped" for name in PARTS] + [f"{name}_kl" for name in PARTS if self._betas[name]]
-        logs = dict.fromkeys(names, advantages.new_zeros(()))
+        logs = dict.fromkeys(names, advantages.new_zeros(())) | {"accepted": self._accepted(rollout).mean()}
         for name, (log_probs, weights) in policy.items():
             old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
             gains = advantages if name == "image" else advantages * self._taught(rollout)
@@ -190,9 +187,12 @@ class GRPO(UpdateRule):
         advantages = torch.where(advantages < 0, self.negative * advantages, advantages)
         return advantages if weights is None else advantages * weights
 
+    def _accepted(self, rollout: Rollout) -> Tensor:
+        return (rollout.scores >= self.accept - 1e-6).float()
+
     def _taught(self, rollout: Rollout) -> Tensor:
         """1 where the answer is to be learnt."""
-        return (rollout.scores >= self.accept - 1e-6).float().clamp(min=float(self.answers == "all"))
+        return self._accepted(rollout).clamp(min=float(self.answers == "all"))
 
     def _clipped(self, log_ratio: Tensor, weights: Tensor) -> Tensor:
         ratio = log_ratio.exp()

@@ -10,13 +10,9 @@ from rich.console import Console
 from torch.optim import Optimizer
 
 from unirl.callbacks.guards.watches import FlatGroups, NonFinite, ScoringGap, Validation
+from unirl.callbacks.sanity import partial_check
 from unirl.hooks import hookimpl
 from unirl.types import Rollout
-
-
-def partial_check(trainer: Trainer) -> bool:
-    """Whether a validation is a sanity check of some batches only: nothing to compare with."""
-    return trainer.sanity_checking and trainer.num_sanity_val_steps != float("inf")
 
 
 class Guards(Callback):
@@ -76,11 +72,11 @@ class Guards(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.skip_non_finite:
             return
-        named = [(n, p) for n, p in pl_module.named_parameters() if p.grad is not None]
-        bad = next((n for n, p in named if not torch.isfinite(p.grad).all()), None)  # type: ignore[arg-type]
+        slopes = ((name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None)
+        bad = next((name for name, slope in slopes if not torch.isfinite(slope).all()), None)
         anywhere = trainer.strategy.reduce_boolean_decision(bad is not None, all=False)
         if anywhere:
-            for _, parameter in named:
+            for parameter in pl_module.parameters():
                 parameter.grad = None  # an optimizer leaves parameters without gradient as they are
             self._say(self.finite.seen(bad or "another process", trainer.global_step))
 

@@ -45,8 +45,8 @@ class ScoringGap:
         if self.most and not gap <= self.most:
             yield (
                 f"log-probabilities from sampling and from scoring differ by {gap:.2g} nats before anything was learnt "
-                f"(allowed: {self.most:g}). The ratio of GRPO is off from the start. With low precision raise the "
-                "limit; otherwise the backbone scores other decisions than it sampled, or under other settings"
+                f"(allowed: {self.most:g}). The ratio of GRPO is off from the start: the backbone scores other "
+                "decisions than it sampled, or under other settings"
             )
 
 
