@@ -103,7 +103,7 @@ class Validation:
                 yield (
                     name,
                     f"drawings of one prompt differ less and less: {name} fell from {then:.2f} to {now:.2f}. Training "
-                    "collapses onto few pictures. Try a KL weight (beta), quality control of duplicates, a lower "
+                    "collapses onto few pictures. Try a KL weight (grpo's beta), quality control of duplicates, a lower "
                     "learning rate, or stop here",
                 )
 
@@ -127,7 +127,7 @@ class Validation:
                 yield (
                     name,
                     f"{kind} fell below the untrained model: {category} from {then:.2f} to {now:.2f}. Better elsewhere "
-                    "may have been paid for here. Try more such prompts, a lower learning rate, a KL weight (beta)"
+                    "may have been paid for here. Try more such prompts, a lower learning rate, a KL weight (grpo's beta)"
                     + (", or a lower answer_weight" if kind == "seeing" else ""),
                 )
 
