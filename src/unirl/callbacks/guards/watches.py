@@ -103,8 +103,8 @@ class Validation:
                 yield (
                     name,
                     f"drawings of one prompt differ less and less: {name} fell from {then:.2f} to {now:.2f}. Training "
-                    "collapses onto few pictures. Try a KL weight (grpo's beta), quality control of duplicates, a lower "
-                    "learning rate, or stop here",
+                    "collapses onto few pictures. Try a KL weight (grpo's beta), quality control of duplicates, a "
+                    "lower learning rate, or stop here",
                 )
 
     def _gamed(self, metrics: Mapping[str, float], reward: float) -> Iterator[tuple[str, str]]:
@@ -127,7 +127,7 @@ class Validation:
                 yield (
                     name,
                     f"{kind} fell below the untrained model: {category} from {then:.2f} to {now:.2f}. Better elsewhere "
-                    "may have been paid for here. Try more such prompts, a lower learning rate, a KL weight (grpo's beta)"
+                    "may have been paid for here. Try more such prompts, a lower learning rate, grpo's KL weights"
                     + (", or a lower answer_weight" if kind == "seeing" else ""),
                 )
 
