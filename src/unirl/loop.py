@@ -147,9 +147,9 @@ class SelfImprovement(Measuring):
         examples = [example for example in batch for _ in range(self.group_size)]
         prompts, questions = [e.prompt for e in examples], [e.question for e in examples]
         images = self.backbone.sample_images(prompts, self.sampling, self.counted("images"))
-        answers = self.backbone.sample_answers(images, questions, self.answering, self.counted("answers"))
-        if any(reward.needs_pixels for reward in self.rewards):
+        if self.backbone.sees_pixels or any(reward.needs_pixels for reward in self.rewards):
             images = replace(images, pixels=self.backbone.decode(images))
+        answers = self.backbone.sample_answers(images, questions, self.answering, self.counted("answers"))
         scores, parts = score(self.rewards, examples, images, answers)
         compared = contrasts(self.rewards, parts, self.group_size)
         rollout = Rollout(examples, images, answers, scores, parts, self.group_size, compared)

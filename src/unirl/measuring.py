@@ -56,8 +56,8 @@ class Measuring(LightningModule):
         generator = generator_for(self.device, "validation", batch_idx, self.global_rank)
         prompts, questions = [e.prompt for e in batch], [e.question for e in batch]
         images = self.backbone.sample_images(prompts, self.validation_sampling, generator)
-        answers = self.backbone.sample_answers(images, questions, self.greedy)
         images = replace(images, pixels=self.backbone.decode(images))
+        answers = self.backbone.sample_answers(images, questions, self.greedy)
         scores, parts = score(self.rewards, batch, images, answers)
         if self.judge is not None and images.pixels is not None:
             right = self.judge.verdicts(batch, images.pixels)

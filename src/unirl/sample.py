@@ -1,6 +1,7 @@
 """`unirl sample`: draw pictures from prompts, and say what is on them."""
 
 import argparse
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -11,7 +12,7 @@ from unirl.hooks.host import host
 if TYPE_CHECKING:
     from unirl.backbones import Backbone
 
-SHIPPED = "unirl_shapes:checkpoints/showo"
+SHIPPED = "unirl_shapes:checkpoints/{}"
 
 
 def main(argv: list[str]) -> None:
@@ -42,9 +43,10 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, help="the PNG to write")
     parser.add_argument("--question", help="asked about every picture; the answer is written under it")
     parser.add_argument("--backbone", default="showo", help="a registered backbone")
-    parser.add_argument("--checkpoint", default=SHIPPED, help="folder, package:folder or hub id (default: %(default)s)")
+    shipped = SHIPPED.format("BACKBONE")
+    parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {shipped})")
     parser.add_argument("--count", type=int, default=1, help="pictures of each prompt")
-    parser.add_argument("--steps", type=int, default=16, help="denoising steps")
+    parser.add_argument("--steps", type=int, default=16, help="denoising steps of a masked model")
     parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free guidance")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -59,15 +61,17 @@ def _draw(options: argparse.Namespace, out: Path) -> None:
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
     from unirl.types import AnswerSampling, ImageSampling  # noqa: PLC0415
 
-    backbone = _load(options.backbone, options.checkpoint)
+    backbone = _load(options.backbone, options.checkpoint or SHIPPED.format(options.backbone))
     prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
     sampling = ImageSampling(options.steps, options.guidance)
     images = backbone.sample_images(prompts, sampling, generator_for("cpu", options.seed, "sample"))
+    pixels = backbone.decode(images).detach()
+    images = replace(images, pixels=pixels)
     said = [""] * len(prompts)
     if options.question:
         said = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
     captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, said, strict=True)]
-    draw_grid(backbone.decode(images).detach(), captions).save(out)
+    draw_grid(pixels, captions).save(out)
 
 
 def _load(name: str, checkpoint: str) -> "Backbone":

@@ -139,6 +139,11 @@ class Backbone(nn.Module, ABC):
         return type(self).relax is not Backbone.relax
 
     @property
+    def sees_pixels(self) -> bool:
+        """Whether questions are answered from pixels: then a drawing is decoded once, before it is asked about."""
+        return False
+
+    @property
     @abstractmethod
     def blocks(self) -> tuple[type[nn.Module], ...]:
         """Classes of the repeated layers: what FSDP wraps and checkpointing recomputes."""

@@ -7,6 +7,7 @@ from unirl.hooks.spec import Register
 @hookimpl
 def unirl_register_backbones(register: Register) -> None:
     register("showo", "unirl.backbones.showo:Showo")
+    register("janus", "unirl.backbones.janus:Janus")
 
 
 @hookimpl

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from unirl.backbones import Backbone
 from unirl.backbones.showo import Showo
-from unirl.backbones.showo.sequences import generation_mask, pad_left, prompt_row
+from unirl.backbones.showo.sequences import generation_mask, prompt_row
 from unirl.decoding.masked import unknown_after
+from unirl.decoding.prefix import pad_left
 from unirl.errors import UserError
 from unirl.types import Images, ImageSampling
 

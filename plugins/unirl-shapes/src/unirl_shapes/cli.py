@@ -3,12 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
 from unirl.errors import UserError
 
 SHIPPED = "unirl_shapes:checkpoints/showo"
+STEPS = {"showo": 4600, "janus": 3000, "clip": 6000, "features": 1500}
+"""Training steps; of showo and janus without those of their image tokenizers."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,9 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="unirl-shapes", description="The embedded world of unirl.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     pretrain = commands.add_parser("pretrain", help="train a base model on renderings; a killed run goes on")
-    pretrain.add_argument("model", choices=["showo", "clip", "features"])
+    pretrain.add_argument("model", choices=["showo", "janus", "clip", "features"])
     pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, states and the finished checkpoint")
-    pretrain.add_argument("--steps", type=int, help="default: 4600 for showo (its transformer), 6000 for clip, 1500")
+    pretrain.add_argument("--steps", type=int, help=f"default: {', '.join(f'{n} for {m}' for m, n in STEPS.items())}")
     pretrain.add_argument("--tokenizer-steps", type=int, default=3000, help="(default: %(default)s)")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
@@ -35,10 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("measure", help="drawing, seeing and critic figures, for each sampler setting given")
     sweep.add_argument("--checkpoint", default=SHIPPED, help="(default: %(default)s)")
     sweep.add_argument("--count", type=int, default=360, help="drawings, and renderings (default: %(default)s)")
-    sweep.add_argument("--steps", type=int, nargs="+", default=[8])
+    sweep.add_argument("--steps", type=int, nargs="+", default=[8], help="denoising steps; a Janus ignores them")
     sweep.add_argument("--guidance", type=float, nargs="+", default=[0.0])
     sweep.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of the codes")
-    sweep.add_argument("--noise", type=float, nargs="+", default=[1.0], help="on the confidences")
+    sweep.add_argument("--noise", type=float, nargs="+", default=[1.0], help="on the confidences; a Janus ignores it")
     sweep.add_argument("--seed", type=int, default=0)
     sweep.set_defaults(run=_measure)
     return parser
@@ -47,26 +50,19 @@ def _parser() -> argparse.ArgumentParser:
 def _pretrain(options: argparse.Namespace) -> None:
     import torch  # noqa: PLC0415 - stays out of --help
 
-    from unirl_shapes.pretrain.clip import pretrain_clip  # noqa: PLC0415
-    from unirl_shapes.pretrain.features import pretrain_features  # noqa: PLC0415
-    from unirl_shapes.pretrain.showo import pretrain_showo  # noqa: PLC0415
-
     torch.set_num_threads(options.threads)
-    if options.model == "clip":
-        pretrain_clip(options.out, options.steps or 6000, options.seed)
-    elif options.model == "features":
-        pretrain_features(options.out, options.steps or 1500, options.seed)
-    else:
-        pretrain_showo(options.out, options.steps or 4600, options.tokenizer_steps, options.seed)
+    steps = options.steps or STEPS[options.model]
+    module = import_module(f"unirl_shapes.pretrain.{options.model}")
+    tokenizer = (options.tokenizer_steps,) if options.model in ("showo", "janus") else ()
+    getattr(module, f"pretrain_{options.model}")(options.out, steps, *tokenizer, options.seed)
 
 
 def _measure(options: argparse.Namespace) -> None:
-    from unirl.backbones.showo import Showo  # noqa: PLC0415 - torch stays out of --help
-    from unirl.types import ImageSampling  # noqa: PLC0415
-    from unirl_shapes.pretrain.measure import measure  # noqa: PLC0415
+    from unirl.types import ImageSampling  # noqa: PLC0415 - torch stays out of --help
+    from unirl_shapes.pretrain.measure import load, measure  # noqa: PLC0415
     from unirl_shapes.vocabulary import CATEGORIES  # noqa: PLC0415
 
-    backbone = Showo.from_pretrained(options.checkpoint).eval()
+    backbone = load(options.checkpoint).eval()
     names = ["overall", *CATEGORIES]
     print(f"{'steps guid. temp. noise':<24} {'':8}" + "".join(f"{name:>14}" for name in names))
     for steps, guidance, temperature, noise in product(

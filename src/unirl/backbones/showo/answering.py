@@ -1,15 +1,16 @@
 """Show-o's half that understands: questions about pictures, answered over cached prefixes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from unirl.backbones.base import Backbone
-from unirl.backbones.showo.sequences import QUESTION, pad_right
-from unirl.backbones.showo.transformer import Prefix, Transformer
-from unirl.decoding.text import sample_text
+from unirl.backbones.showo.sequences import QUESTION
+from unirl.backbones.showo.transformer import Transformer
+from unirl.decoding.answers import answer_log_probs, sample_answers
+from unirl.decoding.prefix import Prefix, pad_right
 from unirl.types import Answers, AnswerSampling, Images
 
 
@@ -27,14 +28,9 @@ class Answering(Backbone):
         sampling: AnswerSampling,
         generator: torch.Generator | None = None,
     ) -> Answers:
-        rows = self._question_rows(questions)
-        prefix = self._picture_prefix(images, len(questions), grow=True)
-        hidden, keys = self.transformer.text_hidden(prefix, rows)
-        length = keys.sum(1)
-        first = hidden[torch.arange(len(rows), device=hidden.device), length - 1]
-        step = self._answer_step(prefix, torch.cat((prefix.keys, keys), dim=1), prefix.end + length)
+        prefix, rows = self._picture_prefix(images, len(questions), grow=True), self._question_rows(questions)
         end = self.tokenizer.eos_token_id
-        ids, mask, log_probs = sample_text(step, self.transformer.text_logits(first), sampling, end, generator)
+        ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, end, generator)
         texts = [self._text(row[keep]) for row, keep in zip(ids, mask, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 
@@ -46,14 +42,8 @@ class Answering(Backbone):
         return Answers(pad_right(rows, end).to(device), mask.to(device), list(texts))
 
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
-        rows = self._question_rows(questions)
-        lengths = torch.tensor([len(row) for row in rows], device=self.transformer.device)
-        whole = [row + a[m].tolist() for row, a, m in zip(rows, answers.ids, answers.mask, strict=True)]
-        hidden, _ = self.transformer.text_hidden(self._picture_prefix(images, len(questions)), whole)
-        asked = lengths[:, None] - 1 + torch.arange(answers.ids.shape[1], device=lengths.device)
-        asked = asked.clamp(max=hidden.shape[1] - 1).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        log_probs = self.transformer.text_logits(hidden.gather(1, asked)).float().log_softmax(-1)
-        return log_probs.gather(-1, answers.ids.unsqueeze(-1)).squeeze(-1) * answers.mask
+        prefix, rows = self._picture_prefix(images, len(questions)), self._question_rows(questions)
+        return answer_log_probs(self.transformer, prefix, rows, answers.ids, answers.mask)
 
     def _question_rows(self, questions: Sequence[str]) -> list[list[int]]:
         texts = [QUESTION.format(question=question) for question in questions]
@@ -68,20 +58,6 @@ class Answering(Backbone):
         prefix = self.transformer.picture_prefix(images.codes if images.soft is None else images.soft)
         index = torch.arange(len(images), device=self.transformer.device).repeat_interleave(count // len(images))
         return prefix.rows(index, grow)
-
-    def _answer_step(self, prefix: Prefix, seen: Tensor, position: Tensor) -> Callable[[Tensor], Tensor]:
-        """The next token's logits, given the token just drawn; remembers what went before."""
-        state = {"seen": seen, "position": position}
-
-        def step(token: Tensor) -> Tensor:
-            itself = torch.ones(len(token), 1, dtype=torch.bool, device=token.device)
-            state["seen"] = torch.cat((state["seen"], itself), dim=1)
-            mask, positions = state["seen"][:, None, None, :], state["position"][:, None]
-            hidden = self.transformer(self.transformer.embed(token[:, None]), mask, positions, prefix.cache)
-            state["position"] = state["position"] + 1
-            return self.transformer.text_logits(hidden[:, 0])
-
-        return step
 
     def _text(self, ids: Tensor) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()

@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.showo.config import ShowoConfig
-from unirl.backbones.showo.transformer import Prefix, Transformer
+from unirl.backbones.showo.transformer import Transformer
 from unirl.decoding.masked import choose_steps, random_contexts, sample_masked
+from unirl.decoding.prefix import Prefix
 from unirl.functional.relaxation import straight_through
 from unirl.types import Images, ImageSampling
 

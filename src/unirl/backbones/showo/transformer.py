@@ -1,7 +1,6 @@
 """Show-o's transformer: text and image rows over cached prefixes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,30 +8,9 @@ from torch import Tensor, nn
 from transformers import PhiForCausalLM
 
 from unirl.backbones.showo.config import ShowoConfig
-from unirl.backbones.showo.sequences import causal_mask, pad_left, pad_right, prompt_row, suffix_mask
-from unirl.decoding.cache import PrefixCache
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The beginning of some sequences, computed once.
-
-    Args:
-        cache: Its keys and values.
-        keys: True where a later row may see it.
-        end: Position of the first row after it.
-
-    Shapes:
-        keys (B, P) bool.
-    """
-
-    cache: PrefixCache
-    keys: Tensor
-    end: int
-
-    def rows(self, index: Tensor, grow: bool = False) -> "Prefix":
-        """The prefixes named by `index`, one for each of its entries."""
-        return Prefix(self.cache.rows(index, grow), self.keys[index], self.end)
+from unirl.backbones.showo.sequences import prompt_row
+from unirl.decoding.cache import Cache, PrefixCache
+from unirl.decoding.prefix import Prefix, causal_mask, pad_left, suffix_mask
 
 
 class Transformer(nn.Module):
@@ -46,7 +24,7 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return self.phi.lm_head.weight.device
 
-    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
+    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
         """Hidden states of the given rows.
 
         Shapes:
@@ -93,7 +71,7 @@ class Transformer(nn.Module):
         positions = torch.arange(last - ids.shape[1], last, device=self.device)[None]
         cache = PrefixCache(grow=True)
         self(self.embed(ids), causal_mask(keys), positions, cache)
-        return Prefix(PrefixCache(cache.keys, cache.values), keys, last)
+        return Prefix(PrefixCache(cache.keys, cache.values), keys, keys.new_full((len(ids),), last, dtype=torch.long))
 
     def image_hidden(self, prefix: Prefix, codes: Tensor, known: Tensor) -> Tensor:
         """Hidden states (B, N, D) of the image codes under their prompts; codes that are not known are masked."""
@@ -101,8 +79,8 @@ class Transformer(nn.Module):
         ids = self._wrap(masked, ("soi",), ("eoi",))
         length = ids.shape[1]
         both = torch.ones(1, 1, length, length, dtype=torch.bool, device=ids.device)
-        positions = torch.arange(prefix.end, prefix.end + length, device=ids.device)[None]
-        return self(self.embed(ids), suffix_mask(prefix.keys, both), positions, prefix.cache)[:, 1:-1]
+        mask = suffix_mask(prefix.keys, both)
+        return self(self.embed(ids), mask, prefix.positions(length), prefix.cache)[:, 1:-1]
 
     def picture_prefix(self, codes: Tensor) -> Prefix:
         """Keys and values of pictures to be asked about: integer codes (B, N) or mixtures (B, N, K)."""
@@ -114,19 +92,7 @@ class Transformer(nn.Module):
         cache = PrefixCache(grow=True)
         embeds = torch.cat((begin, self.embed_codes(codes), close), dim=1)
         self(embeds, mask, torch.arange(length, device=codes.device)[None], cache)
-        return Prefix(PrefixCache(cache.keys, cache.values), keys, length)
-
-    def text_hidden(self, prefix: Prefix, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Hidden states of texts after their pictures, right-padded, and which rows are real.
-
-        Shapes:
-            returns (B, S, D) and (B, S) bool.
-        """
-        pad = self.config.special("pad")
-        ids = pad_right(rows, pad).to(self.device)
-        keys = pad_right([[1] * len(row) for row in rows], 0).to(self.device).bool()
-        positions = torch.arange(prefix.end, prefix.end + ids.shape[1], device=self.device)[None]
-        return self(self.embed(ids), suffix_mask(prefix.keys, causal_mask(keys)), positions, prefix.cache), keys
+        return Prefix(PrefixCache(cache.keys, cache.values), keys, keys.sum(1))
 
     def _special(self, batch: int, names: Sequence[str]) -> Tensor:
         return torch.tensor([[self.config.special(n) for n in names]], device=self.device).expand(batch, -1)

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
 from unirl_shapes.examples import Example, draw_example, true_answer
+from unirl_shapes.pretrain.lessons import text_tokenizer
 from unirl_shapes.pretrain.runner import Metrics, train
-from unirl_shapes.pretrain.showo import text_tokenizer
 from unirl_shapes.render import render_batch
 from unirl_shapes.scenes import Scene, near_miss, scene_for
 

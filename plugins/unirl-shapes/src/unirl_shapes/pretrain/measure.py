@@ -1,14 +1,19 @@
 """What a model of this world can do: draw, see, and judge its own drawings."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from unirl.backbones.base import Backbone
+from unirl.backbones import Backbone
+from unirl.backbones.files import locate, read_json
+from unirl.backbones.janus import Janus
+from unirl.backbones.showo import Showo
 from unirl.metrics.accuracy import AccuracyByCategory
 from unirl.metrics.fairness import CriticFairness
 from unirl.rewards.keyword import Keyword
-from unirl.types import AnswerSampling, Example, Images, ImageSampling
+from unirl.types import AnswerSampling, Example, ImageSampling
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.vocabulary import CATEGORIES
@@ -37,7 +42,8 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int =
     for start in range(0, count, CHUNK):
         part = examples[start : start + CHUNK]
         images = backbone.sample_images([e.prompt for e in part], sampling, generator)
-        right = judge.verdicts(part, backbone.decode(images))
+        pixels = backbone.decode(images)
+        images, right = replace(images, pixels=pixels), judge.verdicts(part, pixels)
         answers = backbone.sample_answers(images, [e.question for e in part], ANSWERING)
         accepted = reward.score(part, images, answers) > 1 - 1e-6
         drawing.update(right, _categories(part))
@@ -45,14 +51,27 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int =
     asked, pixels = judge.exam(count, seed)
     for start in range(0, count, CHUNK):
         part = asked[start : start + CHUNK]
-        images = Images(backbone.encode(pixels[start : start + CHUNK]).codes)
+        images = backbone.encode(pixels[start : start + CHUNK])
         said = backbone.sample_answers(images, [e.question for e in part], ANSWERING).text
         seeing.update(torch.tensor([e.answer == s for e, s in zip(part, said, strict=True)]), _categories(part))
     figures: dict[str, float] = {}
     for kind, metric in (("drawing", drawing), ("seeing", seeing), ("critic", critic)):
         values = {name: value.item() for name, value in metric.compute().items()}
-        figures |= {kind: values.pop("overall")} | {f"{kind}/{name}": value for name, value in values.items()}
+        figures |= {kind: values.pop("overall", math.nan)} | {f"{kind}/{name}": value for name, value in values.items()}
     return figures
+
+
+def load(checkpoint: str) -> Backbone:
+    """The world's model in a folder, of whichever kind.
+
+    Args:
+        checkpoint: A local folder, or `package:folder`.
+
+    Raises:
+        UserError: there is none.
+    """
+    kind = read_json(locate(checkpoint) / "config.json").get("model_type")
+    return Janus.from_pretrained(checkpoint) if kind == "janus" else Showo.from_pretrained(checkpoint)
 
 
 def _categories(examples: Sequence[Example]) -> list[str]:

@@ -1,27 +1,21 @@
 """Trains the world's tiny Show-o on renderings: drawing from prompts, and seeing in cluttered scenes."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from unirl.backbones.showo import Showo, ShowoConfig
 from unirl.backbones.showo.checkpoint import phi, save
 from unirl.backbones.showo.magvit import Magvit
-from unirl.types import Example, Images, ImageSampling
-from unirl_shapes.examples import draw_example, true_answer, words
+from unirl.types import Images, ImageSampling
+from unirl_shapes.pretrain.lessons import Phase, drawing_lesson, seeing_lesson, text_tokenizer
 from unirl_shapes.pretrain.measure import measure
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, wanted_codes
-from unirl_shapes.scenes import Scene, clutter, near_miss, scene_for
-from unirl_shapes.vocabulary import CATEGORIES, GRID, NUMBERS
 
 SIZES = {
     "hidden_size": 128,
@@ -88,34 +82,6 @@ def untrained(folder: Path, magvit: Magvit, seed: int) -> Showo:
     return Showo.from_pretrained(str(folder))
 
 
-def text_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, lower case: the vocabulary of the world's prompts, questions and answers."""
-    vocabulary = {word: i for i, word in enumerate(["<|endoftext|>", "<unk>", *words()])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.WordPiece(prefix="\x00")
-    end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token="<unk>")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What a step of training is made of.
-
-    Args:
-        drawn: Prompts with renderings.
-        seen: Questions about renderings.
-        asked: How often each category is asked about; None asks about all alike.
-        located: Questions in which row and column a thing stands, which prepare those about position.
-    """
-
-    drawn: int
-    seen: int
-    asked: Mapping[str, float] | None = None
-    located: int = 0
-
-
 def phase_of(step: int) -> Phase:
     """What a step trains: both tasks alike, then seeing, with a little drawing lest it be forgotten."""
     if step < FOCUS_AFTER:
@@ -131,10 +97,8 @@ def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
         rng: Where chance comes from.
         phase: How many.
     """
-    examples = [draw_example(rng, "train") for _ in range(phase.drawn)]
-    scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples]
+    prompts, scenes = drawing_lesson(rng, phase.drawn)
     codes = wanted_codes(scenes).flatten(1)  # what the tokenizer makes of their renderings
-    prompts = [example.prompt for example in examples]
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     ratio = torch.cos(torch.rand(phase.drawn, 1, generator=generator) * math.pi / 2)
     rank = torch.rand(codes.shape, generator=generator)
@@ -151,32 +115,7 @@ def seeing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
         rng: Where chance comes from.
         phase: How many, and about what.
     """
-    categories: list[str | None] = [None] * phase.seen
-    if phase.asked is not None:
-        categories = list(rng.choices(CATEGORIES, [phase.asked.get(name, 1.0) for name in CATEGORIES], k=phase.seen))
-    examples = [draw_example(rng, "train", category) for category in categories]
-    scenes = [seen_scene(e, rng) for e in examples]
-    truths = [true_answer(e, s) for e, s in zip(examples, scenes, strict=True)]
-    questions = [e.question for e in examples]
-    for _ in range(phase.located):
-        scene, question, truth = located(rng)
-        scenes, questions, truths = [*scenes, scene], [*questions, question], [*truths, truth]
+    scenes, questions, truths = seeing_lesson(rng, phase)
     answers = backbone.tokenize_answers(truths)
     log_probs = backbone.answer_log_probs(Images(wanted_codes(scenes).flatten(1)), questions, answers)
     return -log_probs.sum() / answers.mask.sum()
-
-
-def located(rng: Random) -> tuple[Scene, str, str]:
-    """A scene, a question where one of its things stands, and its row and column in words."""
-    example = draw_example(rng, "train", "colors")
-    scene = scene_for(example, rng, extras=rng.randrange(6))
-    row, column = divmod(scene[0].cell, GRID)
-    return scene, f"where is the {scene[0].shape} ?", f"{NUMBERS[row]} {NUMBERS[column]}"
-
-
-def seen_scene(example: Example, rng: Random) -> Scene:
-    """What a question is asked about: as often right as wrong, with up to four things that do not matter."""
-    draw, extras = rng.random(), rng.choice((0, 0, 1, 2, 3, 4))
-    if draw < 0.4:
-        return scene_for(example, rng, extras)
-    return near_miss(example, rng, extras) if draw < 0.8 else clutter(rng, rng.randint(0, 9))

@@ -1,0 +1,5 @@
+"""Janus: codes drawn one after another, pictures seen through SigLIP, one language model for both."""
+
+from unirl.backbones.janus.janus import Janus
+
+__all__ = ["Janus"]

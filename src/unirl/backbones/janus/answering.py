@@ -1,0 +1,65 @@
+"""Janus's half that understands: pixels through SigLIP, then text over cached prefixes."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unirl.backbones.base import Backbone
+from unirl.backbones.janus.chat import Chat
+from unirl.backbones.janus.transformer import Transformer
+from unirl.decoding.answers import answer_log_probs, sample_answers
+from unirl.decoding.prefix import Prefix, pad_right, prefill
+from unirl.types import Answers, AnswerSampling, Images
+
+
+class Answering(Backbone):
+    """The answering methods of `Janus`."""
+
+    transformer: Transformer
+    chat: Chat
+
+    @property
+    def sees_pixels(self) -> bool:
+        return True
+
+    @torch.no_grad()
+    def sample_answers(
+        self,
+        images: Images,
+        questions: Sequence[str],
+        sampling: AnswerSampling,
+        generator: torch.Generator | None = None,
+    ) -> Answers:
+        prefix, rows = self._picture_prefix(images, questions, grow=True)
+        ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, self.chat.end, generator)
+        texts = [self.chat.text(row[keep]) for row, keep in zip(ids, mask, strict=True)]
+        return Answers(ids, mask, texts, log_probs)
+
+    def tokenize_answers(self, texts: Sequence[str]) -> Answers:
+        rows, device = self.chat.answers(texts), self.transformer.device
+        mask = pad_right([[1] * len(row) for row in rows], 0).bool()
+        return Answers(pad_right(rows, self.chat.end).to(device), mask.to(device), list(texts))
+
+    def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
+        prefix, rows = self._picture_prefix(images, questions)
+        return answer_log_probs(self.transformer, prefix, rows, answers.ids, answers.mask)
+
+    @abstractmethod
+    def look(self, images: Images) -> Tensor:
+        """What the language model is given for some pictures; with gradient where codes are soft. (B, n, D)"""
+
+    def _picture_prefix(
+        self, images: Images, questions: Sequence[str], grow: bool = False
+    ) -> tuple[Prefix, list[list[int]]]:
+        """Each picture once, then as many rows as there are questions about it; and the questions' own tokens."""
+        if len(questions) % len(images):
+            raise ValueError(f"{len(questions)} questions about {len(images)} pictures: expected a multiple")
+        before, rows = self.chat.questions(questions)
+        features = self.look(images)
+        opening = self.transformer.embed(torch.tensor([before], device=features.device)).expand(len(images), -1, -1)
+        embeds = torch.cat((opening, features.to(opening.dtype)), 1)
+        keys = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        index = torch.arange(len(images), device=embeds.device).repeat_interleave(len(questions) // len(images))
+        return prefill(self.transformer, embeds, keys).rows(index, grow), rows

@@ -1,0 +1,134 @@
+"""transformers' Janus checkpoints, checked and loaded; and the sizes of the public ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
+from transformers.utils import logging
+
+from unirl.backbones.files import read_json, reason
+from unirl.errors import UserError
+
+
+def _public(width: int, layers: int, heads: int, intermediate: int) -> dict[str, Any]:
+    text = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": intermediate, "vocab_size": 102400}
+    text |= {"num_attention_heads": heads, "num_key_value_heads": heads, "max_position_embeddings": 16384}
+    return {
+        "text_config": text,
+        "vision_config": {"projection_dim": width},
+        "vq_config": {"projection_dim": width, "image_token_embed_dim": width},
+        "tie_word_embeddings": False,
+    }
+
+
+_1B = _public(2048, 24, 16, 5632)
+PUBLIC = {
+    "deepseek-community/Janus-1.3B": _1B,
+    "deepseek-community/Janus-Pro-1B": _1B,
+    "deepseek-community/Janus-Pro-7B": _public(4096, 30, 32, 11008),
+}
+"""Known public checkpoints: what to build when their files are not at hand (meta device only)."""
+
+
+def public(name: str) -> JanusForConditionalGeneration:
+    """A known public checkpoint's modules on the meta device.
+
+    Raises:
+        UserError: the checkpoint is not among the known ones.
+    """
+    if name not in PUBLIC:
+        raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
+    with torch.device("meta"):
+        return JanusForConditionalGeneration(JanusConfig(**PUBLIC[name]))
+
+
+def load(folder: Path) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
+    """Model and processor of a checkpoint folder, in float32.
+
+    Raises:
+        UserError: something is missing, broken, or belongs to another checkpoint.
+    """
+    check_kind(read_json(folder / "config.json"), folder)
+    try:
+        model, report = _quietly(
+            JanusForConditionalGeneration.from_pretrained,
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise UserError(f"{folder}: no Janus can be loaded ({reason(error)}); download or save it again") from None
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, report[what])):
+            kind = what.partition("_")[0]
+            raise UserError(
+                f"{folder}: {len(names)} {kind} tensors, such as {names[0]}; wrong or incomplete checkpoint"
+            )
+    try:
+        processor = JanusProcessor.from_pretrained(folder)
+    except Exception as error:
+        raise UserError(f"{folder}: no processor can be read ({reason(error)}); save it beside the model") from None
+    check(model.config, processor, folder)
+    return model, processor
+
+
+def _quietly(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Without transformers' bars and reports: what they say is checked afterwards."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        return call(*args, **options)
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_kind(config: dict[str, Any], folder: Path) -> None:
+    """Refuse checkpoints of other models, and Janus in its authors' own format."""
+    kind = config.get("model_type")
+    if kind == "multi_modality":
+        known = ", ".join(PUBLIC)
+        raise UserError(f"{folder} is Janus in its authors' format; give the one for transformers, such as {known}")
+    if kind != "janus":
+        raise UserError(f"{folder}/config.json says model_type {kind!r}; a Janus checkpoint says 'janus'")
+    text = (config.get("text_config") or {}).get("model_type", "llama")
+    if text != "llama":
+        raise UserError(f"{folder}: text_config says model_type {text!r}; Janus's language model is 'llama'")
+
+
+def check(config: JanusConfig, processor: JanusProcessor, folder: Path) -> None:
+    """Refuse a checkpoint whose parts do not belong together.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    parts: Any = config
+    vision, vq, tokenizer = parts.vision_config, parts.vq_config, processor.tokenizer
+    image_id = tokenizer.convert_tokens_to_ids(processor.image_token)
+    patches = (vision.image_size // vision.patch_size) ** 2
+    size = processor.image_processor.size
+    pairs = [
+        ("the processor's image token id", image_id, "config.json's image_token_id", config.image_token_id),
+        ("the processor's num_image_tokens", processor.num_image_tokens, "the vision tower's patches", patches),
+        ("vision_config's num_image_tokens", vision.num_image_tokens, "the vision tower's patches", patches),
+        ("the processor's picture height", size["height"], "the vision tower's image_size", vision.image_size),
+        (
+            "the side of what the image tokenizer paints",
+            vq.num_patches * 2 ** (len(vq.channel_multiplier) - 1),
+            "the vision tower's image_size",
+            vision.image_size,
+        ),
+    ]
+    for one, got, other, expected in pairs:
+        if got != expected:
+            raise UserError(f"{folder}: {one} is {got}, but {other} is {expected}; they do not belong together")
+    if len(tokenizer) > parts.text_config.vocab_size:
+        room = parts.text_config.vocab_size
+        raise UserError(f"{folder}: the tokenizer has {len(tokenizer)} ids, the language model room for {room}")
+    if processor.chat_template is None:
+        raise UserError(f"{folder}: the processor has no chat template; save the checkpoint's own beside it")

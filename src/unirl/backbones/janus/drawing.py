@@ -1,0 +1,108 @@
+"""Janus draws, and scores what it drew: one code after another, under guidance."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unirl.backbones.base import Backbone
+from unirl.backbones.janus.chat import Chat
+from unirl.backbones.janus.transformer import Transformer
+from unirl.backbones.llama import NextRow
+from unirl.decoding.autoregressive import pick, sample_codes, uniform
+from unirl.decoding.prefix import Prefix, follow, pad_left, prefill
+from unirl.functional.relaxation import straight_through
+from unirl.types import Images, ImageSampling
+
+
+class Drawing(Backbone):
+    """The half of Janus that draws."""
+
+    transformer: Transformer
+    chat: Chat
+    length: int
+
+    @torch.no_grad()
+    def sample_images(
+        self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
+    ) -> Images:
+        prefix = self.prompt_prefix(prompts, sampling.guidance)
+        chance = uniform(self.length, len(prompts), generator, self.transformer.device)
+        draw = sample_codes(self._step(prefix, sampling), self._begin(prefix)[:, 0], self.length, chance)
+        return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
+
+    def image_log_probs(
+        self,
+        prompts: Sequence[str],
+        images: Images,
+        sampling: ImageSampling,
+        scored: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        hidden = self.code_hidden(self.prompt_prefix(prompts, sampling.guidance), images.codes)
+        model, temperature = self.transformer, sampling.temperature
+        log_probs = model.code_log_probs(hidden, images.codes, sampling.guidance, temperature)
+        return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
+
+    def relax(
+        self,
+        prompts: Sequence[str],
+        images: Images,
+        sampling: ImageSampling,
+        temperature: float = 1.0,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Images:
+        first = max(0, self.length - (steps or self.length))
+        hidden = self.code_hidden(self.prompt_prefix(prompts, sampling.guidance), images.codes)[:, first:]
+        logits = self.transformer.code_logits(hidden, sampling.guidance).float() / (sampling.temperature or 1.0)
+        relaxed = straight_through(logits, images.codes[:, first:], temperature, generator)
+        hard = F.one_hot(images.codes[:, :first], relaxed.shape[-1]).to(relaxed.dtype)
+        return dataclasses.replace(images, soft=torch.cat((hard, relaxed), 1), pixels=None)
+
+    def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:
+        """Each distinct prompt once, without the mark that begins the picture; then as many rows as there are samples.
+
+        The rows without a prompt follow. They know how long it was, so there is one for each distinct length.
+        """
+        different = list(dict.fromkeys(prompts))
+        rows = [tuple(row[:-1]) for row in self.chat.prompts(different)]
+        unguided = [tuple(self.chat.nothing(row)) for row in rows] if guidance else []
+        places = {row: i for i, row in enumerate(dict.fromkeys([*rows, *unguided]))}
+        ids = pad_left(list(places), self.chat.pad).to(self.transformer.device)
+        keys = pad_left([[1] * len(row) for row in places], 0).to(ids.device).bool()
+        prefix = prefill(self.transformer, self.transformer.embed(ids), keys)
+        which = {prompt: i for i, prompt in enumerate(different)}
+        order = [rows[which[p]] for p in prompts] + [unguided[which[p]] for p in prompts if guidance]
+        return prefix.rows(torch.tensor([places[row] for row in order], device=ids.device))
+
+    def _begin(self, prefix: Prefix) -> Tensor:
+        """The embedding that begins every picture. (R, 1, D)"""
+        mark = torch.full((len(prefix.keys), 1), self.chat.begin_image, device=prefix.keys.device)
+        return self.transformer.embed(mark)
+
+    def code_hidden(self, prefix: Prefix, codes: Tensor) -> Tensor:
+        """Hidden states from which each code is drawn, in one pass over given codes; with gradient.
+
+        Shapes:
+            codes (B, N); returns (R, N, D) for the R rows of the prefix: B, or 2 B under guidance.
+        """
+        before = self.transformer.embed_codes(codes[:, :-1]).repeat(len(prefix.keys) // len(codes), 1, 1)
+        embeds = torch.cat((self._begin(prefix), before), 1)
+        return follow(self.transformer, prefix, embeds, torch.ones(embeds.shape[:2], device=codes.device).bool())
+
+    def _step(
+        self, prefix: Prefix, sampling: ImageSampling
+    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """One code for every picture; see `sample_codes`."""
+        model, guided = self.transformer, bool(sampling.guidance)
+        next_row = NextRow(model.parts.language_model, prefix, self.length)
+
+        def step(embeds: Tensor, chance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            logits = model.code_logits(next_row(embeds), sampling.guidance)
+            code, log_prob = pick(logits, sampling.temperature, chance)
+            return model.embed_codes(code.repeat(2) if guided else code), code, log_prob
+
+        return step

@@ -1,0 +1,108 @@
+"""Janus as a backbone: one language model that draws codes one by one and sees pixels through SigLIP."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import JanusForConditionalGeneration, JanusProcessor
+from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from unirl.backbones.files import locate
+from unirl.backbones.janus import checkpoint as files
+from unirl.backbones.janus.answering import Answering
+from unirl.backbones.janus.chat import Chat
+from unirl.backbones.janus.drawing import Drawing
+from unirl.backbones.janus.transformer import Transformer
+from unirl.errors import UserError
+from unirl.types import Images
+
+PICTURES = 16
+"""Pictures painted at a time where no gradient is needed."""
+
+
+class Janus(Drawing, Answering):
+    """Janus (arXiv 2410.13848) and Janus-Pro (arXiv 2501.17811) at any size, in transformers' format.
+
+    Args:
+        checkpoint: A local folder, `package:folder`, or a hub id such as "deepseek-community/Janus-Pro-1B".
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+
+    def build(self, meta: bool = False) -> None:
+        if hasattr(self, "transformer"):
+            return
+        if meta:
+            self._assemble(files.public(self.checkpoint))
+            return
+        model, processor = files.load(locate(self.checkpoint))
+        self._assemble(model)
+        self._equip(processor)
+
+    def _assemble(self, janus: JanusForConditionalGeneration) -> None:
+        self.transformer = Transformer(janus)
+        vision: Any = janus.config.vision_config
+        self.size, self.length = vision.image_size, vision.num_image_tokens
+        janus.model.vqmodel.requires_grad_(False).eval()
+
+    def _equip(self, processor: JanusProcessor) -> None:
+        self.processor, self.chat = processor, Chat(processor, self.transformer.janus.generation_config)
+        pictures = processor.image_processor
+        for name, values in (("mean", pictures.image_mean), ("std", pictures.image_std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "Janus":
+        super().train(mode)
+        if hasattr(self, "transformer"):
+            self.transformer.parts.vqmodel.eval()  # frozen in UniRL
+        return self
+
+    @property
+    def blocks(self) -> tuple[type[nn.Module], ...]:
+        return (LlamaDecoderLayer, JanusVisionEncoderLayer)
+
+    # --- pixels ---
+
+    def decode(self, images: Images) -> Tensor:
+        if images.soft is not None:
+            return self._pixels(checkpoint(self.transformer.paint, images.soft, use_reentrant=False))
+        if not images.codes.shape[1]:  # it was given, not drawn
+            assert images.pixels is not None
+            return images.pixels
+        with torch.no_grad():
+            return torch.cat([self._pixels(self.transformer.paint(part)) for part in images.codes.split(PICTURES)])
+
+    def _pixels(self, painted: Tensor) -> Tensor:
+        return (painted * self.std + self.mean).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Images:
+        if pixels.shape[1:] != (3, self.size, self.size):
+            got, side = tuple(pixels.shape[1:]), self.size
+            raise UserError(f"pictures of shape {got}; this checkpoint sees (3, {side}, {side})")
+        return Images(torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device), pixels)
+
+    def look(self, images: Images) -> Tensor:
+        given = images.pixels if images.soft is None else None
+        pixels = self.decode(images) if given is None else given
+        return checkpoint(self.transformer.look, (pixels - self.mean) / self.std, use_reentrant=False)
+
+    # --- checkpoints ---
+
+    @classmethod
+    def from_pretrained(cls, path_or_id: str) -> "Janus":
+        backbone = cls(path_or_id)
+        backbone.build()
+        return backbone
+
+    def save_pretrained(self, path: str | Path) -> None:
+        self.transformer.janus.save_pretrained(path)
+        self.processor.save_pretrained(path)

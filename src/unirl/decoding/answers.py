@@ -1,0 +1,102 @@
+"""Answers to questions over cached prefixes: drawn, and scored."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unirl.decoding.cache import Cache
+from unirl.decoding.prefix import Prefix, follow, pad_right
+from unirl.decoding.text import sample_text
+from unirl.types import AnswerSampling
+
+
+class TextModel(Protocol):
+    """A transformer that reads and writes text."""
+
+    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+        """Hidden states of some rows; see `Rows`."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (..., D) of tokens (...)."""
+        ...
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of the next token."""
+        ...
+
+
+def sample_answers(
+    model: TextModel,
+    prefix: Prefix,
+    questions: Sequence[Sequence[int]],
+    sampling: AnswerSampling,
+    end: int,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Continue each question until its answer ends.
+
+    Args:
+        model: Answers.
+        prefix: What each question is about; must grow.
+        questions: Token ids.
+        sampling: Length and temperature.
+        end: The end-of-text id.
+        generator: The only source of randomness.
+
+    Shapes:
+        returns ids, mask and log-probabilities, each (B, T); see `sample_text`.
+    """
+    hidden, keys = _ask(model, prefix, questions)
+    length = keys.sum(1)
+    last = hidden[torch.arange(len(hidden), device=hidden.device), length - 1]
+    step = _next_token(model, prefix, torch.cat((prefix.keys, keys), dim=1), prefix.ends + length)
+    return sample_text(step, model.text_logits(last), sampling, end, generator)
+
+
+def answer_log_probs(
+    model: TextModel, prefix: Prefix, questions: Sequence[Sequence[int]], ids: Tensor, mask: Tensor
+) -> Tensor:
+    """Log-probability of each token of given answers, nats, 0 outside the mask; with gradient.
+
+    Args:
+        model: Answers.
+        prefix: What each question is about.
+        questions: Token ids.
+        ids: The answers' tokens.
+        mask: Which of them count.
+
+    Shapes:
+        ids and mask (B, T); returns (B, T).
+    """
+    whole = [[*question, *row[keep].tolist()] for question, row, keep in zip(questions, ids, mask, strict=True)]
+    hidden, _ = _ask(model, prefix, whole)
+    lengths = torch.tensor([len(question) for question in questions], device=ids.device)
+    before = (lengths[:, None] - 1 + torch.arange(ids.shape[1], device=ids.device)).clamp(max=hidden.shape[1] - 1)
+    hidden = hidden.gather(1, before.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+    log_probs = model.text_logits(hidden).float().log_softmax(-1)
+    return log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1) * mask
+
+
+def _ask(model: TextModel, prefix: Prefix, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Hidden states (B, S, D) of texts after their prefixes, and which rows are no pads (B, S)."""
+    device = prefix.keys.device
+    keys = pad_right([[1] * len(row) for row in rows], 0).to(device).bool()
+    return follow(model, prefix, model.embed(pad_right(rows, 0).to(device)), keys), keys
+
+
+def _next_token(model: TextModel, prefix: Prefix, seen: Tensor, position: Tensor) -> Callable[[Tensor], Tensor]:
+    """The next token's logits, given the token just drawn; remembers what went before."""
+    state = {"seen": seen, "position": position}
+
+    def step(token: Tensor) -> Tensor:
+        itself = torch.ones(len(token), 1, dtype=torch.bool, device=token.device)
+        state["seen"] = torch.cat((state["seen"], itself), dim=1)
+        mask, positions = state["seen"][:, None, None, :], state["position"][:, None]
+        hidden = model(model.embed(token[:, None]), mask, positions, prefix.cache)
+        state["position"] = state["position"] + 1
+        return model.text_logits(hidden[:, 0])
+
+    return step

@@ -1,0 +1,129 @@
+"""Answers: transformers' own, scored as they were drawn, about pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.backbones.janus.tiny import save
+from torch import Tensor
+
+from unirl.backbones.janus import Janus
+from unirl.errors import UserError
+from unirl.types import AnswerSampling, ImageSampling
+
+QUESTIONS = ["what color is it ?", "how many", "what"]
+GREEDY = AnswerSampling(max_tokens=5)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(count: int, size: int = 32) -> Tensor:
+    return torch.rand(count, 3, size, size, generator=seeded(9))
+
+
+def messages(question: str) -> list[dict[str, object]]:
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+
+
+def processed(backbone: Janus, pixels: Tensor, questions: list[str]) -> dict[str, Tensor]:
+    texts = [backbone.processor.apply_chat_template(messages(q), add_generation_prompt=True) for q in questions]
+    given = [[np.asarray(p.permute(1, 2, 0))] for p in pixels]
+    inputs = backbone.processor(text=texts, images=given, padding=True, return_tensors="pt", do_rescale=False)
+    return dict(inputs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"seed": 1, "tied": True, "system": True}, {"seed": 2, "kv_heads": 1, "size": 48}],
+    ids=["plain", "tied-with-system-prompt", "larger"],
+)
+def test_greedy_answers_are_those_of_transformers(tmp_path: Path, changes: dict[str, object]) -> None:
+    backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()  # type: ignore[arg-type]
+    pixels = pictures(3, backbone.size)
+    inputs = processed(backbone, pixels, QUESTIONS)
+    expected = backbone.transformer.janus.generate(**inputs, max_new_tokens=5, do_sample=False)
+    expected = expected[:, inputs["input_ids"].shape[1] :]
+    answers = backbone.sample_answers(backbone.encode(pixels), QUESTIONS, GREEDY)
+    width = min(expected.shape[1], answers.ids.shape[1])
+    assert torch.equal(answers.ids[:, :width][answers.mask[:, :width]], expected[:, :width][answers.mask[:, :width]])
+    assert answers.mask.sum() > 5
+
+
+def test_tokens_are_the_processors(tmp_path: Path) -> None:
+    for system in (False, True):
+        backbone = Janus.from_pretrained(str(save(tmp_path / str(system), system=system))).eval()
+        inputs = processed(backbone, pictures(3), QUESTIONS)
+        before, rows = backbone.chat.questions(QUESTIONS)
+        image = [backbone.chat.image] * 16
+        for row, ids, mask in zip(rows, inputs["input_ids"], inputs["attention_mask"], strict=True):
+            assert [*before, *image, *row] == ids[mask.bool()].tolist()
+
+
+def test_scores_are_the_log_probs_of_answering(backbone: Janus) -> None:
+    images = backbone.encode(pictures(3))
+    answers = backbone.sample_answers(images, QUESTIONS, AnswerSampling(5, 1.0), seeded())
+    log_probs = backbone.answer_log_probs(images, QUESTIONS, answers)
+    torch.testing.assert_close(log_probs, answers.log_probs, atol=1e-4, rtol=0)
+
+
+def test_companions_do_not_matter(backbone: Janus) -> None:
+    images = backbone.encode(pictures(3))
+    answers = backbone.sample_answers(images, QUESTIONS, GREEDY)
+    together = backbone.answer_log_probs(images, QUESTIONS, answers)
+    for row in range(3):
+        part = slice(row, row + 1)
+        alone = backbone.answer_log_probs(images[part], QUESTIONS[part], answers[part])
+        torch.testing.assert_close(alone, together[part], atol=1e-4, rtol=0)
+
+
+def test_several_questions_about_one_picture_look_once(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, seen = backbone.encode(pictures(2)), []
+    look = backbone.transformer.look
+    monkeypatch.setattr(backbone.transformer, "look", lambda pixels: seen.append(len(pixels)) or look(pixels))
+    twice = backbone.sample_answers(images, ["what", "how many", "what", "how many"], GREEDY)
+    assert seen == [2]
+    again = backbone.sample_answers(images[torch.tensor([0, 0, 1, 1])], ["what", "how many"] * 2, GREEDY)
+    assert twice.text == again.text
+    with pytest.raises(ValueError, match="3 questions about 2 pictures"):
+        backbone.sample_answers(images, QUESTIONS, GREEDY)
+
+
+def test_a_drawing_is_seen_through_its_pixels(backbone: Janus) -> None:
+    prompts = ["a photo", "two circle", "red"]
+    images = backbone.sample_images(prompts, ImageSampling(), seeded())
+    painted = backbone.encode(backbone.decode(images))
+    answers = backbone.tokenize_answers(["red", "two circle", "blue"])
+    by_codes = backbone.answer_log_probs(images, QUESTIONS, answers)
+    torch.testing.assert_close(by_codes, backbone.answer_log_probs(painted, QUESTIONS, answers))
+    assert not torch.allclose(by_codes, backbone.answer_log_probs(backbone.encode(pictures(3)), QUESTIONS, answers))
+
+
+def test_the_answer_loss_reaches_drawing_through_soft_codes_only(backbone: Janus) -> None:
+    prompts, sampling = ["a photo", "two circle", "red"], ImageSampling()
+    images = backbone.sample_images(prompts, sampling, seeded())
+    answers = backbone.tokenize_answers(["red", "two circle", "blue"])
+    head = backbone.transformer.parts.generation_head.vision_head.weight
+    tower = backbone.transformer.parts.vision_model.embeddings.patch_embedding.weight
+    for relaxed in (False, True):
+        backbone.zero_grad()
+        given = backbone.relax(prompts, images, sampling, 1.0, None, seeded()) if relaxed else images
+        backbone.answer_log_probs(given, QUESTIONS, answers).sum().backward()
+        assert (head.grad is not None and head.grad.abs().sum().item() > 0) is relaxed
+        assert tower.grad is not None
+        assert tower.grad.abs().sum() > 0
+    assert all(p.grad is None for p in backbone.transformer.parts.vqmodel.parameters())
+
+
+def test_given_answers_end_once(backbone: Janus) -> None:
+    answers = backbone.tokenize_answers(["red", "two circle"])
+    ends = (answers.ids == backbone.chat.end) & answers.mask
+    assert ends.sum(1).tolist() == [1, 1]
+    assert [backbone.chat.text(ids[m]) for ids, m in zip(answers.ids, answers.mask, strict=True)] == list(answers.text)
+
+
+def test_pictures_of_another_size_are_refused(backbone: Janus) -> None:
+    with pytest.raises(UserError, match=r"\(3, 64, 64\); this checkpoint sees \(3, 32, 32\)"):
+        backbone.encode(pictures(1, 64))

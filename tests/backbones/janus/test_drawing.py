@@ -1,0 +1,155 @@
+"""Drawing code after code: the same codes as transformers, and scores that are those of drawing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.backbones.janus.tiny import save
+from torch import Tensor
+
+from unirl.backbones.janus import Janus
+from unirl.backbones.janus import transformer as parts
+from unirl.types import Images, ImageSampling
+
+PROMPTS = ["a photo of three blue square", "two circle", "two circle", "red"]
+PLAIN = ImageSampling(guidance=0.0)
+GUIDED = ImageSampling(guidance=4.0, temperature=0.8)
+GREEDY = ImageSampling(guidance=4.0, temperature=0.0)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def close(got: Tensor, expected: Tensor | None, within: float = 1e-4) -> None:
+    assert expected is not None
+    torch.testing.assert_close(got, expected, atol=within, rtol=0)
+
+
+def generated(backbone: Janus, prompts: list[str], side: str = "left") -> Tensor:
+    """What transformers draws greedily with guidance 5, which is 4 here."""
+    template = backbone.processor.apply_chat_template
+    texts = [
+        template([{"role": "user", "content": [{"type": "text", "text": p}]}], add_generation_prompt=True)
+        for p in prompts
+    ]
+    inputs = backbone.processor(text=texts, generation_mode="image", padding=True, return_tensors="pt")
+    janus = backbone.transformer.janus
+    return janus.generate(**inputs, generation_mode="image", do_sample=False, guidance_scale=5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"seed": 1, "tied": True},
+        {"seed": 2, "kv_heads": 2},
+        {"seed": 3, "size": 48, "codes": 23},
+        {"seed": 4, "first": "<unk> <pad> <eos> <bos>", "heads": 8, "kv_heads": 1},
+    ],
+    ids=["plain", "tied", "grouped", "larger", "other-ids"],
+)
+def test_greedy_codes_are_those_of_transformers(tmp_path: Path, changes: dict[str, object]) -> None:
+    backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()  # type: ignore[arg-type]
+    for prompts in (PROMPTS, PROMPTS[:1], PROMPTS[3:]):
+        codes = backbone.sample_images(prompts, GREEDY).codes
+        assert torch.equal(codes, generated(backbone, prompts))
+        assert len(codes.unique()) > 4
+
+
+@pytest.mark.parametrize("sampling", [PLAIN, GUIDED, GREEDY], ids=["plain", "guided", "greedy"])
+def test_scores_are_the_log_probs_of_drawing(backbone: Janus, sampling: ImageSampling) -> None:
+    images = backbone.sample_images(PROMPTS, sampling, seeded())
+    log_probs, scored = backbone.image_log_probs(PROMPTS, images, sampling)
+    assert scored.all()
+    close(log_probs, images.log_probs)
+
+
+def test_chunks_of_the_head_make_no_difference(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = backbone.sample_images(PROMPTS, GUIDED, seeded())
+    found = []
+    for chunk in (4, 4096):
+        monkeypatch.setattr(parts, "CHUNK", chunk)
+        backbone.zero_grad()
+        log_probs, _ = backbone.image_log_probs(PROMPTS, images, GUIDED)
+        log_probs.sum().backward()
+        found.append((log_probs.detach(), backbone.transformer.parts.generation_head.proj_out.weight.grad.clone()))
+    close(found[0][0], found[1][0], 1e-6)
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_plain_forward(backbone: Janus) -> None:
+    """transformers' own pass over prompt and codes, and its generation head at the picture's places."""
+    images = backbone.sample_images(PROMPTS[:1], PLAIN, seeded())
+    (ids,), model = backbone.chat.prompts(PROMPTS[:1]), backbone.transformer.janus
+    text = model.get_input_embeddings()(torch.tensor([ids]))
+    embeds = torch.cat((text, model.prepare_embeddings_for_image_generation(images.codes[:, :-1])), 1)
+    hidden = model.model(inputs_embeds=embeds).last_hidden_state[:, len(ids) - 1 :]
+    logits = model.model.generation_head(hidden)
+    expected = logits.log_softmax(-1).gather(-1, images.codes[..., None])[..., 0]
+    close(backbone.image_log_probs(PROMPTS[:1], images, PLAIN)[0], expected)
+
+
+@pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
+@torch.no_grad()
+def test_companions_do_not_matter(backbone: Janus, sampling: ImageSampling) -> None:
+    images = backbone.sample_images(PROMPTS, sampling, seeded())
+    assert images.log_probs is not None
+    for row, prompt in enumerate(PROMPTS):
+        log_probs, _ = backbone.image_log_probs([prompt], images[row : row + 1], sampling)
+        close(log_probs[0], images.log_probs[row])
+
+
+def test_the_generator_decides(backbone: Janus) -> None:
+    one, same, other = (backbone.sample_images(PROMPTS, PLAIN, seeded(s)).codes for s in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[1], one[2])  # two drawings of one prompt
+
+
+@torch.no_grad()
+def test_codes_come_as_often_as_their_probability_says(backbone: Janus) -> None:
+    prompts = ["red"] * 4000
+    images = backbone.sample_images(prompts, GUIDED, seeded())
+    every = torch.arange(40).view(40, 1).expand(-1, 16)
+    probable = backbone.image_log_probs(["red"] * 40, Images(every), GUIDED)[0][:, 0].exp()
+    close(probable.sum(), torch.tensor(1.0))
+    seen = images.codes[:, 0].bincount(minlength=40) / 4000
+    assert (seen - probable).abs().max() < 4 * (0.25 / 4000) ** 0.5
+
+
+def test_drawing_learns_from_its_scores(backbone: Janus) -> None:
+    backbone.zero_grad()
+    images = backbone.sample_images(PROMPTS, GUIDED, seeded())
+    backbone.image_log_probs(PROMPTS, images, GUIDED)[0].sum().backward()
+    learnt = {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any("language_model.layers.0" in name for name in learnt)
+    assert any("generation_embeddings" in name for name in learnt)
+    assert not any("vqmodel" in name or "vision_model" in name or "lm_head" in name for name in learnt)
+
+
+def test_relaxed_codes_are_the_drawn_ones_and_carry_gradient_to_the_last_steps(backbone: Janus) -> None:
+    images = backbone.sample_images(PROMPTS, GUIDED, seeded())
+    relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, 3, seeded(1))
+    assert relaxed.soft is not None
+    assert relaxed.pixels is None
+    assert torch.equal(relaxed.soft.argmax(-1), images.codes)
+    close(relaxed.soft.detach(), F.one_hot(images.codes, 40).float(), 1e-6)
+    weighed = relaxed.soft * torch.randn(40, generator=seeded(2))
+    head = backbone.transformer.parts.generation_head.vision_head.weight
+    (early,) = torch.autograd.grad(weighed[:, :13].sum(), head, retain_graph=True)
+    (late,) = torch.autograd.grad(weighed[:, 13:].sum(), head)
+    assert early.abs().sum() == 0
+    assert late.abs().sum() > 0
+
+
+def test_pictures_of_soft_codes_are_those_of_hard_ones(backbone: Janus) -> None:
+    images = backbone.sample_images(PROMPTS, GUIDED, seeded())
+    relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
+    pixels = backbone.decode(relaxed)
+    close(pixels.detach(), backbone.decode(images), 1e-5)
+    assert 0 <= pixels.min() < pixels.max() <= 1
+    (slope,) = torch.autograd.grad(pixels.sum(), relaxed.soft)  # type: ignore[arg-type]
+    assert slope.abs().sum() > 0
