@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unirl.decoding.cache import Cache
+from unirl.decoding.cache import PrefixCache
 from unirl.decoding.prefix import Prefix, follow, pad_right
 from unirl.decoding.text import sample_text
 from unirl.types import AnswerSampling
@@ -15,7 +15,7 @@ from unirl.types import AnswerSampling
 class TextModel(Protocol):
     """A transformer that reads and writes text."""
 
-    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
         """Hidden states of some rows; see `Rows`."""
         ...
 

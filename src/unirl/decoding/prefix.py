@@ -7,13 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unirl.decoding.cache import Cache, PrefixCache
+from unirl.decoding.cache import PrefixCache
 
 
 class Rows(Protocol):
     """A transformer that computes some rows of sequences whose earlier rows may be cached."""
 
-    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
         """Hidden states (B, S, D) of rows (B, S, D) under a mask (B, 1, S, P + S), True = may attend."""
         ...
 

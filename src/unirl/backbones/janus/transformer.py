@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import JanusForConditionalGeneration
 
 from unirl.decoding.autoregressive import guide
-from unirl.decoding.cache import Cache
+from unirl.decoding.cache import PrefixCache
 
 CHUNK = 4096
 """Codes whose logits are held at a time."""
@@ -30,7 +30,7 @@ class Transformer(nn.Module):
     def parts(self) -> Any:
         return self.janus.model
 
-    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
         """Hidden states of the given rows.
 
         Shapes:

@@ -9,7 +9,7 @@ from transformers import PhiForCausalLM
 
 from unirl.backbones.showo.config import ShowoConfig
 from unirl.backbones.showo.sequences import prompt_row
-from unirl.decoding.cache import Cache, PrefixCache
+from unirl.decoding.cache import PrefixCache
 from unirl.decoding.prefix import Prefix, causal_mask, pad_left, suffix_mask
 
 
@@ -24,7 +24,7 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return self.phi.lm_head.weight.device
 
-    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
         """Hidden states of the given rows.
 
         Shapes:

@@ -57,6 +57,7 @@ TEMPLATE = (
 """Janus's own form in the world's words."""
 BEST = ImageSampling(guidance=0.5, temperature=0.6)
 VISION_STEPS = 500
+FOCUS_AFTER = 1500
 DROPPED = 0.1
 """Share of drawings learnt without their prompt, so that guidance has something to lead away from."""
 
@@ -116,8 +117,10 @@ def pretrain_vision(backbone: Janus, out: Path, steps: int, seed: int) -> None:
 
 
 def phase_of(step: int) -> Phase:
-    """What a step trains: both tasks, seeing ahead of drawing, and position most of all."""
-    return Phase(12, 48, {"position": 3.0}, located=16)
+    """What a step trains: both tasks, and from some step on mostly position, by far the last to be seen."""
+    if step < FOCUS_AFTER:
+        return Phase(12, 48)
+    return Phase(12, 48, {"position": 6.0}, located=24)
 
 
 def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
@@ -133,6 +136,7 @@ def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
     )
     torch.manual_seed(seed)
     model = JanusForConditionalGeneration(config)
+    spread(model)
     model.model.vqmodel.load_state_dict(vq.state_dict())
     begin = {"boi_token_id": words.get_vocab()[words.boi_token]}
     model.generation_config = GenerationConfig(**ids, guidance_scale=5, generation_kwargs=begin)
@@ -141,6 +145,22 @@ def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
     pictures = JanusImageProcessor(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     JanusProcessor(pictures, words, chat_template=TEMPLATE, num_image_tokens=CELLS).save_pretrained(folder)
     return Janus.from_pretrained(str(folder))
+
+
+@torch.no_grad()
+def spread(model: JanusForConditionalGeneration) -> None:
+    """Draw the weights of all but the towers anew, as wide as their inputs ask for.
+
+    transformers' own width is made for thousands of channels. At a hundred, attention begins flat, and a model that
+    must find the circle that a question is about is still looking after a thousand steps.
+    """
+    parts = model.model
+    for part in (parts.language_model, parts.aligner, parts.generation_aligner, parts.generation_head, model.lm_head):
+        for weight in part.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=weight.shape[1] ** -0.5)
+    parts.language_model.embed_tokens.weight.normal_(std=0.1)
+    parts.generation_embeddings.weight.normal_()
 
 
 def chat_tokenizer() -> PreTrainedTokenizerFast:
