@@ -77,7 +77,7 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
         (
             "config.json",
             {"model_type": "multi_modality"},
-            "in its authors' format; give the one for transformers",
+            "in its authors' format; give one for transformers",
         ),
         ("config.json", {"model_type": "llava"}, "says model_type 'llava'; a Janus checkpoint says 'janus'"),
         ("config.json", {"image_token_id": 7}, "image token id is 24, but config.json's image_token_id is 7"),

@@ -25,7 +25,7 @@ def _public(width: int, layers: int, heads: int, intermediate: int) -> dict[str,
 
 _1B = _public(2048, 24, 16, 5632)
 PUBLIC = {
-    "deepseek-community/Janus-1.3B": _1B,
+    "deepseek-ai/Janus-1.3B": _1B,
     "deepseek-community/Janus-Pro-1B": _1B,
     "deepseek-community/Janus-Pro-7B": _public(4096, 30, 32, 11008),
 }
@@ -92,8 +92,10 @@ def check_kind(config: dict[str, Any], folder: Path) -> None:
     """Refuse checkpoints of other models, and Janus in its authors' own format."""
     kind = config.get("model_type")
     if kind == "multi_modality":
-        known = ", ".join(PUBLIC)
-        raise UserError(f"{folder} is Janus in its authors' format; give the one for transformers, such as {known}")
+        raise UserError(
+            f"{folder} is Janus in its authors' format; give one for transformers, such as "
+            "deepseek-community/Janus-Pro-1B, or convert it (transformers has convert_janus_weights_to_hf.py)"
+        )
     if kind != "janus":
         raise UserError(f"{folder}/config.json says model_type {kind!r}; a Janus checkpoint says 'janus'")
     text = (config.get("text_config") or {}).get("model_type", "llama")
