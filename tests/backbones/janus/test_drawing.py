@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.janus import transformer as parts
+from unirl.decoding.prefix import pad_left, pad_right, prefill
 from unirl.types import Images, ImageSampling
 
 PROMPTS = ["a photo of three blue square", "two circle", "two circle", "red"]
@@ -100,6 +101,33 @@ def test_companions_do_not_matter(backbone: Janus, sampling: ImageSampling) -> N
     for row, prompt in enumerate(PROMPTS):
         log_probs, _ = backbone.image_log_probs([prompt], images[row : row + 1], sampling)
         close(log_probs[0], images.log_probs[row])
+
+
+@torch.no_grad()
+def test_the_side_of_the_padding_makes_no_difference(backbone: Janus) -> None:
+    codes = torch.randint(40, (4, 16), generator=seeded())
+    rows = [row[:-1] for row in backbone.chat.prompts(PROMPTS)]
+    hidden = []
+    for pad in (pad_left, pad_right):
+        ids, keys = pad(rows, backbone.chat.pad), pad([[1] * len(row) for row in rows], 0).bool()
+        prefix = prefill(backbone.transformer, backbone.transformer.embed(ids), keys)
+        hidden.append(backbone.code_hidden(prefix, codes))
+    assert len({len(row) for row in rows}) > 1
+    close(hidden[0], hidden[1], 1e-5)
+    close(hidden[0], backbone.code_hidden(backbone.prompt_prefix(PROMPTS, 0.0), codes), 1e-5)
+
+
+def test_rows_without_a_prompt_are_computed_once_for_each_length(
+    backbone: Janus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every distinct prompt once, and one unguided row for every distinct length, whatever the group's size."""
+    seen: list[int] = []
+    forward = backbone.transformer.forward
+    monkeypatch.setattr(backbone.transformer, "forward", lambda *a: seen.append(len(a[0])) or forward(*a))
+    prompts = ["two circle", "red circle", "a photo of red"]
+    prefix = backbone.prompt_prefix([p for p in prompts for _ in range(5)], 4.0)
+    assert seen == [3 + 2]
+    assert len(prefix.keys) == 30
 
 
 def test_the_generator_decides(backbone: Janus) -> None:

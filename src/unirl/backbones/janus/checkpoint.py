@@ -75,6 +75,12 @@ def load(folder: Path) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
     return model, processor
 
 
+def save(folder: Path, model: JanusForConditionalGeneration, processor: JanusProcessor) -> None:
+    """Write a checkpoint as transformers does: safetensors, configs, processor."""
+    _quietly(model.save_pretrained, folder)
+    processor.save_pretrained(folder)
+
+
 def _quietly(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Without transformers' bars and reports: what they say is checked afterwards."""
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

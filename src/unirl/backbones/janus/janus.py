@@ -104,5 +104,4 @@ class Janus(Drawing, Answering):
         return backbone
 
     def save_pretrained(self, path: str | Path) -> None:
-        self.transformer.janus.save_pretrained(path)
-        self.processor.save_pretrained(path)
+        files.save(Path(path), self.transformer.janus, self.processor)

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from unirl.backbones.janus import Janus
+from unirl.backbones.janus.checkpoint import save
 from unirl.types import ImageSampling
 from unirl_shapes.pretrain.lessons import Phase, drawing_lesson, seeing_lesson, text_tokenizer
 from unirl_shapes.pretrain.measure import measure
@@ -57,7 +58,10 @@ TEMPLATE = (
 """Janus's own form in the world's words."""
 BEST = ImageSampling(guidance=0.5, temperature=0.6)
 VISION_STEPS = 500
-FOCUS_AFTER = 1500
+FOCUS_AFTER = 1200
+"""From this step on it is mostly position that is asked about, and rows and columns, which prepare it."""
+DRAWN_EVERY = 6
+"""From then on only every so many steps train drawing: the model shall see better than it draws."""
 DROPPED = 0.1
 """Share of drawings learnt without their prompt, so that guidance has something to lead away from."""
 
@@ -117,10 +121,10 @@ def pretrain_vision(backbone: Janus, out: Path, steps: int, seed: int) -> None:
 
 
 def phase_of(step: int) -> Phase:
-    """What a step trains: both tasks, and from some step on mostly position, by far the last to be seen."""
+    """What a step trains: both tasks, then seeing and above all position, with a little drawing to remember it."""
     if step < FOCUS_AFTER:
         return Phase(12, 48)
-    return Phase(12, 48, {"position": 6.0}, located=24)
+    return Phase(6 if step % DRAWN_EVERY == 0 else 0, 48, {"position": 6.0}, located=24)
 
 
 def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
@@ -140,10 +144,9 @@ def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
     model.model.vqmodel.load_state_dict(vq.state_dict())
     begin = {"boi_token_id": words.get_vocab()[words.boi_token]}
     model.generation_config = GenerationConfig(**ids, guidance_scale=5, generation_kwargs=begin)
-    model.save_pretrained(folder)
     side = VISION_SIZES["image_size"]
     pictures = JanusImageProcessor(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    JanusProcessor(pictures, words, chat_template=TEMPLATE, num_image_tokens=CELLS).save_pretrained(folder)
+    save(folder, model, JanusProcessor(pictures, words, chat_template=TEMPLATE, num_image_tokens=CELLS))
     return Janus.from_pretrained(str(folder))
 
 
