@@ -60,6 +60,8 @@ BEST = ImageSampling(guidance=0.5, temperature=0.6)
 VISION_STEPS = 500
 FOCUS_AFTER = 1200
 """From this step on it is mostly position that is asked about, and rows and columns, which prepare it."""
+COUNTING_AFTER = 3100
+"""From this step on it is counting, too."""
 DRAWN_EVERY = 6
 """From then on only every so many steps train drawing: the model shall see better than it draws."""
 DROPPED = 0.1
@@ -121,10 +123,11 @@ def pretrain_vision(backbone: Janus, out: Path, steps: int, seed: int) -> None:
 
 
 def phase_of(step: int) -> Phase:
-    """What a step trains: both tasks, then seeing and above all position, with a little drawing to remember it."""
+    """What a step trains: both tasks, then seeing and what is learnt last, with a little drawing to remember it."""
     if step < FOCUS_AFTER:
         return Phase(12, 48)
-    return Phase(6 if step % DRAWN_EVERY == 0 else 0, 48, {"position": 6.0}, located=24)
+    asked = {"position": 6.0} if step < COUNTING_AFTER else {"position": 6.0, "counting": 5.0}
+    return Phase(6 if step % DRAWN_EVERY == 0 else 0, 48, asked, located=24 if step < COUNTING_AFTER else 12)
 
 
 def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
