@@ -76,7 +76,8 @@ def made_up(model: Showo, prompt: str) -> Rollout:
     codes = torch.randint(model.config.codebook_size, (GROUP, model.config.num_vq_tokens), generator=generator)
     nothing = Answers(torch.zeros(GROUP, 1, dtype=torch.long), torch.ones(GROUP, 1, dtype=torch.bool), [""] * GROUP)
     example = Example(prompt, "", "", "")
-    return Rollout([example] * GROUP, Images(codes), nothing, torch.rand(GROUP, generator=generator), {}, GROUP)
+    scores = torch.rand(GROUP, generator=generator)
+    return Rollout([example] * GROUP, Images(codes), nothing, scores, {}, scores > 1, GROUP)
 
 
 def all_logits(

@@ -1,5 +1,6 @@
 """Every file of `configs/` parses and builds; those of public checkpoints on the meta device."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from unirl.backbones.showo import Showo
 from unirl.cli_run import Run
 from unirl.data import PromptsModule
+from unirl.errors import UserError
 from unirl.loop import SelfImprovement
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -20,10 +22,10 @@ class Built(Run):
         pass
 
 
-def build(*files: Path) -> SelfImprovement:
+def build(*files: Path, more: Sequence[str] = ()) -> SelfImprovement:
     arguments = [argument for file in files for argument in ("--config", str(file))]
     options = [*HERE, "false", "--trainer.precision", "32-true"]
-    model = Built(SelfImprovement, PromptsModule, ["fit", *arguments, *options]).model
+    model = Built(SelfImprovement, PromptsModule, ["fit", *arguments, *options, *more]).model
     assert isinstance(model, SelfImprovement)
     return model
 
@@ -57,3 +59,12 @@ def test_the_oracle_is_a_diagnosis_on_top_of_grpo() -> None:
     shipped, diagnosis = build(CONFIGS / "showo_grpo.yaml"), CONFIGS / "diagnose" / "oracle.yaml"
     assert [reward.name for reward in shipped.rewards] == ["keyword"]
     assert [reward.name for reward in build(CONFIGS / "showo_grpo.yaml", diagnosis).rewards] == ["oracle"]
+
+
+@pytest.mark.parametrize("rule", ["sft", "grpo"])
+def test_a_config_of_an_earlier_version_is_told_where_accept_is_now(rule: str) -> None:
+    config = CONFIGS / f"showo_{rule}.yaml"
+    with pytest.raises(UserError, match=r"^model\.update: no option 'accept'; see model\.accept \(in .*\)$"):
+        build(config, more=["--model.update.init_args.accept", "1.0"])
+    assert build(config).accept is None
+    assert build(config, more=["--model.accept", "1.5"]).accept == 1.5

@@ -15,6 +15,7 @@ from unirl.callbacks import ExportPretrained, Pictures, ResultsTable
 from unirl.data import PromptsModule
 from unirl.errors import UserError
 from unirl.loop import SelfImprovement
+from unirl.metrics.fairness import CriticFairness
 from unirl.rewards import Reward
 from unirl.rewards.keyword import Keyword
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
@@ -95,6 +96,18 @@ def test_resume_in_the_middle_of_an_epoch_is_the_same_run(
     assert len(whole.seen) == 6
     assert head.seen + tail.seen == whole.seen
     assert ("rollout" in torch.load(saved, weights_only=True)) == (updates > 1)
+
+
+def test_a_rollout_of_a_version_that_did_not_keep_what_was_accepted_is_drawn_afresh(
+    shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    run(shapes_checkpoint, tmp_path / "head", max_steps=4, updates_per_rollout=3)
+    saved = tmp_path / "head" / "step-4.ckpt"
+    checkpoint = torch.load(saved, weights_only=True)
+    del checkpoint["rollout"].__dict__["accepted"]
+    torch.save(checkpoint, saved)
+    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, updates_per_rollout=3)
+    assert len(tail.seen) == 2
 
 
 def test_grpo_with_a_reference_and_old_policies_resumes_exactly(shapes_checkpoint: Path, tmp_path: Path) -> None:
@@ -200,6 +213,47 @@ def test_groups_differ_within_and_pixels_are_only_decoded_for_who_needs_them(
     rollout = model.rollout(ShapesPrompts().held_out(2))
     assert [e.prompt for e in rollout.examples[:3]] == [rollout.examples[0].prompt] * 3
     assert not torch.equal(rollout.images.codes[0], rollout.images.codes[1])
+
+
+@pytest.mark.parametrize(
+    ("accept", "shares"), [(None, [0.0, 1.0]), (1.9, [0.0, 1.0]), (2.1, [0.0, 0.0]), (0.0, [1.0, 1.0])]
+)
+def test_learning_and_measuring_share_one_verdict(
+    accept: float | None, shares: list[float], shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    critic: list[list[bool]] = []
+    heard = CriticFairness.update
+    monkeypatch.setattr(CriticFairness, "update", lambda s, a, *rest: critic.append(a.tolist()) or heard(s, a, *rest))
+    for truth, share in zip((0.0, 1.0), shares, strict=True):
+        critic.clear()
+        model = SelfImprovement(
+            Showo(str(shapes_checkpoint)),
+            SFT(end_to_end=False),
+            [Fixed(truth, 1.0), Fixed(0.9)],
+            judge=ShapesJudge(),
+            group_size=2,
+            sampling=ImageSampling(steps=2),
+            answering=AnswerSampling(2),
+            accept=accept,
+            exam_size=0,
+            diversity_prompts=0,
+        )
+        fit = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+        fit.fit(model, data(steps_per_epoch=1))
+        assert fit.callback_metrics["train/accepted"] == share
+        assert critic
+        assert all(one == bool(share) for batch in critic for one in batch)
+
+
+class Fixed(Reward):
+    """Always gives the same."""
+
+    def __init__(self, value: float, accept: float | None = None) -> None:
+        super().__init__()
+        self.value, self.accept = value, accept
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.full((len(examples),), self.value)
 
 
 def test_a_reward_that_gives_nan_stops_the_run_with_its_name(shapes_checkpoint: Path, tmp_path: Path) -> None:

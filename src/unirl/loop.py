@@ -40,7 +40,8 @@ class SelfImprovement(Measuring):
         answering: How to answer in training; validation answers greedily.
         validation_sampling: How to draw in validation: where the untrained model draws best, lest training win by
             undoing a bad setting. As in training by default.
-        accept: Least score of an answer that counts as "my drawing is right" when the critic is measured.
+        accept: Least weighted sum of rewards with which a drawing counts as right, in learning and where the critic is
+            measured. By default the rewards decide: all that can tell must accept it (docs/method.md).
         exam_size: Given pictures that validation asks about.
         diversity_prompts: Held-out prompts that validation draws four times, to see how much they differ; 0 for none.
         features: A timm model in whose features they are compared, too: a name, a folder, or `package:folder`.
@@ -68,7 +69,7 @@ class SelfImprovement(Measuring):
         sampling: ImageSampling = ImageSampling(),
         answering: AnswerSampling = AnswerSampling(),
         validation_sampling: ImageSampling | None = None,
-        accept: float = 1.0,
+        accept: float | None = None,
         exam_size: int = 240,
         diversity_prompts: int = 12,
         features: str | None = None,
@@ -122,7 +123,9 @@ class SelfImprovement(Measuring):
         loss, logs = self.update.loss(self.backbone, rollout, self.sampling, self.counted("update"))
         self._log({"loss": loss, "reward": rollout.scores.mean()}, rollout, prog_bar=True)
         logs |= {f"reward_{name}": part.mean() for name, part in rollout.score_parts.items()}
-        logs |= {"flat_groups": flat_groups(rollout.scores, self.group_size).float().mean()}
+        flat = flat_groups(rollout.compared, self.group_size, rollout.kept)
+        logs |= {"flat_groups": flat.float().mean()}
+        logs |= {"accepted": (rollout.accepted & (rollout.kept > 0)).float().mean()}
         self._log({f"train/{name}": value for name, value in logs.items()}, rollout)
         return loss
 
@@ -150,9 +153,9 @@ class SelfImprovement(Measuring):
         if self.backbone.sees_pixels or any(reward.needs_pixels for reward in self.rewards):
             images = replace(images, pixels=self.backbone.decode(images))
         answers = self.backbone.sample_answers(images, questions, self.answering, self.counted("answers"))
-        scores, parts = score(self.rewards, examples, images, answers)
+        scores, parts, accepted = score(self.rewards, examples, images, answers, self.accept)
         compared = contrasts(self.rewards, parts, self.group_size)
-        rollout = Rollout(examples, images, answers, scores, parts, self.group_size, compared)
+        rollout = Rollout(examples, images, answers, scores, parts, accepted, self.group_size, compared)
         return replace(rollout, weights=self._lifecycle.weights(rollout))
 
     def _log(self, values: Mapping[str, Tensor], rollout: Rollout, prog_bar: bool = False) -> None:
@@ -177,5 +180,7 @@ class SelfImprovement(Measuring):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept: Rollout | None = checkpoint.get("rollout")
-        if kept is not None and len(kept.old_log_probs) in (0, self.updates_per_rollout):
+        if kept is None or not hasattr(kept, "accepted"):  # of a version that did not keep it: draw afresh
+            return
+        if len(kept.old_log_probs) in (0, self.updates_per_rollout):
             self._rollout = kept

@@ -30,7 +30,7 @@ class Measuring(LightningModule):
     judge: Judge | None
     validation_sampling: ImageSampling
     greedy: AnswerSampling
-    accept: float
+    accept: float | None
     exam_size: int
     diversity_prompts: int
     features: str | None
@@ -58,16 +58,16 @@ class Measuring(LightningModule):
         images = self.backbone.sample_images(prompts, self.validation_sampling, generator)
         images = replace(images, pixels=self.backbone.decode(images))
         answers = self.backbone.sample_answers(images, questions, self.greedy)
-        scores, parts = score(self.rewards, batch, images, answers)
+        scores, parts, accepted = score(self.rewards, batch, images, answers, self.accept)
         if self.judge is not None and images.pixels is not None:
             right = self.judge.verdicts(batch, images.pixels)
             categories = [example.category for example in batch]
             self._metrics["drawing"].update(right, categories)
-            self._metrics["critic"].update(scores >= self.accept - 1e-6, right, categories)
+            self._metrics["critic"].update(accepted, right, categories)
             parts["judge"] = right.float()
             if "consistency" in self._metrics:
                 self._compare(batch, right, answers)
-        return {"rollout": Rollout(batch, images, answers, scores, parts, 1)}
+        return {"rollout": Rollout(batch, images, answers, scores, parts, accepted, 1)}
 
     def on_validation_epoch_end(self) -> None:
         self._examine()

@@ -148,6 +148,7 @@ class Rollout:
         answers: What the model said about it.
         scores: The weighted sum of all rewards.
         score_parts: Each reward's own numbers, by name.
+        accepted: Which samples count as right; decided once, by the rewards, and only read afterwards.
         group_size: Drawings of each prompt.
         contrasts: What samples of a group are compared by, where that is not their score.
         weights: How much each sample counts in learning, from 0 on; None counts all alike.
@@ -155,7 +156,7 @@ class Rollout:
         update: Which of the updates that learn from it this is, from 0.
 
     Shapes:
-        scores, contrasts, weights and each of score_parts (B,).
+        scores, contrasts, weights and each of score_parts (B,); accepted (B,) bool.
     """
 
     examples: Sequence[Example]
@@ -163,6 +164,7 @@ class Rollout:
     answers: Answers
     scores: Tensor
     score_parts: Mapping[str, Tensor]
+    accepted: Tensor
     group_size: int
     contrasts: Tensor | None = None
     weights: Tensor | None = None
@@ -176,6 +178,16 @@ class Rollout:
     @property
     def questions(self) -> list[str]:
         return [example.question for example in self.examples]
+
+    @property
+    def compared(self) -> Tensor:
+        """What samples of a group are compared by. (B,)"""
+        return self.scores if self.contrasts is None else self.contrasts
+
+    @property
+    def kept(self) -> Tensor:
+        """How much each sample counts in learning. (B,)"""
+        return torch.ones_like(self.scores) if self.weights is None else self.weights
 
 
 # Checkpoints hold the rollout that a stopped run was learning from.

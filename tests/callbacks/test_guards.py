@@ -9,14 +9,17 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import Guards
-from unirl.callbacks.guards.watches import FlatGroups, NonFinite, ScoringGap, Validation
+from unirl.callbacks.guards.watches import FlatGroups, NonFinite, Refused, ScoringGap, Validation
 from unirl.data import PromptsModule
 from unirl.loop import SelfImprovement
 from unirl.rewards import Reward
-from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
+from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
+from unirl.updates import UpdateRule
 from unirl.updates.grpo import GRPO
+from unirl.updates.sft import SFT
 from unirl_shapes.prompts import ShapesPrompts
 
 
@@ -27,6 +30,15 @@ def test_flat_groups_speak_once_after_some_steps_in_a_row() -> None:
     assert "easier prompts" in said[5][0]
     assert "harder prompts" in next(iter(FlatGroups(1).seen(1.0, 0.9)))
     assert not list(FlatGroups(0).seen(1.0, 0.9))
+
+
+def test_nothing_accepted_is_told_of_once_until_something_is() -> None:
+    guard = Refused(2)
+    said = [list(guard.seen(share, 0.3)) for share in (0, 0.1, 0, 0, 0, 0.1, 0, 0)]
+    assert [bool(s) for s in said] == [False, False, False, True, False, False, False, True]
+    assert "no drawing was accepted" in said[3][0]
+    assert "model.accept" in said[3][0]
+    assert not list(Refused(0).seen(0, 0.3))
 
 
 @pytest.mark.parametrize(("gap", "speaks"), [(0.0, False), (0.009, False), (0.02, True), (float("nan"), True)])
@@ -88,7 +100,8 @@ class Falling(Callback):
 
 def fit(checkpoint: Path, folder: Path, callbacks: list[Callback], **options: object) -> SelfImprovement:
     settings: dict = {"group_size": 2, "sampling": ImageSampling(steps=4), "answering": AnswerSampling(4), "lr": 1e-3}
-    model = SelfImprovement(Showo(str(checkpoint)), GRPO(answer_weight=0.0), [Colorful()], **(settings | options))
+    settings |= {"update": GRPO(answer_weight=0.0), "rewards": [Colorful()]}
+    model = SelfImprovement(Showo(str(checkpoint)), **(settings | options))
     data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=4, held_out=6, validation_batch=6)
     Trainer(
         default_root_dir=folder,
@@ -137,30 +150,76 @@ def test_a_backbone_that_scores_other_decisions_than_it_drew_is_noticed(
     assert "from sampling and from scoring differ by" in guards.said[0]
 
 
-def test_groups_that_always_score_alike_are_noticed(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    class Alike(Colorful):
-        def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-            return torch.ones(len(examples))
+class Alike(Colorful):
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.ones(len(examples))
 
-    guards = Guards(flat_steps=3)
-    model = SelfImprovement(Showo(str(shapes_checkpoint)), GRPO(), [Alike()], group_size=2, sampling=ImageSampling(2))
-    data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=4, held_out=6)
-    Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        logger=False,
-        max_epochs=1,
-        limit_val_batches=0,
-        callbacks=[guards],
-    ).fit(model, data)
-    assert len(guards.said) == 1
-    assert "harder prompts" in guards.said[0]
+
+@pytest.mark.parametrize(("updates", "rollouts"), [(1, 4), (2, 2), (4, 1)])
+def test_groups_that_always_score_alike_are_noticed(
+    updates: int, rollouts: int, shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Four steps are as many rollouts as they draw, however often each is learnt from."""
+    guards = Guards(flat_rollouts=rollouts)
+    fit(shapes_checkpoint, tmp_path, [guards], rewards=[Alike()], updates_per_rollout=updates)
+    assert guards.flat.row == len(guards._rewards) == rollouts
+    (said,) = guards.said
+    assert "harder prompts" in said
+
+
+class FirstOfTwo(Callback):
+    """Quality control that keeps one of each group."""
+
+    @hookimpl
+    def unirl_rollout_scored(self, rollout: Rollout) -> Tensor:
+        return torch.tensor([1.0, 0.0]).repeat(len(rollout.examples) // 2)
+
+
+def test_groups_of_which_too_little_was_kept_are_noticed(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    guards = Guards(flat_rollouts=4)
+    fit(shapes_checkpoint, tmp_path, [guards, FirstOfTwo()])
+    (said,) = guards.said
+    assert "nothing to compare" in said
+
+
+class Second(Alike):
+    """Accepts the second of each group."""
+
+    accept = 1.0
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.tensor([0.0, 1.0]).repeat(len(examples) // 2)
+
+
+@pytest.mark.parametrize(
+    ("update", "reward", "callbacks", "speaks"),
+    [
+        (SFT(end_to_end=False), Colorful(), [], True),  # soft, and never 1
+        (SFT(end_to_end=False), Second(), [], False),
+        (SFT(end_to_end=False), Second(), [FirstOfTwo()], True),  # what was accepted was dropped
+        (SFT(answers="all"), Colorful(), [], False),  # learns from all
+        (GRPO(answer_weight=0.0), Colorful(), [], False),
+    ],
+)
+def test_a_rule_that_learns_from_accepted_drawings_and_gets_none_is_noticed(
+    update: UpdateRule, reward: Reward, callbacks: list[Callback], speaks: bool, shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    guards = Guards(refused_rollouts=4)
+    fit(shapes_checkpoint, tmp_path, [guards, *callbacks], update=update, rewards=[reward])
+    assert [sentence[:55] for sentence in guards.said] == (
+        ["in each of the last 4 rollouts, no drawing was accepted"] if speaks else []
+    )
 
 
 def test_what_was_noticed_survives_a_resume() -> None:
     guards = Guards()
     guards.finite.skipped, guards.validation.first, guards.said = 3, {"drawing/overall": 0.4}, ["told"]
     guards.validation.first_reward, guards._rewards = 0.2, [0.3]
+    guards.flat.row, guards.refused.row = 2, 4
     again = Guards()
     again.load_state_dict(guards.state_dict())
     assert again.state_dict() == guards.state_dict()
+    older = guards.state_dict()
+    del older["refused"]  # a checkpoint of before there was this guard
+    again.load_state_dict(older)
+    assert again.refused.row == 0

@@ -27,7 +27,7 @@ def rollout(pixels: Tensor | None = None) -> Rollout:
     mask = torch.tensor([[True, True]] * 5 + [[True, False]])
     answers = Answers(CODES, mask, list("abcdef"), LOG_PROBS * mask)
     examples = [Example(f"prompt {i // 3}", "q", "a", "c") for i in range(6)]
-    return Rollout(examples, Images(CODES, pixels), answers, torch.zeros(6), {}, 3)
+    return Rollout(examples, Images(CODES, pixels), answers, torch.zeros(6), {}, torch.zeros(6, dtype=torch.bool), 3)
 
 
 def test_the_first_of_equal_drawings_stays_and_groups_are_apart() -> None:
@@ -133,4 +133,5 @@ def test_a_run_drops_and_says_why(shapes_checkpoint: Path, tmp_path: Path) -> No
     assert all("unlikely" in row["why"] and row["weight"] == 0 for row in rows)
     assert trainer.logged_metrics["quality/kept"] == 0
     assert trainer.logged_metrics["loss"] == 0
+    assert trainer.logged_metrics["train/flat_groups"] == 1
     assert 0 < trainer.logged_metrics["reward"] < 1

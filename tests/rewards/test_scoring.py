@@ -7,8 +7,12 @@ from torch import Tensor
 
 from unirl.errors import UserError
 from unirl.rewards import Reward
+from unirl.rewards.attribute import Attribute
+from unirl.rewards.clip import CLIP
 from unirl.rewards.keyword import Keyword
-from unirl.rewards.scoring import contrasts, distribution_of, score
+from unirl.rewards.likelihood import Likelihood
+from unirl.rewards.oracle import Oracle
+from unirl.rewards.scoring import contrasts, distribution_of, score, verdicts
 from unirl.types import Answers, Example, Images
 
 EXAMPLES = [Example(f"a photo of {n} cups", "how many?", f"{n} cups", "counting") for n in ("two", "three", "four")]
@@ -35,7 +39,7 @@ class Other(Given):
 
 
 def scored(*rewards: Reward) -> tuple[Tensor, dict[str, Tensor]]:
-    return score(rewards, EXAMPLES, IMAGES, ANSWERS)
+    return score(rewards, EXAMPLES, IMAGES, ANSWERS)[:2]
 
 
 def complaint(values: object) -> str:
@@ -134,3 +138,96 @@ def test_rewards_are_compared_in_standard_deviations_where_asked() -> None:
     half = 0.5**0.5  # of two samples, each is this far from their mean in standard deviations
     assert got is not None
     torch.testing.assert_close(got, torch.tensor([-half + 0.2, half, 0.0, 0.2]), atol=1e-3, rtol=0)
+
+
+class Sure(Given):
+    """Says from what score on a drawing is right."""
+
+    accept = 0.8
+
+
+class Says(Given):
+    """Gives what it was given as its verdict."""
+
+    def __init__(self, verdict: object) -> None:
+        super().__init__(torch.zeros(3))
+        self.verdict = verdict
+
+    def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
+        return self.verdict  # type: ignore[return-value] - what a plugin might do
+
+
+def accepted(*rewards: Reward, accept: float | None = None) -> list[bool]:
+    return score(rewards, EXAMPLES, IMAGES, ANSWERS, accept)[2].tolist()
+
+
+def given(*values: float, weight: float = 1.0, kind: type[Given] = Given) -> Given:
+    return kind(torch.tensor(values), weight)
+
+
+def test_all_must_accept_that_can_tell_whatever_their_weights() -> None:
+    assert accepted(Keyword()) == [True, False, False]
+    assert accepted(Keyword(weight=0.1)) == [True, False, False]
+    assert accepted(Keyword(), given(0.1, 5.0, 9.0)) == [True, False, False]  # more or less, not right or wrong
+    assert accepted(given(0.79, 0.8, 0.9, kind=Sure)) == [False, True, True]
+    assert accepted(Keyword(), given(0.7, 0.9, 0.9, kind=Sure)) == [False, False, False]
+    assert accepted(Keyword(), given(0.7, 0.9, 0.9, kind=Sure, weight=0.0)) == [True, False, False]  # only looked at
+    assert accepted(Keyword(), given(0.7, 0.9, 0.9, kind=Sure, weight=-1.0)) == [True, False, False]
+
+
+def test_where_nobody_can_tell_full_marks_are_right() -> None:
+    assert accepted(given(1.0, 0.999, 1.5)) == [True, False, True]
+    assert accepted(given(1.0, 0.999, 1.5, weight=0.2)) == [True, False, True]
+    assert accepted(given(1.0, 1.0, 0.0), Other(torch.tensor([1.0, 0.0, 1.0]))) == [True, False, False]
+    assert accepted(given(1.0, 1.0, 0.0), given(2.0, 0.0, 3.0, weight=-0.5)) == [True, True, False]
+    assert accepted(given(1.0, 2.0, 3.0, weight=-1.0)) == [False] * 3
+
+
+def test_a_least_sum_decides_instead() -> None:
+    both = Keyword(), given(0.0, 1.0, 0.2)
+    assert accepted(*both, accept=1.1) == [False, True, False]
+    assert accepted(*both, accept=1.5) == [False, True, False]  # the sum is 1.5, but for rounding
+    assert accepted(*both, accept=-1.0) == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("reward", "least"),
+    [
+        (Keyword(), 1.0),
+        (Keyword(ordered=True), 1.0),
+        (Attribute(), 1.0),
+        (Oracle(None), 1.0),  # type: ignore[arg-type]
+        (Likelihood(), 0.5),
+        (Likelihood(accept=0.9), 0.9),
+        (CLIP(accept=0.7), 0.7),
+    ],
+)
+def test_what_the_shipped_ones_accept(reward: Reward, least: float) -> None:
+    verdict = reward.accepts(EXAMPLES, torch.tensor([least, least - 0.01, least + 0.1]))
+    assert verdict is not None
+    assert verdict.tolist() == [True, False, True]
+
+
+def test_some_give_no_verdict() -> None:
+    assert CLIP().accepts(EXAMPLES, torch.ones(3)) is None
+    assert Likelihood(accept=None).accepts(EXAMPLES, torch.ones(3)) is None
+
+
+def test_a_plain_count_is_accepted_where_every_keyword_was_found() -> None:
+    examples = [Example("p", "q", answer, "c") for answer in ("a red cup left of a dog", "cup", "two cups")]
+    reward = Keyword(normalize=False)
+    counts = torch.tensor([3.0, 1.0, 2.0])
+    assert verdicts([reward], examples, {"keyword": counts}).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "got"),
+    [
+        (torch.ones(3), r"torch.float32 \(3,\) on cpu"),
+        (torch.ones(2, dtype=torch.bool), r"torch.bool \(2,\) on cpu"),
+        (True, "bool"),
+    ],
+)
+def test_what_is_no_verdict_is_refused(verdict: object, got: str) -> None:
+    with pytest.raises(UserError, match=rf"reward 'says' \(.*\): accepts gave {got}, expected torch.bool \(3,\)"):
+        accepted(Keyword(), Says(verdict))

@@ -54,7 +54,7 @@ Table.__abstractmethods__ = frozenset()
 
 
 def rollout(scores: Tensor = SCORES, **more: Any) -> Rollout:
-    return Rollout(EXAMPLES, Images(CODES), SAID, scores, {}, 3, **more)
+    return Rollout(EXAMPLES, Images(CODES), SAID, scores, {}, scores == 1, 3, **more)
 
 
 def loss_of(rule: GRPO, policy: Table, batch: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
@@ -98,6 +98,19 @@ def test_answers_of_accepted_drawings_learn_and_of_others_only_if_asked() -> Non
                 expected[place] -= 2 * advantage * (torch.eye(2)[token] - chances[place]) / 2 / 6
         torch.testing.assert_close(slope(loss, policy.saying), expected)
         assert policy.calls == [("answer", 1 if answers == "accepted" else 3)]
+
+
+def test_it_says_whether_it_needs_accepted_samples() -> None:
+    assert GRPO().learns_accepted
+    assert not GRPO(answers="all").learns_accepted
+    assert not GRPO(answer_weight=0.0).learns_accepted
+
+
+def test_what_is_alike_but_for_what_was_dropped_teaches_nothing() -> None:
+    policy, weights = Table(), torch.tensor([0.0, 1, 1, 1, 1, 1])
+    scores = torch.tensor([1.0, 0.1, 0.1, 0.5, 0.5, 0.5])  # 0.1 and its mean may differ in the last bit
+    loss_of(GRPO(), policy, rollout(scores, weights=weights))
+    assert policy.calls == []
 
 
 def test_groups_that_scored_alike_cost_no_forward_pass_without_kl() -> None:

@@ -64,7 +64,7 @@ def rollout(backbone: Showo) -> Rollout:
     images = backbone.sample_images(prompts, SAMPLING, seeded())
     answers = backbone.sample_answers(images, questions, AnswerSampling(4))
     scores = torch.tensor([1.0, 0.5, 0.0, 1.0])
-    return Rollout(EXAMPLES, images, answers, scores, {"keyword": scores}, 2)
+    return Rollout(EXAMPLES, images, answers, scores, {"keyword": scores}, scores == 1, 2)
 
 
 def gradients(backbone: Showo, loss: Tensor) -> Gradients:
@@ -76,6 +76,10 @@ def gradients(backbone: Showo, loss: Tensor) -> Gradients:
 def close(got: Gradients, expected: Gradients) -> None:
     for name, slope in expected.items():
         torch.testing.assert_close(got[name], slope, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def accepting(rollout: Rollout, *rows: bool) -> Rollout:
+    return dataclasses.replace(rollout, accepted=torch.tensor(rows))
 
 
 def run(rule: SFT, backbone: Showo, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor], Gradients]:
@@ -98,7 +102,6 @@ def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> Non
     close(got, gradients(backbone, expected))
     torch.testing.assert_close(logs["image_loss"], expected.detach())
     torch.testing.assert_close(logs["answer_loss"], expected.detach())
-    assert logs["accepted"] == 0.5
 
 
 @pytest.mark.parametrize(("image", "answer"), [(1.0, 0.0), (0.0, 1.0), (0.3, 2.0)])
@@ -119,9 +122,8 @@ def test_end_to_end_teaches_answers_on_accepted_drawings_only(backbone: Showo, r
     expected = -masked_mean(says, right.mask)
     torch.testing.assert_close(logs["answer_loss"], expected.detach())
     close(got, gradients(backbone, expected))
-    none = dataclasses.replace(rollout, scores=torch.zeros(4))
-    _, logs, got = run(only, backbone, none)
-    assert logs["answer_loss"] == logs["accepted"] == 0
+    _, logs, got = run(only, backbone, accepting(rollout, *[False] * 4))
+    assert logs["answer_loss"] == 0
     assert all((slope == 0).all() for slope in got.values())
 
 
@@ -152,15 +154,13 @@ def test_rejected_drawings_leave_no_trace(views: int, backbone: Showo, rollout: 
     first, second = run(rule, backbone, rollout), run(rule, backbone, changed)
     assert first[0] == second[0]
     close(first[2], second[2])
-    accepts_more = run(SFT(end_to_end=False, views=views, accept=0.5), backbone, rollout)
-    assert accepts_more[1]["accepted"] == 0.75
-    assert accepts_more[0] != first[0]
+    assert run(rule, backbone, accepting(rollout, True, True, False, True))[0] != first[0]
 
 
 def test_rejection_of_everything(backbone: Showo, rollout: Rollout) -> None:
-    none = dataclasses.replace(rollout, scores=torch.zeros(4))
+    none = accepting(rollout, *[False] * 4)
     loss, logs, got = run(SFT(end_to_end=False), backbone, none)
-    assert loss == logs["image_loss"] == logs["answer_loss"] == logs["accepted"] == 0
+    assert loss == logs["image_loss"] == logs["answer_loss"] == 0
     assert len(got) == len(list(backbone.transformer.parameters()))
     assert all((slope == 0).all() for slope in got.values())
     answers_all, _, got = run(SFT(end_to_end=False, answers="all"), backbone, none)
@@ -170,7 +170,7 @@ def test_rejection_of_everything(backbone: Showo, rollout: Rollout) -> None:
 
 def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: Rollout) -> None:
     """The second group is accepted whole; the first one's only accepted drawing is all that is learnt."""
-    saturated = dataclasses.replace(rollout, scores=torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    saturated = accepting(rollout, True, False, True, True)
     _, logs, got = run(SFT(end_to_end=False, answer_weight=0.0), backbone, saturated)
     log_probs, weights = backbone.picture_log_probs([EXAMPLES[0].prompt], rollout.images[:1], SAMPLING, 1, seeded(1))
     expected = -(log_probs * weights).sum()
@@ -196,9 +196,23 @@ def test_what_quality_control_drops_leaves_no_trace(
 def test_a_group_that_always_succeeds_teaches_nothing_even_if_some_of_it_is_dropped(
     backbone: Showo, rollout: Rollout
 ) -> None:
-    right = dataclasses.replace(rollout, scores=torch.ones(4), weights=torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    right = dataclasses.replace(accepting(rollout, *[True] * 4), weights=torch.tensor([1.0, 0.0, 1.0, 0.0]))
     _, logs, _ = run(SFT(end_to_end=False, answer_weight=0.0), backbone, right)
     assert logs["image_loss"] == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "needs"),
+    [
+        (SFT(), True),
+        (SFT(answers="all"), False),
+        (SFT(answer_weight=0.0), False),
+        (SFT(end_to_end=False, answers="all"), True),
+        (SFT(end_to_end=False, answers="own", image_weight=0.0), False),
+    ],
+)
+def test_it_says_whether_it_needs_accepted_samples(rule: SFT, needs: bool) -> None:
+    assert rule.learns_accepted == needs
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])

@@ -9,6 +9,8 @@ _OPTION = re.compile(
     r"(?:Option|(?:Subcommand|Group) '[^']*' does not accept option) '(?P<key>[^']+)'(?: is not accepted)?"
     r"|unrecognized arguments: --(?P<flag>[^\s=]+).*"
 )
+_MOVED = {"accept": "model.accept"}
+"""Where an option is now that was elsewhere in an earlier version, whose saved configs go on being used."""
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 _TYPE = re.compile(r"Expected an? (?!dot import)")
@@ -39,6 +41,8 @@ def explain_option(message: str, options: Iterable[str]) -> str:
         if not any(option.startswith(f"{tried}.") for option in options):
             break
         known = f"{tried}."
+    if part in _MOVED:
+        return f"{message[: found.start()]}no option {tried!r}; see {_MOVED[part]}{message[found.end() :]}"
     level = {option.removeprefix(known).split(".")[0] for option in options if option.startswith(known)}
     offer = ", ".join(known + name for name in nearest(part, level).split(", "))
     return f"{message[: found.start()]}no option {tried!r}; nearest: {offer}{message[found.end() :]}"

@@ -22,19 +22,28 @@ def group_mean(values: Tensor, group_size: int) -> Tensor:
     return values.view(-1, group_size).mean(1).repeat_interleave(group_size)
 
 
-def flat_groups(scores: Tensor, group_size: int) -> Tensor:
+def flat_groups(scores: Tensor, group_size: int, weights: Tensor | None = None) -> Tensor:
     """Whether all samples of a group scored alike, to the last bit: the mean of equals may differ from them.
 
+    Args:
+        scores: One number a sample.
+        group_size: Samples of a prompt.
+        weights: How much each sample counts; those of weight 0 are not looked at.
+
     Shapes:
-        scores (B,); returns (B / group_size,) bool.
+        scores and weights (B,); returns (B / group_size,) bool.
 
     Example:
         >>> import torch
         >>> flat_groups(torch.tensor([0.1, 0.1, 0.0, 1.0]), 2).tolist()
         [True, False]
+        >>> flat_groups(torch.tensor([0.0, 1.0, 1.0]), 3, torch.tensor([0.0, 1.0, 0.5])).tolist()
+        [True]
     """
     groups = scores.view(-1, group_size)
-    return (groups == groups[:, :1]).all(1)
+    looked_at = torch.ones_like(groups, dtype=torch.bool) if weights is None else weights.view(-1, group_size) > 0
+    first = groups.gather(1, looked_at.int().argmax(1, keepdim=True))
+    return ((groups == first) | ~looked_at).all(1)
 
 
 def group_advantages(
@@ -44,7 +53,7 @@ def group_advantages(
     epsilon: float = 1e-4,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """How much better each sample is than its group; exactly 0 where the whole group scored alike.
+    """How much better each sample is than its group; exactly 0 where all of the group that counts scored alike.
 
     Args:
         scores: One number a sample.
@@ -70,4 +79,4 @@ def group_advantages(
         # Bessel's correction, as in the plain deviation.
         variance = (better.square() * shares).sum(1, keepdim=True) / counts * (group_size / max(group_size - 1, 1))
         better = better / (variance.sqrt() + epsilon)
-    return better.masked_fill(flat_groups(scores, group_size)[:, None], 0.0).flatten()
+    return better.masked_fill(flat_groups(scores, group_size, weights)[:, None], 0.0).flatten()

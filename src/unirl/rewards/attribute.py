@@ -18,8 +18,12 @@ class Attribute(Reward):
     finds every word. The order of clauses, articles, plurals, digits for number words and other names of a color make
     no difference. A fact that the answer contradicts ("two or three cups") is not stated, so listing pays nothing.
 
+    It accepts full marks.
+
     Source: UniRL (arXiv 2505.23380) matches keywords; that matching misses binding is why this reward is here.
     """
+
+    accept = 1.0
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         """The share of matched facts.

@@ -9,6 +9,9 @@ from torch import Tensor
 from unirl.backbones.base import Backbone
 from unirl.types import Answers, Example, Images
 
+ROUNDING = 1e-6
+"""How far below a threshold a score may lie, for scores are sums of floats."""
+
 
 class Reward(ABC):
     """Scores what the model drew and answered.
@@ -17,10 +20,19 @@ class Reward(ABC):
         weight: Its share in the sum of all rewards.
         standardize: Where the samples of a group are compared, count it in standard deviations of its group, so that
             rewards of different spread weigh alike. Scores that are logged and accepted stay as they are.
+
+    Example:
+        >>> class Short(Reward):
+        ...     accept = 1.0
+        ...
+        ...     def score(self, examples, images, answers):
+        ...         return 1 / answers.mask.sum(1)
     """
 
     needs_pixels: ClassVar[bool] = False
     """Whether `images.pixels` must be decoded before `score`."""
+    accept: float | None = None
+    """Least score that says "this drawing is right"; None where a score says how good, and not whether right."""
 
     def __init__(self, weight: float = 1.0, standardize: bool = False) -> None:
         self.weight, self.standardize = weight, standardize
@@ -40,3 +52,29 @@ class Reward(ABC):
         Shapes:
             returns (B,), float32.
         """
+
+    def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
+        """Which samples are right by its own scores, or None where it cannot tell; for most, `accept` is all it takes.
+
+        Args:
+            examples: What was asked for.
+            scores: What `score` returned.
+
+        Shapes:
+            scores (B,); returns (B,) bool, or None.
+        """
+        return None if self.accept is None else reaches(scores, self.accept)
+
+
+def reaches(scores: Tensor, least: float | Tensor) -> Tensor:
+    """Whether each score is at least so much, but for rounding.
+
+    Shapes:
+        scores (B,), least a number or (B,); returns (B,) bool.
+
+    Example:
+        >>> import torch
+        >>> reaches(torch.tensor([0.9, 0.9999999]), 1.0).tolist()
+        [False, True]
+    """
+    return scores >= least - ROUNDING

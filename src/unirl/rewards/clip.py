@@ -24,6 +24,8 @@ class CLIP(Reward):
         batch: Pictures at a time.
         weight: Its share in the sum of all rewards.
         standardize: Compare within groups in standard deviations.
+        accept: Least score, calibrated, with which it accepts a drawing; None gives no verdict: how high a cosine means
+            "right" differs from one CLIP to the next, and from prompt to prompt.
 
     Raises:
         UserError: `low` is not below `high`, or the model cannot be loaded.
@@ -41,13 +43,14 @@ class CLIP(Reward):
         batch: int = 64,
         weight: float = 1.0,
         standardize: bool = False,
+        accept: float | None = None,
     ) -> None:
         super().__init__(weight, standardize)
         if not low < high:
             raise UserError(f"clip: low {low} must be below high {high}; they are the cosines that count as 0 and 1")
         if batch < 1:
             raise UserError(f"clip: batch {batch}; it must be at least 1")
-        self.model, self.low, self.high, self.batch = model, low, high, batch
+        self.model, self.low, self.high, self.batch, self.accept = model, low, high, batch, accept
         self._parts: tuple[Any, Any, Any] | None = None
 
     def attach(self, backbone: object) -> None:

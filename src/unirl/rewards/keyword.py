@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unirl.errors import UserError
 from unirl.functional.words import keywords
-from unirl.rewards.base import Reward
+from unirl.rewards.base import Reward, reaches
 from unirl.types import Answers, Example, Images
 
 
@@ -18,6 +18,7 @@ class Keyword(Reward):
     Of "four bowls", the answer "two chairs" has 0, "three bowls" 1 and "four bowls" 2. Words count whole and in any
     order; case, punctuation, plurals and digits for number words make no difference; each keyword is found at most
     once. Extra words cost nothing: an answer that lists every number gets full marks, so watch the answers' lengths.
+    It accepts full marks: every keyword, with or without `normalize`.
 
     Args:
         weight: Its share in the sum of all rewards.
@@ -47,6 +48,15 @@ class Keyword(Reward):
         """
         scores = [self._one(example, text) for example, text in zip(examples, answers.text, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=answers.ids.device)
+
+    def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor:
+        """Where every keyword was found, however they are counted.
+
+        Shapes:
+            scores (B,); returns (B,) bool.
+        """
+        full = [1.0 if self.normalize else float(len(keywords(example.answer))) for example in examples]
+        return reaches(scores, torch.tensor(full, device=scores.device))
 
     def _one(self, example: Example, text: str) -> float:
         wanted = keywords(example.answer)

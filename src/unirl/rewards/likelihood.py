@@ -20,10 +20,12 @@ class Likelihood(Reward):
     Args:
         weight: Its share in the sum of all rewards.
         standardize: Compare within groups in standard deviations.
+        accept: Least probability with which it accepts a drawing; None gives no verdict.
     """
 
-    def __init__(self, weight: float = 1.0, standardize: bool = False) -> None:
+    def __init__(self, weight: float = 1.0, standardize: bool = False, accept: float | None = 0.5) -> None:
         super().__init__(weight, standardize)
+        self.accept = accept
         self._backbone: Backbone | None = None
 
     def attach(self, backbone: Backbone) -> None:

@@ -10,23 +10,28 @@ from torch import Tensor
 from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages
 from unirl.hooks import PROJECT
-from unirl.rewards.base import Reward
+from unirl.rewards.base import Reward, reaches
 from unirl.types import Answers, Example, Images
 
 
 def score(
-    rewards: Sequence[Reward], examples: Sequence[Example], images: Images, answers: Answers
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted sum of all rewards, and each by its name.
+    rewards: Sequence[Reward],
+    examples: Sequence[Example],
+    images: Images,
+    answers: Answers,
+    accept: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The weighted sum of all rewards, each by its name, and which samples are accepted as right.
 
     Args:
         rewards: At least one.
         examples: What was asked for.
         images: What was drawn, with pixels where a reward needs them.
         answers: What was said.
+        accept: Least sum of an accepted sample; None leaves it to the rewards, by `verdicts`.
 
     Shapes:
-        returns (B,), and (B,) by name.
+        returns (B,), (B,) by name, and (B,) bool.
 
     Raises:
         UserError: a reward failed, or gave the wrong count, numbers that are not finite, or another device's tensor.
@@ -35,7 +40,32 @@ def score(
     for reward in rewards:
         name = reward.name if reward.name not in parts else f"{reward.name}_{len(parts)}"
         parts[name] = _checked(reward, _asked(reward, examples, images, answers), examples, answers)
-    return torch.stack([r.weight * p for r, p in zip(rewards, parts.values(), strict=True)]).sum(0), parts
+    total = torch.stack([r.weight * p for r, p in zip(rewards, parts.values(), strict=True)]).sum(0)
+    return total, parts, verdicts(rewards, examples, parts) if accept is None else reaches(total, accept)
+
+
+def verdicts(rewards: Sequence[Reward], examples: Sequence[Example], parts: Mapping[str, Tensor]) -> Tensor:
+    """Which samples the rewards hold right: those that all accept who can tell.
+
+    Heard are the rewards of positive weight. Where none of them gives verdicts, a sample needs full marks, 1, in each.
+
+    Args:
+        rewards: As given to `score`.
+        examples: What was asked for.
+        parts: Each reward's scores.
+
+    Shapes:
+        returns (B,) bool.
+
+    Raises:
+        UserError: a reward gave something else than verdicts.
+    """
+    heard = [(r, p) for r, p in zip(rewards, parts.values(), strict=True) if r.weight > 0]
+    given = [verdict for r, p in heard if (verdict := _verdict(r, examples, p)) is not None]
+    given = given or [reaches(p, 1.0) for _, p in heard]
+    if not given:  # nothing but penalties: they tell what is worse, not what is right
+        return torch.zeros(len(examples), dtype=torch.bool, device=next(iter(parts.values())).device)
+    return torch.stack(given).all(0)
 
 
 def contrasts(rewards: Sequence[Reward], parts: Mapping[str, Tensor], group_size: int) -> Tensor | None:
@@ -96,6 +126,20 @@ def _checked(reward: Reward, values: object, examples: Sequence[Example], answer
             f"prompt {examples[bad[0]].prompt!r}, answer {answers.text[bad[0]]!r}. Rewards must be finite numbers"
         )
     return values.detach().float()
+
+
+def _verdict(reward: Reward, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
+    verdict: object = reward.accepts(examples, scores)
+    if verdict is None:
+        return None
+    if not isinstance(verdict, Tensor):
+        got = type(verdict).__name__
+    elif verdict.dtype != torch.bool or verdict.shape != scores.shape or verdict.device != scores.device:
+        got = f"{verdict.dtype} {tuple(verdict.shape)} on {verdict.device}"
+    else:
+        return verdict
+    expected = f"torch.bool {tuple(scores.shape)} on {scores.device}, or None"
+    raise UserError(f"{_who(reward)}: accepts gave {got}, expected {expected}")
 
 
 def _who(reward: Reward) -> str:

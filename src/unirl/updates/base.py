@@ -13,6 +13,9 @@ from unirl.types import ImageSampling, Rollout
 class UpdateRule(ABC):
     """Turns a rollout into a loss for Lightning's automatic optimisation."""
 
+    learns_accepted: bool = False
+    """Whether part of it learns from accepted samples only, so that without any it learns nothing: a guard watches."""
+
     def check(  # noqa: B027 - an optional hook
         self, backbone: Backbone, group_size: int, sampling: ImageSampling
     ) -> None:

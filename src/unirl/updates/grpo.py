@@ -36,7 +36,6 @@ class GRPO(UpdateRule):
         answer_weight: Weight of answering.
         answers: Which answers learn. "accepted": those about accepted drawings. "all": the paper's choice; it pays for
             calling wrong drawings right (docs/method.md has what such answers cost SFT in seeing).
-        accept: Least score of an accepted sample.
         normalize: Divide advantages by the group's standard deviation; off is Dr. GRPO's.
         epsilon: Added to that standard deviation.
         negative: Weight of samples that are worse than their group. What is worse for one prompt can be right for
@@ -63,7 +62,6 @@ class GRPO(UpdateRule):
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
         answers: Literal["all", "accepted"] = "accepted",
-        accept: float = 1.0,
         normalize: bool = True,
         epsilon: float = 1e-4,
         negative: float = 1.0,
@@ -85,7 +83,7 @@ class GRPO(UpdateRule):
             raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
         self._weights = {"image": image_weight, "answer": answer_weight}
         self._betas = {"image": beta, "answer": answer_beta}
-        self.answers, self.accept = answers, accept
+        self.answers, self.learns_accepted = answers, bool(answer_weight and answers == "accepted")
         self.normalize, self.epsilon, self.negative, self.reduction = normalize, epsilon, negative, reduction
         self.clip_low, self.clip_high = clip_low, clip_high
         self.likelihood, self.scored_steps, self.views = likelihood, scored_steps, views
@@ -126,7 +124,7 @@ class GRPO(UpdateRule):
         advantages, loss = self._advantages(rollout), nothing(backbone)
         # The same names on every process, also where its own samples have nothing to learn.
         names = [f"{name}_clipped" for name in PARTS] + [f"{name}_kl" for name in PARTS if self._betas[name]]
-        logs = dict.fromkeys(names, advantages.new_zeros(())) | {"accepted": self._accepted(rollout).mean()}
+        logs = dict.fromkeys(names, advantages.new_zeros(()))
         for name, (log_probs, weights) in policy.items():
             old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
             gains = advantages if name == "image" else advantages * self._taught(rollout)
@@ -181,18 +179,14 @@ class GRPO(UpdateRule):
         return (worth * self._taught(rollout) if name == "answer" else worth).nonzero().flatten()
 
     def _advantages(self, rollout: Rollout) -> Tensor:
-        compared = rollout.scores if rollout.contrasts is None else rollout.contrasts
-        weights = rollout.weights
+        compared, weights = rollout.compared, rollout.weights
         advantages = group_advantages(compared, rollout.group_size, self.normalize, self.epsilon, weights)
         advantages = torch.where(advantages < 0, self.negative * advantages, advantages)
         return advantages if weights is None else advantages * weights
 
-    def _accepted(self, rollout: Rollout) -> Tensor:
-        return (rollout.scores >= self.accept - 1e-6).float()
-
     def _taught(self, rollout: Rollout) -> Tensor:
         """1 where the answer is to be learnt."""
-        return self._accepted(rollout).clamp(min=float(self.answers == "all"))
+        return rollout.accepted.float().clamp(min=float(self.answers == "all"))
 
     def _clipped(self, log_ratio: Tensor, weights: Tensor) -> Tensor:
         ratio = log_ratio.exp()

@@ -21,14 +21,13 @@ class SFT(UpdateRule):
     """Supervised fine-tuning, through the drawing or beside it.
 
     End to end, the loss is -log p(right answer | straight-through drawing, question); its gradient reaches drawing
-    through the codes. Otherwise drawings whose score is at least `accept` are images to learn under their prompts.
+    through the codes. Otherwise accepted drawings are images to learn under their prompts.
     Either way, `answers` says what answering learns.
 
     Args:
         end_to_end: Which of the two.
         image_weight: Weight of what teaches drawing.
         answer_weight: Weight of what teaches answering.
-        accept: Least score of an accepted sample.
         answers: "all": the right answers about all drawings. End to end that is the paper's loss; it also teaches the
             model to call wrong drawings right. "accepted": the right answers about accepted drawings. "own": what the
             model itself said about each drawing. What each costs in seeing is in docs/method.md.
@@ -49,7 +48,6 @@ class SFT(UpdateRule):
         end_to_end: bool = True,
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
-        accept: float = 1.0,
         answers: Literal["all", "accepted", "own"] = "accepted",
         temperature: float = 1.0,
         relaxed_steps: int = 2,
@@ -60,10 +58,12 @@ class SFT(UpdateRule):
         if temperature <= 0:
             raise UserError(f"sft: temperature {temperature}; it must be above 0")
         at_least(1, "sft", relaxed_steps=relaxed_steps, views=views)
-        self.end_to_end, self.accept, self.answers = end_to_end, accept, answers
+        self.end_to_end, self.answers = end_to_end, answers
         self.image_weight, self.answer_weight = image_weight, answer_weight
         self.temperature, self.relaxed_steps = temperature, relaxed_steps
         self.hard_first, self.views, self.score_guidance = hard_first, views, score_guidance
+        drawing, answering = image_weight and not end_to_end, answer_weight and answers == "accepted"
+        self.learns_accepted = bool(drawing or answering)
 
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if self.end_to_end and not backbone.can_relax:
@@ -73,23 +73,17 @@ class SFT(UpdateRule):
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        accepted = rollout.scores >= self.accept - 1e-6
         none = nothing(backbone)
         if self.end_to_end:
-            image, answer = self._through(backbone, rollout, sampling, accepted, generator)
+            image, answer = self._through(backbone, rollout, sampling, generator)
         else:
-            image = self._beside(backbone, rollout, sampling, accepted, generator) if self.image_weight else none
-            answer = self._answering(backbone, rollout, accepted) if self.answer_weight else none
-        logs = {"image_loss": image.detach(), "answer_loss": answer.detach(), "accepted": accepted.float().mean()}
-        return self.image_weight * image + self.answer_weight * answer + none, logs
+            image = self._beside(backbone, rollout, sampling, generator) if self.image_weight else none
+            answer = self._answering(backbone, rollout) if self.answer_weight else none
+        loss = self.image_weight * image + self.answer_weight * answer + none
+        return loss, {"image_loss": image.detach(), "answer_loss": answer.detach()}
 
     def _through(
-        self,
-        backbone: Backbone,
-        rollout: Rollout,
-        sampling: ImageSampling,
-        accepted: Tensor,
-        generator: torch.Generator,
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """One answer loss, split where it enters the codes: what drawing learns from it, and what answering learns.
 
@@ -102,29 +96,24 @@ class SFT(UpdateRule):
         codes = images.soft.detach().requires_grad_()
         right = _right_answers(backbone, rollout)
         log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), rollout.questions, right)
-        kept = _kept(rollout)
+        kept = rollout.kept
         whole = -masked_mean(log_probs, right.mask * kept[:, None])
         (slope,) = torch.autograd.grad(whole, codes, retain_graph=True)
         drawing = (images.soft * slope).sum()
         drawing = whole.detach() + drawing - drawing.detach()  # the value of the loss, the gradient of drawing
         if self.answers == "own":
-            return drawing, self._answering(backbone, rollout, accepted)
-        taught = torch.ones_like(accepted) if self.answers == "all" else accepted
-        return drawing, -masked_mean(log_probs, right.mask * (taught * kept)[:, None])
+            return drawing, self._answering(backbone, rollout)
+        taught = kept if self.answers == "all" else kept * rollout.accepted
+        return drawing, -masked_mean(log_probs, right.mask * taught[:, None])
 
     def _beside(
-        self,
-        backbone: Backbone,
-        rollout: Rollout,
-        sampling: ImageSampling,
-        accepted: Tensor,
-        generator: torch.Generator,
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> Tensor:
         """Cross-entropy of accepted drawings under their prompts: the image loss of pre-training."""
-        weights = accepted.float()
+        weights = rollout.accepted.float()
         if self.hard_first:
             weights = weights * (1 - group_mean(weights, rollout.group_size))
-        weights = weights if rollout.weights is None else weights * rollout.weights
+        weights = weights * rollout.kept
         rows = weights.nonzero().flatten()
         if not len(rows):
             return weights.sum()  # 0
@@ -134,21 +123,16 @@ class SFT(UpdateRule):
         log_probs, terms = backbone.picture_log_probs(prompts, rollout.images[rows], sampling, self.views, generator)
         return -masked_mean((log_probs * terms).sum(1), weights[rows])
 
-    def _answering(self, backbone: Backbone, rollout: Rollout, accepted: Tensor) -> Tensor:
+    def _answering(self, backbone: Backbone, rollout: Rollout) -> Tensor:
         """Negative log-likelihood of the answers that are to be learnt, about the drawings as they are."""
         said = rollout.answers if self.answers == "own" else _right_answers(backbone, rollout)
-        rows = accepted if self.answers == "accepted" else torch.ones_like(accepted)
+        rows = rollout.accepted if self.answers == "accepted" else torch.ones_like(rollout.accepted)
         if not rows.any():
             return rows.float().sum()  # 0
-        said, images, kept = said[rows], rollout.images[rows], _kept(rollout)[rows]
+        said, images, kept = said[rows], rollout.images[rows], rollout.kept[rows]
         questions = [rollout.questions[i] for i in rows.nonzero().flatten().tolist()]
         return -masked_mean(backbone.answer_log_probs(images, questions, said), said.mask * kept[:, None])
 
 
 def _right_answers(backbone: Backbone, rollout: Rollout) -> Answers:
     return backbone.tokenize_answers([example.answer for example in rollout.examples])
-
-
-def _kept(rollout: Rollout) -> Tensor:
-    """How much each sample counts. (B,)"""
-    return torch.ones_like(rollout.scores) if rollout.weights is None else rollout.weights

@@ -1,5 +1,6 @@
 """The guards as a callback of the trainer."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
+from torch import Tensor
 from torch.optim import Optimizer
 
-from unirl.callbacks.guards.watches import FlatGroups, NonFinite, ScoringGap, Validation
+from unirl.callbacks.guards.watches import FlatGroups, NonFinite, Refused, ScoringGap, Validation
 from unirl.callbacks.sanity import partial_check
 from unirl.hooks import hookimpl
 from unirl.types import Rollout
@@ -21,7 +23,10 @@ class Guards(Callback):
     Each sentence is printed once per event, counted in the logs (`guards/spoken`), and kept in `said`.
 
     Args:
-        flat_steps: Steps in a row in which all groups scored alike; 0 switches it off. So it is with all of these.
+        flat_rollouts: Rollouts in a row in which all groups scored alike, not counting what quality control dropped; 0
+            switches it off. So it is with all of these.
+        refused_rollouts: Rollouts in a row in which nothing was accepted and kept; looked at where the update rule
+            learns from accepted samples.
         scoring_gap: Largest difference of log-probabilities between sampling and scoring, nats, before the first step;
             looked at in 32-bit precision only.
         diversity: Least share of the first validation's diversity.
@@ -33,17 +38,20 @@ class Guards(Callback):
 
     def __init__(
         self,
-        flat_steps: int = 20,
+        flat_rollouts: int = 20,
+        refused_rollouts: int = 20,
         scoring_gap: float = 1e-3,
         diversity: float = 0.7,
         reward_rise: float = 0.02,
         fall: float = 0.1,
         skip_non_finite: bool = True,
     ) -> None:
-        self.flat, self.gap, self.finite = FlatGroups(flat_steps), ScoringGap(scoring_gap), NonFinite()
+        self.flat, self.refused = FlatGroups(flat_rollouts), Refused(refused_rollouts)
+        self.gap, self.finite = ScoringGap(scoring_gap), NonFinite()
         self.validation, self.skip_non_finite = Validation(diversity, reward_rise, fall), skip_non_finite
         self.said: list[str] = []
         self._rewards: list[float] = []
+        self._fresh = False
         self._trainer: Trainer | None = None
         self._module: Any = None
 
@@ -53,6 +61,7 @@ class Guards(Callback):
     @hookimpl
     def unirl_rollout_scored(self, rollout: Rollout) -> None:
         """Before the first update, sampling and scoring must agree."""
+        self._fresh = True
         log_probs, trainer = rollout.images.log_probs, self._trainer
         if trainer is None or trainer.global_step or log_probs is None or not str(trainer.precision).startswith("32"):
             return  # in low precision they differ by more, and mean no harm
@@ -81,21 +90,31 @@ class Guards(Callback):
             self._say(self.finite.seen(bad or "another process", trainer.global_step))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        seen = {name: float(trainer.callback_metrics.get(name, 0.0)) for name in ("train/flat_groups", "reward")}
-        self._rewards.append(seen["reward"])
-        self._say(self.flat.seen(seen["train/flat_groups"], seen["reward"]))
+        if self._fresh:  # several steps may learn from one rollout
+            self._look(trainer.callback_metrics)
+        self._fresh = False
         pl_module.log("guards/spoken", float(len(self.said)))
 
     def state_dict(self) -> dict[str, Any]:
-        watches = {"flat": asdict(self.flat), "finite": asdict(self.finite), "validation": asdict(self.validation)}
-        return watches | {"rewards": self._rewards, "said": self.said}
+        watches = {"flat": asdict(self.flat), "refused": asdict(self.refused), "finite": asdict(self.finite)}
+        return watches | {"validation": asdict(self.validation), "rewards": self._rewards, "said": self.said}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.flat.row, self.finite.skipped = state_dict["flat"]["row"], state_dict["finite"]["skipped"]
+        self.refused.row = state_dict.get("refused", {"row": 0})["row"]  # checkpoints before this guard have none
         kept = state_dict["validation"]
         self.validation.first, self.validation.first_reward = kept["first"], kept["first_reward"]
         self.validation.told = kept["told"]
         self._rewards, self.said = state_dict["rewards"], state_dict["said"]
+
+    def _look(self, metrics: Mapping[str, Tensor]) -> None:
+        """At what was logged of a fresh rollout, over all processes."""
+        names = "reward", "train/flat_groups", "train/accepted"
+        reward, flat, accepted = (float(metrics.get(name, math.nan)) for name in names)
+        self._rewards.append(reward)
+        self._say(self.flat.seen(flat, reward))
+        if self._module.update.learns_accepted:
+            self._say(self.refused.seen(accepted, reward))
 
     def _say(self, sentences: Iterable[str]) -> None:
         for sentence in sentences:

@@ -4,29 +4,52 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 WINDOW = 10
-"""Steps over which a reward is averaged."""
+"""Rollouts over which a reward is averaged."""
 
 
 @dataclass
 class FlatGroups:
-    """All groups without variance for some steps: nothing is compared, so nothing is learnt.
+    """All groups without variance for some rollouts: nothing is compared, so nothing is learnt.
 
     Args:
-        steps: How many in a row; 0 switches the guard off.
+        rollouts: How many in a row; 0 switches the guard off.
     """
 
-    steps: int
+    rollouts: int
     row: int = 0
 
     def seen(self, share: float, reward: float) -> Iterator[str]:
-        """Look at a step: the share of groups whose samples scored alike, and the mean reward."""
+        """Look at a rollout: the share of groups whose samples, those kept, scored alike, and the mean reward."""
         self.row = self.row + 1 if share == 1 else 0
-        if self.steps and self.row == self.steps:
+        if self.rollouts and self.row == self.rollouts:
             hard = "harder" if reward > 0.5 else "easier"
             yield (
-                f"in each of the last {self.steps} steps, every group's samples all scored alike (mean reward "
-                f"{reward:.2f}), so there was nothing to compare. Try {hard} prompts, larger groups, a higher sampling "
-                "temperature, or a reward with partial credit"
+                f"in each of the last {self.rollouts} rollouts, every group's samples, those kept, all scored alike "
+                f"(mean reward {reward:.2f}), so there was nothing to compare. Try {hard} prompts, larger groups, a "
+                "higher sampling temperature, or a reward with partial credit"
+            )
+
+
+@dataclass
+class Refused:
+    """Nothing was accepted for some rollouts, where accepted samples are what is learnt.
+
+    Args:
+        rollouts: How many in a row; 0 switches the guard off.
+    """
+
+    rollouts: int
+    row: int = 0
+
+    def seen(self, share: float, reward: float) -> Iterator[str]:
+        """Look at a rollout: the share of samples that were accepted and kept, and the mean reward."""
+        self.row = self.row + 1 if share == 0 else 0
+        if self.rollouts and self.row == self.rollouts:
+            yield (
+                f"in each of the last {self.rollouts} rollouts, no drawing was accepted and kept (mean reward "
+                f"{reward:.2f}), so what learns from accepted drawings learnt nothing. Try easier prompts or larger "
+                "groups; where rewards have no full marks to give, say from what sum on a drawing is right "
+                "(model.accept), or learn from whatever is better than its group (grpo)"
             )
 
 

@@ -45,7 +45,7 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int =
         pixels = backbone.decode(images)
         images, right = replace(images, pixels=pixels), judge.verdicts(part, pixels)
         answers = backbone.sample_answers(images, [e.question for e in part], ANSWERING)
-        accepted = reward.score(part, images, answers) > 1 - 1e-6
+        accepted = reward.accepts(part, reward.score(part, images, answers))
         drawing.update(right, _categories(part))
         critic.update(accepted, right, _categories(part))
     asked, pixels = judge.exam(count, seed)
