@@ -70,8 +70,8 @@ def run(checkpoint: Path, folder: Path, update: UpdateRule, resume: Path | None 
 
 
 RULES = {
-    "sft": lambda: SFT(end_to_end=False, accept=0.0, answers="all"),
-    "end-to-end": lambda: SFT(end_to_end=True, accept=0.0, relaxed_steps=4),
+    "sft": lambda: SFT(end_to_end=False, answers="all"),
+    "end-to-end": lambda: SFT(end_to_end=True, relaxed_steps=4),
     "grpo": lambda: GRPO(beta=0.1, answer_beta=0.5),
     "grpo-by-masks": lambda: GRPO(likelihood="masks", answer_weight=0.0, normalize=False, negative=0.25),
 }
