@@ -9,7 +9,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor, JanusVQV
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from unirl.backbones.janus import Janus
-from unirl.types import Images
+from unirl.types import Images, ImageSampling
 from unirl_shapes.examples import draw_example
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.pretrain import janus as pretrain
@@ -98,6 +98,6 @@ def test_the_shipped_model_is_transformers_own(shipped: Janus, tmp_path: Path) -
     message = [{"role": "user", "content": [{"type": "text", "text": "a photo of a red circle"}]}]
     text = processor.apply_chat_template(message, add_generation_prompt=True)
     inputs = processor(text=[text], generation_mode="image", return_tensors="pt")
-    codes = model.generate(**inputs, generation_mode="image", do_sample=False, guidance_scale=1.5)
-    sampling = pretrain.BEST.__class__(guidance=0.5, temperature=0.0)
+    codes = model.generate(**inputs, generation_mode="image", do_sample=False, guidance_scale=2.5)
+    sampling = ImageSampling(guidance=1.5, temperature=0.0)
     assert torch.equal(codes, shipped.sample_images(["a photo of a red circle"], sampling).codes)

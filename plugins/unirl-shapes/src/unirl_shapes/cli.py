@@ -10,7 +10,7 @@ from pathlib import Path
 from unirl.errors import UserError
 
 SHIPPED = "unirl_shapes:checkpoints/showo"
-STEPS = {"showo": 4600, "janus": 3000, "clip": 6000, "features": 1500}
+STEPS = {"showo": 4600, "janus": 4200, "clip": 6000, "features": 1500}
 """Training steps; of showo and janus without those of their image tokenizers."""
 
 
