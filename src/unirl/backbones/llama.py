@@ -6,9 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaModel
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from unirl.decoding.prefix import Prefix
+
+WIDTH = 32
+"""Prefixes are padded to a multiple of it where shapes are fixed, so that few shapes occur."""
 
 
 class NextRow:
@@ -16,25 +19,28 @@ class NextRow:
 
     It computes what `LlamaModel.forward` does, from the same modules (adapters included), with half the operations:
     at one row a pass it is their number that costs, not their size. Queries and keys are turned together, and
-    attention reads the rows that are there instead of the whole buffer.
+    attention reads the rows that are there instead of the whole buffer. It serves one drawing: norms are read once.
 
     Args:
         model: transformers' `LlamaModel`.
         prefix: What comes first.
         room: How many rows may follow.
+        before: Places that nobody sees, in front of the prefix.
     """
 
-    def __init__(self, model: LlamaModel, prefix: Prefix, room: int) -> None:
+    row: int | Tensor
+
+    def __init__(self, model: LlamaModel, prefix: Prefix, room: int, before: int = 0) -> None:
         layers: Any = model.layers
-        self.layers: list[LlamaDecoderLayer] = list(layers)
-        self.norm: LlamaRMSNorm = model.norm
+        self.layers = [(layer, _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)) for layer in layers]
+        self.norm = _Norm(model.norm)
         self.heads, self.kv_heads = model.config.num_attention_heads, prefix.cache.keys[0].shape[1]
-        self.keys = [F.pad(key, (0, 0, 0, room)) for key in prefix.cache.keys]
-        self.values = [F.pad(value, (0, 0, 0, room)) for value in prefix.cache.values]
-        self.start = prefix.keys.shape[1]
-        seen = F.pad(prefix.keys, (0, room), value=True)[:, None, None, :]
-        self.padded = not bool(prefix.keys.all())
+        self.keys = [F.pad(key, (0, 0, before, room)) for key in prefix.cache.keys]
+        self.values = [F.pad(value, (0, 0, before, room)) for value in prefix.cache.values]
+        self.start = before + prefix.keys.shape[1]
+        seen = F.pad(F.pad(prefix.keys, (before, 0)), (0, room), value=True)[:, None, None, :]
         self.bias = torch.zeros(seen.shape, dtype=self.keys[0].dtype, device=seen.device).masked_fill(~seen, -torch.inf)
+        self.padded = not bool(prefix.keys.all())
         cos, sin = model.rotary_emb(self.keys[0], prefix.positions(room))
         half = sin.shape[-1] // 2
         self.cos, self.sin = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
@@ -42,33 +48,71 @@ class NextRow:
 
     def __call__(self, embeds: Tensor) -> Tensor:
         """Hidden states (R, D) of rows (R, D); remembers them."""
-        place, hidden = self.start + self.row, embeds
-        cos, sin = self.cos[:, self.row, None], self.sin[:, self.row, None]
-        bias = self.bias[..., : place + 1] if self.padded else None
-        for index, layer in enumerate(self.layers):
-            attention = layer.self_attn
-            normed = _norm(layer.input_layernorm, hidden)
+        (cos, sin, bias), hidden = self._here(), embeds
+        for index, (layer, before_attention, before_mlp) in enumerate(self.layers):
+            attention, normed = layer.self_attn, before_attention(hidden)
             turned = torch.cat((attention.q_proj(normed), attention.k_proj(normed)), -1)
             turned = turned.view(len(embeds), self.heads + self.kv_heads, -1)
             turned = torch.addcmul(turned * cos, turned.roll(turned.shape[-1] // 2, -1), sin)
-            keys, values = self.keys[index], self.values[index]
-            keys[:, :, place] = turned[:, self.heads :]
-            values[:, :, place] = attention.v_proj(normed).view(len(embeds), self.kv_heads, -1)
+            value = attention.v_proj(normed).view(len(embeds), self.kv_heads, -1)
             seen = F.scaled_dot_product_attention(
                 turned[:, : self.heads, None],
-                keys[:, :, : place + 1],
-                values[:, :, : place + 1],
+                self._remember(self.keys[index], turned[:, self.heads :]),
+                self._remember(self.values[index], value),
                 bias,
                 scale=attention.scaling,
                 enable_gqa=self.heads != self.kv_heads,
             )
             hidden = hidden + attention.o_proj(seen.reshape(len(embeds), -1))
-            normed, mlp = _norm(layer.post_attention_layernorm, hidden), layer.mlp
-            hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+            hidden = hidden + layer.mlp(before_mlp(hidden))
         self.row += 1
-        return _norm(self.norm, hidden)
+        return self.norm(hidden)
+
+    def _here(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """How the row is turned, (R, 1, head_dim) each, and what it doesn't see."""
+        bias = self.bias[..., : self.start + self.row + 1] if self.padded else None
+        return self.cos[:, self.row, None], self.sin[:, self.row, None], bias
+
+    def _remember(self, buffer: Tensor, new: Tensor) -> Tensor:
+        """Put the row's keys or values (R, heads, head_dim) in their place; gives what attention reads."""
+        place = self.start + self.row
+        buffer[:, :, place] = new
+        return buffer[:, :, : place + 1]
 
 
-def _norm(norm: LlamaRMSNorm, hidden: Tensor) -> Tensor:
-    """RMS norm in one operation."""
-    return F.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+class FixedRow(NextRow):
+    """The same with shapes that stay: a compiler or a CUDA graph sees the same pass at every row.
+
+    The place to write is a tensor, and attention reads the whole buffer under a mask. Prefixes take one of few widths.
+    """
+
+    row: Tensor
+
+    def __init__(self, model: LlamaModel, prefix: Prefix, room: int) -> None:
+        super().__init__(model, prefix, room, -prefix.keys.shape[1] % WIDTH)
+        device = self.bias.device
+        self.row, self.places = torch.zeros(1, dtype=torch.long, device=device), torch.arange(self.start + room)
+        self.places = self.places.to(device)
+
+    def _here(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        bias = self.bias.masked_fill(self.places > self.start + self.row, -torch.inf)
+        return self.cos.index_select(1, self.row), self.sin.index_select(1, self.row), bias
+
+    def _remember(self, buffer: Tensor, new: Tensor) -> Tensor:
+        return buffer.index_copy_(2, self.start + self.row, new[:, :, None])
+
+
+class _Norm:
+    """RMS norm in one operation; on a CPU, where PyTorch's own is made of ten, in four."""
+
+    def __init__(self, norm: LlamaRMSNorm) -> None:
+        self.weight, self.eps, width = norm.weight, norm.variance_epsilon, norm.weight.shape[0]
+        self.plain = self.weight.is_cpu and self.weight.dtype == torch.float32
+        if self.plain:
+            self.weight, self.floor = self.weight * width**0.5, torch.tensor((self.eps * width) ** 0.5)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if not self.plain:
+            return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        return hidden / length.hypot_(self.floor) * self.weight

@@ -1,7 +1,7 @@
 """Janus draws, and scores what it drew: one code after another, under guidance."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.janus.chat import Chat
+from unirl.backbones.janus.step import Step
 from unirl.backbones.janus.transformer import Transformer
-from unirl.backbones.llama import NextRow
-from unirl.decoding.autoregressive import pick, sample_codes, uniform
+from unirl.decoding.autoregressive import sample_codes, uniform
 from unirl.decoding.prefix import Prefix, follow, pad_left, prefill
 from unirl.functional.relaxation import straight_through
 from unirl.types import Images, ImageSampling
@@ -23,6 +23,7 @@ class Drawing(Backbone):
     transformer: Transformer
     chat: Chat
     length: int
+    compiled: bool
 
     @torch.no_grad()
     def sample_images(
@@ -30,7 +31,8 @@ class Drawing(Backbone):
     ) -> Images:
         prefix = self.prompt_prefix(prompts, sampling.guidance)
         chance = uniform(self.length, len(prompts), generator, self.transformer.device)
-        draw = sample_codes(self._step(prefix, sampling), self._begin(prefix)[:, 0], self.length, chance)
+        step = Step(self.transformer, prefix, sampling, self.length, self.compiled)
+        draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
         return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
 
     def image_log_probs(
@@ -92,17 +94,3 @@ class Drawing(Backbone):
         before = self.transformer.embed_codes(codes[:, :-1]).repeat(len(prefix.keys) // len(codes), 1, 1)
         embeds = torch.cat((self._begin(prefix), before), 1)
         return follow(self.transformer, prefix, embeds, torch.ones(embeds.shape[:2], device=codes.device).bool())
-
-    def _step(
-        self, prefix: Prefix, sampling: ImageSampling
-    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-        """One code for every picture; see `sample_codes`."""
-        model, guided = self.transformer, bool(sampling.guidance)
-        next_row = NextRow(model.parts.language_model, prefix, self.length)
-
-        def step(embeds: Tensor, chance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            logits = model.code_logits(next_row(embeds), sampling.guidance)
-            code, log_prob = pick(logits, sampling.temperature, chance)
-            return model.embed_codes(code.repeat(2) if guided else code), code, log_prob
-
-        return step

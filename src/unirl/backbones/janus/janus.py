@@ -28,14 +28,16 @@ class Janus(Drawing, Answering):
 
     Args:
         checkpoint: A local folder, `package:folder`, or a hub id such as "deepseek-community/Janus-Pro-1B".
+        compile: Draw through `torch.compile`. Each new number of pictures, width of prompts (in steps of 32 tokens),
+            guidance or temperature costs one compilation; on a CPU it needs a C++ compiler.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, compile: bool = False) -> None:
         super().__init__()
-        self.checkpoint = checkpoint
+        self.checkpoint, self.compiled = checkpoint, compile
 
     def build(self, meta: bool = False) -> None:
         if hasattr(self, "transformer"):

@@ -1,0 +1,78 @@
+"""The compiled step: what it draws is what the other draws, and it is compiled once."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.backbones.janus.tiny import save
+from torch._dynamo.utils import counters
+
+from unirl.adapters import LoRA, add_adapters
+from unirl.backbones.janus import Janus, step
+from unirl.backbones.llama import WIDTH
+from unirl.types import Images, ImageSampling
+
+PROMPTS = ["a photo of three blue square", "two circle", "two circle", "red"]
+PLAIN = ImageSampling(guidance=0.0)
+GUIDED = ImageSampling(guidance=4.0, temperature=0.8)
+GREEDY = ImageSampling(guidance=4.0, temperature=0.0)
+
+
+def drawn(backbone: Janus, prompts: list[str], sampling: ImageSampling, compiled: bool) -> Images:
+    backbone.compiled = compiled
+    return backbone.sample_images(prompts, sampling, torch.Generator().manual_seed(1))
+
+
+def check(backbone: Janus, prompts: list[str], sampling: ImageSampling) -> Images:
+    """Both ways draw the same; gives what they draw."""
+    one, other = (drawn(backbone, prompts, sampling, compiled) for compiled in (False, True))
+    assert torch.equal(one.codes, other.codes)
+    torch.testing.assert_close(one.log_probs, other.log_probs, atol=1e-4, rtol=0)
+    return one
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fixed shapes without the compiler: quick, so many cases can be tried."""
+    monkeypatch.setattr(step, "_compiled", lambda: step._run)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("sampling", [PLAIN, GUIDED, GREEDY], ids=["plain", "guided", "greedy"])
+@pytest.mark.parametrize("changes", [{}, {"seed": 2, "kv_heads": 2}, {"seed": 3, "size": 48}], ids=str)
+def test_fixed_shapes_draw_the_same(tmp_path: Path, changes: dict[str, object], sampling: ImageSampling) -> None:
+    backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()  # type: ignore[arg-type]
+    for prompts in (PROMPTS, PROMPTS[:1], [f"{'red ' * WIDTH}circle", "red"]):
+        assert len(check(backbone, prompts, sampling).codes.unique()) > 4
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_adapters_draw_in_both_steps(tmp_path: Path) -> None:
+    backbone = Janus.from_pretrained(str(save(tmp_path))).eval()
+    bare = check(backbone, PROMPTS, GREEDY)
+    add_adapters(backbone.transformer, LoRA(("q_proj", "v_proj", "down_proj"), rank=2))
+    with torch.no_grad():
+        for name, weight in backbone.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    assert not torch.equal(check(backbone, PROMPTS, GREEDY).codes, bare.codes)
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler")
+def test_a_step_is_compiled_once_and_sees_new_weights(tmp_path: Path) -> None:
+    torch.compiler.reset()
+    counters.clear()
+    backbone = Janus(str(save(tmp_path)), compile=True)
+    backbone.build()
+    first = check(backbone.eval(), PROMPTS, GUIDED)
+    assert counters["stats"]["unique_graphs"] == 1
+    with torch.no_grad():
+        for weight in backbone.parameters():
+            weight.mul_(1.2)
+    other = check(backbone, PROMPTS[::-1], GUIDED)
+    check(backbone, ["a photo of a red circle"] * 4, GUIDED)
+    assert not torch.equal(other.codes.flip(0), first.codes)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]  # nothing in the step waits for the device
