@@ -181,3 +181,32 @@ def test_pictures_of_soft_codes_are_those_of_hard_ones(backbone: Janus) -> None:
     assert 0 <= pixels.min() < pixels.max() <= 1
     (slope,) = torch.autograd.grad(pixels.sum(), relaxed.soft)  # type: ignore[arg-type]
     assert slope.abs().sum() > 0
+
+
+def test_scoring_keeps_less_than_the_plain_forward(backbone: Janus) -> None:
+    """Blocks keep what they are given, and compute the rest again for the gradient."""
+    images = backbone.sample_images(PROMPTS[:1] * 8, PLAIN, seeded())
+    (ids,), model = backbone.chat.prompts(PROMPTS[:1]), backbone.transformer.janus
+
+    def plain() -> Tensor:
+        text = model.get_input_embeddings()(torch.tensor([ids] * 8))
+        embeds = torch.cat((text, model.prepare_embeddings_for_image_generation(images.codes[:, :-1])), 1)
+        hidden = model.model(inputs_embeds=embeds).last_hidden_state[:, len(ids) - 1 :]
+        return model.model.generation_head(hidden).log_softmax(-1).gather(-1, images.codes[..., None])[..., 0]
+
+    kept, gradients = [], []
+    for way in (plain, lambda: backbone.image_log_probs(PROMPTS[:1] * 8, images, PLAIN)[0]):
+        backbone.zero_grad()
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.append(t.nbytes) or t, lambda t: t):
+            log_probs = way()
+        log_probs.sum().backward()
+        kept.append(sum(saved))
+        weights = (
+            backbone.transformer.parts.language_model.embed_tokens.weight,
+            model.model.generation_embeddings.weight,
+        )
+        gradients.append([weight.grad for weight in weights])
+    assert kept[1] < kept[0] / 2
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -1,5 +1,6 @@
 """Janus's modules as the rows that somebody reads: text, codes and pictures over one language model."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers import JanusForConditionalGeneration
 from unirl.decoding.autoregressive import guide
 from unirl.decoding.cache import PrefixCache
 
-CHUNK = 4096
+CHUNK = 1024
 """Codes whose logits are held at a time."""
 
 
@@ -31,19 +32,18 @@ class Transformer(nn.Module):
         return self.janus.model
 
     def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
-        """Hidden states of the given rows.
+        """Hidden states of the given rows. With a gradient, each block keeps what it was given and computes it again.
 
         Shapes:
             embeds (B, S, D), mask (B, 1, S, P + S) bool, positions (B, S); returns (B, S, D).
         """
-        out = self.parts.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return out.last_hidden_state
+        model, hidden = self.parts.language_model, embeds
+        turned = model.rotary_emb(embeds, positions)
+        again = torch.is_grad_enabled() and not (cache and cache.grow)  # what grows would grow twice
+        for layer in model.layers:
+            block = partial(layer, attention_mask=mask, position_embeddings=turned, past_key_values=cache)
+            hidden = checkpoint(block, hidden, use_reentrant=False) if again else block(hidden)
+        return model.norm(hidden)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.parts.language_model.embed_tokens(ids)
