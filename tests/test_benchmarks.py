@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,31 @@ def test_a_grpo_step_with_all_logits_has_the_same_gradient(monkeypatch: pytest.M
     plain, unirl = (module.step(way, "tiny")[-1] for way in module.WAYS)
     assert plain == pytest.approx(unirl, rel=1e-4)
     assert unirl > 0.1
+
+
+@pytest.fixture
+def janus(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location("benchmark_janus", FOLDER / "janus.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_janus_draws_and_scores_the_same_both_ways(janus, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    saved = tmp_path / "out.json"
+    options = ["--size", "tiny", "--repeats", "1", "--groups", "1", "3", "--no-compile", "--json", str(saved)]
+    results = janus.main(options)["tiny"]
+
+    assert [drawing.same_codes for drawing in results.drawing.values()] == [True, True]
+    for found in results.scoring.values():
+        plain, own = found["transformers"], found["unirl"]
+        assert plain.log_prob == pytest.approx(own.log_prob, abs=1e-4)
+        assert plain.norm == pytest.approx(own.norm, rel=1e-3)
+        assert own.norm > 0.1
+    assert list(json.loads(saved.read_text(encoding="utf-8"))["sizes"]["tiny"]["drawing"]) == ["1", "3"]
+    printed = capsys.readouterr().out
+    for words in ("tiny: drawing", "tiny: scoring", "same codes", "products", "same scores"):
+        assert words in printed
+    assert "NO" not in printed

@@ -1,0 +1,92 @@
+"""Janus at two sizes with random weights, and what transformers' own loop is given to draw with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from sizes import SEED
+from transformers import (
+    GenerationConfig,
+    JanusConfig,
+    JanusForConditionalGeneration,
+    JanusImageProcessor,
+    JanusProcessor,
+    JanusVQVAEConfig,
+)
+from transformers.models.janus.modeling_janus import JanusVQVAE
+
+from unirl.backbones.janus import Janus
+from unirl.types import ImageSampling
+from unirl_shapes.examples import draw_example
+from unirl_shapes.pretrain.janus import TEMPLATE, chat_tokenizer, spread, untrained
+from unirl_shapes.pretrain.vq import SIZES as VQ_SIZES
+
+SAMPLING = ImageSampling(guidance=4.0, temperature=1.0)
+GREEDY = ImageSampling(guidance=4.0, temperature=0.0)
+SCALE = 5.0
+"""The same guidance as transformers counts it."""
+TEXT = {"hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 16}
+TEXT |= {"intermediate_size": 2816, "vocab_size": 102400, "max_position_embeddings": 2048}
+VISION = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 1024}
+VISION |= {"image_size": 384, "patch_size": 16, "num_image_tokens": 576}  # draws only: the towers may be small
+VQ = {"projection_dim": 1024, "image_token_embed_dim": 1024, "num_embeddings": 16384, "base_channels": 32}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One size and its work.
+
+    Args:
+        backbone: The model.
+        prompt: What to draw.
+        inputs: The same prompt as transformers' `generate` takes it.
+    """
+
+    backbone: Janus
+    prompt: str
+    inputs: dict[str, Any]
+
+    @property
+    def model(self) -> Any:
+        """transformers' own, around the same weights."""
+        return self.backbone.transformer.janus
+
+
+def make(size: str, codes: int | None = None) -> Case:
+    """The case of a size, `tiny` (the embedded world's) or `middle`; with fewer codes, for trials."""
+    torch.manual_seed(SEED)
+    backbone = (tiny() if size == "tiny" else middle()).eval()
+    if codes:
+        backbone.length = backbone.transformer.parts.vision_model.config.num_image_tokens = codes
+    prompt = draw_example(Random(SEED), "train").prompt
+    message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
+    text = backbone.processor.apply_chat_template([message], add_generation_prompt=True)
+    inputs = backbone.processor(text=[text], generation_mode="image", return_tensors="pt")
+    return Case(backbone, prompt, dict(inputs))
+
+
+def tiny() -> Janus:
+    """Hidden 128, 4 layers, 16 codes of 128: exactly the embedded world's, before training."""
+    with TemporaryDirectory() as folder:
+        return untrained(Path(folder), JanusVQVAE(JanusVQVAEConfig(**VQ_SIZES)), SEED)
+
+
+def middle() -> Janus:
+    """Hidden 1024, 12 layers; codes and text vocabulary of the public models."""
+    words = chat_tokenizer()
+    ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    image = {"image_token_id": words.get_vocab()[words.image_token], "tie_word_embeddings": False}
+    model = JanusForConditionalGeneration(
+        JanusConfig(text_config=TEXT | ids, vision_config=VISION, vq_config=VQ, **image)
+    )
+    spread(model)
+    begin = {"boi_token_id": words.get_vocab()[words.boi_token]}
+    model.generation_config = GenerationConfig(**ids, guidance_scale=SCALE, generation_kwargs=begin)
+    backbone = Janus("middle")  # assembled here: a checkpoint of it would be 1.6 GB
+    backbone._assemble(model)
+    pictures = JanusImageProcessor(size={"height": 384, "width": 384})
+    backbone._equip(JanusProcessor(pictures, words, chat_template=TEMPLATE, num_image_tokens=576))
+    return backbone
