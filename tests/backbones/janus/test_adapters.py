@@ -27,7 +27,9 @@ def adapted(checkpoint: Path) -> Janus:
 
 def test_drawing_goes_through_the_adapters(adapted: Janus, backbone: Janus) -> None:
     images = adapted.sample_images(PROMPTS, SAMPLING, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(adapted.image_log_probs(PROMPTS, images, SAMPLING)[0], images.log_probs)
+    torch.testing.assert_close(
+        adapted.image_log_probs(PROMPTS, images, SAMPLING)[0], images.log_probs, atol=1e-4, rtol=0
+    )
     plain = backbone.image_log_probs(PROMPTS, images, SAMPLING)[0]
     assert (plain - images.log_probs).abs().max() > 0.1
 
@@ -37,6 +39,6 @@ def test_the_exported_model_has_them_merged(adapted: Janus, tmp_path: Path) -> N
     with merged(adapted):
         adapted.save_pretrained(tmp_path)
     again = Janus.from_pretrained(str(tmp_path)).eval()
-    torch.testing.assert_close(again.image_log_probs(PROMPTS, images, SAMPLING)[0], images.log_probs)
+    torch.testing.assert_close(again.image_log_probs(PROMPTS, images, SAMPLING)[0], images.log_probs, atol=1e-4, rtol=0)
     names = {name for name, _ in again.transformer.janus.named_parameters()}
     assert names == {name for name, _ in JanusForConditionalGeneration.from_pretrained(tmp_path).named_parameters()}

@@ -67,6 +67,22 @@ def test_scores_are_the_log_probs_of_drawing(backbone: Janus, sampling: ImageSam
     close(log_probs, images.log_probs)
 
 
+def test_computing_again_makes_no_difference(checkpoint: Path) -> None:
+    found = []
+    for recompute in (False, True):
+        backbone = Janus(str(checkpoint), recompute=recompute)
+        backbone.build()
+        images = backbone.sample_images(PROMPTS, GUIDED, seeded())
+        relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
+        answers = backbone.tokenize_answers(["red"] * 4)
+        log_probs, _ = backbone.image_log_probs(PROMPTS, images, GUIDED)
+        (log_probs.sum() + backbone.answer_log_probs(relaxed, ["how many"] * 4, answers).sum()).backward()
+        found.append({n: p.grad for n, p in backbone.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)
+
+
 def test_chunks_of_the_head_make_no_difference(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     found = []

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import JanusForConditionalGeneration, JanusProcessor
 from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -30,14 +29,15 @@ class Janus(Drawing, Answering):
         checkpoint: A local folder, `package:folder`, or a hub id such as "deepseek-community/Janus-Pro-1B".
         compile: Draw through `torch.compile`. Each new number of pictures, width of prompts (in steps of 32 tokens),
             guidance or temperature costs one compilation; on a CPU it needs a C++ compiler.
+        recompute: Keep little for the gradient, and compute it again: far less memory, a third more time.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, checkpoint: str, compile: bool = False) -> None:
+    def __init__(self, checkpoint: str, compile: bool = False, recompute: bool = True) -> None:
         super().__init__()
-        self.checkpoint, self.compiled = checkpoint, compile
+        self.checkpoint, self.compiled, self.recompute = checkpoint, compile, recompute
 
     def build(self, meta: bool = False) -> None:
         if hasattr(self, "transformer"):
@@ -50,7 +50,7 @@ class Janus(Drawing, Answering):
         self._equip(processor)
 
     def _assemble(self, janus: JanusForConditionalGeneration) -> None:
-        self.transformer = Transformer(janus)
+        self.transformer = Transformer(janus, self.recompute)
         vision: Any = janus.config.vision_config
         self.size, self.length = vision.image_size, vision.num_image_tokens
         janus.model.vqmodel.requires_grad_(False).eval()
@@ -75,7 +75,7 @@ class Janus(Drawing, Answering):
 
     def decode(self, images: Images) -> Tensor:
         if images.soft is not None:
-            return self._pixels(checkpoint(self.transformer.paint, images.soft, use_reentrant=False))
+            return self._pixels(self.transformer.again(self.transformer.paint, images.soft))
         if not images.codes.shape[1]:  # it was given, not drawn
             assert images.pixels is not None
             return images.pixels
@@ -95,7 +95,7 @@ class Janus(Drawing, Answering):
     def look(self, images: Images) -> Tensor:
         given = images.pixels if images.soft is None else None
         pixels = self.decode(images) if given is None else given
-        return checkpoint(self.transformer.look, (pixels - self.mean) / self.std, use_reentrant=False)
+        return self.transformer.again(self.transformer.look, (pixels - self.mean) / self.std)
 
     # --- checkpoints ---
 

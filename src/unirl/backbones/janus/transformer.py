@@ -1,5 +1,6 @@
 """Janus's modules as the rows that somebody reads: text, codes and pictures over one language model."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,9 +20,9 @@ CHUNK = 1024
 class Transformer(nn.Module):
     """transformers' Janus; computes only rows and head columns that somebody reads."""
 
-    def __init__(self, janus: JanusForConditionalGeneration) -> None:
+    def __init__(self, janus: JanusForConditionalGeneration, recompute: bool = True) -> None:
         super().__init__()
-        self.janus = janus
+        self.janus, self.recompute = janus, recompute
 
     @property
     def device(self) -> torch.device:
@@ -32,18 +33,24 @@ class Transformer(nn.Module):
         return self.janus.model
 
     def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
-        """Hidden states of the given rows. With a gradient, each block keeps what it was given and computes it again.
+        """Hidden states of the given rows.
 
         Shapes:
             embeds (B, S, D), mask (B, 1, S, P + S) bool, positions (B, S); returns (B, S, D).
         """
         model, hidden = self.parts.language_model, embeds
         turned = model.rotary_emb(embeds, positions)
-        again = torch.is_grad_enabled() and not (cache and cache.grow)  # what grows would grow twice
+        once = cache is not None and cache.grow  # what grows would grow twice
         for layer in model.layers:
             block = partial(layer, attention_mask=mask, position_embeddings=turned, past_key_values=cache)
-            hidden = checkpoint(block, hidden, use_reentrant=False) if again else block(hidden)
+            hidden = block(hidden) if once else self.again(block, hidden)
         return model.norm(hidden)
+
+    def again(self, part: Callable[..., Tensor], *given: Tensor) -> Tensor:
+        """What a part computes; for the gradient it computes it again, where `recompute` is set."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(part, *given, use_reentrant=False)
+        return part(*given)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.parts.language_model.embed_tokens(ids)
@@ -85,7 +92,7 @@ class Transformer(nn.Module):
 
         size = max(1, CHUNK // len(codes))
         pieces = zip(hidden.split(size, 1), codes.split(size, 1), strict=True)
-        return torch.cat([checkpoint(part, *piece, use_reentrant=False) for piece in pieces], 1)
+        return torch.cat([self.again(part, *piece) for piece in pieces], 1)
 
     def look(self, pixels: Tensor) -> Tensor:
         """What the language model is given for normalised pictures. (B, 3, H, W) -> (B, n, D)"""
