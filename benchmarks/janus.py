@@ -41,12 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Measured]:
     console = Console(width=max(Console().width, 120))  # where the output is a file, 80 columns would cut names
     results = {}
     for size in ("tiny", "middle") if options.size == "both" else (options.size,):
-        results[size] = measure(size, options)
-        if results[size].drawing:
-            console.print(drawing_table(size, results[size].drawing, options.repeats))
-            console.print(parts_table(size, results[size].drawing))
-        if results[size].scoring:
-            console.print(scoring_table(size, results[size].scoring, options.repeats))
+        found = results[size] = Measured()
+        if options.only != "scoring":
+            found.drawing = draw(size, options)
+            console.print(drawing_table(size, found.drawing, options.repeats))
+            console.print(parts_table(size, found.drawing))
+        if options.only != "drawing":
+            found.scoring = score(size, options)
+            console.print(scoring_table(size, found.scoring, options.repeats))
     if options.json:
         options.json.write_text(json.dumps(report(results, options), indent=1) + "\n", encoding="utf-8")
     return results
@@ -65,19 +67,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure(size: str, options: argparse.Namespace) -> Measured:
-    """Drawing in this process; scoring in processes of its own, when this one's model is gone."""
-    found = Measured()
-    if options.only != "scoring":
-        case = make(size, options.codes)
-        for group in options.groups:
-            found.drawing[group] = janus_drawing.measure(case, group, options.repeats, not options.no_compile)
-        del case
-    if options.only != "drawing":
-        for group in options.groups:
-            given = (size, options.codes, group, options.repeats, options.threads)
-            found.scoring[group] = janus_scoring.measure(*given)
-    return found
+def draw(size: str, options: argparse.Namespace) -> dict[int, Drawing]:
+    """Every group in this process; its model is gone when scoring begins."""
+    case, compiled = make(size, options.codes), not options.no_compile
+    return {group: janus_drawing.measure(case, group, options.repeats, compiled) for group in options.groups}
+
+
+def score(size: str, options: argparse.Namespace) -> dict[int, dict[str, Scoring]]:
+    """Every group in processes of its own."""
+    given = (options.repeats, options.threads)
+    return {group: janus_scoring.measure(size, options.codes, group, *given) for group in options.groups}
 
 
 def report(results: dict[str, Measured], options: argparse.Namespace) -> dict[str, object]:
