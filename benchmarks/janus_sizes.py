@@ -21,7 +21,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from unirl.backbones.janus import Janus
 from unirl.types import ImageSampling
 from unirl_shapes.examples import draw_example
-from unirl_shapes.pretrain.janus import TEMPLATE, chat_tokenizer, spread, untrained
+from unirl_shapes.pretrain.janus_model import TEMPLATE, chat_tokenizer, spread, untrained
 from unirl_shapes.pretrain.vq import SIZES as VQ_SIZES
 
 SAMPLING = ImageSampling(guidance=4.0, temperature=1.0)
