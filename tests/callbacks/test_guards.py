@@ -167,6 +167,14 @@ def test_groups_that_always_score_alike_are_noticed(
     assert "harder prompts" in said
 
 
+def test_a_sample_without_a_group_is_not_called_flat(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    guards = Guards(flat_rollouts=2)
+    rule = SFT(end_to_end=True, relaxed_steps=1)
+    fit(shapes_checkpoint, tmp_path, [guards], rewards=[Alike()], update=rule, group_size=1)
+    assert guards.flat.row == 0
+    assert not any("nothing to compare" in sentence for sentence in guards.said)
+
+
 class FirstOfTwo(Callback):
     """Quality control that keeps one of each group."""
 

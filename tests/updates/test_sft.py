@@ -256,6 +256,13 @@ def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
         Rigid().relax([], None, SAMPLING)
 
 
+def test_a_group_of_one_has_no_share_that_failed() -> None:
+    with pytest.raises(UserError, match=r"group_size is 1, so none would count; take 2 or more"):
+        SFT(end_to_end=False).check(Rigid(), 1, SAMPLING)
+    SFT(end_to_end=False, hard_first=False).check(Rigid(), 1, SAMPLING)
+    SFT(end_to_end=False, image_weight=0.0).check(Rigid(), 1, SAMPLING)
+
+
 @pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"relaxed_steps": 0}, {"views": 0}])
 def test_settings_that_cannot_train(setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):

@@ -69,6 +69,11 @@ class SFT(UpdateRule):
         if self.end_to_end and not backbone.can_relax:
             name = type(backbone).__name__
             raise UserError(f"sft end_to_end needs straight-through codes, and {name} has none; set end_to_end: false")
+        if self.hard_first and self.image_weight and not self.end_to_end and group_size == 1:
+            raise UserError(
+                "sft: with hard_first, an accepted drawing counts by the share of its group that was not accepted, and "
+                "group_size is 1, so none would count; take 2 or more, or set hard_first: false"
+            )
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator

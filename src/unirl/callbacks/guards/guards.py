@@ -112,7 +112,8 @@ class Guards(Callback):
         names = "reward", "train/flat_groups", "train/accepted"
         reward, flat, accepted = (float(metrics.get(name, math.nan)) for name in names)
         self._rewards.append(reward)
-        self._say(self.flat.seen(flat, reward))
+        if self._module.group_size > 1:  # one sample has nobody to be compared with
+            self._say(self.flat.seen(flat, reward))
         if self._module.update.learns_accepted:
             self._say(self.refused.seen(accepted, reward))
 
