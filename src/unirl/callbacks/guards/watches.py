@@ -8,20 +8,29 @@ WINDOW = 10
 
 
 @dataclass
-class FlatGroups:
-    """All groups without variance for some rollouts: nothing is compared, so nothing is learnt.
+class InARow:
+    """Something that does no harm once, and must not go on.
 
     Args:
         rollouts: How many in a row; 0 switches the guard off.
+        row: How many there have been.
     """
 
     rollouts: int
     row: int = 0
 
+    def too_many(self, again: bool) -> bool:
+        """Count a rollout; true once, when it has been so in `rollouts` of them."""
+        self.row = self.row + 1 if again else 0
+        return self.rollouts > 0 and self.row == self.rollouts
+
+
+class FlatGroups(InARow):
+    """All groups without variance for some rollouts: nothing is compared, so nothing is learnt."""
+
     def seen(self, share: float, reward: float) -> Iterator[str]:
         """Look at a rollout: the share of groups whose samples, those kept, scored alike, and the mean reward."""
-        self.row = self.row + 1 if share == 1 else 0
-        if self.rollouts and self.row == self.rollouts:
+        if self.too_many(share == 1):
             hard = "harder" if reward > 0.5 else "easier"
             yield (
                 f"in each of the last {self.rollouts} rollouts, every group's samples, those kept, all scored alike "
@@ -30,21 +39,12 @@ class FlatGroups:
             )
 
 
-@dataclass
-class Refused:
-    """Nothing was accepted for some rollouts, where accepted samples are what is learnt.
-
-    Args:
-        rollouts: How many in a row; 0 switches the guard off.
-    """
-
-    rollouts: int
-    row: int = 0
+class Refused(InARow):
+    """Nothing was accepted for some rollouts, where accepted samples are what is learnt."""
 
     def seen(self, share: float, reward: float) -> Iterator[str]:
         """Look at a rollout: the share of samples that were accepted and kept, and the mean reward."""
-        self.row = self.row + 1 if share == 0 else 0
-        if self.rollouts and self.row == self.rollouts:
+        if self.too_many(share == 0):
             yield (
                 f"in each of the last {self.rollouts} rollouts, no drawing was accepted and kept (mean reward "
                 f"{reward:.2f}), so what learns from accepted drawings learnt nothing. Try easier prompts or larger "
