@@ -1,5 +1,6 @@
 """Trains the world's tiny Janus on renderings: drawing from prompts, and seeing in cluttered scenes."""
 
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from unirl.backbones.janus import Janus
 from unirl.types import ImageSampling
 from unirl_shapes.pretrain.janus_model import VISION_SIZES, untrained
-from unirl_shapes.pretrain.lessons import Phase, drawing_lesson, seeing_lesson
+from unirl_shapes.pretrain.lessons import Phase, both_losses, drawing_lesson, seeing_lesson
 from unirl_shapes.pretrain.measure import measure
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.pretrain.tokenizer import wanted_codes
@@ -47,12 +48,7 @@ def pretrain_janus(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Ja
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
         rng = Random(f"{seed} janus {step}")
-        phase = phase_of(step)
-        see = seeing_loss(backbone, rng, phase)
-        if not phase.drawn:
-            return see, {"seeing_loss": see.item()}
-        draw = drawing_loss(backbone, rng, phase)
-        return draw + see, {"drawing_loss": draw.item(), "seeing_loss": see.item()}
+        return both_losses(rng, phase_of(step), partial(seeing_loss, backbone), partial(drawing_loss, backbone))
 
     def evaluate() -> Metrics:
         return measure(backbone, 360, BEST)

@@ -1,14 +1,16 @@
 """What the world's models are taught: their words, what to draw, and what is asked about which scenes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from unirl.types import Example
 from unirl_shapes.examples import draw_example, true_answer, words
+from unirl_shapes.pretrain.runner import Metrics
 from unirl_shapes.scenes import Scene, clutter, near_miss, scene_for
 from unirl_shapes.vocabulary import CATEGORIES, GRID, NUMBERS
 
@@ -39,6 +41,17 @@ class Phase:
     seen: int
     asked: Mapping[str, float] | None = None
     located: int = 0
+
+
+def both_losses(
+    rng: Random, phase: Phase, seeing: Callable[[Random, Phase], Tensor], drawing: Callable[[Random, Phase], Tensor]
+) -> tuple[Tensor, Metrics]:
+    """What a step minimises: the loss of seeing and, where the phase has any, of drawing; and both for the log."""
+    see = seeing(rng, phase)
+    if not phase.drawn:
+        return see, {"seeing_loss": see.item()}
+    draw = drawing(rng, phase)
+    return draw + see, {"drawing_loss": draw.item(), "seeing_loss": see.item()}
 
 
 def drawing_lesson(rng: Random, count: int) -> tuple[list[str], list[Scene]]:

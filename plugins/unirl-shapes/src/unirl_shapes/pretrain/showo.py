@@ -1,6 +1,7 @@
 """Trains the world's tiny Show-o on renderings: drawing from prompts, and seeing in cluttered scenes."""
 
 import math
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ from unirl.backbones.showo import Showo, ShowoConfig
 from unirl.backbones.showo.checkpoint import phi, save
 from unirl.backbones.showo.magvit import Magvit
 from unirl.types import Images, ImageSampling
-from unirl_shapes.pretrain.lessons import Phase, drawing_lesson, seeing_lesson, text_tokenizer
+from unirl_shapes.pretrain.lessons import Phase, both_losses, drawing_lesson, seeing_lesson, text_tokenizer
 from unirl_shapes.pretrain.measure import measure
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, wanted_codes
@@ -50,12 +51,7 @@ def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Sh
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
         rng = Random(f"{seed} showo {step}")
-        phase = phase_of(step)
-        see = seeing_loss(backbone, rng, phase)
-        if not phase.drawn:
-            return see, {"seeing_loss": see.item()}
-        draw = drawing_loss(backbone, rng, phase)
-        return draw + see, {"drawing_loss": draw.item(), "seeing_loss": see.item()}
+        return both_losses(rng, phase_of(step), partial(seeing_loss, backbone), partial(drawing_loss, backbone))
 
     def evaluate() -> Metrics:
         return measure(backbone, 360, BEST)
