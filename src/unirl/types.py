@@ -81,7 +81,7 @@ class Images:
     """What the model drew, or what it was given to look at.
 
     Args:
-        codes: Image codes.
+        codes: Image codes; none, (B, 0), of a given picture that the model looks at in pixels.
         pixels: The picture in [0, 1], or None until somebody needs it.
         actions: The decisions taken, one code each.
         log_probs: Log-probability of each decision when it was taken, nats.

@@ -6,18 +6,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unirl.decoding.cache import PrefixCache
-from unirl.decoding.prefix import Prefix, follow, pad_right
+from unirl.decoding.prefix import Prefix, Rows, follow, pad_right
 from unirl.decoding.text import sample_text
 from unirl.types import AnswerSampling
 
 
-class TextModel(Protocol):
+class TextModel(Rows, Protocol):
     """A transformer that reads and writes text."""
-
-    def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
-        """Hidden states of some rows; see `Rows`."""
-        ...
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (..., D) of tokens (...)."""
@@ -82,9 +77,8 @@ def answer_log_probs(
 
 def _ask(model: TextModel, prefix: Prefix, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Hidden states (B, S, D) of texts after their prefixes, and which rows are no pads (B, S)."""
-    device = prefix.keys.device
-    keys = pad_right([[1] * len(row) for row in rows], 0).to(device).bool()
-    return follow(model, prefix, model.embed(pad_right(rows, 0).to(device)), keys), keys
+    ids, keys = (part.to(prefix.keys.device) for part in pad_right(rows, 0))
+    return follow(model, prefix, model.embed(ids), keys), keys
 
 
 def _next_token(model: TextModel, prefix: Prefix, seen: Tensor, position: Tensor) -> Callable[[Tensor], Tensor]:

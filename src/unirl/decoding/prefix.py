@@ -39,6 +39,17 @@ class Prefix:
         """The prefixes named by `index`, one for each of its entries."""
         return Prefix(self.cache.rows(index, grow), self.keys[index], self.ends[index])
 
+    def shared(self, count: int, grow: bool = False) -> "Prefix":
+        """As many rows as there are questions: of k x B of them, the first k are about the first prefix, and so on.
+
+        Raises:
+            ValueError: `count` is no multiple of the number of prefixes.
+        """
+        if count % len(self.keys):
+            raise ValueError(f"{count} questions about {len(self.keys)} pictures: expected a multiple")
+        index = torch.arange(len(self.keys), device=self.keys.device)
+        return self.rows(index.repeat_interleave(count // len(self.keys)), grow)
+
     def positions(self, length: int) -> Tensor:
         """Positions (B, length) of the rows that follow."""
         return self.ends[:, None] + torch.arange(length, device=self.ends.device)
@@ -70,16 +81,26 @@ def follow(transformer: Rows, prefix: Prefix, embeds: Tensor, keys: Tensor) -> T
     return transformer(embeds, mask, prefix.positions(embeds.shape[1]), prefix.cache)
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
-    """Stack rows of different lengths, padded on the left. (B, longest) int64."""
-    width = max(map(len, rows))
-    return torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], dtype=torch.long)
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Stack rows of different lengths, padded on the left.
+
+    Shapes:
+        returns ids (B, longest) int64 and where they are no pads (B, longest) bool.
+
+    Example:
+        >>> pad_left([[5, 6], [7]], 0)[0].tolist()
+        [[5, 6], [0, 7]]
+    """
+    ids, keys = pad_right([row[::-1] for row in rows], pad)
+    return ids.flip(1), keys.flip(1)
 
 
-def pad_right(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
-    """Stack rows of different lengths, padded on the right. (B, longest) int64."""
-    width = max(map(len, rows))
-    return torch.tensor([list(row) + [pad] * (width - len(row)) for row in rows], dtype=torch.long)
+def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Stack rows of different lengths, padded on the right; see `pad_left`."""
+    lengths = torch.tensor([len(row) for row in rows])
+    width = int(lengths.max())
+    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], dtype=torch.long)
+    return ids, torch.arange(width) < lengths[:, None]
 
 
 def causal_mask(keys: Tensor) -> Tensor:

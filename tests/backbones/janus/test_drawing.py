@@ -125,7 +125,7 @@ def test_the_side_of_the_padding_makes_no_difference(backbone: Janus) -> None:
     rows = [row[:-1] for row in backbone.chat.prompts(PROMPTS)]
     hidden = []
     for pad in (pad_left, pad_right):
-        ids, keys = pad(rows, backbone.chat.pad), pad([[1] * len(row) for row in rows], 0).bool()
+        ids, keys = pad(rows, backbone.chat.pad)
         prefix = prefill(backbone.transformer, backbone.transformer.embed(ids), keys)
         hidden.append(backbone.code_hidden(prefix, codes))
     assert len({len(row) for row in rows}) > 1

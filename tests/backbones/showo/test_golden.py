@@ -75,8 +75,8 @@ def test_image_logits_over_a_cached_prompt(backbone: Showo, golden: Golden, meta
 def test_text_logits_over_a_cached_picture(backbone: Showo, golden: Golden) -> None:
     model = backbone.transformer
     rows = [[i for i in row if i != 48] for row in golden["mmu_input_ids"][:, FIRST_TEXT_ROW:].tolist()]
-    real = pad_right([[1] * len(row) for row in rows], 0).bool()
-    hidden = follow(model, model.picture_prefix(golden["codes"][:2]), model.embed(pad_right(rows, 0)), real)
+    ids, real = pad_right(rows, 0)
+    hidden = follow(model, model.picture_prefix(golden["codes"][:2]), model.embed(ids), real)
     close(model.text_logits(hidden)[real], golden["mmu_logits"][:, FIRST_TEXT_ROW:][real], 1e-4)
 
 

@@ -108,7 +108,7 @@ def test_a_cached_prompt_is_the_whole_sequence(backbone: Showo) -> None:
     texts = backbone.tokenizer(PROMPTS, add_special_tokens=False)["input_ids"]
     fast = model.image_hidden(model.prompt_prefix(texts, end), images.codes, known)
     rows = [prompt_row(text, config.special("t2i"), end, 12) for text in texts]
-    text = pad_left([[config.special("pad")] * 13, *rows], config.special("pad"))[1:]
+    text = pad_left([[config.special("pad")] * 13, *rows], config.special("pad"))[0][1:]
     drawn = torch.where(known, images.codes + config.code_start, config.mask_token_id)
     soi, eoi = (torch.full((4, 1), config.special(name)) for name in ("soi", "eoi"))
     ids = torch.cat((text, soi, drawn, eoi), dim=1)

@@ -38,9 +38,8 @@ class Answering(Backbone):
         return Answers(ids, mask, texts, log_probs)
 
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
-        rows, device = self.chat.answers(texts), self.transformer.device
-        mask = pad_right([[1] * len(row) for row in rows], 0).bool()
-        return Answers(pad_right(rows, self.chat.end).to(device), mask.to(device), list(texts))
+        ids, mask = (part.to(self.transformer.device) for part in pad_right(self.chat.answers(texts), self.chat.end))
+        return Answers(ids, mask, list(texts))
 
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
         prefix, rows = self._picture_prefix(images, questions)
@@ -54,12 +53,9 @@ class Answering(Backbone):
         self, images: Images, questions: Sequence[str], grow: bool = False
     ) -> tuple[Prefix, list[list[int]]]:
         """Each picture once, then as many rows as there are questions about it; and the questions' own tokens."""
-        if len(questions) % len(images):
-            raise ValueError(f"{len(questions)} questions about {len(images)} pictures: expected a multiple")
         before, rows = self.chat.questions(questions)
         features = self.look(images)
         opening = self.transformer.embed(torch.tensor([before], device=features.device)).expand(len(images), -1, -1)
         embeds = torch.cat((opening, features.to(opening.dtype)), 1)
         keys = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-        index = torch.arange(len(images), device=embeds.device).repeat_interleave(len(questions) // len(images))
-        return prefill(self.transformer, embeds, keys).rows(index, grow), rows
+        return prefill(self.transformer, embeds, keys).shared(len(questions), grow), rows

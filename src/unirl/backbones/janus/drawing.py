@@ -73,8 +73,7 @@ class Drawing(Backbone):
         rows = [tuple(row[:-1]) for row in self.chat.prompts(different)]
         unguided = [tuple(self.chat.nothing(row)) for row in rows] if guidance else []
         places = {row: i for i, row in enumerate(dict.fromkeys([*rows, *unguided]))}
-        ids = pad_left(list(places), self.chat.pad).to(self.transformer.device)
-        keys = pad_left([[1] * len(row) for row in places], 0).to(ids.device).bool()
+        ids, keys = (part.to(self.transformer.device) for part in pad_left(list(places), self.chat.pad))
         prefix = prefill(self.transformer, self.transformer.embed(ids), keys)
         which = {prompt: i for i, prompt in enumerate(different)}
         order = [rows[which[p]] for p in prompts] + [unguided[which[p]] for p in prompts if guidance]

@@ -37,9 +37,8 @@ class Answering(Backbone):
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
         end = self.tokenizer.eos_token_id
         rows = [[*self.tokenizer(f" {t.strip()}", add_special_tokens=False)["input_ids"], end] for t in texts]
-        mask = pad_right([[1] * len(row) for row in rows], 0).bool()
-        device = self.transformer.device
-        return Answers(pad_right(rows, end).to(device), mask.to(device), list(texts))
+        ids, mask = (part.to(self.transformer.device) for part in pad_right(rows, end))
+        return Answers(ids, mask, list(texts))
 
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
         prefix, rows = self._picture_prefix(images, len(questions)), self._question_rows(questions)
@@ -53,11 +52,8 @@ class Answering(Backbone):
 
     def _picture_prefix(self, images: Images, count: int, grow: bool = False) -> Prefix:
         """Each picture once, then as many rows as there are questions about it."""
-        if count % len(images):
-            raise ValueError(f"{count} questions about {len(images)} pictures: expected a multiple")
         prefix = self.transformer.picture_prefix(images.codes if images.soft is None else images.soft)
-        index = torch.arange(len(images), device=self.transformer.device).repeat_interleave(count // len(images))
-        return prefix.rows(index, grow)
+        return prefix.shared(count, grow)
 
     def _text(self, ids: Tensor) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()

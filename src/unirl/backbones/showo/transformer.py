@@ -66,8 +66,8 @@ class Transformer(nn.Module):
             end: End-of-text id.
         """
         task, pad = self.config.special("t2i"), self.config.special("pad")
-        ids = pad_left([prompt_row(t, task, end, self.config.max_text_len) for t in texts], pad).to(self.device)
-        keys, last = ids != pad, self.config.max_text_len + 1
+        rows, last = [prompt_row(t, task, end, self.config.max_text_len) for t in texts], self.config.max_text_len + 1
+        ids, keys = (part.to(self.device) for part in pad_left(rows, pad))
         positions = torch.arange(last - ids.shape[1], last, device=self.device)[None]
         cache = PrefixCache(grow=True)
         self(self.embed(ids), causal_mask(keys), positions, cache)
