@@ -1,6 +1,7 @@
 """Answers: transformers' own, scored as they were drawn, about pixels."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ def processed(backbone: Janus, pixels: Tensor, questions: list[str]) -> dict[str
     [{}, {"seed": 1, "tied": True, "system": True}, {"seed": 2, "kv_heads": 1, "size": 48}],
     ids=["plain", "tied-with-system-prompt", "larger"],
 )
-def test_greedy_answers_are_those_of_transformers(tmp_path: Path, changes: dict[str, object]) -> None:
-    backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()  # type: ignore[arg-type]
+def test_greedy_answers_are_those_of_transformers(tmp_path: Path, changes: dict[str, Any]) -> None:
+    backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()
     pixels = pictures(3, backbone.size)
     inputs = processed(backbone, pixels, QUESTIONS)
     expected = backbone.transformer.janus.generate(**inputs, max_new_tokens=5, do_sample=False)

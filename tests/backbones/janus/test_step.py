@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,8 +43,8 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("sampling", [PLAIN, GUIDED, GREEDY], ids=["plain", "guided", "greedy"])
 @pytest.mark.parametrize("changes", [{}, {"seed": 2, "kv_heads": 2}, {"seed": 3, "size": 48}], ids=str)
-def test_fixed_shapes_draw_the_same(tmp_path: Path, changes: dict[str, object], sampling: ImageSampling) -> None:
-    backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()  # type: ignore[arg-type]
+def test_fixed_shapes_draw_the_same(tmp_path: Path, changes: dict[str, Any], sampling: ImageSampling) -> None:
+    backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()
     for prompts in (PROMPTS, PROMPTS[:1], [f"{'red ' * WIDTH}circle", "red"]):
         assert len(check(backbone, prompts, sampling).codes.unique()) > 4
 
