@@ -1,5 +1,7 @@
 """The CLIP reward against transformers' own forward pass, on a tiny CLIP with fresh weights."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,15 @@ def test_what_cannot_be_loaded_or_calibrated_is_refused(tmp_path: Path) -> None:
         CLIP(str(tmp_path)).attach(None)
     with pytest.raises(UserError, match=r"no checkpoint at '\./nowhere'"):
         CLIP("./nowhere").attach(None)
+
+
+def test_another_model_and_weights_that_lack_something_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "siglip"}))
+    with pytest.raises(UserError, match=r"holds no CLIP that can be read \(its config.json says 'siglip'"):
+        CLIP(str(tmp_path)).attach(None)
+    config["vision_config"]["num_hidden_layers"] += 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"holds no CLIP that can be read \(its weights lack vision_model\."):
+        CLIP(str(tmp_path)).attach(None)

@@ -3,7 +3,7 @@
 import importlib
 import json
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ WEIGHT_NAMES = (
 )
 
 
-def locate(path_or_id: str, inside: Path | None = None) -> Path:
+def locate(path_or_id: str, inside: Path | None = None, files: Sequence[str] | None = None) -> Path:
     """The folder of a checkpoint.
 
     Args:
         path_or_id: A local folder; `package:folder` for files that a Python package ships; or a hub id.
         inside: A folder in which to look first for a relative path.
+        files: What to fetch of a hub checkpoint, as patterns such as "*.json"; all of it by default.
 
     Raises:
         UserError: nothing of that name is there, and the hub has not got it or cannot be reached.
@@ -44,7 +45,7 @@ def locate(path_or_id: str, inside: Path | None = None) -> Path:
         raise UserError(
             f"no checkpoint at {path_or_id!r}{tried}: give a local folder, package:folder, or a hub id owner/name"
         )
-    return _from_hub(path_or_id)
+    return _from_hub(path_or_id, files)
 
 
 def _packaged(spec: str, package: str, folder: str) -> Path:
@@ -59,11 +60,11 @@ def _packaged(spec: str, package: str, folder: str) -> Path:
     return path
 
 
-def _from_hub(hub_id: str) -> Path:
+def _from_hub(hub_id: str, files: Sequence[str] | None) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - costs a second that local folders need not pay
 
     try:
-        return Path(snapshot_download(hub_id))
+        return Path(snapshot_download(hub_id, allow_patterns=None if files is None else list(files)))
     except Exception as error:
         raise UserError(
             f"no local folder {hub_id!r}, and the hub gave no such checkpoint ({reason(error)}); "

@@ -1,5 +1,6 @@
 """The `rewards` plugin kind: its contract and what the framework ships."""
 
 from unirl.rewards.base import Reward
+from unirl.rewards.pretrained import PretrainedReward
 
-__all__ = ["Reward"]
+__all__ = ["PretrainedReward", "Reward"]
