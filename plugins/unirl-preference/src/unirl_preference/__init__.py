@@ -1,0 +1,1 @@
+"""Rewards from public preference models that transformers can load."""

@@ -1,0 +1,33 @@
+"""The rewards keep the contract that all rewards are held to."""
+
+from pathlib import Path
+
+import pytest
+from unirl.testing import RewardConformance
+
+from unirl.rewards import Reward
+from unirl_preference.clips import HPSv2, PickScore
+from unirl_preference.vlm import VLMJudge
+
+
+class TestPickScore(RewardConformance):
+    @pytest.fixture(autouse=True)
+    def _model(self, clip_folder: Path) -> None:
+        self.model = str(clip_folder)
+
+    def make(self) -> Reward:
+        return PickScore(self.model, low=-15.0, high=15.0)
+
+
+class TestHPSv2(TestPickScore):
+    def make(self) -> Reward:
+        return HPSv2(self.model, low=-1.0, high=1.0, accept=0.5)
+
+
+class TestVLMJudge(RewardConformance):
+    @pytest.fixture(autouse=True)
+    def _model(self, vlm_folder: Path) -> None:
+        self.model = str(vlm_folder)
+
+    def make(self) -> Reward:
+        return VLMJudge(self.model, batch=5)
