@@ -1,5 +1,6 @@
 """`unirl plugins`: what is installed, by kind."""
 
+from unirl import cli_show
 from unirl.errors import UserError
 from unirl.hooks.host import host
 
@@ -8,13 +9,16 @@ def main(argv: list[str]) -> None:
     """Print every registered name, where it comes from, and every plugin that did not load.
 
     Args:
-        argv: Must be empty.
+        argv: Empty, or `show` and a name.
 
     Raises:
         UserError: there were arguments, or two plugins register one name.
     """
+    if argv and argv[0] == "show":
+        cli_show.main(argv[1:])
+        return
     if argv and argv[0] in ("-h", "--help"):
-        print("usage: unirl plugins")
+        print("usage: unirl plugins [show [KIND] NAME]")
         return
     if argv:
         raise UserError(f"'unirl plugins' takes no arguments, got {' '.join(argv)!r}")
