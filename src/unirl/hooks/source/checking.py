@@ -26,7 +26,7 @@ def problem(kind: str, path: str) -> str | None:
         >>> problem("backbone", "unirl.rewards.keyword:Keyword")
         "'unirl.rewards.keyword:Keyword' is a Reward, expected a Backbone"
         >>> problem("reward", "unirl.rewards.keyword:Kyword")
-        "module 'unirl.rewards.keyword' has no class 'Kyword'; nearest: Keyword"
+        "module 'unirl.rewards.keyword' has no class 'Kyword'; nearest: Keyword, Reward"
     """
     try:
         definition = find(path)

@@ -2,12 +2,13 @@
 
 import ast
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unirl.errors import nearest
 from unirl.hooks.source.errors import Unclear, Unusable
 from unirl.hooks.source.modules import Module, module
+from unirl.hooks.source.statements import bindings, statements
 
 Seen = frozenset[tuple[str, str]]
 """Modules and names on the way to a class."""
@@ -90,7 +91,7 @@ def _inner(outer: Definition, dotted: str) -> Definition:
 def _bound(where: Module, name: str, seen: Seen) -> Definition | Module:
     """The class that a name is bound to; of alternatives (`try`, `if`) any that is one."""
     reasons: list[Unclear | Unusable] = []
-    for binding in _bindings(where.tree.body, name):
+    for binding in bindings(where.tree.body, name):
         try:
             return _follow(where, name, binding, seen)
         except (Unclear, Unusable) as error:
@@ -106,7 +107,7 @@ def _starred(where: Module, name: str, seen: Seen) -> Definition | Module:
     missing = _missing(where, name)
     if isinstance(missing, Unclear):
         raise missing
-    stars = [s for s in _statements(where.tree.body) if isinstance(s, ast.ImportFrom) and s.names[0].name == "*"]
+    stars = [s for s in statements(where.tree.body) if isinstance(s, ast.ImportFrom) and s.names[0].name == "*"]
     for star in stars:
         try:
             return lookup(module(_source(where, star)), name, seen)
@@ -120,15 +121,15 @@ def _starred(where: Module, name: str, seen: Seen) -> Definition | Module:
 def _missing(where: Module, name: str) -> Unusable | Unclear:
     if where.dynamic:
         return Unclear(f"module {where.name!r} makes names when it runs")
-    known = {s.name for s in _statements(where.tree.body) if isinstance(s, ast.ClassDef)}
+    known = {s.name for s in statements(where.tree.body) if isinstance(s, ast.ClassDef)}
     known |= {alias.asname or alias.name for alias in _imported(where)} - {"*"}
-    public = {word for word in known if not word.startswith("_")}
+    public = {word for word in known if word[0].isupper()}
     offer = f"; nearest: {nearest(name, public)}" if public else ""
     return Unusable(f"module {where.name!r} has no class {name!r}{offer}")
 
 
 def _imported(where: Module) -> Iterator[ast.alias]:
-    for statement in _statements(where.tree.body):
+    for statement in statements(where.tree.body):
         if isinstance(statement, ast.ImportFrom):
             yield from statement.names
 
@@ -173,7 +174,7 @@ def dotted_name(node: ast.expr) -> str | None:
 
 def is_builtin(where: Module, name: str) -> bool:
     """Whether a name means Python's own class there."""
-    return hasattr(builtins, name) and not any(_bindings(where.tree.body, name))
+    return hasattr(builtins, name) and not any(bindings(where.tree.body, name))
 
 
 def _source(where: Module, statement: ast.ImportFrom) -> str:
@@ -182,35 +183,3 @@ def _source(where: Module, statement: ast.ImportFrom) -> str:
     parts = where.package.split(".")
     base = parts[: len(parts) - statement.level + 1]
     return ".".join([*base, *([statement.module] if statement.module else [])])
-
-
-def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.stmt]:
-    """Statements that bind a name, the last first."""
-    yield from reversed([statement for statement in _statements(body) if name in _names(statement)])
-
-
-def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements of a module, also those under `if`, `try` and the like."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        for part in ("body", "orelse", "finalbody"):
-            yield from _statements(getattr(statement, part, []))
-        for handler in getattr(statement, "handlers", []):
-            yield from _statements(handler.body)
-
-
-def _names(statement: ast.stmt) -> set[str]:
-    match statement:
-        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-            return {name}
-        case ast.ImportFrom(names=names):
-            return {alias.asname or alias.name for alias in names}
-        case ast.Import(names=names):
-            return {alias.asname or alias.name.partition(".")[0] for alias in names}
-        case ast.Assign(targets=targets):
-            return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
-            return {name}
-    return set()
