@@ -1,0 +1,1 @@
+"""Update rules for unirl: DPO on the model's own pairs, and best-of-n fine-tuning."""
