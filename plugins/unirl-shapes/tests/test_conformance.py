@@ -1,0 +1,31 @@
+"""The shapes world keeps the contracts of prompts and judges."""
+
+from unirl.judges import Judge
+from unirl.prompts import Prompts
+from unirl.testing import JudgeConformance, PromptsConformance
+from unirl_shapes.judge import ShapesJudge
+from unirl_shapes.prompts import ShapesPrompts
+
+
+class TestShapesPrompts(PromptsConformance):
+    def make(self) -> Prompts:
+        return ShapesPrompts()
+
+
+class TestShapesPromptsOfOneCategory(PromptsConformance):
+    def make(self) -> Prompts:
+        return ShapesPrompts({"counting": 1.0})
+
+
+class TestShapesJudge(JudgeConformance):
+    examples = tuple(ShapesPrompts().held_out(36))
+
+    def make(self) -> Judge:
+        return ShapesJudge()
+
+
+class TestShapesJudgeOnLargePictures(JudgeConformance):
+    size = 96
+
+    def make(self) -> Judge:
+        return ShapesJudge(96)

@@ -1,0 +1,202 @@
+"""What every reward promises: derive a test class, say how to make one, and run pytest."""
+
+import copy
+import inspect
+import pickle
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from unirl.backbones.base import Backbone
+from unirl.errors import UserError
+from unirl.functional.moving import moved
+from unirl.rewards.base import ROUNDING, Reward, reaches
+from unirl.rewards.scoring import score
+from unirl.testing.checks import held_modules, same, stir, who
+from unirl.testing.reward_parts import agree, assert_monotone, made_with, told, unpadded
+from unirl.testing.samples import EXAMPLES, ODD_TEXTS, sample_answers, sample_images, sample_texts
+from unirl.types import Answers, Example, Images
+
+Samples = tuple[list[Example], Images, Answers]
+
+
+class RewardConformance(ABC):
+    """Checks that a reward keeps the contract; a message says in a sentence what is wrong, and in which method.
+
+    Example:
+        >>> from unirl.rewards.keyword import Keyword
+        >>> class TestKeyword(RewardConformance):
+        ...     def make(self):
+        ...         return Keyword()
+        >>> TestKeyword().test_scores_are_a_finite_number_a_sample()
+    """
+
+    low: ClassVar[float] = 0.0
+    """Least score; -inf where there is none."""
+    high: ClassVar[float] = 1.0
+    """Greatest score; inf where there is none."""
+    device: ClassVar[str] = "cpu"
+    """Where the samples lie."""
+    tolerance: ClassVar[float] = 1e-4
+    """How far a score may differ with the batch: matrix products of other sizes round otherwise."""
+
+    @abstractmethod
+    def make(self) -> Reward:
+        """A fresh reward, attached to a backbone if it needs one."""
+
+    def samples(self, count: int = 12) -> Samples:
+        """Examples, pictures and answers to score. Override it where the reward needs others.
+
+        Args:
+            count: How many samples.
+        """
+        examples = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
+        images, there = sample_images(count, pixels=self.make().needs_pixels), torch.device(self.device)
+        return examples, moved(images, there), moved(sample_answers(sample_texts(examples)), there)
+
+    def test_weight_and_standardize_are_options_that_it_keeps(self) -> None:
+        reward = self.make()
+        assert isinstance(reward, Reward), f"make gave {told(reward)}, which is no unirl.rewards.Reward"
+        init = who(reward, "__init__")
+        for name, value in (("weight", 0.25), ("standardize", True)):
+            has = hasattr(reward, name)
+            assert has, f"{init} sets no {name!r}: it must call super().__init__(weight, standardize)"
+            parameters = inspect.signature(type(reward).__init__).parameters
+            taken = name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            assert taken, f"{init} takes no {name!r}, so no config can set it"
+            kept = getattr(made_with(self.make, **{name: value}), name)
+            assert kept == value, f"{init} got {name}={value} and keeps {kept}: hand it to super().__init__"
+
+    def test_scores_are_a_finite_number_a_sample(self) -> None:
+        reward, (examples, _, answers) = self.make(), self.samples()
+        where, values = who(reward, "score"), self._scores(reward)
+        expected = f"a tensor ({len(examples)},): one number for each of {len(examples)} samples"
+        assert isinstance(values, Tensor), f"{where} returned {told(values)}, expected {expected}"
+        assert values.shape == (len(examples),), f"{where} returned shape {tuple(values.shape)}, expected {expected}"
+        assert values.is_floating_point(), f"{where} returned {values.dtype}, expected floats: call .float()"
+        there = answers.ids.device
+        assert values.device == there, f"{where} returned a tensor on {values.device}, but the answers are on {there}"
+        bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+        assert not bad, f"{where} returned {values[bad[0]]} for the answer {answers.text[bad[0]]!r}; it must be finite"
+
+    def test_scores_lie_in_the_range(self) -> None:
+        reward = self.make()
+        values = self._scores(reward)
+        least, most = values.min().item(), values.max().item()
+        assert self.low - ROUNDING <= least <= most <= self.high + ROUNDING, (
+            f"{who(reward, 'score')} gave scores from {least:g} to {most:g}, but the range is {self.low:g} to "
+            f"{self.high:g}: mend it, or set low and high of the test class"
+        )
+
+    def test_a_score_does_not_depend_on_the_rest_of_the_batch(self) -> None:
+        reward, (examples, images, answers) = self.make(), self.samples()
+        whole, count = self._scores(reward), len(examples)
+        order = [*range(1, count, 2), *range(0, count, 2)]
+        rows = torch.tensor(order, device=answers.ids.device)
+        turned = reward.score([examples[i] for i in order], images[rows], answers[rows])
+        self._agree(reward, whole[rows], turned, "depends on the order of the batch")
+        for i in range(count):
+            alone = reward.score([examples[i]], images[i : i + 1], unpadded(answers[i : i + 1]))
+            self._agree(reward, whole[i : i + 1], alone, "depends on the rest of the batch or on padding")
+
+    def test_it_is_deterministic(self) -> None:
+        reward, runs = self.make(), []
+        for seed, one in enumerate((reward, reward, self.make())):
+            stir(seed)
+            runs.append(self._scores(one))
+        self._agree(reward, runs[0], runs[1], "gives other scores in a second call: it draws or remembers something")
+        self._agree(reward, runs[0], runs[2], "gives other scores when the reward is made anew")
+
+    def test_it_leaves_what_it_scores_as_it_was(self) -> None:
+        reward, given = self.make(), self.samples()
+        before = copy.deepcopy(given)
+        reward.score(*given)
+        for name, old, new in zip(("examples", "images", "answers"), before, given, strict=True):
+            assert same(old, new), f"{who(reward, 'score')} changes the {name} in place, which others read afterwards"
+
+    def test_it_keeps_no_gradient(self) -> None:
+        reward = self.make()
+        values, where = self._scores(reward), who(reward, "score")
+        assert not values.requires_grad, f"{where} returned scores with gradient: decorate it with @torch.no_grad()"
+        for module in held_modules(reward, skip=(Backbone,)):
+            free = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+            assert not free, (
+                f"{type(reward).__name__} holds a {type(module).__name__} with {len(free)} trainable parameters, such "
+                f"as {free[0]!r}; nothing trains them: call requires_grad_(False)"
+            )
+
+    def test_it_declares_whether_it_needs_pixels(self) -> None:
+        reward, (examples, images, answers) = self.make(), self.samples()
+        if reward.needs_pixels:
+            pytest.skip("needs_pixels is declared")
+        seen = moved(sample_images(len(examples)).pixels, answers.ids.device)
+        told_how = "set needs_pixels = True on the class"
+        try:
+            blind = reward.score(examples, replace(images, pixels=None), answers)
+        except Exception as error:
+            raise AssertionError(f"{who(reward, 'score')} fails where pixels are None: {told_how}") from error
+        sighted = reward.score(examples, replace(images, pixels=seen), answers)
+        self._agree(reward, blind, sighted, f"looks at pixels that it does not ask for: {told_how}")
+
+    def test_verdicts_follow_the_scores(self) -> None:
+        reward, examples = self.make(), self.samples()[0]
+        values, where = self._scores(reward), who(reward, "accepts")
+        verdict: object = reward.accepts(examples, values)
+        if verdict is None and reward.accept is None:
+            pytest.skip("it gives no verdicts")
+        expected = f"expected torch.bool {tuple(values.shape)} on {values.device}"
+        assert isinstance(verdict, Tensor), f"{where} returned {told(verdict)}, {expected}"
+        kind = (verdict.dtype, verdict.shape, verdict.device)
+        assert kind == (torch.bool, values.shape, values.device), (
+            f"{where} returned {verdict.dtype} {tuple(verdict.shape)} on {verdict.device}, {expected}"
+        )
+        if (accept := reward.accept) is not None:
+            reachable = (
+                f"accept is {accept:g} where scores end at {self.high:g}: {type(reward).__name__} accepts nothing"
+            )
+            assert accept <= self.high + ROUNDING, reachable
+            assert same(verdict, reaches(values, accept)), f"{where} contradicts accept = {accept:g} of its own class"
+        assert_monotone(reward, examples, values, self.high)
+
+    def test_it_survives_odd_answers(self) -> None:
+        reward, (examples, images, _) = self.make(), self.samples(len(ODD_TEXTS))
+        for i, text in enumerate(ODD_TEXTS):
+            answers = moved(sample_answers([text]), torch.device(self.device))
+            shown = repr(text) if len(text) < 40 else f"{text[:12]!r}..., {len(text)} characters long"
+            try:
+                values = reward.score([examples[i]], images[i : i + 1], answers)
+            except Exception as error:
+                cause = f"{type(error).__name__}: {error}"
+                raise AssertionError(f"{who(reward, 'score')} fails on the answer {shown}: {cause}") from error
+            fine = torch.isfinite(values).all()
+            assert fine, f"{who(reward, 'score')} gave {values.tolist()} for the answer {shown}; it must be finite"
+
+    def test_copies_score_alike(self) -> None:
+        reward = self.make()
+        values = self._scores(reward)
+        for way in ("copy.deepcopy", "pickle"):
+            try:
+                twin = copy.deepcopy(reward) if way == "copy.deepcopy" else pickle.loads(pickle.dumps(reward))
+            except Exception as error:
+                cause = f"{type(error).__name__}: {error}"
+                raise AssertionError(f"{type(reward).__name__} does not survive {way}: {cause}") from error
+            self._agree(reward, values, self._scores(twin), f"gives other scores after {way}")
+
+    def test_training_takes_its_scores(self) -> None:
+        reward, given = self.make(), self.samples()
+        try:
+            total, parts, accepted = score([reward], *given)
+        except UserError as error:
+            raise AssertionError(f"a run would stop at {who(reward, 'score')}: {error}") from error
+        self._agree(reward, self._scores(reward), parts[reward.name], "gives other scores to unirl.rewards.scoring")
+        assert accepted.shape == total.shape, f"{who(reward, 'accepts')} gave {tuple(accepted.shape)} verdicts"
+
+    def _scores(self, reward: Reward) -> Tensor:
+        return reward.score(*self.samples())
+
+    def _agree(self, reward: Reward, first: Tensor, second: object, complaint: str) -> None:
+        agree(reward, first, second, complaint, self.tolerance)

@@ -1,0 +1,204 @@
+"""What every update rule promises: derive a test class, say how to make one, and run pytest."""
+
+import copy
+import random
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from unirl.errors import UserError
+from unirl.testing.bandit import Bandit, rewarded
+from unirl.testing.checks import held_modules, same, stir, who
+from unirl.testing.update_parts import Learning, assert_checkpointed, cases, dropped
+from unirl.types import ImageSampling
+from unirl.updates.base import UpdateRule
+
+
+class UpdateConformance(ABC):
+    """Checks that an update rule keeps the contract; a message says in a sentence what is wrong, and in which method.
+
+    The model is a `Bandit`: a table of logits for each prompt, where a drawing is right if its first code is.
+
+    Example:
+        >>> from unirl.updates.grpo import GRPO
+        >>> class TestGRPO(UpdateConformance):
+        ...     def make(self):
+        ...         return GRPO()
+        >>> TestGRPO().test_it_lowers_its_own_loss()
+    """
+
+    group_size: ClassVar[int] = 4
+    """Drawings of each prompt."""
+    sampling: ClassVar[ImageSampling] = ImageSampling(steps=4)
+    """How to draw."""
+    lr: ClassVar[float] = 0.05
+    """Of Adam."""
+    steps: ClassVar[int] = 150
+    """Training steps on the bandit."""
+    rise: ClassVar[float | None] = 0.15
+    """By how much they raise the share of rewarded drawings, which starts at a third; None for rules that teach no
+    drawing."""
+
+    @abstractmethod
+    def make(self) -> UpdateRule:
+        """A fresh rule."""
+
+    def test_its_loss_is_a_number_to_learn_from(self) -> None:
+        rule = self.make()
+        assert isinstance(rule, UpdateRule), f"make gave a {type(rule).__name__}, which is no unirl.updates.UpdateRule"
+        _, slopes = self._learning().gradients()
+        moved = any(slope.abs().max() > 0 for slope in slopes.values())
+        assert moved, f"{who(rule, 'loss')}: every gradient is 0 though scores differ: nothing would be learnt"
+
+    def test_gradient_reaches_nothing_but_the_model_in_training(self) -> None:
+        learning = self._learning()
+        learning.gradients()
+        where = who(learning.rule, "loss")
+        frozen = [
+            name for name, p in learning.backbone.named_parameters() if not p.requires_grad and p.grad is not None
+        ]
+        assert not frozen, f"{where}: a gradient reaches {frozen[0]!r}, which is frozen"
+        held = [name for name, p in learning.kept() if p.grad is not None]
+        assert not held, f"{where}: a gradient reaches {held[:1]} of a model that attach kept: use torch.no_grad()"
+
+    def test_it_lowers_its_own_loss(self) -> None:
+        learning = self._learning()
+        losses = learning.steps(30, self.lr, fresh=False)
+        assert losses[-1] < losses[0], (
+            f"{who(learning.rule, 'loss')} does not fall when it is minimised on one rollout: from {losses[0]:.4g} to "
+            f"{losses[-1]:.4g} in 30 steps; its value and its gradient disagree"
+        )
+
+    def test_it_raises_the_share_of_rewarded_drawings(self) -> None:
+        if self.rise is None:
+            pytest.skip("it teaches no drawing")
+        learning = self._learning()
+        before = rewarded(learning.backbone, self.sampling)
+        learning.steps(self.steps, self.lr, fresh=True)
+        after = rewarded(learning.backbone, self.sampling)
+        assert after >= before + self.rise, (
+            f"{who(learning.rule, 'loss')} does not teach what is rewarded: the share of rewarded drawings went "
+            f"from {before:.2f} to {after:.2f} in {self.steps} steps, expected {before + self.rise:.2f}; is a sign flipped?"
+        )
+
+    def test_chance_comes_from_its_generator_alone(self) -> None:
+        runs = []
+        for seed in (0, 1):
+            learning = self._learning()
+            stir(seed)
+            before = torch.get_rng_state(), random.getstate()
+            rollout = learning.prepared(learning.rollout, 2)
+            runs.append((rollout, learning.gradients(rollout)))
+            after = torch.get_rng_state(), random.getstate()
+            method = who(learning.rule, "loss")
+            assert same(before, after), f"{method} or prepare draws from a global generator: use the one it is given"
+        assert same(runs[0][0], runs[1][0]), f"{who(learning.rule, 'prepare')} is not decided by its generators"
+        assert same(runs[0][1], runs[1][1]), f"{who(learning.rule, 'loss')} is not decided by its generator"
+
+    def test_samples_of_weight_0_teach_nothing(self) -> None:
+        learning = self._learning()
+        runs = [learning.gradients(learning.prepared(rollout, 1)) for rollout in dropped(learning.rollout)]
+        alike = all(torch.allclose(runs[0][1][name], slope, atol=1e-6) for name, slope in runs[1][1].items())
+        assert alike, (
+            f"{who(learning.rule, 'loss')} learns from samples of weight 0: rollout.weights (rollout.kept) must "
+            "multiply what each sample adds, and samples of weight 0 must not count in their group"
+        )
+
+    @pytest.mark.parametrize("updates", [1, 2])
+    def test_it_learns_whatever_a_rollout_holds(self, updates: int) -> None:
+        for what, rollout in cases(self._learning().rollout).items():
+            learning = self._learning()
+            prepared = learning.prepared(rollout, updates)
+            for update in range(updates):
+                try:
+                    learning.gradients(replace(prepared, update=update), seed=update + 1)
+                except Exception as error:
+                    raise AssertionError(f"{_said(learning.rule, error)} (the rollout has: {what})") from error
+
+    def test_it_logs_the_same_names_whatever_a_rollout_holds(self) -> None:
+        learning = self._learning()
+        names = {what: list(learning.loss(rollout)[1]) for what, rollout in cases(learning.rollout).items()}
+        first = names["mixed scores"]
+        for what, others in names.items():
+            assert others == first, (
+                f"{who(learning.rule, 'loss')} logs {others} where the rollout has {what}, and {first} otherwise; "
+                "processes that log different names wait for each other forever"
+            )
+
+    def test_a_rollout_can_be_learnt_from_twice(self) -> None:
+        learning = self._learning()
+        before, where = copy.deepcopy(learning.rollout), who(learning.rule, "prepare")
+        prepared = learning.prepared(learning.rollout, 2)
+        plain = replace(prepared, old_log_probs=before.old_log_probs)
+        assert same(plain, before), f"{where} changes what was drawn or earned; it may only add old_log_probs"
+        given = len(prepared.old_log_probs)
+        assert given in (0, 2), f"{where} gave old_log_probs for {given} updates, expected 2: one for each generator"
+        assert_checkpointed(prepared, where)
+        optimizer = torch.optim.SGD(learning.backbone.parameters(), self.lr)
+        for update in range(2):
+            learning.gradients(replace(prepared, update=update), seed=update + 1)
+            optimizer.step()
+
+    def test_it_leaves_rollout_and_weights_as_they_were(self) -> None:
+        learning = self._learning()
+        rollout, weights = copy.deepcopy((learning.rollout, learning.backbone.state_dict()))
+        learning.gradients()
+        where = who(learning.rule, "loss")
+        assert same(rollout, learning.rollout), f"{where} changes the rollout in place; the next update learns from it"
+        assert same(weights, learning.backbone.state_dict()), f"{where} changes the model's weights; optimizers do that"
+
+    def test_attach_leaves_the_model_as_it_was(self) -> None:
+        rule, backbone = self.make(), Bandit()
+        before = _state(backbone)
+        rule.attach(backbone)
+        assert same(before, _state(backbone)), f"{who(rule, 'attach')} changes the model that it looks at"
+
+    def test_what_attach_keeps_stays_as_it_was(self) -> None:
+        learning = self._learning()
+        where = who(learning.rule, "attach")
+        itself = any(module is learning.backbone for module in held_modules(learning.rule))
+        assert not itself, f"{where} keeps the model itself, which training changes: keep a copy, as updates.reference"
+        before = {name: p.detach().clone() for name, p in learning.kept()}
+        if not before:
+            pytest.skip("attach keeps no model")
+        learning.steps(10, self.lr, fresh=True)
+        after = dict(learning.kept())
+        moved = [name for name, old in before.items() if not torch.equal(old, after[name])]
+        assert not moved, f"{where} keeps a model whose {moved[:1]} changed in training; a reference must stay"
+
+    def test_check_refuses_what_it_cannot_train(self) -> None:
+        self.make().check(Bandit(), self.group_size, self.sampling)
+        settings: dict[str, Any] = {
+            "group_size 1": {"group_size": 1},
+            "a backbone that cannot relax": {"backbone": Bandit(relaxes=False)},
+        }
+        for what, setting in settings.items():
+            rule = self.make()
+            given = {"group_size": self.group_size, "backbone": Bandit(), **setting}
+            try:
+                rule.check(given["backbone"], given["group_size"], self.sampling)
+            except UserError:
+                continue
+            try:
+                Learning(rule, given["group_size"], self.sampling, given["backbone"]).gradients()
+            except Exception as error:
+                where = who(rule, "check")
+                said = f"{where} allows {what}, but training fails: {_said(rule, error)}; raise a UserError in check"
+                raise AssertionError(said) from error
+
+    def _learning(self) -> Learning:
+        return Learning(self.make(), self.group_size, self.sampling)
+
+
+def _said(rule: UpdateRule, error: Exception) -> str:
+    text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+    return text if text.startswith(type(rule).__name__) else f"{who(rule, 'loss')} fails with {text}"
+
+
+def _state(backbone: Bandit) -> dict[str, Any]:
+    weights: dict[str, Any] = {name: value.clone() for name, value in backbone.state_dict().items()}
+    flags = {f"{name} is trained": p.requires_grad for name, p in backbone.named_parameters()}
+    return {**weights, **flags, "training": backbone.training}

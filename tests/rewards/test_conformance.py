@@ -1,0 +1,66 @@
+"""Every reward that we ship keeps the contract that third parties are held to."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from unirl.backbones.showo import Showo
+from unirl.judges import Judge
+from unirl.rewards import Reward
+from unirl.rewards.attribute import Attribute
+from unirl.rewards.clip import CLIP
+from unirl.rewards.keyword import Keyword
+from unirl.rewards.likelihood import Likelihood
+from unirl.rewards.oracle import Oracle
+from unirl.testing import RewardConformance
+from unirl_shapes.judge import ShapesJudge
+
+
+class TestKeyword(RewardConformance):
+    def make(self) -> Reward:
+        return Keyword()
+
+
+class TestKeywordCounted(RewardConformance):
+    high = 10.0
+
+    def make(self) -> Reward:
+        return Keyword(normalize=False, ordered=True)
+
+
+class TestAttribute(RewardConformance):
+    def make(self) -> Reward:
+        return Attribute()
+
+
+class TestLikelihood(RewardConformance):
+    @pytest.fixture(autouse=True)
+    def _backbone(self, shapes_checkpoint: Path) -> None:
+        self.backbone = Showo.from_pretrained(str(shapes_checkpoint))
+
+    def make(self) -> Reward:
+        reward = Likelihood()
+        reward.attach(self.backbone)
+        return reward
+
+
+@cache
+def shipped_clip() -> CLIP:
+    return CLIP("unirl_shapes:checkpoints/clip")
+
+
+class TestCLIP(RewardConformance):
+    def make(self) -> Reward:
+        return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0)
+
+
+class TestCLIPWithVerdicts(TestCLIP):
+    def make(self) -> Reward:
+        return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0, accept=0.5)
+
+
+class TestOracle(RewardConformance):
+    def make(self) -> Reward:
+        judge: Judge = ShapesJudge()
+        return Oracle(judge)

@@ -1,0 +1,53 @@
+"""Every update rule that we ship keeps the contract that third parties are held to."""
+
+from unirl.testing import UpdateConformance
+from unirl.updates import UpdateRule
+from unirl.updates.grpo import GRPO
+from unirl.updates.sft import SFT
+
+
+class TestSFTBesideTheDrawing(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return SFT(end_to_end=False)
+
+
+class TestSFTOnWhatItSaid(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return SFT(end_to_end=False, answers="own", hard_first=False, views=2)
+
+
+class TestSFTEndToEnd(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return SFT()
+
+
+class TestSFTOnAllAnswers(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return SFT(answers="all")
+
+
+class TestGRPO(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return GRPO()
+
+
+class TestGRPOWithReference(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return GRPO(beta=0.05)
+
+
+class TestGRPOOnMasks(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return GRPO(likelihood="masks", views=2, normalize=False, reduction="token")
+
+
+class TestGRPOOnSomeSteps(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return GRPO(answers="all", negative=0.5, scored_steps=2)
+
+
+class TestGRPOOnAnswersAlone(UpdateConformance):
+    rise = None
+
+    def make(self) -> UpdateRule:
+        return GRPO(image_weight=0.0, answers="all", answer_beta=0.1)
