@@ -1,12 +1,10 @@
 """Every reward that we ship keeps the contract that third parties are held to."""
 
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from unirl.backbones.showo import Showo
-from unirl.judges import Judge
 from unirl.rewards import Reward
 from unirl.rewards.attribute import Attribute
 from unirl.rewards.clip import CLIP
@@ -45,11 +43,6 @@ class TestLikelihood(RewardConformance):
         return reward
 
 
-@cache
-def shipped_clip() -> CLIP:
-    return CLIP("unirl_shapes:checkpoints/clip")
-
-
 class TestCLIP(RewardConformance):
     def make(self) -> Reward:
         return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0)
@@ -62,5 +55,4 @@ class TestCLIPWithVerdicts(TestCLIP):
 
 class TestOracle(RewardConformance):
     def make(self) -> Reward:
-        judge: Judge = ShapesJudge()
-        return Oracle(judge)
+        return Oracle(ShapesJudge())

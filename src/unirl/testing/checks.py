@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -39,24 +41,22 @@ def held_modules(thing: object, skip: Sequence[type] = ()) -> Iterator[nn.Module
         >>> [type(m).__name__ for m in held_modules({"a": [nn.Linear(1, 1)]})]
         ['Linear']
     """
-    seen: set[int] = set()
+    seen: dict[int, object] = {}  # kept alive, lest another object takes over the number
 
     def inside(value: Any) -> Iterator[nn.Module]:
-        if id(value) in seen or isinstance(value, (*skip, str, bytes, Tensor, type)):
+        if id(value) in seen or isinstance(value, (*skip, str, Tensor, type, ModuleType)):
             return
-        seen.add(id(value))
+        seen[id(value)] = value
         if isinstance(value, nn.Module):
             yield value
-        parts = value.values() if isinstance(value, Mapping) else value
-        if not isinstance(parts, list | tuple | set | frozenset | type({}.values())):
-            # Objects of torch and the like have insides that are nobody's to check.
-            parts = getattr(value, "__dict__", {}).values() if not isinstance(value, nn.Module) else ()
-        for part in list(parts):
-            yield from inside(part)
+        elif isinstance(value, Mapping):
+            yield from chain.from_iterable(map(inside, list(value.values())))
+        elif isinstance(value, list | tuple | set | frozenset):
+            yield from chain.from_iterable(map(inside, list(value)))
+        else:
+            yield from inside(dict(getattr(value, "__dict__", {})))
 
-    yield from inside(vars(thing) if hasattr(thing, "__dict__") and not isinstance(thing, nn.Module) else thing)
-    if isinstance(thing, nn.Module):
-        yield from inside({name: value for name, value in vars(thing).items() if not name.startswith("_")})
+    return inside(thing)
 
 
 def stir(seed: int) -> None:

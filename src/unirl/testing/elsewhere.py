@@ -24,10 +24,9 @@ def in_another_process(prompts: Prompts, draws: int, count: int) -> tuple[list[E
     task = pickle.dumps((kind.__module__, inspect.getfile(kind), sys.path, pickle.dumps(prompts), draws, count))
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     done = subprocess.run(
-        [sys.executable, "-c", "from unirl.testing import elsewhere; elsewhere.main()"],
+        [sys.executable, __file__],
         input=task,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         check=False,
     )
@@ -40,7 +39,7 @@ def in_another_process(prompts: Prompts, draws: int, count: int) -> tuple[list[E
 def main() -> None:
     """The other process: reads what to do from its input, writes what it drew."""
     module, file, path, source, draws, count = pickle.loads(sys.stdin.buffer.read())
-    sys.path[:] = path
+    sys.path[:] = path  # instead of this file's own folder
     _load(module, file)
     prompts: Prompts = pickle.loads(source)
     found = [prompts.draw(0, i) for i in range(draws)], prompts.held_out(count)
@@ -57,3 +56,7 @@ def _load(module: str, file: str) -> None:
         assert spec.loader is not None
         loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(loaded)
+
+
+if __name__ == "__main__":
+    main()

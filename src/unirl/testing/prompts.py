@@ -134,7 +134,7 @@ def _assert_complete(example: object, where: str, categories: tuple[str, ...]) -
     assert isinstance(example, Example), f"{where} gave a {type(example).__name__}, expected a unirl.types.Example"
     for name in ("prompt", "question", "answer", "category"):
         text = getattr(example, name)
-        assert isinstance(text, str), f"{where} gave a {name} that is a {type(text).__name__}, expected a string"
+        assert isinstance(text, str), f"{where} gave the {name} {text!r}, expected a string"
         assert text.strip(), f"{where} gave an empty {name}"
     known = not categories or example.category in categories
     assert known, f"{where} gave the category {example.category!r}, which categories leaves out"

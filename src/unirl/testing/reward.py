@@ -21,8 +21,6 @@ from unirl.testing.reward_parts import agree, assert_monotone, made_with, told, 
 from unirl.testing.samples import EXAMPLES, ODD_TEXTS, sample_answers, sample_images, sample_texts
 from unirl.types import Answers, Example, Images
 
-Samples = tuple[list[Example], Images, Answers]
-
 
 class RewardConformance(ABC):
     """Checks that a reward keeps the contract; a message says in a sentence what is wrong, and in which method.
@@ -42,13 +40,13 @@ class RewardConformance(ABC):
     device: ClassVar[str] = "cpu"
     """Where the samples lie."""
     tolerance: ClassVar[float] = 1e-4
-    """How far a score may differ with the batch: matrix products of other sizes round otherwise."""
+    """How far a score may differ with the batch, by rounding."""
 
     @abstractmethod
     def make(self) -> Reward:
         """A fresh reward, attached to a backbone if it needs one."""
 
-    def samples(self, count: int = 12) -> Samples:
+    def samples(self, count: int = 12) -> tuple[list[Example], Images, Answers]:
         """Examples, pictures and answers to score. Override it where the reward needs others.
 
         Args:
@@ -187,13 +185,12 @@ class RewardConformance(ABC):
             self._agree(reward, values, self._scores(twin), f"gives other scores after {way}")
 
     def test_training_takes_its_scores(self) -> None:
-        reward, given = self.make(), self.samples()
+        reward = self.make()
         try:
-            total, parts, accepted = score([reward], *given)
+            _, parts, _ = score([reward], *self.samples())
         except UserError as error:
             raise AssertionError(f"a run would stop at {who(reward, 'score')}: {error}") from error
-        self._agree(reward, self._scores(reward), parts[reward.name], "gives other scores to unirl.rewards.scoring")
-        assert accepted.shape == total.shape, f"{who(reward, 'accepts')} gave {tuple(accepted.shape)} verdicts"
+        self._agree(reward, self._scores(reward), parts[reward.name], "gives other scores in a run")
 
     def _scores(self, reward: Reward) -> Tensor:
         return reward.score(*self.samples())

@@ -39,8 +39,7 @@ class UpdateConformance(ABC):
     steps: ClassVar[int] = 150
     """Training steps on the bandit."""
     rise: ClassVar[float | None] = 0.15
-    """By how much they raise the share of rewarded drawings, which starts at a third; None for rules that teach no
-    drawing."""
+    """By how much they raise the share of rewarded drawings, a third at first; None where drawing is not taught."""
 
     @abstractmethod
     def make(self) -> UpdateRule:
@@ -81,7 +80,7 @@ class UpdateConformance(ABC):
         after = rewarded(learning.backbone, self.sampling)
         assert after >= before + self.rise, (
             f"{who(learning.rule, 'loss')} does not teach what is rewarded: the share of rewarded drawings went "
-            f"from {before:.2f} to {after:.2f} in {self.steps} steps, expected {before + self.rise:.2f}; is a sign flipped?"
+            f"from {before:.2f} to {after:.2f} in {self.steps} steps, expected {before + self.rise:.2f}; a wrong sign?"
         )
 
     def test_chance_comes_from_its_generator_alone(self) -> None:
@@ -171,23 +170,19 @@ class UpdateConformance(ABC):
 
     def test_check_refuses_what_it_cannot_train(self) -> None:
         self.make().check(Bandit(), self.group_size, self.sampling)
-        settings: dict[str, Any] = {
-            "group_size 1": {"group_size": 1},
-            "a backbone that cannot relax": {"backbone": Bandit(relaxes=False)},
-        }
-        for what, setting in settings.items():
+        rigid = Bandit(relaxes=False)
+        settings = {"group_size 1": (1, Bandit()), "a backbone that cannot relax": (self.group_size, rigid)}
+        for what, (size, backbone) in settings.items():
             rule = self.make()
-            given = {"group_size": self.group_size, "backbone": Bandit(), **setting}
             try:
-                rule.check(given["backbone"], given["group_size"], self.sampling)
+                rule.check(backbone, size, self.sampling)
             except UserError:
                 continue
             try:
-                Learning(rule, given["group_size"], self.sampling, given["backbone"]).gradients()
+                Learning(rule, size, self.sampling, backbone).gradients()
             except Exception as error:
-                where = who(rule, "check")
-                said = f"{where} allows {what}, but training fails: {_said(rule, error)}; raise a UserError in check"
-                raise AssertionError(said) from error
+                told = f"{who(rule, 'check')} allows {what}, but training fails: {_said(rule, error)}"
+                raise AssertionError(f"{told}; raise a UserError in check") from error
 
     def _learning(self) -> Learning:
         return Learning(self.make(), self.group_size, self.sampling)
