@@ -114,6 +114,11 @@ class Undeclared(Short):
         return images.pixels.mean((1, 2, 3))
 
 
+class Failing(Short):
+    def score(self, *given: Any) -> Tensor:
+        return given[2].txt
+
+
 class Peeking(Short):
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         return super().score(examples, images, answers) / (1 if images.pixels is None else 2)
@@ -201,6 +206,7 @@ def test_a_right_one_passes(faults: Faults) -> None:
         (Gradient, "Gradient.score returned scores with gradient: decorate it with @torch.no_grad()"),
         (Trainable, "Trainable holds a Linear with 1 trainable parameters, such as 'weight'"),
         (Undeclared, "Undeclared.score fails where pixels are None: set needs_pixels = True on the class"),
+        (Failing, "Failing.score fails: AttributeError: 'Answers' object has no attribute 'txt'"),
         (Peeking, "Peeking.score looks at pixels that it does not ask for"),
         (NoOptions, "NoOptions.__init__ takes no 'weight', so no config can set it"),
         (NoBase, "NoBase.__init__ sets no 'weight': it must call super().__init__(weight, standardize)"),

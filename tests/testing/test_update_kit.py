@@ -202,7 +202,7 @@ def test_a_right_one_passes(faults: Faults) -> None:
     ("kind", "message"),
     [
         (Flipped, "Flipped.loss does not teach what is rewarded: the share of rewarded drawings went from 0.3"),
-        (WrongSlope, "WrongSlope.loss does not fall when it is minimised on one rollout"),
+        (WrongSlope, "WrongSlope.loss does not fall when it is minimised"),
         (GlobalChance, "GlobalChance.loss or prepare draws from a global generator"),
         (FlatNaN, "(the rollout has: equal scores, nothing accepted)"),
         (NoneAcceptedNaN, "(the rollout has: mixed scores, nothing accepted)"),

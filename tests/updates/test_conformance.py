@@ -17,11 +17,15 @@ class TestSFTOnWhatItSaid(UpdateConformance):
 
 
 class TestSFTEndToEnd(UpdateConformance):
+    through = True
+
     def make(self) -> UpdateRule:
         return SFT()
 
 
 class TestSFTOnAllAnswers(UpdateConformance):
+    through = True
+
     def make(self) -> UpdateRule:
         return SFT(answers="all")
 

@@ -2,7 +2,7 @@
 
 import random
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -122,13 +122,13 @@ class JudgeConformance(ABC):
 
     def test_an_exam_has_pictures_questions_and_answers(self) -> None:
         judge = self.make()
-        exam: object = judge.exam(self.count)
+        exam: Any = judge.exam(self.count)
         if exam is None:
             pytest.skip("it has no exam")
         where = f"{who(judge, 'exam')}({self.count})"
         pair = isinstance(exam, tuple) and len(exam) == 2
         assert pair, f"{where} returned {told(exam)}, expected examples and pictures"
-        examples, pictures = exam  # type: ignore[misc]
+        examples, pictures = exam
         assert len(examples) == self.count, f"{where} gave {len(examples)} examples"
         _checked(pictures, self.count, where)
         for i, example in enumerate(examples):

@@ -17,7 +17,7 @@ from unirl.functional.moving import moved
 from unirl.rewards.base import ROUNDING, Reward, reaches
 from unirl.rewards.scoring import score
 from unirl.testing.checks import held_modules, same, stir, who
-from unirl.testing.reward_parts import agree, assert_monotone, made_with, told, unpadded
+from unirl.testing.reward_parts import agree, assert_monotone, made_with, scored, told, unpadded
 from unirl.testing.samples import EXAMPLES, ODD_TEXTS, sample_answers, sample_images, sample_texts
 from unirl.types import Answers, Example, Images
 
@@ -165,11 +165,7 @@ class RewardConformance(ABC):
         for i, text in enumerate(ODD_TEXTS):
             answers = moved(sample_answers([text]), torch.device(self.device))
             shown = repr(text) if len(text) < 40 else f"{text[:12]!r}..., {len(text)} characters long"
-            try:
-                values = reward.score([examples[i]], images[i : i + 1], answers)
-            except Exception as error:
-                cause = f"{type(error).__name__}: {error}"
-                raise AssertionError(f"{who(reward, 'score')} fails on the answer {shown}: {cause}") from error
+            values = scored(reward, ([examples[i]], images[i : i + 1], answers), f" on the answer {shown}")
             fine = torch.isfinite(values).all()
             assert fine, f"{who(reward, 'score')} gave {values.tolist()} for the answer {shown}; it must be finite"
 
@@ -193,7 +189,7 @@ class RewardConformance(ABC):
         self._agree(reward, self._scores(reward), parts[reward.name], "gives other scores in a run")
 
     def _scores(self, reward: Reward) -> Tensor:
-        return reward.score(*self.samples())
+        return scored(reward, self.samples())
 
     def _agree(self, reward: Reward, first: Tensor, second: object, complaint: str) -> None:
         agree(reward, first, second, complaint, self.tolerance)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unirl.rewards.base import Reward
 from unirl.testing.checks import who
-from unirl.types import Answers, Example
+from unirl.types import Answers, Example, Images
 
 
 def made_with(make: Callable[[], Reward], **options: Any) -> Reward:
@@ -30,6 +30,21 @@ def made_with(make: Callable[[], Reward], **options: Any) -> Reward:
         make()
     args, kwargs = calls[0]
     return kind(*args, **kwargs | options)
+
+
+def scored(reward: Reward, given: tuple[list[Example], Images, Answers], when: str = "") -> Tensor:
+    """What a reward gives; where it raises, an `AssertionError` that says so.
+
+    Args:
+        reward: Who scores.
+        given: Examples, pictures and answers.
+        when: What is special about them.
+    """
+    try:
+        return reward.score(*given)
+    except Exception as error:
+        hint = "" if reward.needs_pixels else "; if it reads pixels, set needs_pixels = True on the class"
+        raise AssertionError(f"{who(reward, 'score')} fails{when}: {type(error).__name__}: {error}{hint}") from error
 
 
 def agree(reward: Reward, first: Tensor, second: object, complaint: str, tolerance: float) -> None:

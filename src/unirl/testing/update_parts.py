@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from numbers import Number
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +42,11 @@ class Learning:
 
     def loss(self, rollout: Rollout | None = None, seed: int = 1) -> tuple[Tensor, Mapping[str, object]]:
         """The rule's loss and logs, refused where they could not be trained with."""
-        given: object = self.rule.loss(self.backbone, rollout or self.rollout, self.sampling, seeded(seed))
+        given: Any = self.rule.loss(self.backbone, rollout or self.rollout, self.sampling, seeded(seed))
         where = who(self.rule, "loss")
         pair = isinstance(given, tuple) and len(given) == 2
         assert pair, f"{where} returned a {type(given).__name__}, expected the loss and a dict of what to log"
-        loss, logs = given  # type: ignore[misc]
+        loss, logs = given
         assert isinstance(loss, Tensor), f"{where} returned a {type(loss).__name__} for a loss, expected a tensor"
         assert loss.shape == (), f"{where} returned a loss of shape {tuple(loss.shape)}, expected a scalar"
         assert torch.isfinite(loss), f"{where} returned a loss of {loss.item()}, expected a finite number"
@@ -111,9 +112,9 @@ def cases(rollout: Rollout) -> dict[str, Rollout]:
     ones, none = torch.ones_like(rollout.scores), torch.zeros_like(rollout.accepted)
     return {
         "mixed scores": rollout,
+        "mixed scores, nothing accepted": replace(rollout, accepted=none),
         "equal scores, nothing accepted": replace(rollout, scores=0.3 * ones, accepted=none),
         "equal scores, everything accepted": replace(rollout, scores=ones, accepted=~none),
-        "mixed scores, nothing accepted": replace(rollout, accepted=none),
         "every sample of weight 0": replace(rollout, weights=0 * ones),
     }
 
