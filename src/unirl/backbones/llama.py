@@ -1,17 +1,80 @@
-"""One new row at a time through transformers' Llama: what drawing code after code spends its time on."""
+"""Rows of transformers' Llama: many at once under any mask, and one new row at a time."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from unirl.decoding.cache import PrefixCache
 from unirl.decoding.prefix import Prefix
 
 WIDTH = 32
 """Prefixes are padded to a multiple of it where shapes are fixed, so that few shapes occur."""
+CHUNK = 1024
+"""Codes whose logits are held at a time."""
+
+
+class LlamaRows(nn.Module, ABC):
+    """A model around transformers' Llama, or one of the same modules, that draws codes from rows of it.
+
+    Args:
+        recompute: Keep little for the gradient, and compute it again.
+    """
+
+    def __init__(self, recompute: bool = True) -> None:
+        super().__init__()
+        self.recompute = recompute
+
+    @property
+    @abstractmethod
+    def language_model(self) -> Any:
+        """What has `layers`, `norm` and `rotary_emb`."""
+
+    @abstractmethod
+    def code_logits(self, hidden: Tensor, guidance: float = 0.0) -> Tensor:
+        """Logits (B, ..., K) over the image codes; under guidance from 2 B rows, the second half with no prompt."""
+
+    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
+        """Hidden states of the given rows.
+
+        Shapes:
+            embeds (B, S, D), mask (B, 1, S, P + S) bool, positions (B, S); returns (B, S, D).
+        """
+        model, hidden = self.language_model, embeds
+        turned = model.rotary_emb(embeds, positions)
+        once = cache is not None and cache.grow  # what grows would grow twice
+        for layer in model.layers:
+            block = partial(layer, attention_mask=mask, position_embeddings=turned, past_key_values=cache)
+            hidden = block(hidden) if once else self.again(block, hidden)
+        return model.norm(hidden)
+
+    def again(self, part: Callable[..., Tensor], *given: Tensor) -> Tensor:
+        """What a part computes; for the gradient it computes it again, where `recompute` is set."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(part, *given, use_reentrant=False)
+        return part(*given)
+
+    def code_log_probs(self, hidden: Tensor, codes: Tensor, guidance: float, temperature: float) -> Tensor:
+        """Log-probabilities of codes, a part of the positions at a time, whose logits are not kept for the gradient.
+
+        Shapes:
+            hidden (B or 2 B, N, D), codes (B, N); returns (B, N), nats.
+        """
+
+        def part(hidden: Tensor, codes: Tensor) -> Tensor:
+            logits = self.code_logits(hidden, guidance).float() / (temperature or 1.0)
+            return -F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(codes.shape)
+
+        size = max(1, CHUNK // len(codes))
+        pieces = zip(hidden.split(size, 1), codes.split(size, 1), strict=True)
+        return torch.cat([self.again(part, *piece) for piece in pieces], 1)
 
 
 class NextRow:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from tests.backbones.janus.tiny import save
 from torch import Tensor
 
+from unirl.backbones import llama
 from unirl.backbones.janus import Janus
-from unirl.backbones.janus import transformer as parts
 from unirl.decoding.prefix import pad_left, pad_right, prefill
 from unirl.types import Images, ImageSampling
 
@@ -88,7 +88,7 @@ def test_chunks_of_the_head_make_no_difference(backbone: Janus, monkeypatch: pyt
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     found = []
     for chunk in (4, 4096):
-        monkeypatch.setattr(parts, "CHUNK", chunk)
+        monkeypatch.setattr(llama, "CHUNK", chunk)
         backbone.zero_grad()
         log_probs, _ = backbone.image_log_probs(PROMPTS, images, GUIDED)
         log_probs.sum().backward()

@@ -1,14 +1,12 @@
 """transformers' Janus checkpoints, checked and loaded; and the sizes of the public ones."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
-from transformers.utils import logging
 
-from unirl.backbones.files import read_json, reason
+from unirl.backbones.files import load_transformers, quietly, read_json, reason
 from unirl.errors import UserError
 
 
@@ -51,22 +49,7 @@ def load(folder: Path) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
         UserError: something is missing, broken, or belongs to another checkpoint.
     """
     check_kind(read_json(folder / "config.json"), folder)
-    try:
-        model, report = _quietly(
-            JanusForConditionalGeneration.from_pretrained,
-            folder,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise UserError(f"{folder}: no Janus can be loaded ({reason(error)}); download or save it again") from None
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, report[what])):
-            kind = what.partition("_")[0]
-            raise UserError(
-                f"{folder}: {len(names)} {kind} tensors, such as {names[0]}; wrong or incomplete checkpoint"
-            )
+    model = load_transformers(JanusForConditionalGeneration, folder)
     try:
         processor = JanusProcessor.from_pretrained(folder)
     except Exception as error:
@@ -77,21 +60,8 @@ def load(folder: Path) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
 
 def save(folder: Path, model: JanusForConditionalGeneration, processor: JanusProcessor) -> None:
     """Write a checkpoint as transformers does: safetensors, configs, processor."""
-    _quietly(model.save_pretrained, folder)
+    quietly(model.save_pretrained, folder)
     processor.save_pretrained(folder)
-
-
-def _quietly(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Without transformers' bars and reports: what they say is checked afterwards."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        return call(*args, **options)
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def check_kind(config: dict[str, Any], folder: Path) -> None:

@@ -1,28 +1,22 @@
 """Janus's modules as the rows that somebody reads: text, codes and pictures over one language model."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 from transformers import JanusForConditionalGeneration
 
+from unirl.backbones.llama import LlamaRows
 from unirl.decoding.autoregressive import guide
-from unirl.decoding.cache import PrefixCache
-
-CHUNK = 1024
-"""Codes whose logits are held at a time."""
 
 
-class Transformer(nn.Module):
+class Transformer(LlamaRows):
     """transformers' Janus; computes only rows and head columns that somebody reads."""
 
     def __init__(self, janus: JanusForConditionalGeneration, recompute: bool = True) -> None:
-        super().__init__()
-        self.janus, self.recompute = janus, recompute
+        super().__init__(recompute)
+        self.janus = janus
 
     @property
     def device(self) -> torch.device:
@@ -32,25 +26,9 @@ class Transformer(nn.Module):
     def parts(self) -> Any:
         return self.janus.model
 
-    def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
-        """Hidden states of the given rows.
-
-        Shapes:
-            embeds (B, S, D), mask (B, 1, S, P + S) bool, positions (B, S); returns (B, S, D).
-        """
-        model, hidden = self.parts.language_model, embeds
-        turned = model.rotary_emb(embeds, positions)
-        once = cache is not None and cache.grow  # what grows would grow twice
-        for layer in model.layers:
-            block = partial(layer, attention_mask=mask, position_embeddings=turned, past_key_values=cache)
-            hidden = block(hidden) if once else self.again(block, hidden)
-        return model.norm(hidden)
-
-    def again(self, part: Callable[..., Tensor], *given: Tensor) -> Tensor:
-        """What a part computes; for the gradient it computes it again, where `recompute` is set."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(part, *given, use_reentrant=False)
-        return part(*given)
+    @property
+    def language_model(self) -> Any:
+        return self.parts.language_model
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.parts.language_model.embed_tokens(ids)
@@ -78,21 +56,6 @@ class Transformer(nn.Module):
             cond, uncond = features.chunk(2)
             features = guide(cond, uncond, guidance).to(features.dtype)
         return head.vision_head(features)
-
-    def code_log_probs(self, hidden: Tensor, codes: Tensor, guidance: float, temperature: float) -> Tensor:
-        """Log-probabilities of codes, a part of the positions at a time, whose logits are not kept for the gradient.
-
-        Shapes:
-            hidden (B or 2 B, N, D), codes (B, N); returns (B, N), nats.
-        """
-
-        def part(hidden: Tensor, codes: Tensor) -> Tensor:
-            logits = self.code_logits(hidden, guidance).float() / (temperature or 1.0)
-            return -F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(codes.shape)
-
-        size = max(1, CHUNK // len(codes))
-        pieces = zip(hidden.split(size, 1), codes.split(size, 1), strict=True)
-        return torch.cat([self.again(part, *piece) for piece in pieces], 1)
 
     def look(self, pixels: Tensor) -> Tensor:
         """What the language model is given for normalised pictures. (B, 3, H, W) -> (B, n, D)"""
