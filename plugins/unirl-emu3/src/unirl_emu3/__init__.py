@@ -1,0 +1,1 @@
+"""Emu3 as a backbone of lightning-unirl."""

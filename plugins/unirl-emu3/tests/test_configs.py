@@ -1,0 +1,30 @@
+"""The package's config for public checkpoints parses, and builds on the meta device."""
+
+from pathlib import Path
+
+import pytest
+
+from unirl.cli_run import Run
+from unirl.data import PromptsModule
+from unirl.loop import SelfImprovement
+from unirl_emu3.emu3 import Emu3
+
+CONFIG = Path(__file__).parents[1] / "configs" / "emu3_sft.yaml"
+HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.logger=false"]
+
+
+class Built(Run):
+    """Parses and builds everything, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def test_the_public_config_builds_on_the_meta_device() -> None:
+    arguments = ["fit", "--config", str(CONFIG), *HERE, "--trainer.precision=32-true"]
+    model = Built(SelfImprovement, PromptsModule, arguments).model
+    assert isinstance(model, SelfImprovement)
+    assert isinstance(model.backbone, Emu3)
+    model.backbone.build(meta=True)
+    assert sum(p.numel() for p in model.backbone.parameters()) == pytest.approx(8.8e9, rel=0.02)
+    assert model.backbone.layout.codes == 64 * 64
