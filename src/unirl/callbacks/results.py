@@ -38,7 +38,11 @@ class ResultsTable(Callback):
         self._show(trainer, None, figures(pl_module), "test")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._show(trainer, self.before, self.now, f"before and after {trainer.global_step} steps")
+        steps = f"{trainer.global_step} steps"
+        if self.now is self.before:  # `max_steps` may end a run between two validations
+            self._show(trainer, None, self.now, f"before training; nothing was measured after its {steps}")
+        else:
+            self._show(trainer, self.before, self.now, f"before and after {steps}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"before": self.before}
