@@ -1,7 +1,6 @@
 """Sharding any backbone over processes with FSDP2, from nothing but its `blocks`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -13,16 +12,17 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from unirl.backbones.base import Backbone
 
 SAMPLING = ("sample_images", "sample_answers", "encode")
-"""Methods without gradient. They loop over decode steps, and processes may need different numbers of them."""
+"""Methods without gradient."""
 SCORING = ("image_log_probs", "picture_log_probs", "answer_log_probs", "decode", "relax")
 
 
 def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) -> None:
     """Shard each of `blocks`, then the rest, in place; every method of the contract then works, the first call too.
 
-    Scoring with gradient gathers a block at a time. What needs no gradient gathers the whole model once and lets go of
-    it afterwards: a gather for each block of each decode step would be slow, and would hang where one process is done
-    before another. So a process must have room for the whole model without its gradients and optimizer states.
+    Gradients and optimizer states are sharded all the time, gradients a block at a time; weights are whole while a
+    method runs and while its gradient is computed. Decoding could not gather a block at each step: that would be slow,
+    and would hang where one process is done before another. And cached keys carry gradient past a block's output,
+    which FSDP takes for the sign to gather it again.
 
     Args:
         backbone: Built. A second call does nothing.
@@ -32,57 +32,71 @@ def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) ->
     if isinstance(backbone, FSDPModule):
         return
     for module in [module for module in backbone.modules() if isinstance(module, backbone.blocks)]:
-        fully_shard(module, mesh=mesh, reshard_after_forward=True, **options)
+        fully_shard(module, mesh=mesh, reshard_after_forward=False, **options)
     fully_shard(backbone, mesh=mesh, reshard_after_forward=False, **options)
-    busy: list[str] = []
+    whole = _Whole([module for module in backbone.modules() if isinstance(module, FSDPModule)])
     for name in (*SAMPLING, *SCORING):
-        _enter_by(backbone, name, busy)
+        _enter_by(backbone, name, whole)
 
 
-def _enter_by(backbone: Backbone, name: str, busy: list[str]) -> None:
-    """Make a method gather what it needs. One that is called by another finds everything as it should be."""
+class _Whole:
+    """Gathers all weights, and lets go of them."""
+
+    def __init__(self, modules: list[FSDPModule]) -> None:
+        self.modules, self.inside, self.backward = modules, False, False
+        for module in modules:
+            module.set_reshard_after_backward(False, recurse=False)  # what is called twice is needed twice
+
+    def gather(self) -> None:
+        for module in self.modules:
+            module.unshard()
+
+    def release(self) -> None:
+        for module in self.modules:
+            module.reshard()
+
+    def begin_backward(self, slope: Tensor) -> None:
+        """Called by autograd when it enters what a method has computed; the weights may be gone by then."""
+        if not self.backward:
+            self.backward = True
+            self.gather()
+            # FSDP's own way of learning that a backward pass is over; its callback stands before this one.
+            torch.autograd.Variable._execution_engine.queue_callback(self.end_backward)  # type: ignore[attr-defined]
+
+    def end_backward(self) -> None:
+        self.backward = False
+        self.release()
+
+
+def _enter_by(backbone: Backbone, name: str, whole: _Whole) -> None:
+    """Let a method find all weights. One that is called by another finds them already."""
     plain: Callable[..., Any] = getattr(backbone, name)
 
     def seen(*args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
-        # FSDP hooks into the backward pass by tensors that it finds in tuples and lists, not in dataclasses.
-        if name in SAMPLING or not torch.is_grad_enabled():
-            with _gathered(backbone):
-                result = plain(*args, **kwargs)
-        else:
-            result = plain(*args, **kwargs)
-        return result, _tensors(result)
+        whole.gather()  # only now: the first call of all sets FSDP up
+        result = plain(*args, **kwargs)
+        return result, _tensors(result)  # FSDP looks for tensors in tuples and lists, not in dataclasses
 
     setattr(backbone, name, seen)
     register_fsdp_forward_method(backbone, name)
     hooked = getattr(backbone, name)
 
     def method(*args: Any, **kwargs: Any) -> Any:
-        if busy:
+        if whole.inside:
             return plain(*args, **kwargs)
-        busy.append(name)
+        whole.inside = True
         try:
-            return hooked(*args, **kwargs)[0]
+            result, tensors = hooked(*args, **kwargs)
         finally:
-            busy.clear()
-            if name in SAMPLING or not torch.is_grad_enabled():
-                backbone.reshard()  # type: ignore[operator]
+            whole.inside = False
+        learning = [tensor for tensor in tensors if tensor.requires_grad]
+        for tensor in learning:
+            tensor.register_hook(whole.begin_backward)
+        if not learning:
+            whole.release()
+        return result
 
     setattr(backbone, name, method)
-
-
-@contextmanager
-def _gathered(backbone: Backbone) -> Iterator[None]:
-    """All blocks whole for the time of a `with` block, for code that reads their weights or calls them many times."""
-    blocks = [module for module in backbone.modules() if isinstance(module, FSDPModule) and module is not backbone]
-    for block in blocks:
-        block.set_reshard_after_forward(False, recurse=False)
-        block.unshard()
-    try:
-        yield
-    finally:
-        for block in blocks:
-            block.set_reshard_after_forward(True, recurse=False)
-            block.reshard()
 
 
 def _tensors(result: Any) -> list[Tensor]:

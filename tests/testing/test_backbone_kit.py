@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from unirl.backbones import Backbone
 from unirl.testing import BackboneConformance, TableBackbone
-from unirl.testing.table_parts import Layer
 from unirl.types import Answers, Images
 
 
@@ -38,6 +37,8 @@ def fault(kind: type[Backbone], check: str, folder: Path) -> str:
         method(**{name: given[name]() for name in inspect.signature(method).parameters})
     except AssertionError as error:
         return str(error)
+    except pytest.skip.Exception:  # not for this backbone
+        return ""
     return ""
 
 
@@ -218,10 +219,6 @@ class SoftRelax(TableBackbone):
         return replace(images, soft=(images.soft * 0.9))
 
 
-class Unrelaxed(TableBackbone):
-    relax = Backbone.relax
-
-
 class VagueRefusal(TableBackbone):
     can_relax = False
 
@@ -374,16 +371,7 @@ class Sharing(TableBackbone):
         return self
 
 
-class Peeking(TableBackbone):
-    """Reads weights without the contract's methods: they are not whole where it is sharded."""
-
-    def sample_images(self, prompts: Sequence[str], sampling: Any, generator: Any = None) -> Images:
-        images = super().sample_images(prompts, sampling, generator)
-        whole = sum(p.numel() for p in self.layers.parameters() if type(p) is nn.Parameter)
-        return images if whole == sum(p.numel() for p in Layer(16).parameters()) * 2 else images[:1]
-
-
-S, D, A, G = "test_drawings_have_codes_and_log_probs", "test_scored_log_probs_are_those_kept_while_sampling", 0, 0
+S, D = "test_drawings_have_codes_and_log_probs", "test_scored_log_probs_are_those_kept_while_sampling"
 BROKEN: list[tuple[type[Backbone], str, str]] = [
     (FloatCodes, S, "sample_images: codes are torch.float32, expected integers"),
     (NoLogProbs, S, "sample_images: log_probs are None"),

@@ -72,6 +72,9 @@ def run(task: Task, folder: Path) -> list[dict[str, Any]]:
             worker.kill()
             worker.wait()
     for log, code in zip(logs, codes, strict=True):
+        if not code:
+            continue
         lines = log.read_text().strip().splitlines() or ["nothing"]
-        require(code == 0, f"sharded over {PROCESSES} processes, a process failed: {lines[-1]}\n\n" + "\n".join(lines))
+        last = next((line for line in lines[::-1] if "Error" in line), lines[-1])
+        raise AssertionError(f"sharded over {PROCESSES} processes, one failed: {last}\n\n" + "\n".join(lines))
     return [torch.load(folder / f"found{rank}.pt") for rank in range(PROCESSES)]
