@@ -61,7 +61,7 @@ class _Whole:
             self.backward = True
             self.gather()
             # FSDP's own way of learning that a backward pass is over; its callback stands before this one.
-            torch.autograd.Variable._execution_engine.queue_callback(self.end_backward)  # type: ignore[attr-defined]
+            torch.autograd.Variable._execution_engine.queue_callback(self.end_backward)
 
     def end_backward(self) -> None:
         self.backward = False

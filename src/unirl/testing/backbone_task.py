@@ -81,9 +81,16 @@ def learnt(backbone: Backbone, task: Task, rank: int) -> dict[str, Tensor]:
     backbone.zero_grad()
     images, questions, prompts = task.drawn(backbone, rank), list(task.questions), task.prompts_of(rank)
     given = backbone.tokenize_answers(list(task.answers))
-    asked = backbone.relax(prompts, images, task.sampling, 1.0, None, seeded(rank)) if backbone.can_relax else images
     log_probs, _ = backbone.image_log_probs(prompts, images, task.sampling)
-    told = backbone.answer_log_probs(with_pixels(backbone, asked), questions, given)
-    (-log_probs.mean() - told.sum() / given.mask.sum()).backward()
+    told = backbone.answer_log_probs(with_pixels(backbone, images), questions, given)
+    loss = -log_probs.mean() - told.sum() / given.mask.sum()
+    if backbone.can_relax:  # as end-to-end SFT does it: two backward passes
+        relaxed = backbone.relax(prompts, images, task.sampling, 1.0, None, seeded(rank))
+        assert relaxed.soft is not None
+        codes = relaxed.soft.detach().requires_grad_()
+        told = backbone.answer_log_probs(replace(relaxed, soft=codes), questions, given)
+        (slope,) = torch.autograd.grad(told.sum(), codes, retain_graph=True)
+        loss = loss - told.mean() - (relaxed.soft * slope).sum()
+    loss.backward()
     named = [(name, p.grad) for name, p in backbone.named_parameters() if p.grad is not None]
     return {name: (g.full_tensor() if hasattr(g, "full_tensor") else g).clone() for name, g in named}

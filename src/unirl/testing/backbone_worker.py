@@ -4,8 +4,8 @@ import importlib
 import importlib.util
 import json
 import sys
-from functools import reduce
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -25,8 +25,10 @@ def kind_of(task: Task) -> type[Backbone]:
         assert spec.loader is not None
         module = sys.modules[task.module] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    kind: type[Backbone] = reduce(getattr, task.name.split("."), module)  # type: ignore[arg-type]
-    return kind
+    found: Any = module
+    for part in task.name.split("."):
+        found = getattr(found, part)
+    return cast(type[Backbone], found)
 
 
 def main(path: str, world: int, rank: int) -> None:
