@@ -168,11 +168,11 @@ class Data(pl.LightningDataModule):
     val_dataloader = test_dataloader = train_dataloader
 
 
-def install(folder: Path, name: str, source: str, version: str = "1.0") -> None:
+def install(folder: Path, name: str, source: str, version: str = "1.0", entry: str = "", value: str = "") -> None:
     """Write a distribution with one plugin module, as pip would."""
     module = name.replace("-", "_")
     (folder / f"{module}.py").write_text(source)
     info = folder / f"{module}-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[unirl]\n{name} = {module}\n")
+    (info / "entry_points.txt").write_text(f"[unirl]\n{entry or name} = {value or module}\n")

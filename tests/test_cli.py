@@ -2,12 +2,13 @@
 
 import importlib
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from unirl.cli import COMMANDS, main
-from unirl.hooks.host import host, metadata
+from unirl.hooks.host import host
 
 BASE = """
 model:
@@ -162,7 +163,7 @@ MISTAKES = {
     "class": ("model: {backbone: standins.Words}", "does not correspond to a subclass of Backbone"),
     "module": ("model: {backbone: x.y.Z}", "over.yaml: model.backbone: No module named 'x' (in x.y.Z)"),
     "optional module": ("model: {judge: x.y.Z}", "over.yaml: model.judge: No module named 'x' (in x.y.Z)"),
-    "plugin import": ("model: {rewards: gone}", "No module named 'no_such_module' (in no_such_module.Gone)"),
+    "plugin import": ("model: {rewards: gone}", "reward 'gone' of demoplug 1.0 (no_such_module:Gone) cannot be used: "),
     "yaml": ("model:\n  a: [1\n  b: 3\n", "over.yaml: line 3: not valid YAML:"),
     "empty": ("", "over.yaml: expected options by name"),
     "constructor": (
@@ -245,7 +246,7 @@ def test_help_and_plugins(capsys) -> None:
     shown = capsys.readouterr().out
     assert all(f"\n  {name}" in shown for name in COMMANDS)
     main(["plugins"])
-    assert "demoplug 1.0 (standins:Tiny)" in capsys.readouterr().out
+    assert "demoplug 1.0" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["fit", "--model.backbone.help", "tiny"])
     assert "--model.backbone.size" in capsys.readouterr().out

@@ -6,15 +6,20 @@ from importlib import import_module
 
 from unirl import __version__
 from unirl.errors import UserError, nearest
+from unirl.hooks.process import with_switches
+from unirl.hooks.requirements import met
+from unirl.hooks.switches import HELP
 
 COMMANDS = {
     "fit": ("let a model improve itself", "unirl.cli_run:fit"),
     "validate": ("measure it on held-out prompts", "unirl.cli_run:validate"),
     "test": ("measure it once more, at the end", "unirl.cli_run:test"),
     "sample": ("draw a prompt and ask about the drawing", "unirl.sample:main"),
-    "plugins": ("list what is installed, by kind", "unirl.cli_plugins:main"),
+    "plugins": ("list what is installed, and what is broken", "unirl.cli_plugins:main"),
 }
 """Each subcommand, what it does, and the function that takes its arguments."""
+RUNS = ("fit", "validate", "test")
+"""Those that take configs, whose requirements are checked before torch is imported."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         unirl 0.1.0
     """
     try:
-        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with with_switches(sys.argv[1:] if argv is None else argv) as rest:
+            _dispatch(rest)
     except UserError as error:
         _stop(f"error: {error}", 2)
     except KeyboardInterrupt:
@@ -49,7 +55,8 @@ def _dispatch(argv: list[str]) -> None:
     elif argv[0] == "--version":
         print(f"unirl {__version__}")
     else:
-        _command(argv[0])(argv[1:])
+        arguments = met(argv[1:]) if argv[0] in RUNS else argv[1:]  # before the command's module imports torch
+        _command(argv[0])(arguments)
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
@@ -69,6 +76,8 @@ def _help() -> str:
             "",
             "unirl fit --config FILE [--config OVERLAY] [--model.lr 1e-5] [--trainer.max_steps 100] ...",
             "unirl fit --help lists every option; unirl fit --model.backbone.help NAME those of a plugin.",
+            "",
+            HELP,
         ]
     )
 

@@ -1,29 +1,93 @@
-"""`unirl plugins`: what is installed, by kind."""
+"""`unirl plugins`: what is installed, what became of it, and what it offers."""
 
-from unirl import cli_show
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from importlib import import_module
+from typing import NoReturn
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
 from unirl.errors import UserError
-from unirl.hooks.host import host
+from unirl.hooks.host import KINDS, Host
+from unirl.hooks.plugin import Plugin
+from unirl.hooks.switches import HELP, from_environment
+
+COLORS = {"loaded": "green", "blocked": "yellow", "failed": "red"}
+EVERYTHING = 10_000
+"""Columns where nobody looks: a pipe gets each reason on one line."""
 
 
 def main(argv: list[str]) -> None:
-    """Print every registered name, where it comes from, and every plugin that did not load.
+    """Print every plugin; `show NAME` tells about one registered thing.
 
     Args:
-        argv: Empty, or `show` and a name.
+        argv: Arguments after `unirl plugins`.
 
     Raises:
-        UserError: there were arguments, or two plugins register one name.
+        UserError: the arguments are wrong; or, after the table, something that stops a run.
     """
-    if argv and argv[0] == "show":
-        cli_show.main(argv[1:])
+    if argv[:1] == ["show"]:
+        import_module("unirl.cli_show").main(argv[1:])
         return
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: unirl plugins [show [KIND] NAME]")
-        return
-    if argv:
-        raise UserError(f"'unirl plugins' takes no arguments, got {' '.join(argv)!r}")
-    for kind, names in host().registry.items():
-        for name, item in sorted(names.items()):
-            print(f"{kind:<10}{name:<14}{item}")
-    for failure in host().failures:
-        print(f"failed    {failure}")
+    as_json = _options(argv).json
+    host = Host(from_environment())
+    plugins = host.inspected()
+    print(json.dumps([_record(plugin) for plugin in plugins], indent=2) if as_json else _table(plugins))
+    host.checked()
+
+
+def _options(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "unirl plugins",
+        "unirl plugins [--json] | unirl plugins show NAME",
+        "List plugins; or show what is registered under a name.",
+        HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser.parse_args(argv)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"plugins: {message}; see `unirl plugins --help`")
+
+
+def _record(plugin: Plugin) -> dict[str, object]:
+    record = asdict(plugin)
+    record["registers"] = {kind: {item.name: item.path for item in items} for kind, items in plugin.registers.items()}
+    return record
+
+
+def _table(plugins: list[Plugin]) -> str:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("plugin", no_wrap=True)
+    table.add_column("distribution", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("what it offers, or why not")
+    for plugin in plugins:
+        status = Text(plugin.status, COLORS[plugin.status])
+        table.add_row(Text(plugin.name), Text(plugin.origin), status, _offers(plugin))
+    watched = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if watched else EVERYTHING)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _offers(plugin: Plugin) -> Group:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=max(map(len, KINDS)))  # the same beside every plugin
+    grid.add_column()
+    for kind, items in plugin.registers.items():
+        grid.add_row(Text(kind, "cyan"), Text(", ".join(sorted(item.name for item in items))))
+    if plugin.hooks:
+        grid.add_row(Text("hooks", "cyan"), Text(", ".join(plugin.hooks)))
+    reason = [Text(plugin.reason, COLORS[plugin.status])] if plugin.reason else []
+    return Group(*reason, grid) if grid.row_count else Group(*(reason or [Text("nothing", "dim")]))

@@ -89,6 +89,12 @@ class Run(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="default", help="Folder of this run below `runs/`.")
+        parser.add_argument(
+            "--requires_plugins",
+            type=list[str],
+            default=[],
+            help="Distributions that must be there: unirl-shapes>=0.2.",
+        )
         parser.add_lightning_class_args(Guards, "guards")
         parser.add_lightning_class_args(Pictures, "pictures")
         parser.add_lightning_class_args(ResultsTable, "results")

@@ -1,15 +1,18 @@
 """Loads plugins and knows what they registered. Imports no plugin class, hence no torch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
-from importlib import metadata
-from typing import Any
 
 import pluggy
 
 from unirl.errors import UserError, nearest
 from unirl.hooks import PROJECT, spec
+from unirl.hooks.conflicts import settle, shared_entry_point
+from unirl.hooks.implementations import implementations
+from unirl.hooks.loading import Candidate, candidates
+from unirl.hooks.plugin import Plugin, Registered
+from unirl.hooks.registering import Collector
+from unirl.hooks.switches import Switches, from_environment
 
 KINDS = {
     "backbone": "unirl_register_backbones",
@@ -21,71 +24,40 @@ KINDS = {
 """Each plugin kind and the hook that registers its names."""
 
 
-@dataclass(frozen=True)
-class Registered:
-    """One name that a plugin offers.
-
-    Args:
-        name: What configs say.
-        path: Import path, `package.module:Class`.
-        distribution: The installed package it comes from.
-        version: That package's version.
-    """
-
-    name: str
-    path: str
-    distribution: str
-    version: str
-
-    @property
-    def class_path(self) -> str:
-        """`package.module.Class`, as configs hold it."""
-        return self.path.replace(":", ".")
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version} ({self.path})"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A plugin that did not load.
-
-    Args:
-        plugin: Its entry-point name.
-        distribution: The installed package it comes from.
-        version: That package's version.
-        reason: Why, on one line.
-    """
-
-    plugin: str
-    distribution: str
-    version: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"plugin {self.plugin!r} of {self.distribution} {self.version} did not load: {self.reason}"
-
-
 class Host:
-    """What is installed: every registered name, and every plugin that failed.
+    """What is installed: every plugin, whether it loaded, and every registered name.
 
     A plugin that fails stops nothing; `resolve` mentions it when a config asks for a name that nobody registered.
 
+    Args:
+        switches: Which plugins load; all by default.
+
     Raises:
-        UserError: two plugins register one name in one kind.
+        UserError: a switch names a plugin that is not there.
 
     Example:
         >>> Host().resolve("update", "sft")
         'unirl.updates.sft.SFT'
     """
 
-    def __init__(self) -> None:
-        self.registry: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
-        self.failures: list[Failure] = []
+    def __init__(self, switches: Switches | None = None) -> None:
+        self.switches = switches or Switches()
         self.manager = pluggy.PluginManager(PROJECT)
         self.manager.add_hookspecs(spec)
-        for entry in metadata.entry_points(group=PROJECT):
-            self._load(entry)
+        found = candidates(self.switches.files)
+        builtin = [name for one in found if one.builtin for name in one.names]
+        self.switches.check((name for one in found for name in one.names), builtin)
+        allowed = [one for one in found if not self._blocked(one)]
+        self.plugins, self.conflicts = settle([self._plugin(one, allowed) for one in found])
+        self.registry: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
+        for plugin in self.plugins:
+            for kind, items in plugin.registers.items():
+                self.registry[kind] |= {item.name: item for item in items}
+
+    @property
+    def failures(self) -> list[Plugin]:
+        """The plugins that did not load."""
+        return [plugin for plugin in self.plugins if plugin.status == "failed"]
 
     def resolve(self, kind: str, name: str) -> str:
         """The class path behind a registered name.
@@ -95,75 +67,100 @@ class Host:
             name: What the config says.
 
         Raises:
-            UserError: nobody registered the name.
+            UserError: nobody registered the name, or its class cannot be used.
         """
         names = self.registry[kind]
-        if name in names:
-            return names[name].class_path
-        offer = f"nearest: {nearest(name, names)}" if names else f"no {kind} plugin is installed"
-        failed = "".join(f"; {failure}" for failure in self.failures)
-        raise UserError(f"unknown {kind} {name!r}; {offer}; or give a full class path{failed}")
+        if name not in names:
+            offer = f"nearest: {nearest(name, names)}" if names else f"no {kind} plugin is installed"
+            silent = "".join(f"; {plugin}" for plugin in self.plugins if plugin.status != "loaded")
+            raise UserError(f"unknown {kind} {name!r}; {offer}; or give a full class path{silent}")
+        item = names[name]
+        if why := _problem(kind, item):
+            raise UserError(f"the {kind} {name!r} of {item} cannot be used: {why}")
+        return item.class_path
 
-    def _load(self, entry: metadata.EntryPoint) -> None:
+    def inspected(self) -> list[Plugin]:
+        """The plugins, failed also where a class that they register is missing or of the wrong kind.
+
+        Classes are read, not imported.
+        """
+        return [_inspected(plugin) for plugin in self.plugins]
+
+    def checked(self) -> "Host":
+        """The host itself, if nothing forbids to go on.
+
+        Raises:
+            UserError: two plugins register one name; a plugin that a switch names failed; or, in strict mode, any did.
+        """
+        strict = self.switches.strict
+        plugins = self.inspected() if strict else self.plugins
+        fatal = [str(plugin) for plugin in plugins if plugin.status == "failed" and (strict or plugin.asked)]
+        others = [text for text in fatal if not any(told in text for told in self.conflicts)]
+        if fatal := [*self.conflicts, *others]:
+            raise UserError("; ".join(fatal))
+        return self
+
+    def _blocked(self, one: Candidate) -> str:
+        return "" if one.builtin else self.switches.blocks(*one.names, asked=one.is_file)
+
+    def _plugin(self, one: Candidate, allowed: list[Candidate]) -> Plugin:
+        asked = one.is_file or self.switches.asks_for(*one.names)
+        plugin = Plugin(one.name, one.distribution, one.version, one.value, asked=asked, builtin=one.builtin)
+        if blocked := self._blocked(one):
+            return replace(plugin, status="blocked", reason=blocked)
+        if shared := shared_entry_point(one, allowed):
+            return replace(plugin, status="failed", reason=shared)
         # pluggy's own loading stops at the first import that fails and skips a second plugin of the same name
-        # silently, so entry points are loaded here, one at a time.
-        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "?")
-        plugin = None
+        # silently, so plugins are loaded here, one at a time.
         try:
-            plugin = entry.load()
-            self.manager.register(plugin, name=f"{distribution}:{entry.name}")
-            self._refuse_misspelt(plugin)
-            offered = self._offered(plugin, distribution, version)
+            return self._loaded(one, plugin)
         except (Exception, SystemExit) as error:
-            if plugin is not None and self.manager.is_registered(plugin):
-                self.manager.unregister(plugin)
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.failures.append(Failure(entry.name, distribution, version, reason))
-            return
-        for kind, items in offered.items():
-            for item in items:
-                self._add(kind, item)
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            return replace(plugin, status="failed", reason=" ".join(f"{kind}{error}".split()))
 
-    def _refuse_misspelt(self, plugin: object) -> None:
+    def _loaded(self, one: Candidate, plugin: Plugin) -> Plugin:
+        adapter = implementations(one.load(), f"{one.name} ({one.origin})", self.switches.trace)
+        if one.is_file and not vars(adapter):
+            raise UserError("it implements no hook; write @hookimpl above a function that is named after one")
+        others = self.manager.get_plugins()
+        self.manager.register(adapter, name=f"{one.distribution}:{one.name}")
         try:
-            self.manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            hooks = [caller.name for caller in self.manager.get_hookcallers(plugin) or () if not caller.has_spec()]
-            known = [name for name in vars(spec) if name.startswith(f"{PROJECT}_")]
-            named = ", ".join(f"{hook!r} (nearest: {nearest(hook, known, 1)})" for hook in hooks)
-            raise AttributeError(f"no such hook: {named}") from error
+            registers = self._registers(one, others)
+        except BaseException:
+            self.manager.unregister(adapter)
+            raise
+        watching = tuple(name for name in vars(adapter) if name not in KINDS.values())
+        return replace(plugin, registers=registers, hooks=watching)
 
-    def _offered(self, plugin: object, distribution: str, version: str) -> dict[str, list[Registered]]:
-        others = [other for other in self.manager.get_plugins() if other is not plugin]
-        offered: dict[str, list[Registered]] = {}
+    def _registers(self, one: Candidate, others: set[object]) -> dict[str, tuple[Registered, ...]]:
+        registers = {}
         for kind, hook in KINDS.items():
-            items: list[Registered] = []
-            self.manager.subset_hook_caller(hook, others)(register=_register(items, distribution, version))
-            offered[kind] = items
-        return offered
-
-    def _add(self, kind: str, item: Registered) -> None:
-        first = self.registry[kind].setdefault(item.name, item)
-        if first is not item:
-            raise UserError(f"two plugins register the {kind} {item.name!r}: {first} and {item}; uninstall one of them")
+            collector = Collector(one.distribution, one.version)
+            self.manager.subset_hook_caller(hook, others)(register=collector)
+            if collector.items:
+                registers[kind] = tuple(collector.items)
+        return registers
 
 
-def _register(items: list[Registered], distribution: str, version: str) -> Callable[[str, str], Any]:
-    def register(name: str, path: str) -> None:
-        module, _, attribute = path.partition(":")
-        # A dot would make the name look like a class path in configs.
-        if not name or "." in name or not module or not attribute:
-            raise ValueError(f'register(name, "package.module:Class") got {name!r}, {path!r}; names have no dots')
-        items.append(Registered(name, path, distribution, version))
+def _inspected(plugin: Plugin) -> Plugin:
+    if plugin.status != "loaded":
+        return plugin
+    items = [(kind, item) for kind, items in plugin.registers.items() for item in items]
+    wrong = [f"{kind} {item.name!r}: {why}" for kind, item in items if (why := _problem(kind, item))]
+    return replace(plugin, status="failed", reason="; ".join(wrong)) if wrong else plugin
 
-    return register
+
+def _problem(kind: str, item: Registered) -> str | None:
+    from unirl.hooks import source  # noqa: PLC0415 - parsing classes is for who asks for one
+
+    return source.problem(kind, item.path)
 
 
 @cache
 def host() -> Host:
-    """The plugins of this process, loaded once.
+    """The plugins of this process, loaded once, by the switches of its environment.
 
     Raises:
-        UserError: two plugins register one name in one kind.
+        UserError: a switch is wrong, or something forbids to go on; see `Host.checked`.
     """
-    return Host()
+    return Host(from_environment()).checked()

@@ -6,9 +6,10 @@ import pluggy
 import torch
 from torch import Tensor
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError
 from unirl.hooks import PROJECT, spec
 from unirl.hooks.host import host
+from unirl.hooks.implementations import implementations
 from unirl.types import Rollout
 
 
@@ -23,19 +24,25 @@ class Lifecycle:
     """
 
     def __init__(self, callbacks: Sequence[object] = ()) -> None:
+        self._callbacks = tuple(callbacks)
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(spec)
         for name, plugin in host().manager.list_name_plugin():
             self._manager.register(plugin, name=name)
         for callback in callbacks:
-            if any(name.startswith(f"{PROJECT}_") for name in dir(type(callback))):
-                self._manager.register(callback)
-        try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            known = [name for name in vars(spec) if name.startswith(f"{PROJECT}_")]
-            who = type(error.plugin).__name__
-            raise UserError(f"{who}: {error.args[-1]}; hooks are {nearest('', known, len(known))}") from error
+            who = type(callback).__name__
+            try:
+                found = implementations(callback, who, host().switches.trace)
+            except UserError as error:
+                raise UserError(f"{who}: {error}") from error
+            self._manager.register(found)
+
+    def __getstate__(self) -> tuple[object, ...]:
+        # Modules cannot be pickled; a spawned process loads the plugins itself.
+        return self._callbacks
+
+    def __setstate__(self, callbacks: tuple[object, ...]) -> None:
+        self.__init__(callbacks)  # type: ignore[misc]
 
     def weights(self, rollout: Rollout) -> Tensor | None:
         """The product of all weights, or None where nobody gave any.

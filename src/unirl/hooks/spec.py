@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from unirl.hooks import hookspec
+from unirl.hooks.stability import added
 
 if TYPE_CHECKING:  # plugins are listed without importing torch
     from torch import Tensor
@@ -16,32 +16,32 @@ Register = Callable[[str, str], None]
 """`register(name, "package.module:Class")`: an import path, so that listing plugins imports nothing heavy."""
 
 
-@hookspec
+@added("0.1", "stable")
 def unirl_register_backbones(register: Register) -> None:
     """Offer unified models: classes derived from `unirl.backbones.Backbone`."""
 
 
-@hookspec
+@added("0.1", "stable")
 def unirl_register_rewards(register: Register) -> None:
     """Offer rewards: classes derived from `unirl.rewards.Reward`."""
 
 
-@hookspec
+@added("0.1", "stable")
 def unirl_register_updates(register: Register) -> None:
     """Offer update rules: classes derived from `unirl.updates.UpdateRule`."""
 
 
-@hookspec
+@added("0.1", "stable")
 def unirl_register_prompts(register: Register) -> None:
     """Offer sources of prompts: classes derived from `unirl.prompts.Prompts`."""
 
 
-@hookspec
+@added("0.1", "stable")
 def unirl_register_judges(register: Register) -> None:
     """Offer judges: classes derived from `unirl.judges.Judge`."""
 
 
-@hookspec
+@added("0.1", "experimental")
 def unirl_rollout_scored(rollout: Rollout) -> Tensor | None:
     """Steer what is learnt: a weight for each sample of a scored rollout, before anything learns from it.
 
@@ -56,7 +56,7 @@ def unirl_rollout_scored(rollout: Rollout) -> Tensor | None:
     """
 
 
-@hookspec
+@added("0.1", "experimental")
 def unirl_validated(metrics: Mapping[str, float]) -> None:
     """Watch: called after every validation, with the same figures on every process.
 
