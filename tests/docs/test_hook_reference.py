@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unirl.hooks import spec
-from unirl.hooks.reference import hooks, reference, since, status
+from unirl.hooks.reference import hooks, reference
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "plugins" / "hooks.md").read_text()
@@ -31,10 +31,10 @@ def test_every_hook_is_there_with_its_exact_signature_status_and_version(name: s
     returns = ast.unparse(function.returns) if function.returns else "None"
     assert f"```python\ndef {name}({ast.unparse(function.args)}) -> {returns}: ...\n```" in PAGE
     hook = hooks()[name]
-    assert f"| [`{name}`](#{name}) | {status(hook)} | {since(hook)} |" in PAGE
-    assert f"## {name}\n\n*{status(hook)}, since {since(hook)}*" in PAGE
-    assert status(hook) in ("stable", "experimental")
-    assert re.fullmatch(r"\d+\.\d+", since(hook))
+    assert f"| [`{name}`](#{name}) | {hook.stability} | {hook.since} |" in PAGE
+    assert f"## {name}\n\n*{hook.stability}, since {hook.since}*" in PAGE
+    assert hook.stability in ("stable", "experimental")
+    assert re.fullmatch(r"\d+\.\d+", hook.since)
     for argument in inspect.signature(hook).parameters:
         assert argument == "register" or f"- `{argument}`: " in PAGE
 

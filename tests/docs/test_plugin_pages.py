@@ -21,9 +21,6 @@ from unirl.updates.sft import SFT
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "plugins"
-PLUGIN_SWITCH = False
-"""Whether `unirl fit --plugin FILE.py` exists; until then the tests give the class path that the file registers."""
-
 QUICK = ["--data.held_out", "6", "--data.prompts_per_step", "2", "--model.exam_size", "6"]
 QUICK += ["--model.diversity_prompts", "0", "--trainer.limit_val_batches", "0"]
 QUICK += ["--trainer.num_sanity_val_steps", "0", "--trainer.max_steps", "1"]
@@ -37,6 +34,7 @@ def blocks(page: str, language: str) -> list[str]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An author's empty folder, from which the page's files can be imported."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -44,14 +42,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def typed(command: str, folder: Path, file: str, name: str, path: str) -> None:
+def typed(command: str, folder: Path) -> None:
     """Run a command of a page, in a folder that holds its file."""
     _, *argv = command.split()
     argv = [str(ROOT / word) if word.startswith("configs/") else word for word in argv]
-    if not PLUGIN_SWITCH:
-        at = argv.index("--plugin")
-        assert argv[at + 1] == file
-        argv = [path if word == name else word for word in argv[:at] + argv[at + 2 :]]
     main([*argv, *QUICK, "--trainer.default_root_dir", str(folder)])
 
 
@@ -77,7 +71,7 @@ def test_the_first_reward_is_fifteen_lines_that_score_and_train(folder: Path) ->
     assert scores.tolist() == [1.0, 0.25]
     assert list(parts) == ["brief"]
     (command,) = blocks("first-reward.md", "bash")
-    typed(command, folder, "brief.py", "brief", "brief.Brief")
+    typed(command, folder)
     saved = yaml.safe_load(next(folder.rglob("config.yaml")).read_text())
     assert saved["model"]["rewards"][0]["class_path"] == "brief.Brief"
 
@@ -161,11 +155,9 @@ def test_the_first_backbone_keeps_the_promises_of_its_page(backbone: Backbone, t
 def test_the_first_backbone_trains_by_the_command_of_its_page(backbone: Backbone, folder: Path) -> None:
     assert registered("table", "unirl_register_backbones") == {"table": "table:Table"}
     (config,), (command,) = blocks("first-backbone.md", "yaml"), blocks("first-backbone.md", "bash")
-    if not PLUGIN_SWITCH:
-        config = config.replace("backbone: table", "backbone: table.Table")
     (folder / "table.yaml").write_text(config)
     command = command.replace("table.yaml", str(folder / "table.yaml"))
-    typed(command, folder, "table.py", "table", "table.Table")
+    typed(command, folder)
     (saved,) = folder.rglob("pretrained")
     trained = type(backbone).from_pretrained(str(saved))
     assert not torch.equal(trained.tiles, backbone.tiles)

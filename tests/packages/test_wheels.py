@@ -77,7 +77,12 @@ def test_what_a_wheel_offers_is_shown(bin: Path, kind_and_name: tuple[str, str],
 
 
 def test_a_rule_from_a_wheel_trains_on_the_world_from_a_wheel(bin: Path, tmp_path: Path) -> None:
-    config = ("--config", ROOT / "configs/showo_grpo.yaml", "--config", ROOT / "plugins/unirl-dpo/configs/showo_dpo.yaml")
+    config = (
+        "--config",
+        ROOT / "configs/showo_grpo.yaml",
+        "--config",
+        ROOT / "plugins/unirl-dpo/configs/showo_dpo.yaml",
+    )
     small = ("--trainer.max_steps=1", "--data.prompts_per_step=2", "--model.group_size=4", "--model.exam_size=6")
     few = ("--data.held_out=6", "--model.diversity_prompts=0", "--trainer.num_sanity_val_steps=0")
     run(bin / "unirl", "fit", *config, *small, *few, cwd=tmp_path)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from unirl.testing import RewardConformance
 
 from unirl.rewards import Reward
+from unirl.testing import RewardConformance
 from unirl_preference.clips import HPSv2, PickScore
 from unirl_preference.vlm import VLMJudge
 

@@ -54,7 +54,7 @@ def test_the_score_is_the_share_of_yes(batch: int, vlm_folder: Path, pixels: Ten
 
 def test_yes_and_no_are_options(vlm_folder: Path, pixels: Tensor) -> None:
     reward = VLMJudge(str(vlm_folder), question=ASK)
-    turned = VLMJudge(str(vlm_folder), question=ASK, yes=["No", "no"], no=["Yes", "yes"])
+    turned = VLMJudge(str(vlm_folder), question=ASK, yes_words=["No", "no"], no_words=["Yes", "yes"])
     torch.testing.assert_close(scored(turned, pixels), 1 - scored(reward, pixels))
 
 
@@ -108,7 +108,7 @@ def test_settings_that_make_no_sense_are_refused(vlm_folder: Path) -> None:
         VLMJudge("x/y", question="Is it nice?")
     with pytest.raises(UserError, match="max_prompt_tokens 0; it must be 1 or more"):
         VLMJudge("x/y", max_prompt_tokens=0)
-    with pytest.raises(UserError, match=r"none of no \['maybe'\] is one token"):
-        VLMJudge(str(vlm_folder), no=["maybe"]).attach(None)
-    with pytest.raises(UserError, match="yes and no share the token 'yes'"):
-        VLMJudge(str(vlm_folder), no=["yes", "no"]).attach(None)
+    with pytest.raises(UserError, match=r"none of no_words \['maybe'\] is one token"):
+        VLMJudge(str(vlm_folder), no_words=["maybe"]).attach(None)
+    with pytest.raises(UserError, match="yes_words and no_words share the token 'yes'"):
+        VLMJudge(str(vlm_folder), no_words=["yes", "no"]).attach(None)

@@ -16,7 +16,7 @@ an import path and not a class, so that listing plugins imports nothing heavy; a
 """
 
 
-def hooks() -> dict[str, Callable[..., Any]]:
+def hooks() -> dict[str, Any]:
     """Every hook's specification, by name, in the order of the file.
 
     Example:
@@ -44,31 +44,13 @@ def signature(hook: Callable[..., Any]) -> str:
 def reference() -> str:
     """The whole page, in Markdown."""
     table = ["| hook | status | since |", "|---|---|---|"]
-    table += [f"| [`{name}`](#{name}) | {status(hook)} | {since(hook)} |" for name, hook in hooks().items()]
+    table += [f"| [`{name}`](#{name}) | {hook.stability} | {hook.since} |" for name, hook in hooks().items()]
     parts = [HEAD, "\n".join(table), *(_section(hook) for hook in hooks().values())]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def status(hook: Callable[..., Any]) -> str:
-    """Whether it is "stable" or "experimental".
-
-    Args:
-        hook: The specification.
-    """
-    return getattr(hook, "status", "stable")
-
-
-def since(hook: Callable[..., Any]) -> str:
-    """The version that added it.
-
-    Args:
-        hook: The specification.
-    """
-    return getattr(hook, "since", "0.1")
-
-
-def _section(hook: Callable[..., Any]) -> str:
-    title = f"## {hook.__name__}\n\n*{status(hook)}, since {since(hook)}*"
+def _section(hook: Any) -> str:
+    title = f"## {hook.__name__}\n\n*{hook.stability}, since {hook.since}*"
     return f"{title}\n\n```python\n{signature(hook)}: ...\n```\n\n" + "\n".join(_markdown(inspect.getdoc(hook) or ""))
 
 

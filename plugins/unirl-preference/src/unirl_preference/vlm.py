@@ -31,8 +31,8 @@ class VLMJudge(PretrainedReward):
     Args:
         model: A hub id, a folder, or `package:folder`.
         question: What to ask; `{prompt}` is what the drawing was to show.
-        yes: Words that say yes; those that are one token count, at the start of a line and after a space.
-        no: Words that say no.
+        yes_words: Words that say yes; those that are one token count, at the start of a line and after a space.
+        no_words: Words that say no. (YAML reads a bare `yes` or `no` as a truth value: hence the names.)
         low: Share of yes that counts as 0.
         high: Share of yes that counts as 1.
         batch: Pictures at a time.
@@ -56,8 +56,8 @@ class VLMJudge(PretrainedReward):
         self,
         model: str,
         question: str = "Does this image show {prompt}? Answer yes or no.",
-        yes: Sequence[str] = ("Yes", "yes"),
-        no: Sequence[str] = ("No", "no"),
+        yes_words: Sequence[str] = ("Yes", "yes"),
+        no_words: Sequence[str] = ("No", "no"),
         low: float = 0.0,
         high: float = 1.0,
         batch: int = 16,
@@ -71,7 +71,7 @@ class VLMJudge(PretrainedReward):
         if "{prompt}" not in question:
             raise UserError(f"vlm_judge: the question {question!r} does not say what to look for; it needs {{prompt}}")
         at_least(1, self.name, max_prompt_tokens=max_prompt_tokens)
-        self.question, self.yes, self.no = question, yes, no
+        self.question, self.yes_words, self.no_words = question, yes_words, no_words
         self.max_prompt_tokens, self.dtype = max_prompt_tokens, dtype
 
     @property
@@ -125,9 +125,14 @@ class VLMJudge(PretrainedReward):
         tokenizer = processor.tokenizer
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        yes, no = self._tokens(tokenizer, "yes", self.yes), self._tokens(tokenizer, "no", self.no)
+        yes, no = (
+            self._tokens(tokenizer, "yes_words", self.yes_words),
+            self._tokens(tokenizer, "no_words", self.no_words),
+        )
         if shared := set(yes) & set(no):
-            raise UserError(f"vlm_judge: yes and no share the token {tokenizer.decode([min(shared)])!r}; give others")
+            raise UserError(
+                f"vlm_judge: yes_words and no_words share the token {tokenizer.decode([min(shared)])!r}; give others"
+            )
         return VLMParts(model.eval().requires_grad_(False), processor, yes, no)
 
     @property
