@@ -43,7 +43,7 @@ def implementations(plugin: object, who: str, trace: bool = False) -> Adapter:
             passed = _arguments(hook, function, hooks[hook], who)
             setattr(found, hook, _wrapper(hook, function, options, passed, who if trace else ""))
         elif not options.get("optionalhook"):
-            offer = nearest(hook, hooks)
+            offer = nearest(hook, hooks, 1)
             raise UserError(f"unirl {unirl.__version__} has no hook {hook!r}; nearest: {offer}")
     return found
 
@@ -86,14 +86,16 @@ def _wrapper(
         today = dict(zip(names, values, strict=True))
         return {own: today[name] for own, name in passed.items()}
 
-    def call(*values: Any) -> Any:
-        result = function(**given(values))
+    def told(values: tuple[Any, ...], result: Any) -> Any:
         if traced_as:
             tracing.tell(hook, traced_as, given(values), result)
         return result
 
+    def call(*values: Any) -> Any:
+        return told(values, function(**given(values)))
+
     def around(*values: Any) -> Any:
-        return (yield from function(**given(values)))
+        return told(values, (yield from function(**given(values))))
 
     wrapper: Any = around if options.get("wrapper") or options.get("hookwrapper") else call
     wrapper.__wrapped__ = specified  # where pluggy reads which arguments to pass

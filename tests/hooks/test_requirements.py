@@ -1,0 +1,97 @@
+"""`requires_plugins`: told before anything loads."""
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from unirl.cli import main
+from unirl.errors import UserError
+from unirl.hooks.requirements import met
+
+SOURCE = """
+from unirl import hookimpl
+
+@hookimpl
+def unirl_register_rewards(register):
+    register("x", "standins:Words")
+"""
+
+
+@pytest.fixture
+def two_configs(install):
+    """Two configs, with a requirement each, and the distribution `my-plug` 1.5 with the plugin `mine`."""
+    install("my-plug", SOURCE, "1.5", "mine")
+
+    def write(first: str, second: str = "{}") -> list[str]:
+        Path("a.yaml").write_text(first)
+        Path("b.yaml").write_text(second)
+        return ["--config", "a.yaml", "--config=b.yaml"]
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "text", ["my-plug", "My_Plug>=1.2", "my-plug~=1.4", "absent; python_version < '3'", "my-plug[extra]>=1.5"]
+)
+def test_what_is_installed_is_enough(two_configs, text: str) -> None:
+    argv = two_configs(f'requires_plugins: ["{text}"]')
+    assert met(argv)[:3] == argv
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("absent>=0.2", r"a.yaml: 'absent>=0.2' is required, but not installed; pip install --upgrade 'absent>=0.2'"),
+        ("my-plug>=2", r"a.yaml: 'my-plug>=2' is required, but my-plug 1.5 is installed; pip install --upgrade"),
+        ("mine", r"not installed \(the plugin 'mine' is in the distribution 'my-plug'\)"),
+        ("pluggy", r"pluggy is installed, but offers unirl no plugin"),
+        ("my plug", r"'my plug' is not like \[unirl-shapes>=0.2, another\]"),
+        ("3", r"a.yaml: requires_plugins: 3 is not like"),
+    ],
+)
+def test_what_is_missing_says_what_to_do(two_configs, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        met(two_configs(f"requires_plugins: [{text}]"))
+
+
+def test_the_lists_of_all_configs_count_and_are_passed_on_as_one(two_configs) -> None:
+    argv = two_configs("requires_plugins: [my-plug]", "requires_plugins: [my-plug>=1]")
+    assert met([*argv, "--requires_plugins+=my-plug<3"])[-1] == (
+        '--requires_plugins=["my-plug", "my-plug>=1", "my-plug<3"]'
+    )
+    with pytest.raises(UserError, match=r"b.yaml: 'absent'"):
+        met(two_configs("requires_plugins: [my-plug]", "requires_plugins: [absent]"))
+    with pytest.raises(UserError, match=r"--requires_plugins: 'absent'"):
+        met(["--requires_plugins", "[absent]"])
+
+
+def test_a_required_plugin_must_have_loaded(two_configs, install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("badplug", "import no_such_module\n", "0.9")
+    with pytest.raises(UserError, match=r"'badplug' is required; plugin 'badplug' of badplug 0.9 did not load"):
+        met(two_configs("requires_plugins: [badplug]"))
+
+
+def test_a_config_that_cannot_be_read_is_left_to_the_parser(two_configs) -> None:
+    argv = two_configs("requires_plugins: [", "- a list")
+    assert met([*argv, "-c", "missing.yaml"]) == [*argv, "-c", "missing.yaml"]
+
+
+def test_nothing_else_of_a_config_is_looked_at_before(world, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("over.yaml").write_text("{requires_plugins: [absent>=0.2], model: {backbone: unheard_of}}")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "base.yaml", "--config", "over.yaml"])
+    error = capsys.readouterr().err
+    assert error.startswith("unirl: error: over.yaml: 'absent>=0.2' is required")
+    assert error.count("\n") == 1
+
+
+def test_a_saved_config_keeps_what_it_requires(world) -> None:
+    version = metadata.version("demoplug")
+    Path("over.yaml").write_text(f"{{requires_plugins: [demoplug>={version}], trainer: {{logger: null}}, name: kept}}")
+    Path("more.yaml").write_text("requires_plugins: [demoplug<9]")
+    main(["fit", "--config", "base.yaml", "--config", "over.yaml", "--config", "more.yaml"])
+    saved = Path("runs/kept/version_0/config.yaml")
+    assert f"requires_plugins:\n- demoplug>={version}\n- demoplug<9\n" in saved.read_text()
+    main(["fit", "--config", str(saved)])
+    assert world.Model.last is not None
