@@ -65,7 +65,7 @@ def test_a_wheel_is_listed_with_what_it_offers(bin: Path, name: str, tmp_path: P
     plugins = json.loads(run(bin / "unirl", "plugins", "--json", cwd=tmp_path))
     (plugin,) = [plugin for plugin in plugins if plugin["distribution"] == name]
     assert plugin["status"] == "loaded"
-    assert {kind: {item["name"] for item in items} for kind, items in plugin["registers"].items()} == OFFERS[name]
+    assert {kind: set(names) for kind, names in plugin["registers"].items()} == OFFERS[name]
 
 
 @pytest.mark.parametrize("kind_and_name", [(k, n) for o in OFFERS.values() for k, names in o.items() for n in names])
