@@ -1,0 +1,57 @@
+"""However many packages are installed, listing them imports what registers and nothing of what it registers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COUNT = 30
+PLUGIN = """
+from unirl import hookimpl
+
+@hookimpl
+def unirl_register_rewards(register):
+    register("{name}", "{name}_heavy.rewards:Good")
+"""
+HEAVY = """
+import pathlib
+pathlib.Path({marks!r}, __name__).touch()
+from unirl.rewards import Reward
+
+class Good(Reward):
+    '''Good.'''
+
+    def score(self, examples, images, answers): ...
+"""
+
+
+@pytest.fixture
+def crowd(tmp_path: Path, standins) -> Path:
+    """A folder of thirty installed packages, whose classes leave a mark when they are imported."""
+    (tmp_path / "marks").mkdir()
+    for i in range(COUNT):
+        name = f"crowd{i}"
+        standins.install(tmp_path, name, PLUGIN.format(name=name))
+        heavy = tmp_path / f"{name}_heavy"
+        heavy.mkdir()
+        for module in ("__init__", "rewards"):
+            (heavy / f"{module}.py").write_text(HEAVY.format(marks=str(tmp_path / "marks")))
+    return tmp_path
+
+
+def test_thirty_packages_are_listed_and_none_of_their_classes_imported(crowd: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(crowd), os.environ.get("PYTHONPATH", "")])}
+
+    def unirl(*command: str) -> str:
+        line = (sys.executable, "-c", "from unirl.cli import main; main()", *command)
+        return subprocess.run(line, env=environment, cwd=crowd, capture_output=True, text=True, check=True).stdout
+
+    listed = {plugin["name"]: plugin for plugin in json.loads(unirl("plugins", "--json"))}
+    assert [listed[f"crowd{i}"]["status"] for i in range(COUNT)] == ["loaded"] * COUNT
+    assert "crowd7" in unirl("plugins")
+    assert "Good." in unirl("plugins", "show", "crowd7")
+    assert "fit" in unirl("--help")
+    assert not list((crowd / "marks").iterdir())
