@@ -16,6 +16,7 @@ COMMANDS = {
     "test": ("measure it once more, at the end", "unirl.cli_run:test"),
     "sample": ("draw a prompt and ask about the drawing", "unirl.sample:main"),
     "plugins": ("list what is installed, and what is broken", "unirl.cli_plugins:main"),
+    "new": ("write a plugin package to start from", "unirl.cli_new:main"),
 }
 """Each subcommand, what it does, and the function that takes its arguments."""
 RUNS = ("fit", "validate", "test")
