@@ -9,14 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from unirl.types import Example
-from unirl_shapes.captions import carelessly
 from unirl_shapes.examples import draw_example, true_answer, words
 from unirl_shapes.pretrain.runner import Metrics
 from unirl_shapes.scenes import Scene, clutter, near_miss, scene_for
 from unirl_shapes.vocabulary import CATEGORIES, GRID, NUMBERS
-
-CARELESS = 0.5
-"""Share of drawings whose caption gets a fact wrong, as those of pictures in the web do."""
 
 
 def text_tokenizer() -> PreTrainedTokenizerFast:
@@ -66,8 +62,7 @@ def drawing_lesson(rng: Random, count: int) -> tuple[list[str], list[Scene]]:
         count: How many.
     """
     examples = [draw_example(rng, "train") for _ in range(count)]
-    shown = [carelessly(e, rng) if rng.random() < CARELESS else e for e in examples]
-    scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in shown]
+    scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples]
     return [example.prompt for example in examples], scenes
 
 
