@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import keyword
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -156,6 +157,6 @@ def _told(plan: Plan, files: list[str]) -> str:
     notes = {path.format(**values): note.format(**values) for path, note in NOTES.items()}
     width = max(map(len, files)) + 2
     lines = [f"  {path:<{width}}{notes.get(path, '')}".rstrip() for path in files]
-    install = f'cd {plan.folder} && pip install -e ".[test]"'
+    install = f'cd {shlex.quote(str(plan.folder))} && pip install -e ".[test]"'
     steps = [f"  {step}" for step in (install, "pytest", "unirl fit --config example.yaml")]
     return "\n".join([f"wrote {plan.folder}", *lines, "", "next:", *steps])
