@@ -44,7 +44,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ConnectionError(), OSError("401\nUnauthorized"), RuntimeError(" \n ")])
 def test_no_hub(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(_: str) -> str:
+    def unreachable(*_: object, **__: object) -> str:
         raise error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
