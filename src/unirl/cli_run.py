@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
+from unirl import strategies
 from unirl.callbacks import ExportPretrained, Guards, Pictures, ResultsTable
 from unirl.config import PluginParser
 from unirl.data import PromptsModule
@@ -35,6 +36,7 @@ NOISE = (
     "`max_epochs` was not set",
     "treespec, LeafSpec",
     "The dirpath has changed",
+    "accumulate the metric across devices",  # torchmetrics has done so
     "module.s. in eval mode",  # the image tokenizer is frozen
 )
 
@@ -172,6 +174,7 @@ def test(argv: list[str]) -> None:
 
 def _run(argv: list[str]) -> None:
     _hush()
+    strategies.register()
     Run(SelfImprovement, PromptsModule, argv)
 
 

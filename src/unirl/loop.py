@@ -20,6 +20,8 @@ from unirl.judges import Judge
 from unirl.measuring import Measuring
 from unirl.rewards import Reward
 from unirl.rewards.scoring import contrasts, score
+from unirl.sharding import hold, settle
+from unirl.strategies import fit_in
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
 
@@ -114,11 +116,17 @@ class SelfImprovement(Measuring):
         for reward in self.rewards:
             reward.attach(self.backbone)
         self._built = True
+        if self._trainer is not None:  # or nobody trains it
+            fit_in(self.backbone, self.trainer.strategy)
+
+    def on_after_backward(self) -> None:
+        settle(self.backbone)
 
     def setup(self, stage: str) -> None:
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
+        hold(self.backbone)  # until the backward pass is over
         rollout = self._rollout_of(batch)
         loss, logs = self.update.loss(self.backbone, rollout, self.sampling, self.counted("update"))
         self._log({"loss": loss, "reward": rollout.scores.mean()}, rollout, prog_bar=True)

@@ -19,6 +19,7 @@ from unirl.metrics.fairness import CriticFairness
 from unirl.metrics.features import TimmFeatures
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
+from unirl.sharding import hold, release
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
 
 
@@ -37,6 +38,7 @@ class Measuring(LightningModule):
     _lifecycle: Lifecycle
 
     def on_validation_start(self) -> None:
+        hold(self.backbone)  # processes may have unequally much to draw
         self._exam = self.judge.exam(self.exam_size) if self.judge is not None else None
         asked = [*self.trainer.datamodule.examples, *(self._exam[0] if self._exam else [])]  # type: ignore[attr-defined]
         categories = list(dict.fromkeys(example.category for example in asked))
@@ -80,6 +82,7 @@ class Measuring(LightningModule):
         figures = {f"{kind}/{name}": v for kind, values in self.measured.items() for name, v in values.items()}
         self.log_dict({f"val/{name}": value for name, value in figures.items()})
         self._lifecycle.validated({name: float(value) for name, value in figures.items()})
+        release(self.backbone)
 
     def test_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
         return self.validation_step(batch, batch_idx)

@@ -1,18 +1,23 @@
 """Sharding any backbone over processes with FSDP2, from nothing but its `blocks`."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from unirl.backbones.base import Backbone
+from unirl.gathering import Whole
 
 SAMPLING = ("sample_images", "sample_answers", "encode")
 """Methods without gradient."""
+KEPT = "_whole"
+"""Where a sharded backbone keeps what gathers it."""
 SCORING = ("image_log_probs", "picture_log_probs", "answer_log_probs", "decode", "relax")
 
 
@@ -31,44 +36,100 @@ def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) ->
     """
     if isinstance(backbone, FSDPModule):
         return
+    skeleton = _skeleton(backbone)
     for module in [module for module in backbone.modules() if isinstance(module, backbone.blocks)]:
         fully_shard(module, mesh=mesh, reshard_after_forward=False, **options)
     fully_shard(backbone, mesh=mesh, reshard_after_forward=False, **options)
-    whole = _Whole([module for module in backbone.modules() if isinstance(module, FSDPModule)])
+    whole = Whole(backbone, skeleton)
+    backbone.__dict__[KEPT] = whole  # nobody's submodule
     for name in (*SAMPLING, *SCORING):
         _enter_by(backbone, name, whole)
 
 
-class _Whole:
-    """Gathers all weights, and lets go of them."""
-
-    def __init__(self, modules: list[FSDPModule]) -> None:
-        self.modules, self.inside, self.backward = modules, False, False
-        for module in modules:
-            module.set_reshard_after_backward(False, recurse=False)  # what is called twice is needed twice
-
-    def gather(self) -> None:
-        for module in self.modules:
-            module.unshard()
-
-    def release(self) -> None:
-        for module in self.modules:
-            module.reshard()
-
-    def begin_backward(self, slope: Tensor) -> None:
-        """Called by autograd when it enters what a method has computed; the weights may be gone by then."""
-        if not self.backward:
-            self.backward = True
-            self.gather()
-            # FSDP's own way of learning that a backward pass is over; its callback stands before this one.
-            torch.autograd.Variable._execution_engine.queue_callback(self.end_backward)
-
-    def end_backward(self) -> None:
-        self.backward = False
-        self.release()
+def is_sharded(backbone: Backbone) -> bool:
+    """Whether `shard` was called."""
+    return KEPT in backbone.__dict__
 
 
-def _enter_by(backbone: Backbone, name: str, whole: _Whole) -> None:
+def mesh_of(backbone: Backbone) -> DeviceMesh:
+    """The processes that a sharded backbone is sharded over."""
+    whole: Whole = backbone.__dict__[KEPT]
+    return whole.places[0][2].device_mesh  # type: ignore[attr-defined]
+
+
+def hold(backbone: Backbone) -> None:
+    """Gather all weights of a sharded backbone, on all processes, until `settle` or `release`; nothing for another one.
+
+    Meanwhile its methods wait for nobody, so processes may call them unequally often: one may have no sample to learn
+    from, or one batch more to validate.
+
+    Args:
+        backbone: Sharded, or whole.
+    """
+    if (whole := backbone.__dict__.get(KEPT)) is not None:
+        whole.hold()
+
+
+def settle(backbone: Backbone) -> None:
+    """After a backward pass: each process keeps its share of the mean gradient, and of the weights.
+
+    Args:
+        backbone: Held by `hold`.
+    """
+    if (whole := backbone.__dict__.get(KEPT)) is not None:
+        whole.reduce()
+        whole.let_go()
+
+
+def release(backbone: Backbone) -> None:
+    """Each process keeps its share of the weights.
+
+    Args:
+        backbone: Held by `hold`.
+    """
+    if (whole := backbone.__dict__.get(KEPT)) is not None:
+        whole.let_go()
+
+
+@contextmanager
+def held(backbone: Backbone) -> Iterator[None]:
+    """`hold` for the time of a `with` block, without gradient.
+
+    Args:
+        backbone: Sharded, or whole.
+    """
+    hold(backbone)
+    try:
+        yield
+    finally:
+        release(backbone)
+
+
+def unsharded(backbone: Backbone, writes: bool) -> Backbone | None:
+    """The model in one piece, on the CPU, to be saved; all processes must call it.
+
+    Args:
+        backbone: Sharded, or whole: then it is returned as it is.
+        writes: Whether this process, the first one, is given it; the others get None.
+    """
+    whole: Whole | None = backbone.__dict__.get(KEPT)
+    if whole is None:
+        return backbone if writes else None
+    weights = get_model_state_dict(backbone, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not writes:
+        return None
+    model = copy.deepcopy(whole.skeleton)
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def _skeleton(backbone: Backbone) -> Backbone:
+    """The same modules without weights."""
+    empty: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
+    return copy.deepcopy(backbone, empty)
+
+
+def _enter_by(backbone: Backbone, name: str, whole: Whole) -> None:
     """Let a method find all weights. One that is called by another finds them already."""
     plain: Callable[..., Any] = getattr(backbone, name)
 
@@ -82,7 +143,7 @@ def _enter_by(backbone: Backbone, name: str, whole: _Whole) -> None:
     hooked = getattr(backbone, name)
 
     def method(*args: Any, **kwargs: Any) -> Any:
-        if whole.inside:
+        if whole.inside or whole.held:
             return plain(*args, **kwargs)
         whole.inside = True
         try:

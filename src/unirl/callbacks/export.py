@@ -6,15 +6,18 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from unirl.adapters import merged
+from unirl.sharding import unsharded
 
 
 class ExportPretrained(Callback):
     """Writes `pretrained/` into the run's folder at the end of a fit, for `from_pretrained` and `unirl sample`."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.log_dir is not None:
-            folder = Path(trainer.log_dir) / "pretrained"
-            backbone: Any = pl_module.backbone
+        folder = trainer.log_dir  # all processes must ask
+        if folder is None:
+            return
+        backbone: Any = unsharded(pl_module.backbone, trainer.is_global_zero)  # type: ignore[arg-type]
+        if backbone is not None:
             with merged(backbone):
-                backbone.save_pretrained(folder)
-            print(f"The trained model: {folder}")
+                backbone.save_pretrained(Path(folder) / "pretrained")
+            print(f"The trained model: {Path(folder) / 'pretrained'}")

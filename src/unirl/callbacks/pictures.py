@@ -28,7 +28,10 @@ class Pictures(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         rollout: Rollout | None = (outputs or {}).get("rollout")
-        if batch_idx or not trainer.is_global_zero or rollout is None:
+        if batch_idx or rollout is None:
+            return
+        log_dir = trainer.log_dir  # all processes must ask
+        if not trainer.is_global_zero:
             return
         judged = rollout.score_parts.get("judge")
         shown = range(min(self.count, len(rollout.examples)))
@@ -38,8 +41,8 @@ class Pictures(Callback):
         ]
         assert rollout.images.pixels is not None
         grid = draw_grid(rollout.images.pixels[: len(shown)], captions, self.columns)
-        if trainer.log_dir is not None:
-            folder = Path(trainer.log_dir) / "pictures"
+        if log_dir is not None:
+            folder = Path(log_dir) / "pictures"
             folder.mkdir(parents=True, exist_ok=True)
             grid.save(folder / f"step-{trainer.global_step:06d}.png")
         for logger in trainer.loggers:

@@ -62,8 +62,9 @@ class QualityControl(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._shares:
             pl_module.log_dict({f"quality/{name}": value for name, value in self._shares.items()}, sync_dist=True)
-        if self._dropped and trainer.log_dir is not None and trainer.is_global_zero:
-            with (Path(trainer.log_dir) / "quality.jsonl").open("a", encoding="utf-8") as file:
+        folder = trainer.log_dir  # all processes must ask
+        if self._dropped and folder is not None and trainer.is_global_zero:
+            with (Path(folder) / "quality.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"step": trainer.global_step, **row}) + "\n" for row in self._dropped)
         self._dropped, self._shares = [], {}
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -25,4 +26,5 @@ def nothing(model: nn.Module) -> Tensor:
         >>> nothing(nn.Linear(2, 2)).item()
         0.0
     """
-    return torch.stack([p.sum() * 0 for p in model.parameters() if p.requires_grad]).sum()
+    shares = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters() if p.requires_grad]
+    return torch.stack([share.sum() * 0 for share in shares]).sum()

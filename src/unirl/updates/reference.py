@@ -8,6 +8,7 @@ import torch
 
 from unirl.adapters import is_adapter
 from unirl.backbones.base import Backbone
+from unirl.sharding import held, is_sharded, mesh_of, shard
 
 
 class Reference:
@@ -31,10 +32,10 @@ class Reference:
         Args:
             backbone: The one in training.
         """
-        device = next(backbone.parameters()).device
         with torch.no_grad():
             if self._copy is not None:
-                yield self._copy.to(device)
+                with held(self._beside(backbone, self._copy)):
+                    yield self._copy
                 return
             trained = [(p, p.requires_grad) for p in backbone.parameters()]  # peft forgets it when it switches
             self._switch(enabled=False)
@@ -44,6 +45,13 @@ class Reference:
                 self._switch(enabled=True)
                 for parameter, needed in trained:
                     parameter.requires_grad_(needed)
+
+    def _beside(self, backbone: Backbone, copy: Backbone) -> Backbone:
+        """The copy where the backbone is, and sharded if it is."""
+        if not is_sharded(backbone):
+            return copy.to(next(backbone.parameters()).device)
+        shard(copy, mesh_of(backbone))
+        return copy
 
     def _switch(self, enabled: bool) -> None:
         for module in self._adapters:

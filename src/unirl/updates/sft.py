@@ -12,7 +12,8 @@ from torch import Tensor
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError, at_least
 from unirl.functional.advantages import group_mean
-from unirl.functional.losses import masked_mean, nothing
+from unirl.functional.losses import nothing
+from unirl.processes import shared_mean
 from unirl.types import Answers, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
 
@@ -102,14 +103,14 @@ class SFT(UpdateRule):
         right = _right_answers(backbone, rollout)
         log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), rollout.questions, right)
         kept = rollout.kept
-        whole = -masked_mean(log_probs, right.mask * kept[:, None])
+        whole = -shared_mean(log_probs, right.mask * kept[:, None])
         (slope,) = torch.autograd.grad(whole, codes, retain_graph=True)
         drawing = (images.soft * slope).sum()
         drawing = whole.detach() + drawing - drawing.detach()  # the value of the loss, the gradient of drawing
         if self.answers == "own":
             return drawing, self._answering(backbone, rollout)
         taught = kept if self.answers == "all" else kept * rollout.accepted
-        return drawing, -masked_mean(log_probs, right.mask * taught[:, None])
+        return drawing, -shared_mean(log_probs, right.mask * taught[:, None])
 
     def _beside(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
@@ -121,22 +122,22 @@ class SFT(UpdateRule):
         weights = weights * rollout.kept
         rows = weights.nonzero().flatten()
         if not len(rows):
-            return weights.sum()  # 0
+            return shared_mean(weights[rows], weights[rows])  # 0
         prompts = [rollout.examples[i].prompt for i in rows.tolist()]
         if self.score_guidance is not None:
             sampling = dataclasses.replace(sampling, guidance=self.score_guidance)
         log_probs, terms = backbone.picture_log_probs(prompts, rollout.images[rows], sampling, self.views, generator)
-        return -masked_mean((log_probs * terms).sum(1), weights[rows])
+        return -shared_mean((log_probs * terms).sum(1), weights[rows])
 
     def _answering(self, backbone: Backbone, rollout: Rollout) -> Tensor:
         """Negative log-likelihood of the answers that are to be learnt, about the drawings as they are."""
         said = rollout.answers if self.answers == "own" else _right_answers(backbone, rollout)
         rows = rollout.accepted if self.answers == "accepted" else torch.ones_like(rollout.accepted)
         if not rows.any():
-            return rows.float().sum()  # 0
+            return shared_mean(rollout.kept[rows], rollout.kept[rows])  # 0
         said, images, kept = said[rows], rollout.images[rows], rollout.kept[rows]
         questions = [rollout.questions[i] for i in rows.nonzero().flatten().tolist()]
-        return -masked_mean(backbone.answer_log_probs(images, questions, said), said.mask * kept[:, None])
+        return -shared_mean(backbone.answer_log_probs(images, questions, said), said.mask * kept[:, None])
 
 
 def _right_answers(backbone: Backbone, rollout: Rollout) -> Answers:

@@ -9,6 +9,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from unirl.callbacks.guards.watches import FlatGroups, NonFinite, Refused, ScoringGap, Validation
@@ -81,7 +82,7 @@ class Guards(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.skip_non_finite:
             return
-        slopes = ((name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None)
+        slopes = ((name, _mine(p.grad)) for name, p in pl_module.named_parameters() if p.grad is not None)
         bad = next((name for name, slope in slopes if not torch.isfinite(slope).all()), None)
         anywhere = trainer.strategy.reduce_boolean_decision(bad is not None, all=False)
         if anywhere:
@@ -122,3 +123,8 @@ class Guards(Callback):
             self.said.append(sentence)
             if self._trainer is None or self._trainer.is_global_zero:
                 Console(stderr=True).print(f"[yellow]guard:[/] {sentence}.", highlight=False)
+
+
+def _mine(slope: Tensor) -> Tensor:
+    """This process's share of a sharded gradient: to look at it must wait for nobody."""
+    return slope.to_local() if isinstance(slope, DTensor) else slope

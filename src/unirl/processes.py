@@ -1,0 +1,27 @@
+"""What processes that train together must agree on."""
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Mean of what each process has, without gradient; all must call it. With one process, the value itself.
+
+    Args:
+        value: Of any shape, the same everywhere.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return value
+    total = value.detach().float().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def shared_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """`masked_mean` whose mean over processes is that of all their values together, whoever has how many; all call it.
+
+    Args:
+        values: This process's, maybe none.
+        mask: Which of them count, or how much.
+    """
+    return (values * mask).sum() / mean_over_processes(mask.sum()).clamp(min=1e-9)

@@ -1,0 +1,34 @@
+"""What Lightning's strategies need to know of a backbone, all of it from its `blocks`."""
+
+from typing import Any
+
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
+from torch.distributed.device_mesh import init_device_mesh
+
+from unirl.backbones.base import Backbone
+from unirl.sharding import shard
+
+SHARDED = "fsdp2"
+
+
+def register() -> None:
+    """Make `--trainer.strategy fsdp2` a short name of Lightning's ModelParallelStrategy."""
+    if SHARDED not in StrategyRegistry:
+        what = "FSDP2: weights, gradients and optimizer states are shared out among all processes"
+        StrategyRegistry.register(SHARDED, ModelParallelStrategy, what)
+
+
+def fit_in(backbone: Backbone, strategy: Strategy) -> None:
+    """Shard a built backbone, or tell the strategy where it may; others are left alone.
+
+    Args:
+        backbone: Built, with adapters and copies made.
+        strategy: The trainer's. Under ModelParallelStrategy all processes share the weights, whatever the sizes of its
+            mesh: its default would divide single layers.
+    """
+    if isinstance(strategy, ModelParallelStrategy):
+        mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,), mesh_dim_names=("data_parallel",))
+        shard(backbone, mesh)
+    elif isinstance(strategy, FSDPStrategy):
+        options: dict[str, Any] = strategy.kwargs
+        options.setdefault("use_orig_params", True)  # frozen parts share units with trained ones

@@ -1,0 +1,53 @@
+"""One process, DDP and FSDP2 with the same global batch: the same losses, drawings and weights."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from pair import together
+from runs import BACKBONES, train
+
+
+def weights(kind: str, found: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return dict(BACKBONES[kind].from_pretrained(str(found["pretrained"])).named_parameters())
+
+
+def alike(kind: str, one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert other["drawn"] == one["drawn"]
+    assert other["losses"] == pytest.approx(one["losses"], abs=1e-4)
+    theirs = weights(kind, other)
+    for name, value in weights(kind, one).items():
+        torch.testing.assert_close(theirs[name], value, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("rule", ["sft", "grpo"])
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_ddp_and_fsdp2_are_one_process(kind: str, rule: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """One process draws with the generators of both."""
+
+    def run(folder: Path, strategy: str, devices: int) -> dict[str, Any]:
+        return train(folder, kind, checkpoints[kind], rule, strategy, devices, played=3 - devices)
+
+    (one,) = together(run, tmp_path / "one", "auto", 1, processes=1)
+    for strategy in ("ddp", "fsdp2"):
+        for found in together(run, tmp_path / strategy, strategy, 2):
+            alike(kind, one, found)
+
+
+def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    def run(folder: Path, steps: int, ckpt: Path | None = None) -> dict[str, Any]:
+        return train(folder, "showo", checkpoints["showo"], "grpo", "fsdp2", 2, ckpt, max_steps=steps)
+
+    whole = together(run, tmp_path / "whole", 4)[0]
+    together(run, tmp_path / "head", 2)
+    tail = together(run, tmp_path / "tail", 4, tmp_path / "head" / "step=2.ckpt")[0]
+    assert tail["losses"] == whole["losses"][2:]
+    assert tail["drawn"] == whole["drawn"][2:]
+    after = weights("showo", tail)
+    for name, value in weights("showo", whole).items():
+        assert torch.equal(after[name], value), name
