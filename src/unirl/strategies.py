@@ -1,8 +1,6 @@
 """What Lightning's strategies need to know of a backbone, all of it from its `blocks`."""
 
-from typing import Any
-
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy, StrategyRegistry
 from torch.distributed.device_mesh import init_device_mesh
 
 from unirl.backbones.base import Backbone
@@ -19,7 +17,7 @@ def register() -> None:
 
 
 def fit_in(backbone: Backbone, strategy: Strategy) -> None:
-    """Shard a built backbone, or tell the strategy where it may; others are left alone.
+    """Shard a built backbone where the strategy asks for it.
 
     Args:
         backbone: Built, with adapters and copies made.
@@ -29,6 +27,3 @@ def fit_in(backbone: Backbone, strategy: Strategy) -> None:
     if isinstance(strategy, ModelParallelStrategy):
         mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,), mesh_dim_names=("data_parallel",))
         shard(backbone, mesh)
-    elif isinstance(strategy, FSDPStrategy):
-        options: dict[str, Any] = strategy.kwargs
-        options.setdefault("use_orig_params", True)  # frozen parts share units with trained ones
