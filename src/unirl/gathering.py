@@ -34,7 +34,7 @@ class Whole:
             return
         self.backbone.__dict__[BEGIN]()  # FSDP sets itself up in the first call of all
         for module in self.modules:
-            module.set_requires_gradient_sync(False, recurse=False)  # type: ignore[attr-defined]
+            module.set_requires_gradient_sync(False, recurse=False)
         self.held = True
         self.gather()
 
@@ -46,6 +46,7 @@ class Whole:
                 continue
             slope = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = None
+            assert isinstance(share, DTensor)
             mesh, placements = share.device_mesh, share.placements
             slope = DTensor.from_local(slope.to(share.dtype) / mesh.size(), mesh, [Partial()] * mesh.ndim)
             mine = slope.redistribute(mesh, placements)
@@ -57,7 +58,7 @@ class Whole:
         self.held = False
         self.release()
         for module in self.modules:
-            module.set_requires_gradient_sync(True, recurse=False)  # type: ignore[attr-defined]
+            module.set_requires_gradient_sync(True, recurse=False)
 
     def gather(self) -> None:
         for module in self.modules:

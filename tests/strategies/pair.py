@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-PATIENCE = 300
+PATIENCE = 600
 
 
 def together(work: Callable[..., Any], folder: Path, *args: Any, processes: int = 2) -> list[Any]:

@@ -14,6 +14,7 @@ from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained, Guards
 from unirl.data import PromptsModule
+from unirl.functional import relaxation
 from unirl.functional.seeding import generator_for
 from unirl.loop import SelfImprovement
 from unirl.rewards.likelihood import Likelihood
@@ -99,8 +100,12 @@ def train(
     ckpt: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Three steps; returns losses, drawings and where things were written."""
+    """Three steps: losses, drawings, and where the model was written.
+
+    For a process of its own: Gumbel noise is fixed here, for one process would draw other noise than two.
+    """
     register()
+    relaxation.gumbel = lambda like, generator=None: torch.full_like(like, 0.5)  # type: ignore[assignment]
     settings: dict[str, Any] = {"group_size": 2, "sampling": SAMPLING, "answering": AnswerSampling(3), "lr": 1e-3}
     settings |= {"accept": 0.0, "exam_size": 3, "diversity_prompts": 1} | options.pop("model", {})
     model = Recorder(BACKBONES[kind](str(checkpoint)), rule(name), [Likelihood()], ShapesJudge(), **settings)
