@@ -15,6 +15,7 @@ COMMANDS = {
     "validate": ("measure it on held-out prompts", "unirl.cli_run:validate"),
     "test": ("measure it once more, at the end", "unirl.cli_run:test"),
     "sample": ("draw a prompt and ask about the drawing", "unirl.sample:main"),
+    "doctor": ("say whether a fit would start, and what it needs", "unirl.cli_doctor:main"),
     "plugins": ("list what is installed, and what is broken", "unirl.cli_plugins:main"),
     "new": ("write a plugin package to start from", "unirl.cli_new:main"),
 }

@@ -16,6 +16,7 @@ from unirl import strategies
 from unirl.callbacks import ExportPretrained, Guards, Pictures, ResultsTable
 from unirl.config import PluginParser
 from unirl.data import PromptsModule
+from unirl.doctor.examining import before_building
 from unirl.errors import UserError
 from unirl.loop import SelfImprovement
 
@@ -131,6 +132,7 @@ class Run(LightningCLI):
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         try:
+            before_building(self)
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             self._leave_nothing()

@@ -35,9 +35,21 @@ def locate(path_or_id: str, inside: Path | None = None, files: Sequence[str] | N
     Raises:
         UserError: nothing of that name is there, and the hub has not got it or cannot be reached.
     """
-    for candidate in ([inside / path_or_id] if inside else []) + [Path(path_or_id).expanduser()]:
-        if candidate.is_dir():
-            return candidate
+    return local(path_or_id, inside) or _from_hub(path_or_id, files)
+
+
+def local(path_or_id: str, inside: Path | None = None) -> Path | None:
+    """The folder of a checkpoint on this machine; None for a hub id. Arguments as for `locate`.
+
+    Raises:
+        UserError: it is no hub id, and nothing of that name is there.
+    """
+    try:
+        for candidate in ([inside / path_or_id] if inside else []) + [Path(path_or_id).expanduser()]:
+            if candidate.is_dir():
+                return candidate
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no such user's home
+        raise UserError(f"checkpoint {path_or_id[:60]!r} cannot be a folder ({reason(error)})") from None
     package, colon, folder = path_or_id.partition(":")
     if colon and package.isidentifier():
         return _packaged(path_or_id, package, folder)
@@ -46,7 +58,7 @@ def locate(path_or_id: str, inside: Path | None = None, files: Sequence[str] | N
         raise UserError(
             f"no checkpoint at {path_or_id!r}{tried}: give a local folder, package:folder, or a hub id owner/name"
         )
-    return _from_hub(path_or_id, files)
+    return None
 
 
 def _packaged(spec: str, package: str, folder: str) -> Path:
@@ -54,7 +66,10 @@ def _packaged(spec: str, package: str, folder: str) -> Path:
         module = importlib.import_module(package)
     except ImportError as error:
         raise UserError(f"checkpoint {spec!r}: package {package!r} cannot be imported ({error}); install it") from None
-    path = Path(next(iter(module.__path__))) / folder
+    inside = list(getattr(module, "__path__", ()))
+    if not inside:
+        raise UserError(f"checkpoint {spec!r}: {package!r} is a single module, which holds no folders")
+    path = Path(inside[0]) / folder
     if not path.is_dir():
         have = ", ".join(sorted(p.parent.name for p in path.parent.glob("*/config.json"))) or "none"
         raise UserError(f"checkpoint {spec!r}: package {package!r} has no folder {folder!r}; it has: {have}")
@@ -112,6 +127,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             raise UserError(f"{file} cannot be read ({said}); it is truncated or broken, download it again") from None
         weights.update(part)
     return weights
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint folder names weights that are all there; none is read.
+
+    Raises:
+        UserError: an index of shards is broken.
+    """
+    if not any((folder / f"{name}{end}").is_file() for name in WEIGHT_NAMES for end in ("", ".index.json")):
+        return False
+    return all(file.is_file() for file in _weight_files(folder))
 
 
 def _weight_files(folder: Path) -> list[Path]:
