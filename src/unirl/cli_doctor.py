@@ -12,9 +12,9 @@ from unirl.cli_run import Run
 from unirl.data import PromptsModule
 from unirl.doctor.checkpoint import check_checkpoint
 from unirl.doctor.devices import there
-from unirl.doctor.disk import check_disk, log_folder
 from unirl.doctor.examining import checked_settings
 from unirl.doctor.findings import Finding, shown
+from unirl.doctor.needs import check_needs
 from unirl.doctor.plugins import check_import_name, check_plugins
 from unirl.errors import UserError
 from unirl.hooks.requirements import met
@@ -78,7 +78,7 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         return
     yield from check_checkpoint(run.model.backbone)
     yield from checked_settings(run, run.trainer)
-    yield from check_disk(log_folder(run.trainer))
+    yield from check_needs(run.model, run.datamodule, run.trainer)
 
 
 @contextmanager

@@ -38,6 +38,8 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 @pytest.mark.parametrize("config", ["showo_sft.yaml", "showo_grpo.yaml", "janus_sft.yaml"])
 def test_a_shipped_config_would_start(doctor, config: str) -> None:
     found, err = doctor(config=config)
+    assert found["memory"].startswith("ok about ")
+    assert found["disk"].startswith("ok 3 checkpoints at once, ")
     assert not err
     assert not [text for text in found.values() if "error" in text.split()[0]]
     assert found["checkpoint"].startswith("ok unirl_shapes:checkpoints/")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
 
-from unirl.backbones.files import load_transformers, quietly, read_json, reason
+from unirl.backbones.files import load_transformers, local, quietly, read_json, reason
 from unirl.errors import UserError
 
 
@@ -31,11 +31,16 @@ PUBLIC = {
 
 
 def public(name: str) -> JanusForConditionalGeneration:
-    """A known public checkpoint's modules on the meta device.
+    """The modules of a checkpoint on this machine, or of a known public one, on the meta device.
 
     Raises:
-        UserError: the checkpoint is not among the known ones.
+        UserError: the checkpoint is neither.
     """
+    folder = None if name in PUBLIC else local(name)
+    if folder is not None:
+        check_kind(values := read_json(folder / "config.json"), folder)
+        with torch.device("meta"):
+            return JanusForConditionalGeneration(JanusConfig(**values))
     if name not in PUBLIC:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     with torch.device("meta"):

@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
-from unirl.backbones.files import load_exactly, locate, read_json, read_weights, reason
+from unirl.backbones.files import load_exactly, local, locate, read_json, read_weights, reason
 from unirl.backbones.showo.config import PUBLIC, ShowoConfig
 from unirl.backbones.showo.magvit import Magvit, MagvitConfig
 from unirl.errors import UserError
 
 PREFIX = "showo."
+CONFIGS = ("*.json",)
 
 
 def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
@@ -73,29 +74,41 @@ def load_tokenizer(folder: Path, config: ShowoConfig) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
-    """The MAGVIT-v2 of a folder, whose optional `config.json` holds sizes other than the public ones."""
+def image_tokenizer_sizes(folder: Path, codebook_size: int) -> MagvitConfig:
+    """Sizes of the MAGVIT-v2 of a folder, whose optional `config.json` holds sizes other than the public ones."""
     settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     names = {f.name for f in dataclasses.fields(MagvitConfig)}
     own: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n in names}
     config = MagvitConfig(**own)
     if 2**config.z_channels != codebook_size:
         raise UserError(f"{folder}: {config.z_channels} bits make {2**config.z_channels} codes, not {codebook_size}")
+    return config
+
+
+def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
+    """The MAGVIT-v2 of a folder, frozen by who uses it."""
+    config = image_tokenizer_sizes(folder, codebook_size)
     with torch.device("meta"):
         magvit = Magvit(config)
     load_exactly(magvit, read_weights(folder), folder, ignore=("quantize.",))
     return magvit
 
 
-def public_config(name: str, overrides: dict[str, Any]) -> ShowoConfig:
-    """The sizes of a known public checkpoint, for building without its files.
+def sizes(name: str, overrides: dict[str, Any]) -> ShowoConfig:
+    """The sizes of a checkpoint on this machine or of a known public one, for building without weights.
 
     Raises:
-        UserError: the checkpoint is not among the known ones.
+        UserError: the checkpoint is neither, or its configs are broken.
     """
-    if name not in PUBLIC:
+    if name in PUBLIC:
+        return dataclasses.replace(PUBLIC[name], **overrides)
+    folder = local(name)
+    if folder is None:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
-    return dataclasses.replace(PUBLIC[name], **overrides)
+    config = read_config(folder, overrides)
+    llm = read_json(locate(config.llm_model_path, inside=folder, files=CONFIGS) / "config.json")
+    images = locate(config.image_tokenizer, inside=folder, files=CONFIGS)
+    return dataclasses.replace(config, llm=llm, magvit=image_tokenizer_sizes(images, config.codebook_size))
 
 
 def save(

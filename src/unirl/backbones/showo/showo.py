@@ -46,7 +46,7 @@ class Showo(Drawing, Answering):
         if hasattr(self, "transformer"):
             return
         if meta:
-            config = files.public_config(self.checkpoint, self.overrides)
+            config = files.sizes(self.checkpoint, self.overrides)
             with torch.device("meta"):
                 self._assemble(files.phi(config, config.llm), Magvit(config.magvit), config)
             return

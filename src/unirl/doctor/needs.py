@@ -1,0 +1,131 @@
+"""What a run will need in memory and on disk, from its model built on the meta device."""
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from unirl.adapters import add_adapters
+from unirl.backbones.files import reason
+from unirl.doctor.disk import check_disk, kept_at_once, log_folder
+from unirl.doctor.findings import Finding, size
+from unirl.doctor.memory import FLOAT, Memory, Step, estimate
+from unirl.doctor.shape import Shape, shape_of
+from unirl.errors import UserError
+from unirl.freezing import freeze_others
+
+TOKENS = 1.5
+"""Tokens of a word, at most, on average."""
+SHARED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+
+
+def check_needs(model: Any, data: Any, trainer: Trainer) -> Iterator[Finding]:
+    """Memory of a device, and room for checkpoints. The model is built on the meta device: do not train it.
+
+    Args:
+        model: Its backbone is not built.
+        data: Its prompts tell how long a prompt is.
+        trainer: Of the run.
+    """
+    try:
+        shape = built(model)
+    except UserError as error:
+        yield Finding("error", "model", str(error))
+    except Exception as error:  # of a plugin that cannot be built without its weights
+        yield Finding("warning", "memory", f"no estimate, for build(meta=True) says: {reason(error)}")
+    else:
+        memory = estimate(shape, step_of(model, data, trainer))
+        yield _fits(memory, shape, trainer)
+        one = FLOAT * (shape.weights + 2 * shape.trained)
+        yield from check_disk(log_folder(trainer), one, kept_at_once(trainer))
+        return
+    yield from check_disk(log_folder(trainer))
+
+
+def built(model: Any) -> Shape:
+    """Build the model on the meta device, freeze and adapt it as `fit` does, and read its sizes.
+
+    Args:
+        model: A `SelfImprovement`, not built.
+
+    Raises:
+        UserError: it cannot be built, or its config does not fit it.
+    """
+    model.backbone.build(meta=True)
+    if model.lora is not None:
+        add_adapters(model.backbone, model.lora)
+    if model.trained is not None:
+        freeze_others(model.backbone, model.trained)
+    rule = copy.deepcopy(model.update)
+    rule.attach(model.backbone)
+    return shape_of(model.backbone, rule)
+
+
+def step_of(model: Any, data: Any, trainer: Trainer) -> Step:
+    """What a device does, from the settings. Of a rule that has not got SFT's and GRPO's options, it assumes the most.
+
+    Args:
+        model: A `SelfImprovement`.
+        data: A `PromptsModule`.
+        trainer: Of the run.
+    """
+    devices, rule = trainer.num_devices * trainer.num_nodes, vars(model.update)
+    weights = rule.get("_weights", {"image": rule.get("image_weight", 1.0), "answer": rule.get("answer_weight", 1.0)})
+    held = rule.get("_betas", {})
+    words = [(len(e.prompt.split()), len(f"{e.question} {e.answer}".split())) for e in data.examples]
+    prompt, answer = (int(TOKENS * max(counts)) + 2 for counts in zip(*(words or [(16, 16)]), strict=True))
+    guidance = rule.get("score_guidance")
+    through = bool(rule.get("end_to_end"))
+    return Step(
+        drawings=max(1, data.prompts_per_step // devices) * model.group_size,
+        validated=data.validation_batch if trainer.limit_val_batches else 0,
+        prompt=prompt,
+        answer=answer + model.answering.max_tokens,
+        views=_views(rule, model.sampling.steps, through),
+        guided=bool(model.sampling.guidance if guidance is None else guidance),
+        learns_drawing=through or bool(weights["image"] or held.get("image")),
+        learns_answer=through or bool(weights["answer"] or held.get("answer")),
+        painted=model.backbone.sees_pixels or any(reward.needs_pixels for reward in model.rewards),
+        shards=devices if type(trainer.strategy).__name__ in SHARED else 1,
+        half=2 if "16" in str(trainer.precision) else FLOAT,
+    )
+
+
+def _views(rule: dict[str, Any], steps: int, through: bool) -> int:
+    if through:
+        return min(int(rule.get("relaxed_steps") or steps), steps)
+    if rule.get("likelihood") == "decisions":
+        return min(int(rule.get("scored_steps") or steps), steps)
+    return int(rule.get("views", 1))
+
+
+def _fits(memory: Memory, shape: Shape, trainer: Trainer) -> Finding:
+    need = memory.total(shape.recompute)
+    held = f"{size(memory.weights)} weights, {size(memory.gradients)} gradients, {size(memory.optimizer)} optimizer"
+    held += f", {size(memory.reference)} reference" if memory.reference else ""
+    kept = f"{size(memory.activations)} activations ({size(memory.recomputed)} with recomputation)"
+    drawing = f"{size(memory.logits)} logits; drawing {size(memory.rollout)}"
+    text = f"about {size(need)} a device: {held}, {kept}, {drawing}"
+    room = _room(trainer)
+    if room and need > room:
+        advice = (
+            "fewer prompts_per_step, group_size, views or validation_batch; recompute, lora, or FSDP over more devices"
+        )
+        return Finding("warning", "memory", f"{text}; there are {size(room)}", advice)
+    return Finding("ok", "memory", text)
+
+
+def _room(trainer: Trainer) -> float:
+    """Bytes of a device; 0 where nobody knows."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            found = re.search(r"MemAvailable:\s+(\d+) kB", file.read())
+    except OSError:
+        return 0.0
+    return float(found[1]) * 1024 / trainer.num_devices if found else 0.0
