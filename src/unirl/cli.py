@@ -14,6 +14,7 @@ COMMANDS = {
     "fit": ("let a model improve itself", "unirl.cli_run:fit"),
     "validate": ("measure it on held-out prompts", "unirl.cli_run:validate"),
     "test": ("measure it once more, at the end", "unirl.cli_run:test"),
+    "export": ("write the model of a checkpoint in its public format", "unirl.cli_export:main"),
     "sample": ("draw a prompt and ask about the drawing", "unirl.sample:main"),
     "doctor": ("say whether a fit would start, and what it needs", "unirl.cli_doctor:main"),
     "plugins": ("list what is installed, and what is broken", "unirl.cli_plugins:main"),

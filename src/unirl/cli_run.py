@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -13,7 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from unirl import strategies
-from unirl.callbacks import ExportPretrained, Guards, Pictures, ResultsTable
+from unirl.callbacks import ExportPretrained, Guards, KeepGradients, Pictures, ResultsTable, StopOnSigterm
+from unirl.checkpointing import CheckpointFiles
+from unirl.checkpointing.resuming import checkpoint_of, out_of_disk
+from unirl.checkpointing.trainer import WholeTrainer
 from unirl.config import PluginParser
 from unirl.data import PromptsModule
 from unirl.doctor.examining import before_building
@@ -40,6 +44,7 @@ NOISE = (
     "accumulate the metric across devices",  # torchmetrics has done so
     "module.s. in eval mode",  # the image tokenizer is frozen
 )
+GO_ON = "the run stops; what was saved before is intact, and `--ckpt_path last` goes on from it"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -76,7 +81,8 @@ class Run(LightningCLI):
             datamodule_class,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_class=WholeTrainer,
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [StopOnSigterm(), KeepGradients()]},
             seed_everything_default=0,
             parser_class=PluginParser,
             parser_kwargs={"prog": "unirl", "description": "Self-improvement of unified multimodal models."},
@@ -111,10 +117,10 @@ class Run(LightningCLI):
     @override
     def _parse_ckpt_path(self) -> None:
         # The base reads the whole checkpoint only to let its hyperparameters overrule the config and the command line.
-        # Here what the user wrote counts; a path that does not exist is refused before anything is built.
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path and path not in ("best", "last", "hpc") and "://" not in path and not Path(path).exists():
-            raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
+        # Here what the user wrote counts; a checkpoint that is not there or not whole is refused before all else.
+        options = self.config[self.config.subcommand]
+        if options.get("ckpt_path"):
+            options.ckpt_path = checkpoint_of(options.ckpt_path, options)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -125,6 +131,8 @@ class Run(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {error}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody chose another
+            trainer.strategy.checkpoint_io = CheckpointFiles()
         folder = trainer.log_dir if trainer.loggers else None
         self._new_folder = Path(folder) if folder and not Path(folder).exists() else None
         return trainer
@@ -140,6 +148,11 @@ class Run(LightningCLI):
         except UserError:
             self._leave_nothing()
             raise
+        except OSError as error:
+            if not out_of_disk(error):
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            raise UserError(f"{error.strerror}{where}: {GO_ON}") from error
 
     def _leave_nothing(self) -> None:
         # Lightning opens the log before the model is built; a run that fails there should leave no empty version.

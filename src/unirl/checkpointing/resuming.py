@@ -1,0 +1,68 @@
+"""What `--ckpt_path` means, and which errors of the disk end a run with a sentence."""
+
+import errno
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from unirl.checkpointing.checking import fault
+from unirl.checkpointing.finding import newest_whole, refused
+from unirl.errors import UserError
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ESTALE}
+
+
+def checkpoint_of(path: str, options: Any) -> str | None:
+    """The checkpoint to go on from.
+
+    Args:
+        path: As given: a file, a sharded folder, an address, "best", "hpc", or "last" for the newest whole one of all
+            runs of this name.
+        options: Of the subcommand.
+
+    Raises:
+        UserError: it is not there, or broken.
+    """
+    if path == "last":
+        return _last(_folders(options))
+    if path in ("best", "hpc") or "://" in path:
+        return path
+    if not Path(path).exists():
+        raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
+    if (why := fault(Path(path))) is not None:
+        raise UserError(refused(Path(path), why))
+    return path
+
+
+def _last(folders: list[Path]) -> str | None:
+    found = newest_whole(folders)
+    for line in found.skipped:
+        _say(f"skipped {line}")
+    if found.path is not None:
+        _say(f"going on from {found.path}")
+        return str(found.path)
+    if any(not line.partition(": ")[0].endswith(".part") for line in found.skipped):
+        raise UserError(f"--ckpt_path last: no checkpoint is whole; the newest: {found.skipped[0]}")
+    _say("--ckpt_path last: no checkpoint yet, the run starts at its beginning")  # so that one job script does for all
+    return None
+
+
+def _folders(options: Any) -> list[Path]:
+    run = Path(options.trainer.default_root_dir) / options.name
+    folders = sorted(run.glob("version_*/checkpoints"))
+    for callback in options.trainer.callbacks or []:
+        given = getattr(getattr(callback, "init_args", None), "dirpath", None)
+        folders += [Path(given)] if given else []
+    return list(dict.fromkeys(folders))
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(f"unirl: {text}", file=sys.stderr)
+
+
+def out_of_disk(error: OSError) -> bool:
+    """Whether a write failed for what the disk is: full, read-only, broken, or not ours."""
+    return error.errno in DISK
