@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, and a tiny Show-o that has learnt nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from unirl.backbones.showo import Magvit, MagvitConfig
 from unirl_shapes.pretrain.showo import untrained
 
+os.environ.pop("COLUMNS", None)  # parallel test runs set it; what is printed is read whole here
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
 
 

@@ -120,7 +120,9 @@ def _refuse(message: str) -> NoReturn:
 def _check_name(plan: Plan) -> None:
     name = plan.name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*", name):
-        raise UserError(f"new: NAME {name!r} will not do; give letters and digits, with - or _ between words")
+        raise UserError(
+            f"new: NAME {name!r} will not do; begin with a letter, then letters and digits, with - or _ between words"
+        )
     if keyword.iskeyword(name) or yaml.safe_load(name) != name:
         raise UserError(f"new: NAME {name!r} means something else in Python or in YAML; choose another")
     # An author who moves the module to the top, or drops the prefix, must not hide torch.

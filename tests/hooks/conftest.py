@@ -31,7 +31,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standins):
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COLUMNS", raising=False)  # parallel test runs set it; tables are read whole here
 
     def entry_points(group: str) -> list[metadata.EntryPoint]:
         found = metadata.distributions(path=[str(folder)])

@@ -29,7 +29,7 @@ WAYS = {
         "unirl_register_rewards of unirl 0.1.0 has no argument 'config'; it has register",
     ),
     "hook without hookimpl": (GOOD.replace("@hookimpl\n", ""), "'unirl_register_rewards' is not marked"),
-    "malformed path": (GOOD.replace(":Words", ".Words"), "got 'wanted', 'standins.Words'"),
+    "malformed path": (GOOD.replace(":Words", ".Words"), "an import path has a colon"),
 }
 USES_IT = ["--model.rewards", "wanted"]
 

@@ -72,7 +72,7 @@ def test_a_plugin_tells_what_it_registers_and_which_hooks_it_implements(install)
             "unirl_register_rewards of unirl 0.1.0 has no argument 'registry'; it has register",
         ),
         (plugin("unirl_register_rewards", "x").replace("@hookimpl\n", ""), "'unirl_register_rewards' is not marked"),
-        (plugin("unirl_register_rewards", "dotted.name"), "names have no dots"),
+        (plugin("unirl_register_rewards", "dotted.name"), "a name is not empty and has no dots"),
         (plugin("unirl_register_rewards", "x", "x"), "'x' is registered twice"),
         (plugin("unirl_register_rewards", "x").replace(":Words", ""), "package.module:Class"),
     ],

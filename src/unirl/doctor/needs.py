@@ -31,11 +31,15 @@ def check_needs(model: Any, data: Any, trainer: Trainer) -> Iterator[Finding]:
         trainer: Of the run.
     """
     try:
-        shape = built(model)
+        model.backbone.build(meta=True)
+    except Exception as error:  # a plugin's may only know how to build with its weights
+        yield Finding("warning", "memory", f"no estimate, for build(meta=True) says: {reason(error)}")
+        yield from check_disk(log_folder(trainer))
+        return
+    try:
+        shape = adapted(model)
     except UserError as error:
         yield Finding("error", "model", str(error))
-    except Exception as error:  # of a plugin that cannot be built without its weights
-        yield Finding("warning", "memory", f"no estimate, for build(meta=True) says: {reason(error)}")
     else:
         memory = estimate(shape, step_of(model, data, trainer))
         yield _fits(memory, shape, trainer)
@@ -45,16 +49,15 @@ def check_needs(model: Any, data: Any, trainer: Trainer) -> Iterator[Finding]:
     yield from check_disk(log_folder(trainer))
 
 
-def built(model: Any) -> Shape:
-    """Build the model on the meta device, freeze and adapt it as `fit` does, and read its sizes.
+def adapted(model: Any) -> Shape:
+    """Freeze and adapt a model on the meta device as `fit` does, and read its sizes.
 
     Args:
-        model: A `SelfImprovement`, not built.
+        model: A `SelfImprovement` whose backbone is built there.
 
     Raises:
-        UserError: it cannot be built, or its config does not fit it.
+        UserError: its config does not fit it.
     """
-    model.backbone.build(meta=True)
     if model.lora is not None:
         add_adapters(model.backbone, model.lora)
     if model.trained is not None:

@@ -29,9 +29,13 @@ class Collector:
         Raises:
             ValueError: either is malformed, or the name was offered before.
         """
+        if not isinstance(path, str):
+            raise TypeError(f"register({name!r}, ...) got {path!r}; give its import path as text, package.module:Class")
         module, _, attribute = path.partition(":")
-        if not name or "." in name or not module or not attribute:
-            raise ValueError(f'register(name, "package.module:Class") got {name!r}, {path!r}; names have no dots')
+        if not module or not attribute:
+            raise ValueError(f'register({name!r}, {path!r}): an import path has a colon, "package.module:Class"')
+        if not name or "." in name:
+            raise ValueError(f"register({name!r}, {path!r}): a name is not empty and has no dots")
         if any(item.name == name for item in self.items):
             raise ValueError(f"{name!r} is registered twice")
         self.items.append(Registered(name, path, self.distribution, self.version))

@@ -11,7 +11,7 @@ SUMMARIES = {
     "reward": "the mean brightness of a drawing",
     "update": "REINFORCE with the mean of the group as baseline",
     "prompts": "things of one color, a fifth of them held out",
-    "judge": "are the colors that were asked for in the picture?",
+    "judge": "tells whether the colors that were asked for are in the picture",
 }
 """What the implementation of each kind does at first."""
 USES = {
