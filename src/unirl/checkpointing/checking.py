@@ -54,5 +54,5 @@ def _archive_fault(file: IO[bytes]) -> str | None:
     if bad is not None:
         return f"damaged: the checksum of {bad} does not fit"
     file.seek(0)
-    unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))  # type: ignore[arg-type]
+    unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     return f"it holds more than data: {', '.join(unsafe[:3])}; nothing of it was run" if unsafe else None

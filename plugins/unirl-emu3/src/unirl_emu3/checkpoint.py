@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import Emu3Config, Emu3ForConditionalGeneration, Emu3Processor
 
-from unirl.backbones.files import load_transformers, quietly, read_json, reason
+from unirl.backbones.files import read_json, reason
+from unirl.backbones.loading import load_transformers, quietly
 from unirl.errors import UserError
 
 PUBLIC = ("BAAI/Emu3-Gen-hf", "BAAI/Emu3-Chat-hf")

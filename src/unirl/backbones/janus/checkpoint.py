@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
 
-from unirl.backbones.files import load_transformers, local, quietly, read_json, reason
+from unirl.backbones.files import local, read_json, reason
+from unirl.backbones.loading import load_transformers, quietly
 from unirl.errors import UserError
 
 
