@@ -21,13 +21,14 @@ def in_another_process(prompts: Prompts, draws: int, count: int) -> tuple[list[E
         count: How many held-out ones.
     """
     kind = type(prompts)
-    task = pickle.dumps((kind.__module__, inspect.getfile(kind), sys.path, pickle.dumps(prompts), draws, count))
+    path = [*filter(None, sys.path), os.getcwd()]  # pytest names test modules from where it runs
+    task = pickle.dumps((kind.__module__, inspect.getfile(kind), path, pickle.dumps(prompts), draws, count))
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     done = subprocess.run(
         [sys.executable, __file__],
         input=task,
         capture_output=True,
-        env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": os.pathsep.join(path)},
         check=False,
     )
     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
