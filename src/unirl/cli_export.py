@@ -2,8 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
+from unirl.arguments import CommandParser
 from unirl.errors import UserError
 
 
@@ -30,16 +30,11 @@ def main(argv: list[str]) -> None:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="unirl export", description="A checkpoint's model in its public format.")
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser = CommandParser(prog="unirl export", description="A checkpoint's model in its public format.")
     parser.add_argument("--ckpt", required=True, help="a .ckpt file, or the folder of a sharded checkpoint")
     parser.add_argument("--out", required=True, help="the folder to write; it must be new or empty")
     parser.add_argument("--config", help="of the run (default: config.yaml of the run's folder, above the checkpoint)")
     return parser.parse_args(argv)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise UserError(f"export: {message}; see `unirl export --help`")
 
 
 def _config_of(ckpt: Path) -> Path:

@@ -7,11 +7,11 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
 from unirl import __version__
+from unirl.arguments import CommandParser
 from unirl.errors import UserError, nearest
 from unirl.hooks.host import KINDS, host
 from unirl.scaffold import SUMMARIES, USES, render, taken
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
 
 def _options(argv: list[str]) -> argparse.Namespace:
     kinds = [f"  {kind:<10}{summary}" for kind, summary in SUMMARIES.items()]
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="unirl new",
         usage="unirl new KIND NAME [--into FOLDER]",
         description="Write an installable plugin package: a working implementation, its tests, an example run.",
@@ -105,16 +105,11 @@ def _options(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    parser.error = _refuse  # type: ignore[method-assign]
     parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("name", metavar="NAME", help="what configs will call it; the package is called unirl-NAME")
     parser.add_argument("--into", metavar="FOLDER", default=".", help="where unirl-NAME is written (default: here)")
     parser.add_argument("-h", "--help", action="help", help="show this and stop")
     return parser.parse_args(argv)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise UserError(f"new: {message}; see `unirl new --help`")
 
 
 def _check_name(plan: Plan) -> None:

@@ -6,13 +6,12 @@ import os
 import sys
 from dataclasses import asdict
 from importlib import import_module
-from typing import NoReturn
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from unirl.errors import UserError
+from unirl.arguments import CommandParser
 from unirl.hooks.host import KINDS, Host
 from unirl.hooks.plugin import Plugin
 from unirl.hooks.switches import HELP, from_environment
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         "unirl plugins",
         "unirl plugins [--json] | unirl plugins show NAME",
         "List plugins; or show what is registered under a name.",
@@ -50,13 +49,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.error = _refuse  # type: ignore[method-assign]
     parser.add_argument("--json", action="store_true", help="for programs")
     return parser.parse_args(argv)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise UserError(f"plugins: {message}; see `unirl plugins --help`")
 
 
 def _record(plugin: Plugin) -> dict[str, object]:

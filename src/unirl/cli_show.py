@@ -5,8 +5,9 @@ import json
 import shutil
 import textwrap
 from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import Any
 
+from unirl.arguments import CommandParser
 from unirl.errors import UserError, nearest
 from unirl.hooks.host import KINDS, Registered, host
 from unirl.hooks.snippet import REQUIRED, shown, snippet
@@ -39,28 +40,23 @@ def main(argv: list[str]) -> None:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="unirl plugins show",
         usage="unirl plugins show [KIND] NAME [--json]",
         description="Documentation, options and a piece of config to paste, of anything that `unirl plugins` lists.",
         allow_abbrev=False,
     )
-    parser.error = _refuse  # type: ignore[method-assign]
     parser.add_argument("names", nargs="+", metavar="[KIND] NAME", help="a registered name, after its kind if need be")
     parser.add_argument("--kind", help=f"where several kinds have the name: {', '.join(KINDS)}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(argv)
     *before, options.name = options.names
     if len(before) > 1 or (before and options.kind):
-        _refuse(f"expected [KIND] NAME, got {' '.join(argv)!r}")
+        parser.error(f"expected [KIND] NAME, got {' '.join(argv)!r}")
     options.kind = before[0] if before else options.kind
     if options.kind not in (None, *KINDS):
-        _refuse(f"no kind {options.kind!r}; kinds are {', '.join(KINDS)}")
+        parser.error(f"no kind {options.kind!r}; kinds are {', '.join(KINDS)}")
     return options
-
-
-def _refuse(message: str) -> NoReturn:
-    raise UserError(f"plugins show: {message}; see `unirl plugins show --help`")
 
 
 def _find(kind: str | None, name: str) -> tuple[str, Registered]:

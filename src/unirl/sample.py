@@ -4,8 +4,9 @@ import argparse
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from unirl.arguments import CommandParser
 from unirl.errors import UserError
 from unirl.hooks.host import host
 
@@ -37,8 +38,7 @@ def main(argv: list[str]) -> None:
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="unirl sample", description="Draw pictures from prompts.")
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser = CommandParser(prog="unirl sample", description="Draw pictures from prompts.")
     parser.add_argument("--prompt", action="append", required=True, help="what to draw; may be given several times")
     parser.add_argument("--out", required=True, help="the PNG to write")
     parser.add_argument("--question", help="asked about every picture; the answer is written under it")
@@ -50,10 +50,6 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free guidance")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise UserError(f"sample: {message}; see `unirl sample --help`")
 
 
 def _draw(options: argparse.Namespace, out: Path) -> None:

@@ -24,10 +24,10 @@ SCORING = ("image_log_probs", "picture_log_probs", "answer_log_probs", "decode",
 def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) -> None:
     """Shard each of `blocks`, then the rest, in place; every method of the contract then works, the first call too.
 
-    Gradients and optimizer states are sharded all the time, gradients a block at a time; weights are whole while a
-    method runs and while its gradient is computed. Decoding could not gather a block at each step: that would be slow,
-    and would hang where one process is done before another. And cached keys carry gradient past a block's output,
-    which FSDP takes for the sign to gather it again.
+    Optimizer states are sharded all the time. Weights are whole while a method runs and while its gradient is computed;
+    under `hold`, as in training, they and the gradients are whole until `settle`. Decoding could not gather a block at
+    each step: that would be slow, and would hang where one process is done before another. And cached keys carry
+    gradient past a block's output, which FSDP takes for the sign to gather it again.
 
     Args:
         backbone: Built. A second call does nothing.

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 from transformers.models.emu3.modeling_emu3 import Emu3DecoderLayer
 
+from unirl.backbones.autoregressive import TextAnswers
 from unirl.backbones.files import locate
 from unirl.errors import UserError
 from unirl.types import Images
 from unirl_emu3 import checkpoint as files
-from unirl_emu3.answering import Answering
 from unirl_emu3.chat import Chat
 from unirl_emu3.drawing import Drawing
 from unirl_emu3.layout import Layout, visual_tokens
@@ -29,7 +29,7 @@ NEGATIVE = (
 """What the authors lead their drawings away from."""
 
 
-class Emu3(Drawing, Answering):
+class Emu3(Drawing, TextAnswers):
     """Emu3 (arXiv 2409.18869) at any size, in transformers' format.
 
     Args:
@@ -77,6 +77,7 @@ class Emu3(Drawing, Answering):
         vocabulary, count = emu3.model.vocabulary_mapping, config.vq_config.codebook_size
         first = visual_tokens(vocabulary.vocab_map, count)
         self.layout = Layout(height, width, first, count, vocabulary.eol_token_id)
+        self.length = self.layout.codes
         self.transformer = Transformer(emu3, self.layout, self.recompute)
         emu3.model.vqmodel.requires_grad_(False)
         self.train(self.training)
@@ -120,6 +121,10 @@ class Emu3(Drawing, Answering):
             raise UserError(f"pictures of shape {tuple(pixels.shape[1:])}; with this image_area it sees {size}")
         parts = [self.transformer.read((part - self.mean) / self.std) for part in pixels.split(PICTURES)]
         return Images(torch.cat(parts), pixels=pixels)
+
+    def look(self, images: Images) -> Tensor:
+        """A drawing is seen through its own codes: nothing is decoded for it."""
+        return self.transformer.lines(images.codes if images.soft is None else images.soft)
 
     # --- checkpoints ---
 

@@ -1,28 +1,24 @@
 """Janus draws, and scores what it drew: one code after another, under guidance."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from unirl.backbones.base import Backbone
+from unirl.backbones.autoregressive import CodeByCode
 from unirl.backbones.janus.chat import Chat
 from unirl.backbones.janus.step import Step
 from unirl.backbones.janus.transformer import Transformer
 from unirl.decoding.autoregressive import sample_codes, uniform
 from unirl.decoding.prefix import Prefix, follow, pad_left, prefill
-from unirl.functional.relaxation import straight_through
 from unirl.types import Images, ImageSampling
 
 
-class Drawing(Backbone):
+class Drawing(CodeByCode):
     """The half of Janus that draws."""
 
     transformer: Transformer
     chat: Chat
-    length: int
     compiled: bool
 
     @torch.no_grad()
@@ -34,35 +30,6 @@ class Drawing(Backbone):
         step = Step(self.transformer, prefix, sampling, self.length, self.compiled)
         draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
         return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
-
-    def image_log_probs(
-        self,
-        prompts: Sequence[str],
-        images: Images,
-        sampling: ImageSampling,
-        scored: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        hidden = self.code_hidden(self.prompt_prefix(prompts, sampling.guidance), images.codes)
-        model, temperature = self.transformer, sampling.temperature
-        log_probs = model.code_log_probs(hidden, images.codes, sampling.guidance, temperature)
-        return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
-
-    def relax(
-        self,
-        prompts: Sequence[str],
-        images: Images,
-        sampling: ImageSampling,
-        temperature: float = 1.0,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Images:
-        first = max(0, self.length - (steps or self.length))
-        hidden = self.code_hidden(self.prompt_prefix(prompts, sampling.guidance), images.codes)[:, first:]
-        logits = self.transformer.code_logits(hidden, sampling.guidance).float() / (sampling.temperature or 1.0)
-        relaxed = straight_through(logits, images.codes[:, first:], temperature, generator)
-        hard = F.one_hot(images.codes[:, :first], relaxed.shape[-1]).to(relaxed.dtype)
-        return dataclasses.replace(images, soft=torch.cat((hard, relaxed), 1), pixels=None)
 
     def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:
         """Each distinct prompt once, without the mark that begins the picture; then as many rows as there are samples.

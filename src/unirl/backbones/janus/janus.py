@@ -9,9 +9,9 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from unirl.backbones.autoregressive import TextAnswers
 from unirl.backbones.files import locate
 from unirl.backbones.janus import checkpoint as files
-from unirl.backbones.janus.answering import Answering
 from unirl.backbones.janus.chat import Chat
 from unirl.backbones.janus.drawing import Drawing
 from unirl.backbones.janus.transformer import Transformer
@@ -22,7 +22,7 @@ PICTURES = 16
 """Pictures painted at a time where no gradient is needed."""
 
 
-class Janus(Drawing, Answering):
+class Janus(Drawing, TextAnswers):
     """Janus (arXiv 2410.13848) and Janus-Pro (arXiv 2501.17811) at any size, in transformers' format.
 
     Args:
@@ -72,6 +72,10 @@ class Janus(Drawing, Answering):
         return (LlamaDecoderLayer, JanusVisionEncoderLayer)
 
     # --- pixels ---
+
+    @property
+    def sees_pixels(self) -> bool:
+        return True
 
     def decode(self, images: Images) -> Tensor:
         if images.soft is not None:
