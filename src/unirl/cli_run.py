@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from unirl import strategies
-from unirl.callbacks import ExportPretrained, Guards, KeepGradients, Pictures, ResultsTable, StopOnSigterm
+from unirl.callbacks import ExportPretrained, Guards, Pictures, ResultsTable, survival
 from unirl.checkpointing import CheckpointFiles
 from unirl.checkpointing.resuming import checkpoint_of, out_of_disk
 from unirl.checkpointing.trainer import WholeTrainer
@@ -23,6 +23,7 @@ from unirl.data import PromptsModule
 from unirl.doctor.examining import before_building
 from unirl.errors import UserError
 from unirl.loop import SelfImprovement
+from unirl.processes import is_loss
 
 TRAINER_DEFAULTS = {
     # FSDP2's first forward inside inference_mode breaks the next training step.
@@ -82,7 +83,7 @@ class Run(LightningCLI):
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             trainer_class=WholeTrainer,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [StopOnSigterm(), KeepGradients()]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": survival()},
             seed_everything_default=0,
             parser_class=PluginParser,
             parser_kwargs={"prog": "unirl", "description": "Self-improvement of unified multimodal models."},
@@ -131,6 +132,7 @@ class Run(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {error}") from error
+        strategies.check(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody chose another
             trainer.strategy.checkpoint_io = CheckpointFiles()
         folder = trainer.log_dir if trainer.loggers else None
@@ -148,6 +150,15 @@ class Run(LightningCLI):
         except UserError:
             self._leave_nothing()
             raise
+        except RuntimeError as error:
+            if not is_loss(error):
+                raise
+            rank, count = self.trainer.global_rank, self.trainer.world_size
+            said = str(error).rpartition("] ")[2].partition(". ")[0]
+            raise UserError(
+                f"process {rank} of {count} lost another one ({said}), whose own log says why: killed, out of memory, "
+                f"or failed; {GO_ON}"
+            ) from error
         except OSError as error:
             if not out_of_disk(error):
                 raise

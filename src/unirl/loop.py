@@ -10,7 +10,6 @@ from transformers import get_scheduler
 
 from unirl.adapters import LoRA, add_adapters
 from unirl.backbones import Backbone
-from unirl.errors import UserError
 from unirl.freezing import freeze_others
 from unirl.functional.advantages import flat_groups
 from unirl.functional.moving import moved
@@ -18,8 +17,10 @@ from unirl.functional.seeding import generator_for
 from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
 from unirl.measuring import Measuring
+from unirl.ranges import within
 from unirl.rewards import Reward
 from unirl.rewards.scoring import contrasts, score
+from unirl.settings import check_adapters, check_answering, check_drawing, check_optimizer, check_scoring
 from unirl.sharding import hold, settle
 from unirl.strategies import fit_in
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
@@ -44,6 +45,7 @@ class SelfImprovement(Measuring):
             undoing a bad setting. As in training by default.
         accept: Least weighted sum of rewards with which a drawing counts as right, in learning and where the critic is
             measured. By default the rewards decide: all that can tell must accept it (docs/method.md).
+        reward_timeout: Seconds that a reward may take for a rollout before the run stops; None for as long as it likes.
         exam_size: Given pictures that validation asks about.
         diversity_prompts: Held-out prompts that validation draws four times, to see how much they differ; 0 for none.
         features: A timm model in whose features they are compared, too: a name, a folder, or `package:folder`.
@@ -72,6 +74,7 @@ class SelfImprovement(Measuring):
         answering: AnswerSampling = AnswerSampling(),
         validation_sampling: ImageSampling | None = None,
         accept: float | None = None,
+        reward_timeout: float | None = None,
         exam_size: int = 240,
         diversity_prompts: int = 12,
         features: str | None = None,
@@ -85,16 +88,18 @@ class SelfImprovement(Measuring):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if group_size < 1:
-            raise UserError(f"group_size {group_size}: each prompt needs at least one drawing")
-        if updates_per_rollout < 1:
-            raise UserError(f"updates_per_rollout {updates_per_rollout}: a rollout must be learnt from at least once")
-        if not any(reward.weight for reward in rewards):
-            what = "every weight in rewards is 0" if rewards else "rewards is empty"
-            raise UserError(f"{what}: nothing would say which drawings are right; name one with a weight")
+        within(1, 10_000, "model", group_size=group_size, updates_per_rollout=updates_per_rollout)
+        within(0, 100_000, "model", exam_size=exam_size, diversity_prompts=diversity_prompts)
+        check_scoring(rewards, accept)
+        check_drawing("model.sampling", backbone, sampling)
+        check_drawing("model.validation_sampling", backbone, validation_sampling)
+        check_answering("model.answering", answering)
+        check_optimizer(lr, betas, weight_decay, warmup_steps)
+        check_adapters(lora)
         update.check(backbone, group_size, sampling)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept
+        self.reward_timeout = reward_timeout
         self.exam_size, self.diversity_prompts, self.features = exam_size, diversity_prompts, features
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.lr_schedule, self.seed = warmup_steps, lr_schedule, seed
@@ -161,7 +166,7 @@ class SelfImprovement(Measuring):
         if self.backbone.sees_pixels or any(reward.needs_pixels for reward in self.rewards):
             images = replace(images, pixels=self.backbone.decode(images))
         answers = self.backbone.sample_answers(images, questions, self.answering, self.counted("answers"))
-        scores, parts, accepted = score(self.rewards, examples, images, answers, self.accept)
+        scores, parts, accepted = score(self.rewards, examples, images, answers, self.accept, self.reward_timeout)
         compared = contrasts(self.rewards, parts, self.group_size)
         rollout = Rollout(examples, images, answers, scores, parts, accepted, self.group_size, compared)
         return replace(rollout, weights=self._lifecycle.weights(rollout))

@@ -60,7 +60,7 @@ class Measuring(LightningModule):
         images = self.backbone.sample_images(prompts, self.validation_sampling, generator)
         images = replace(images, pixels=self.backbone.decode(images))
         answers = self.backbone.sample_answers(images, questions, self.greedy)
-        scores, parts, accepted = score(self.rewards, batch, images, answers, self.accept)
+        scores, parts, accepted = score(self.rewards, batch, images, answers, self.accept, self.reward_timeout)
         if self.judge is not None and images.pixels is not None:
             right = self.judge.verdicts(batch, images.pixels)
             categories = [example.category for example in batch]

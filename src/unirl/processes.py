@@ -25,3 +25,12 @@ def shared_mean(values: Tensor, mask: Tensor) -> Tensor:
         mask: Which of them count, or how much.
     """
     return (values * mask).sum() / mean_over_processes(mask.sum()).clamp(min=1e-9)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process is gone, or has not been heard of for too long.
+
+    Args:
+        error: Of PyTorch's. Gloo's are plain `RuntimeError`s that name a file of its own.
+    """
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))

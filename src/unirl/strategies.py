@@ -1,9 +1,16 @@
 """What Lightning's strategies need to know of a backbone, all of it from its `blocks`."""
 
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+    StrategyRegistry,
+)
 from torch.distributed.device_mesh import init_device_mesh
 
 from unirl.backbones.base import Backbone
+from unirl.errors import UserError
 from unirl.sharding import shard
 
 SHARDED = "fsdp2"
@@ -14,6 +21,26 @@ def register() -> None:
     if SHARDED not in StrategyRegistry:
         what = "FSDP2: weights, gradients and optimizer states are shared out among all processes"
         StrategyRegistry.register(SHARDED, ModelParallelStrategy, what)
+
+
+def check(strategy: Strategy) -> None:
+    """Refuse what cannot train a backbone.
+
+    FSDP1 and DeepSpeed gather a weight in the forward call of its module, and nowhere else. Drawing and scoring are no
+    forward calls, read single weights, and keep keys over many steps.
+
+    Args:
+        strategy: The trainer's.
+
+    Raises:
+        UserError: one of those.
+    """
+    if isinstance(strategy, FSDPStrategy | DeepSpeedStrategy):
+        name = type(strategy).__name__
+        raise UserError(
+            f"trainer.strategy: {name} gathers weights in forward calls only, and drawing is none; give {SHARDED!r} "
+            "(FSDP2), which shards the same things, or 'ddp' where the model fits on one device"
+        )
 
 
 def fit_in(backbone: Backbone, strategy: Strategy) -> None:

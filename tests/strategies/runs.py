@@ -112,6 +112,7 @@ def train(
     model.played = options.pop("played", 1)
     data = PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, held_out=3, validation_batch=2)
     saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
+    guards = Guards()
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
@@ -121,8 +122,10 @@ def train(
         enable_model_summary=False,
         use_distributed_sampler=False,
         inference_mode=False,
-        callbacks=[saving, Guards(), ExportPretrained()],
+        callbacks=[saving, guards, ExportPretrained()],
         **({"max_steps": 3, "max_epochs": 1, "gradient_clip_val": 1.0} | options),
     )
     trainer.fit(model, data, ckpt_path=None if ckpt is None else str(ckpt))
-    return {"losses": model.losses, "drawn": model.drawn, "pretrained": Path(str(trainer.log_dir)) / "pretrained"}
+    written = Path(str(trainer.log_dir)) / "pretrained"
+    skipped = guards.finite.skipped
+    return {"losses": model.losses, "drawn": model.drawn, "pretrained": written, "skipped": skipped}

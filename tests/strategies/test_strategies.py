@@ -6,6 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
+
+from unirl.adapters import LoRA
+from unirl.checkpointing.exporting import backbone_weights
+from unirl.errors import UserError
+from unirl.strategies import check
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
@@ -51,3 +57,23 @@ def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: P
     after = weights("showo", tail)
     for name, value in weights("showo", whole).items():
         assert torch.equal(after[name], value), name
+    saved = backbone_weights(tmp_path / "tail" / "step=4.ckpt")  # what `unirl export` writes
+    for name, value in after.items():
+        assert torch.equal(saved[name], value), name
+
+
+def test_adapters_are_trained_in_shards_and_merged_in_the_end(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+
+    def run(folder: Path, strategy: str, devices: int) -> dict[str, Any]:
+        model = {"lora": LoRA(["q_proj", "v_proj"], rank=2)}
+        return train(folder, "showo", checkpoints["showo"], "sft", strategy, devices, played=3 - devices, model=model)
+
+    (one,) = together(run, tmp_path / "one", "auto", 1, processes=1)
+    for found in together(run, tmp_path / "fsdp2", "fsdp2", 2):
+        alike("showo", one, found)
+
+
+def test_fsdp1_is_refused_and_what_shards_instead_is_named() -> None:
+    with pytest.raises(UserError, match=r"FSDPStrategy gathers weights in forward calls only.*give 'fsdp2'"):
+        check(FSDPStrategy())

@@ -4,7 +4,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -16,6 +16,12 @@ META = "meta.pt"
 """Lightning's file for what is not sharded; written last."""
 INDEX = ".metadata"
 """PyTorch's file that says where each tensor is. A pickle."""
+PATHS = {
+    (f"pathlib{where}", f"{kind}Path"): pure
+    for where in ("", "._local")
+    for kind, pure in (("Posix", PurePosixPath), ("Windows", PureWindowsPath))
+}
+"""How an index names the folder that it was written to, and what is read instead: a name that opens nothing."""
 SOURCES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
 
 
@@ -28,6 +34,8 @@ class _IndexReader(pickle.Unpickler):
     """Knows the few classes that an index is made of, and refuses all else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in PATHS:
+            return PATHS[module, name]
         found = super().find_class(module, name) if module in ("torch", *SOURCES) else None
         if isinstance(found, torch.dtype) or found is torch.Size:
             return found

@@ -11,6 +11,7 @@ from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages
 from unirl.hooks import PROJECT
 from unirl.rewards.base import Reward, reaches
+from unirl.rewards.patience import within
 from unirl.types import Answers, Example, Images
 
 
@@ -20,6 +21,7 @@ def score(
     images: Images,
     answers: Answers,
     accept: float | None = None,
+    timeout: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The weighted sum of all rewards, each by its name, and which samples are accepted as right.
 
@@ -29,17 +31,21 @@ def score(
         images: What was drawn, with pixels where a reward needs them.
         answers: What was said.
         accept: Least sum of an accepted sample; None leaves it to the rewards, by `verdicts`.
+        timeout: Seconds that a reward may take; None for as long as it likes.
 
     Shapes:
         returns (B,), (B,) by name, and (B,) bool.
 
     Raises:
-        UserError: a reward failed, or gave the wrong count, numbers that are not finite, or another device's tensor.
+        UserError: a reward failed, took too long, or gave the wrong count, numbers that are not finite, or another
+            device's tensor.
     """
     parts: dict[str, Tensor] = {}
     for reward in rewards:
         name = reward.name if reward.name not in parts else f"{reward.name}_{len(parts)}"
-        parts[name] = _checked(reward, _asked(reward, examples, images, answers), examples, answers)
+        with within(timeout, _who(reward)):
+            found = _asked(reward, examples, images, answers)
+        parts[name] = _checked(reward, found, examples, answers)
     total = torch.stack([r.weight * p for r, p in zip(rewards, parts.values(), strict=True)]).sum(0)
     return total, parts, verdicts(rewards, examples, parts) if accept is None else reaches(total, accept)
 
