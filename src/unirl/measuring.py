@@ -32,6 +32,7 @@ class Measuring(LightningModule):
     validation_sampling: ImageSampling
     greedy: AnswerSampling
     accept: float | None
+    reward_timeout: float | None
     exam_size: int
     diversity_prompts: int
     features: str | None
