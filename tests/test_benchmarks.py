@@ -72,3 +72,36 @@ def test_janus_draws_and_scores_the_same_both_ways(janus, tmp_path: Path, capsys
     for words in ("tiny: drawing", "tiny: scoring", "same codes", "products", "same scores"):
         assert words in printed
     assert "NO" not in printed
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch):
+    """A command's module, under a name that its dataclasses and its forked processes find."""
+    monkeypatch.syspath_prepend(FOLDER)
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_two_processes_hold_half_each_between_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    found = script("sharding", monkeypatch).main(["--size", "tiny", "--only", "showo", "--processes", "1", "2"])
+
+    (one, _), (half, inside) = found["showo", 1], found["showo", 2]
+    assert half.total == pytest.approx(one.total / 2, rel=0.05)
+    assert half.everything == pytest.approx(half.total, rel=0.05)
+    assert inside.weights == pytest.approx(one.weights)  # whole while a step is taken
+    assert inside.gradients == pytest.approx(one.gradients)
+    assert "of 1/n" in capsys.readouterr().out
+
+
+def test_the_estimate_is_shown_beside_the_measured_peak(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    memory = script("memory", monkeypatch)
+    monkeypatch.setitem(memory.DRAWINGS, "tiny", (1, 2))
+    found = memory.main(["--size", "tiny", "--only", "showo", "--rule", "sft"])
+
+    ((case, one),) = found.items()
+    assert case == ("tiny", "showo", "sft", False)
+    assert one.estimate > 4 * 841662 * 4  # weights, gradients and two moments of what is trained
+    assert one.measured > 0
+    assert f"{one.ratio:.2f}" in capsys.readouterr().out

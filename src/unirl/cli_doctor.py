@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from lightning.pytorch import Trainer
 from typing_extensions import override
 
+from unirl import strategies
 from unirl.cli_run import Run
 from unirl.data import PromptsModule
 from unirl.doctor.checkpoint import check_checkpoint
@@ -66,6 +67,7 @@ def examine(argv: list[str]) -> Iterator[Finding]:
     yield from (*plugins, *check_import_name())
     if any(one.level == "error" for one in plugins):  # without them no name in the config means anything
         return
+    strategies.register()
     try:
         run = Examined(SelfImprovement, PromptsModule, ["fit", *met(argv)])
     except UserError as error:

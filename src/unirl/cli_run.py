@@ -130,7 +130,7 @@ class Run(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(options.trainer.default_root_dir, name=options.name)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
             raise UserError(f"trainer: {error}") from error
         strategies.check(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody chose another

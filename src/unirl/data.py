@@ -1,13 +1,14 @@
 """Prompts as a LightningDataModule: what is asked for, in which order, on which process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from unirl.errors import UserError
 from unirl.prompts import Prompts
+from unirl.ranges import within
 from unirl.types import Example
 
 
@@ -23,7 +24,7 @@ class PromptsModule(LightningDataModule):
         seed: Together with a draw's number it decides the prompt.
 
     Raises:
-        UserError: numbers that do not divide, or are too small.
+        UserError: a number is out of range, or does not divide.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class PromptsModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("prompts_per_step", prompts_per_step), ("steps_per_epoch", steps_per_epoch)):
-            if value < 1:
-                raise UserError(f"data.{name} {value}; it must be at least 1")
+        within(1, 1_000_000, "data", prompts_per_step=prompts_per_step)
+        within(1, 10**9, "data", steps_per_epoch=steps_per_epoch)
+        within(0, 1_000_000, "data", held_out=held_out)
+        within(1, 100_000, "data", validation_batch=validation_batch)
         self.prompts, self.prompts_per_step, self.steps_per_epoch = prompts, prompts_per_step, steps_per_epoch
         self.validation_batch, self.seed = validation_batch, seed
         self.examples = prompts.held_out(held_out)
@@ -55,19 +57,14 @@ class PromptsModule(LightningDataModule):
         rank, devices = self._world()
         share = self.prompts_per_step // devices
         sampler = DrawSampler(self, rank * share, share)
-        return _Resumable(_Draws(self.prompts, self.seed), batch_sampler=sampler, collate_fn=list)
+        return _Resumable(_Draws(self.prompts, self.seed), batch_sampler=sampler, collate_fn=Batch)
 
     def val_dataloader(self) -> DataLoader[Example]:
         rank, devices = self._world()
-        return DataLoader(self.examples[rank::devices], self.validation_batch, collate_fn=list)  # type: ignore[arg-type]
+        return DataLoader(self.examples[rank::devices], self.validation_batch, collate_fn=Batch)  # type: ignore[arg-type]
 
     def test_dataloader(self) -> DataLoader[Example]:
         return self.val_dataloader()
-
-    def transfer_batch_to_device(
-        self, batch: list[Example], device: torch.device, dataloader_idx: int
-    ) -> list[Example]:
-        return batch  # examples are words
 
     def steps_done(self) -> int:
         """Training batches that this run has seen, before and after a resume."""
@@ -75,6 +72,26 @@ class PromptsModule(LightningDataModule):
 
     def _world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class Batch:
+    """Examples of a step, in order. No list: Lightning would look into it for tensors, and cannot into an example.
+
+    Args:
+        examples: What they are.
+    """
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self._examples = list(examples)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self._examples)
+
+    def __getitem__(self, which: int | slice) -> Any:
+        return self._examples[which]
 
 
 class _Draws(Dataset[Example]):

@@ -20,7 +20,7 @@ from unirl.measuring import Measuring
 from unirl.ranges import within
 from unirl.rewards import Reward
 from unirl.rewards.scoring import contrasts, score
-from unirl.settings import check_adapters, check_answering, check_drawing, check_optimizer, check_scoring
+from unirl.settings import check_answering, check_drawing, check_optimizer, check_scoring, check_trained
 from unirl.sharding import hold, settle
 from unirl.strategies import fit_in
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
@@ -95,7 +95,7 @@ class SelfImprovement(Measuring):
         check_drawing("model.validation_sampling", backbone, validation_sampling)
         check_answering("model.answering", answering)
         check_optimizer(lr, betas, weight_decay, warmup_steps)
-        check_adapters(lora)
+        check_trained(trained, lora)
         update.check(backbone, group_size, sampling)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept

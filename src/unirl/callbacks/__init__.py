@@ -1,6 +1,9 @@
 """What watches a run, what a user looks at, and what lets a run be gone on with."""
 
+from lightning import Callback
+
 from unirl.callbacks.accumulation import KeepGradients
+from unirl.callbacks.catching_up import KeepLogs, KeepValidation
 from unirl.callbacks.export import ExportPretrained
 from unirl.callbacks.guards import Guards
 from unirl.callbacks.pictures import Pictures
@@ -12,8 +15,16 @@ __all__ = [
     "ExportPretrained",
     "Guards",
     "KeepGradients",
+    "KeepLogs",
+    "KeepValidation",
     "Pictures",
     "QualityControl",
     "ResultsTable",
     "StopOnSigterm",
+    "survival",
 ]
+
+
+def survival() -> list[Callback]:
+    """What every run has, lest it be lost; in this order."""
+    return [StopOnSigterm(), KeepGradients(), KeepLogs(), KeepValidation()]

@@ -1,13 +1,14 @@
 """SIGTERM: save where training stands, say how to go on, and leave."""
 
+import shlex
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 NAME = "stopped.ckpt"
@@ -21,7 +22,7 @@ class StopOnSigterm(Callback):
     """
 
     def __init__(self) -> None:
-        self._asked, self._saved, self._ours = False, False, False
+        self._asked, self._saved, self._ours, self._trained = False, False, False, False
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen()
@@ -37,6 +38,7 @@ class StopOnSigterm(Callback):
             signal.signal(signal.SIGTERM, self._ask)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._trained = True
         stepped = not trainer.fit_loop.epoch_loop._should_accumulate()
         if self._ours and stepped and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             self._save(trainer)
@@ -54,7 +56,7 @@ class StopOnSigterm(Callback):
         if trainer.state.fn != "fit" or not self._ours:
             return
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            if not trainer.sanity_checking and not self._saved:
+            if self._trained and not self._saved:  # or it is one that a killed run missed
                 self._save(trainer)
             self._leave(trainer)
 
@@ -68,9 +70,12 @@ class StopOnSigterm(Callback):
     def _leave(self, trainer: Trainer) -> None:
         if self._saved:
             command = how(trainer, self._path(trainer))
-            rank_zero_info(f"Stopped by SIGTERM after step {trainer.global_step}. Go on with: {command}")
+            said = f"Stopped by SIGTERM after step {trainer.global_step}. Go on with: {command}"
         else:
-            rank_zero_info("Stopped by SIGTERM before the first step; nothing had to be saved.")
+            again = f" Go on with: {how(trainer, Path(trainer.ckpt_path))}" if trainer.ckpt_path else ""
+            said = f"Stopped by SIGTERM before the first step; nothing had to be saved.{again}"
+        if trainer.is_global_zero:
+            print(said, file=sys.stderr)
         raise SIGTERMException
 
     def _path(self, trainer: Trainer) -> Path:
@@ -81,4 +86,4 @@ class StopOnSigterm(Callback):
 def how(trainer: Trainer, path: Path) -> str:
     """The command that goes on from a checkpoint."""
     config = Path(trainer.log_dir) / "config.yaml" if trainer.loggers and trainer.log_dir else "CONFIG"
-    return f"unirl fit --config {config} --ckpt_path {path}"
+    return shlex.join(["unirl", "fit", "--config", str(config), "--ckpt_path", str(path)])

@@ -9,14 +9,15 @@ from typing import IO
 import torch
 
 import unirl.types  # noqa: F401 - says which of our classes a checkpoint may hold
+from unirl.checkpointing.sealing import broken_seal
 from unirl.checkpointing.sharded import META, is_sharded, items
 
 
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None where nothing is.
 
-    Every file that `torch.save` writes is a zip archive with a checksum for each tensor; PyTorch does not look at them
-    when it loads, this does.
+    Ours end with a checksum of the whole file. Any other that `torch.save` writes is a zip archive with a checksum for
+    each tensor; PyTorch does not look at them when it loads, this does.
 
     Args:
         path: A `.ckpt` file, or the folder of a sharded checkpoint.
@@ -46,13 +47,18 @@ def _archives(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _archive_fault(file: IO[bytes]) -> str | None:
+    seal = broken_seal(file)
+    if bad := _zip_fault(file) if seal is None else seal:
+        return bad
+    file.seek(0)
+    unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    return f"it holds more than data: {', '.join(unsafe[:3])}; nothing of it was run" if unsafe else None
+
+
+def _zip_fault(file: IO[bytes]) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
     except zipfile.BadZipFile:
         return "truncated, or no checkpoint"
-    if bad is not None:
-        return f"damaged: the checksum of {bad} does not fit"
-    file.seek(0)
-    unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    return f"it holds more than data: {', '.join(unsafe[:3])}; nothing of it was run" if unsafe else None
+    return f"damaged: the checksum of {bad} does not fit" if bad is not None else None

@@ -52,7 +52,12 @@ class CheckpointFiles(TorchCheckpointIO):
     ) -> dict[str, Any]:
         if "://" not in str(path) and (why := fault(Path(path))) is not None:
             raise UserError(refused(Path(path), why))
-        return super().load_checkpoint(path, map_location, weights_only=True)
+        try:
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # of another writer, without a seal: a flipped bit may show only here
+            raise UserError(refused(Path(path), f"broken: {' '.join(str(error).split())[:120]}")) from error
 
     @override
     def remove_checkpoint(self, path: Any) -> None:

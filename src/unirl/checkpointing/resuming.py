@@ -18,7 +18,7 @@ def checkpoint_of(path: str, options: Any) -> str | None:
     """The checkpoint to go on from.
 
     Args:
-        path: As given: a file, a sharded folder, an address, "best", "hpc", or "last" for the newest whole one of all
+        path: As given: a file, a sharded folder, an address, "hpc", or "last" for the newest whole one of all
             runs of this name.
         options: Of the subcommand.
 
@@ -27,7 +27,11 @@ def checkpoint_of(path: str, options: Any) -> str | None:
     """
     if path == "last":
         return _last(_folders(options))
-    if path in ("best", "hpc") or "://" in path:
+    if path == "best":
+        raise UserError(
+            "--ckpt_path best: only the process that trained knows which one was best; give its path, or 'last'"
+        )
+    if path == "hpc" or "://" in path:
         return path
     if not Path(path).exists():
         raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")

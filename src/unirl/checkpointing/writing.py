@@ -6,6 +6,8 @@ from typing import IO, Any
 
 import torch
 
+from unirl.checkpointing.sealing import Seal
+
 PART = ".part"
 """Ends the name of what is being written."""
 
@@ -14,16 +16,20 @@ class _Watched:
     """A file that remembers why a write failed: PyTorch's writer tells only that it did."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.error = file, None
+        self.file, self.error, self.seal = file, None, Seal()
 
     error: OSError | None
 
     def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
         try:
-            return self.file.write(data)
+            while rest:  # Linux writes 2 GB at once, and a disk that fills up less; PyTorch does not look
+                rest = rest[self.file.write(rest) :]
         except OSError as error:
             self.error = self.error or error
             raise
+        self.seal.update(data)
+        return len(data)
 
     def flush(self) -> None:
         self.file.flush()
@@ -41,6 +47,8 @@ def part_of(path: Path) -> Path:
 
 def write_whole(value: Any, path: Path) -> None:
     """`torch.save` to a temporary name beside it, to the disk, and only then to its name; the old one stays till then.
+
+    It ends with a seal, a checksum of all of it.
 
     Args:
         value: As for `torch.save`.
@@ -66,6 +74,7 @@ def _save(value: Any, file: IO[bytes]) -> None:
     watched = _Watched(file)
     try:
         torch.save(value, watched)  # type: ignore[arg-type] # writes and flushes, which is all that it does
+        watched.write(watched.seal.close())
     except Exception as error:
         if watched.error is not None:
             raise watched.error from error

@@ -8,9 +8,11 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from unirl.config.causes import cause, explain_option
-from unirl.config.places import Place, place_of, places_of, resolve, resolve_all
+from unirl.config.limits import check_null, check_numbers, check_text, never_null
+from unirl.config.places import Place, got, place_of, places_of, resolve, resolve_all
 from unirl.errors import UserError
 
 
@@ -25,6 +27,7 @@ class PluginParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._places: dict[str, Place] = {}
+        self._filled: set[str] = set()
         # An abbreviation is as often a misspelt option; it must not be guessed at.
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
@@ -32,6 +35,7 @@ class PluginParser(LightningArgumentParser):
         """Add a constructor's arguments and remember which of them take plugins."""
         prefix = f"{nested_key}." if nested_key else ""
         self._places |= {f"{prefix}{name}": place for name, place in places_of(theclass).items()}
+        self._filled |= {f"{prefix}{name}" for name in never_null(theclass)}
         return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
@@ -40,7 +44,9 @@ class PluginParser(LightningArgumentParser):
         Raises:
             UserError: they are wrong.
         """
-        return super().parse_args(args and list(self._resolved_argv(args)), *rest, **kwargs)
+        config = super().parse_args(args and list(self._resolved_argv(args)), *rest, **kwargs)
+        check_numbers(config)
+        return config
 
     def parse_object(self, obj: Any, *rest: Any, **kwargs: Any) -> Namespace:
         """Parse nested dictionaries.
@@ -50,7 +56,10 @@ class PluginParser(LightningArgumentParser):
         """
         if isinstance(obj, Namespace) and self._places:
             obj = _shallow(obj)
-        return super().parse_object(resolve_all(obj, self._places) if isinstance(obj, dict) else obj, *rest, **kwargs)
+        if isinstance(obj, dict):
+            check_null(obj, self._filled)
+            obj = resolve_all(obj, self._places)
+        return super().parse_object(obj, *rest, **kwargs)
 
     def parse_path(self, path: Any, *rest: Any, **kwargs: Any) -> Namespace:
         """Parse a config file.
@@ -62,6 +71,10 @@ class PluginParser(LightningArgumentParser):
             return super().parse_path(path, *rest, **kwargs)
         except UserError as error:
             raise UserError(f"{os.fspath(path)}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{os.fspath(path)}: not a text file: {error.reason} at byte {error.start}") from error
+        except RecursionError as error:
+            raise UserError(f"{os.fspath(path)}: nested too deeply") from error
 
     def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Namespace:
         """Parse the text of a config.
@@ -75,12 +88,27 @@ class PluginParser(LightningArgumentParser):
             mark = error.problem_mark or error.context_mark
             where = f"line {mark.line + 1}: " if mark else ""
             raise UserError(f"{where}not valid YAML: {error.problem or error.context}") from error
+        except (yaml.YAMLError, ValueError) as error:  # control characters; dates and numbers that are none
+            raise UserError(f"not valid YAML: {error}") from error
         if not isinstance(config, dict):
             raise UserError(f"expected options by name, such as 'model: ...', got {content.strip()[:60]!r}")
+        check_text(config)
         self._refuse_unknown(config)
+        check_null(config, self._filled)
         # Quoted and tagged, for a plain 1e-5 means a number to one loader and a string to another.
         content = yaml.safe_dump(resolve_all(config, self._places), default_style='"', sort_keys=False)
         return super().parse_string(content, *rest, **kwargs)
+
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Make what was parsed; constructors only read settings, so what they raise is about these.
+
+        Raises:
+            UserError: a constructor refused its arguments.
+        """
+        try:
+            return super().instantiate_classes(*args, **kwargs)
+        except (MisconfigurationException, ValueError, TypeError, OverflowError) as error:
+            raise UserError(f"a part of the run cannot be made: {cause(str(error))}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what went wrong instead of printing the usage page.
@@ -112,6 +140,8 @@ class PluginParser(LightningArgumentParser):
                 self.error(f"Option {name!r} is not accepted")
             if isinstance(value, dict):
                 self._refuse_unknown(value, f"{name}.")
+            elif not isinstance(value, str):  # which may be the path of a file
+                raise UserError(f"{name}: expected options by name below it, got {got(value)}")
 
     def _resolved_argv(self, argv: list[str]) -> Iterator[str]:
         waiting: Place | None = None

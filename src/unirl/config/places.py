@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from jsonargparse import Namespace
 
 from unirl.backbones import Backbone
+from unirl.errors import UserError
 from unirl.hooks.host import host
 from unirl.judges import Judge
 from unirl.prompts import Prompts
@@ -39,13 +40,18 @@ def places_of(owner: Any) -> dict[str, Place]:
     functions = [vars(c).get("__init__") for c in reversed(owner.__mro__)] if inspect.isclass(owner) else [owner]
     places = {}
     for function in functions:
-        for name, annotation in _hints(function).items():
+        for name, annotation in hints_of(function).items():
             if place := _place(annotation):
                 places[name] = place
     return places
 
 
-def _hints(function: Any) -> dict[str, Any]:
+def hints_of(function: Any) -> dict[str, Any]:
+    """Annotations of a function's arguments, or none where they cannot be read.
+
+    Args:
+        function: A constructor, as a rule.
+    """
     try:
         return get_type_hints(function)
     except Exception:  # not a Python function, or annotations that only a type checker can read: no plugins there
@@ -70,7 +76,7 @@ def resolve(value: Any, place: Place) -> Any:
         place: What is expected.
 
     Raises:
-        UserError: a name without dots that nobody registered.
+        UserError: a name without dots that nobody registered, or no name at all.
     """
     if isinstance(value, str):
         path = value if "." in value else host().resolve(place.kind, value)
@@ -79,9 +85,19 @@ def resolve(value: Any, place: Place) -> Any:
         value = vars(value)
     if isinstance(value, list):
         return [resolve(item, Place(place.kind, many=False)) for item in value]
-    if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
-        return {**value, "class_path": resolve(value["class_path"], Place(place.kind, many=False))}
+    if isinstance(value, Mapping) and not isinstance(value.get("init_args", {}), Mapping | Namespace):
+        raise UserError(f"init_args of a {place.kind}: expected options by name, got {got(value['init_args'])}")
+    if isinstance(value, Mapping) and "class_path" in value:
+        name = value["class_path"]
+        if not isinstance(name, str):
+            raise UserError(f"class_path: expected the name of a {place.kind}, or its full class path, got {got(name)}")
+        return {**value, "class_path": resolve(name, Place(place.kind, many=False))}
     return value
+
+
+def got(value: object) -> str:
+    """A value as a config has it, for messages."""
+    return "null" if value is None else repr(value)
 
 
 def resolve_all(config: Mapping[str, Any], places: Mapping[str, Place], prefix: str = "") -> dict[str, Any]:

@@ -46,6 +46,4 @@ def _precision(precision: str, kind: str) -> Finding:
     if kind == "cuda" and precision.startswith("bf16") and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name()
         return Finding("warning", "precision", f"{name} only emulates {precision}", "--trainer.precision 16-mixed")
-    if precision == "64-true":
-        return Finding("warning", "precision", "64-true doubles memory", "--trainer.precision 32-true")
     return Finding("ok", "precision", precision)

@@ -8,8 +8,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from unirl.doctor.devices import check_devices
 from unirl.doctor.disk import check_disk, log_folder
+from unirl.doctor.features import check_features
 from unirl.doctor.findings import Finding, refuse
-from unirl.doctor.sizes import check_sizes, check_validation
+from unirl.doctor.sizes import check_shares, check_sizes, check_validation
 
 
 class Made(Protocol):
@@ -37,7 +38,7 @@ def before_building(run: Made) -> None:
 
 
 def checked_settings(run: Made, trainer: Trainer) -> Iterator[Finding]:
-    """Devices and sizes.
+    """Devices, sizes, and what only validation would load.
 
     Args:
         run: Made, not built.
@@ -46,3 +47,5 @@ def checked_settings(run: Made, trainer: Trainer) -> Iterator[Finding]:
     yield from check_devices(trainer)
     yield from check_sizes(run.model, run.datamodule, trainer.num_devices * trainer.num_nodes)
     yield from check_validation(run.datamodule, trainer.val_check_interval, trainer.check_val_every_n_epoch)
+    yield from check_shares(run.datamodule, trainer)
+    yield from check_features(run.model)

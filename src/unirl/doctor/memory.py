@@ -24,11 +24,14 @@ class Step:
         prompt: Tokens of the longest prompt.
         answer: Tokens of the longest question with its answer.
         views: Contexts in which a drawing is scored: random masks, scored steps, or one.
+        scored: How often each code of it is: once in the step that drew it, or under every mask.
         guided: Whether drawings are scored under guidance, which doubles the rows.
         learns_drawing: Whether drawings are scored with gradient.
         learns_answer: Whether answers are.
         painted: Whether training needs pixels.
+        through: Whether the gradient goes through painting.
         shards: Processes that share weights, gradients and optimizer states (FSDP); 1 otherwise.
+        gathered: Whether weights and gradients are whole while a step is taken, as under `fsdp2`.
         half: Bytes of an element of what layers keep: 2 under 16 bit, else 4.
     """
 
@@ -37,11 +40,14 @@ class Step:
     prompt: int = 16
     answer: int = 32
     views: int = 1
+    scored: int = 1
     guided: bool = False
     learns_drawing: bool = True
     learns_answer: bool = True
     painted: bool = False
+    through: bool = False
     shards: int = 1
+    gathered: bool = False
     half: int = FLOAT
 
 
@@ -50,12 +56,14 @@ class Memory:
     """Bytes on one device, by what they are for.
 
     Args:
-        weights: Of the model.
+        weights: Of the model; where they are gathered for a step, the whole and the process's share of it.
         gradients: Of what is trained.
         optimizer: AdamW's two moments.
         reference: What the update rule keeps beside the model.
-        activations: What the backward pass needs, without recomputation.
-        recomputed: The same where each layer keeps its input only.
+        activations: What the backward pass needs, without recomputation: what all layers, the tower and the painter
+            keep, and as much again for one layer, the gradients of what it kept.
+        recomputed: The same where layers keep their inputs only: those, prefixes, pictures asked about, and one
+            layer, tower or painter in full.
         logits: Of the training step.
         rollout: Caches, logits and pictures while drawing; training's activations are gone by then, and it is above
             them only where drawings are validated in large batches.
@@ -79,48 +87,69 @@ class Memory:
 def estimate(shape: Shape, step: Step) -> Memory:
     """Memory of one device.
 
-    Meant as an upper estimate: all drawings are learnt from, and all answers are as long as the longest. It has not
-    been compared with measured peaks yet. Reward models, and what an allocator wastes, are left out.
+    All drawings are learnt from, and all answers are as long as the longest. Reward models, the process itself, and
+    what an allocator wastes, are left out. `benchmarks/memory.py` compares it with measured peaks.
 
     Args:
         shape: Of the model.
         step: Of the run.
     """
-    kept, again, logits = _drawing(shape, step) if step.learns_drawing else (0.0, 0.0, 0.0)
-    if step.learns_answer:
-        more = _answering(shape, step)
-        kept, again, logits = kept + more[0], again + more[1], logits + more[2]
+    passes = _passes(shape, step)
+    layer = max((one for one, _ in passes), default=0.0)
+    seen = shape.tower * step.learns_answer, shape.painting * step.through
+    looked, painted = (float(step.half * step.drawings * one) for one in seen)
+    weights, gradients, reference = _held(shape, step)
     return Memory(
-        weights=FLOAT * shape.weights / step.shards,
-        gradients=FLOAT * shape.trained / step.shards,
+        weights=weights,
+        gradients=gradients,
         optimizer=2 * FLOAT * shape.trained / step.shards,
-        reference=FLOAT * shape.reference,
-        activations=kept,
-        recomputed=again,
-        logits=logits,
+        reference=reference,
+        activations=shape.layers * sum(one for one, _ in passes) + layer + looked + painted,
+        recomputed=sum(again for _, again in passes) + max(2 * layer, looked, painted),
+        logits=_logits(shape, step),
         rollout=_rollout(shape, step),
     )
 
 
-def _drawing(shape: Shape, step: Step) -> tuple[float, float, float]:
-    contexts = step.drawings * step.views
-    sequences = contexts * (2 if step.guided else 1)
-    kept, again = _layers(shape, step, sequences, shape.length + MARKS, step.prompt)
-    return kept, again, float(FLOAT * LOGITS * contexts * shape.length * shape.codebook)
+def _held(shape: Shape, step: Step) -> tuple[float, float, float]:
+    """Weights, gradients and reference. A gathered model is copied together from shares, which stay where they are.
+
+    The gathered reference is let go of before the backward pass: either it is whole, or the gradients are.
+    """
+    weights, gradients, reference = (float(FLOAT * n) for n in (shape.weights, shape.trained, shape.reference))
+    if not step.gathered:
+        return weights / step.shards, gradients / step.shards, reference
+    share = 1 / step.shards
+    return weights * (1 + share), max(gradients, gradients * share + reference), reference * share
 
 
-def _answering(shape: Shape, step: Step) -> tuple[float, float, float]:
-    kept, again = _layers(shape, step, step.drawings, step.answer, shape.length + MARKS)
-    seen, seen_again = _layers(shape, step, step.drawings, shape.length + MARKS, 0)
-    return kept + seen, again + seen_again, float(FLOAT * LOGITS * step.drawings * step.answer * shape.vocabulary)
+def _passes(shape: Shape, step: Step) -> list[tuple[float, float]]:
+    """What one layer keeps, and all layers with recomputation, in each pass: drawings; pictures; questions about them.
+
+    Pictures are never computed again: their pass fills the cache that questions read.
+    """
+    picture, passes = shape.length + MARKS, []
+    if step.learns_drawing:
+        contexts = step.drawings * step.views * (2 if step.guided else 1)
+        passes.append(_pass(shape, step, contexts, picture, step.prompt))
+    if step.learns_answer:
+        one, _ = _pass(shape, step, step.drawings, picture, 0)
+        passes.append((one, one * shape.layers))
+        passes.append(_pass(shape, step, step.drawings, step.answer, picture))
+    return passes
 
 
-def _layers(shape: Shape, step: Step, sequences: int, rows: int, prefix: int) -> tuple[float, float]:
-    """What the layers keep of some sequences after cached prefixes: all of it, and their inputs only."""
-    cached = 2 * prefix * shape.cached  # once as taken for each sequence, once before the rows that attend to it
-    one = sequences * (rows * shape.row + cached)
-    inputs = sequences * rows * shape.width * shape.layers
-    return float(step.half * one * shape.layers), float(step.half * (inputs + one))
+def _pass(shape: Shape, step: Step, sequences: int, rows: int, prefix: int) -> tuple[float, float]:
+    cached = prefix * shape.cached  # as taken for each sequence, and once more before the rows that attend to it
+    one = sequences * (rows * shape.row + 2 * cached)
+    again = sequences * (rows * shape.width + cached) * shape.layers
+    return float(step.half * one), float(step.half * again)
+
+
+def _logits(shape: Shape, step: Step) -> float:
+    codes = step.scored * shape.length * shape.codebook if step.learns_drawing else 0
+    words = step.answer * shape.vocabulary if step.learns_answer else 0
+    return float(FLOAT * LOGITS * step.drawings * (codes + words))
 
 
 def _rollout(shape: Shape, step: Step) -> float:

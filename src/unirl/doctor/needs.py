@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from unirl.adapters import add_adapters
+from unirl.backbones import Backbone
 from unirl.backbones.files import reason
 from unirl.doctor.disk import check_disk, kept_at_once, log_folder
 from unirl.doctor.findings import Finding, size
@@ -78,31 +79,48 @@ def step_of(model: Any, data: Any, trainer: Trainer) -> Step:
     devices, rule = trainer.num_devices * trainer.num_nodes, vars(model.update)
     weights = rule.get("_weights", {"image": rule.get("image_weight", 1.0), "answer": rule.get("answer_weight", 1.0)})
     held = rule.get("_betas", {})
-    words = [(len(e.prompt.split()), len(f"{e.question} {e.answer}".split())) for e in data.examples]
-    prompt, answer = (int(TOKENS * max(counts)) + 2 for counts in zip(*(words or [(16, 16)]), strict=True))
+    prompt, answer = _longest(data)
     guidance = rule.get("score_guidance")
-    through = bool(rule.get("end_to_end"))
+    through, strategy = bool(rule.get("end_to_end")), type(trainer.strategy).__name__
+    views, scored = _views(rule, model.sampling.steps, through) if _masked(model.backbone) else (1, 1)
     return Step(
         drawings=max(1, data.prompts_per_step // devices) * model.group_size,
         validated=data.validation_batch if trainer.limit_val_batches else 0,
         prompt=prompt,
         answer=answer + model.answering.max_tokens,
-        views=_views(rule, model.sampling.steps, through),
+        views=views,
+        scored=scored,
         guided=bool(model.sampling.guidance if guidance is None else guidance),
         learns_drawing=through or bool(weights["image"] or held.get("image")),
         learns_answer=through or bool(weights["answer"] or held.get("answer")),
         painted=model.backbone.sees_pixels or any(reward.needs_pixels for reward in model.rewards),
-        shards=devices if type(trainer.strategy).__name__ in SHARED else 1,
+        through=through and model.backbone.sees_pixels,
+        shards=devices if strategy in SHARED else 1,
+        gathered=strategy == "ModelParallelStrategy",
         half=2 if "16" in str(trainer.precision) else FLOAT,
     )
 
 
-def _views(rule: dict[str, Any], steps: int, through: bool) -> int:
+def _longest(data: Any) -> tuple[int, int]:
+    """Tokens of the longest prompt, and of the longest question with its right answer."""
+    words = [(len(e.prompt.split()), len(f"{e.question} {e.answer}".split())) for e in data.examples]
+    prompt, answer = (int(TOKENS * max(counts)) + 2 for counts in zip(*(words or [(16, 16)]), strict=True))
+    return prompt, answer
+
+
+def _masked(backbone: Backbone) -> bool:
+    """Whether it scores a drawing in several contexts. Others score all codes in one pass, whatever a rule asks for."""
+    return type(backbone).picture_log_probs is not Backbone.picture_log_probs
+
+
+def _views(rule: dict[str, Any], steps: int, through: bool) -> tuple[int, int]:
+    """Contexts of a drawing, and how often each of its codes is scored in them."""
     if through:
-        return min(int(rule.get("relaxed_steps") or steps), steps)
+        return min(int(rule.get("relaxed_steps") or steps), steps), 1
     if rule.get("likelihood") == "decisions":
-        return min(int(rule.get("scored_steps") or steps), steps)
-    return int(rule.get("views", 1))
+        return min(int(rule.get("scored_steps") or steps), steps), 1
+    views = int(rule.get("views", 1))
+    return views, views
 
 
 def _fits(memory: Memory, shape: Shape, trainer: Trainer) -> Finding:

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unirl.backbones import Backbone
+from unirl.types import Images
 
 LENGTH, CODEBOOK = 1024, 16384
 """Codes of a picture, and entries of the codebook, of a backbone that does not say."""
@@ -28,7 +30,9 @@ class Shape:
         vocabulary: Text ids.
         length: Codes of a picture.
         codebook: Entries of the codebook.
+        tower: What the tower that looks at a picture keeps of one for the gradient; 0 where there is none.
         painted: What the widest layer that paints a picture holds of one.
+        painting: What all modules that paint a picture are given and give, of one: about what they keep for a gradient.
         recompute: Whether layers keep their input only.
     """
 
@@ -42,7 +46,9 @@ class Shape:
     vocabulary: int
     length: int
     codebook: int
+    tower: int
     painted: int
+    painting: int = 0
     recompute: bool = False
 
 
@@ -53,12 +59,11 @@ def shape_of(backbone: Backbone, rule: object = None) -> Shape:
         backbone: Built; the meta device will do.
         rule: An update rule that was attached to it.
     """
-    layers = _language_model(backbone)
-    linear = [(name, m) for name, m in layers[0].named_modules() if isinstance(m, nn.Linear)] if layers else []
+    layers, *towers = _repeated(backbone) or [[]]
+    linear = _linear(layers[0]) if layers else []
     own = [*backbone.parameters(), *backbone.buffers()]
     config: Any = getattr(backbone, "config", None)
-    side = int(getattr(backbone, "side", 0) or 0)
-    length = getattr(config, "num_vq_tokens", 0) or getattr(backbone, "length", 0) or side**2 or LENGTH
+    length = _length(backbone, config)
     keys = [m.out_features for name, m in linear if name.endswith(("k_proj", "v_proj"))]
     width = linear[0][1].in_features if linear else 0
     return Shape(
@@ -67,23 +72,39 @@ def shape_of(backbone: Backbone, rule: object = None) -> Shape:
         reference=sum(tensor.numel() for tensor in _held(rule, {id(tensor) for tensor in own})),
         layers=len(layers),
         width=width,
-        row=sum(m.in_features + m.out_features for _, m in linear),
+        row=_row(linear),
         cached=sum(keys) or 2 * width,
         vocabulary=max((m.num_embeddings for m in backbone.modules() if isinstance(m, nn.Embedding)), default=0),
-        length=int(length),
+        length=length,
         codebook=int(getattr(config, "codebook_size", 0) or _codebook(backbone) or CODEBOOK),
-        painted=_painted(backbone, int(length)),
+        tower=length * sum(_row(_linear(layer)) for tower in towers for layer in tower),
+        painted=_painted(backbone, length),
+        painting=_painting(backbone, length),
         recompute=bool(getattr(backbone, "recompute", False)),
     )
 
 
-def _language_model(backbone: Backbone) -> list[nn.Module]:
-    """The repeated layers that hold most weights; others belong to a tower that looks at pictures."""
+def _length(backbone: Backbone, config: Any) -> int:
+    side = int(getattr(backbone, "side", 0) or 0)
+    return int(getattr(config, "num_vq_tokens", 0) or getattr(backbone, "length", 0) or side**2 or LENGTH)
+
+
+def _repeated(backbone: Backbone) -> list[list[nn.Module]]:
+    """The repeated layers by kind: first the language model's, which hold most weights, then those of towers."""
     kinds: dict[type, list[nn.Module]] = defaultdict(list)
     for module in backbone.modules():
         if isinstance(module, backbone.blocks):
             kinds[type(module)].append(module)
-    return max(kinds.values(), key=lambda ms: sum(p.numel() for m in ms for p in m.parameters()), default=[])
+    return sorted(kinds.values(), key=lambda ms: sum(p.numel() for m in ms for p in m.parameters()), reverse=True)
+
+
+def _linear(layer: nn.Module) -> list[tuple[str, nn.Linear]]:
+    return [(name, m) for name, m in layer.named_modules() if isinstance(m, nn.Linear)]
+
+
+def _row(linear: list[tuple[str, nn.Linear]]) -> int:
+    """What the linear layers are given and give, of one row: nearly all that a layer keeps for the gradient."""
+    return sum(m.in_features + m.out_features for _, m in linear)
 
 
 def _codebook(backbone: Backbone) -> int:
@@ -99,6 +120,25 @@ def _painted(backbone: Backbone, length: int) -> int:
         return 0
     halvings = sum(isinstance(m, nn.Conv2d) and m.stride == (2, 2) for m in backbone.modules())
     return length * 4**halvings * last[-1].in_channels
+
+
+def _painting(backbone: Backbone, length: int) -> int:
+    """Painted once on the meta device, where it costs nothing."""
+    sizes: list[int] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.extend(one.numel() for one in (*inputs, output) if isinstance(one, Tensor))
+
+    leaves = [module for module in backbone.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(note) for module in leaves]
+    try:
+        backbone.decode(Images(torch.zeros(1, length, dtype=torch.long, device="meta")))
+    except Exception:  # what comes after painting may need more than a model without weights has
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(sizes)
 
 
 def _held(owner: object, seen: set[int]) -> Iterable[Tensor]:

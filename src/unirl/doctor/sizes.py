@@ -1,8 +1,12 @@
 """Do batch, group and devices divide?"""
 
+import math
 from typing import Any
 
 from unirl.doctor.findings import Finding
+
+MOST = 100_000
+"""Drawings of a step on one device, far above what any holds: more is a slip of the keyboard."""
 
 
 def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
@@ -21,6 +25,9 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
         more = prompts + -prompts % devices
         return [Finding("error", "sizes", text, f"take a multiple of {devices}, such as {more}, or other devices")]
     share = prompts // devices
+    if share * group > MOST:
+        text = f"{prompts} prompts x group {group} are {share * group} drawings a step on a device, above {MOST}"
+        return [Finding("error", "sizes", text, "take a smaller model.group_size or data.prompts_per_step")]
     text = f"{prompts} prompts x group {group} = {prompts * group} drawings a step, {share * group} a device"
     return [Finding("ok", "sizes", text), *_held_out(data, devices)]
 
@@ -44,6 +51,31 @@ def check_validation(data: Any, interval: float | int | None, every: int | None)
         text = f"trainer.val_check_interval {interval} of {steps} steps is less than one step"
         return [Finding("error", "validation", text, f"take {1 / steps:.3g} or more")]
     return []
+
+
+def check_shares(data: Any, trainer: Any) -> list[Finding]:
+    """Whether shares of an epoch and of a validation are at least a batch; Lightning refuses others at their first.
+
+    Args:
+        data: The LightningDataModule.
+        trainer: Of the run, with `limit_train_batches` and `limit_val_batches`.
+    """
+    steps, batch = getattr(data, "steps_per_epoch", None), getattr(data, "validation_batch", None)
+    if not steps or not batch:  # a module of somebody's own
+        return []
+    devices = trainer.num_devices * trainer.num_nodes
+    lengths = {"train": steps, "val": math.ceil(len(data.examples) // devices / batch)}
+    limits = {name: (length, getattr(trainer, f"limit_{name}_batches")) for name, length in lengths.items()}
+    return [
+        Finding(
+            "error",
+            "validation" if name == "val" else "sizes",
+            f"trainer.limit_{name}_batches {limit} of {length} batches is less than one",
+            f"take {1 / length:.3g} or more, a whole number of batches, or 0 for none",
+        )
+        for name, (length, limit) in limits.items()
+        if isinstance(limit, float) and limit > 0 and length and int(limit * length) < 1
+    ]
 
 
 def _held_out(data: Any, devices: int) -> list[Finding]:

@@ -89,7 +89,7 @@ def _configured(path: str) -> Any:
 def _parsed(text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a bad date, a number of 5,000 digits, 3,000 brackets
         return None
 
 

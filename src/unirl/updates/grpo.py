@@ -12,10 +12,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.errors import UserError, at_least
+from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages
 from unirl.functional.losses import nothing
 from unirl.functional.policy import Reduction, clipped_objective, decision_weights, k3
+from unirl.ranges import within
 from unirl.types import ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
 from unirl.updates.reference import Reference
@@ -76,9 +77,11 @@ class GRPO(UpdateRule):
         score_guidance: float | None = None,
     ) -> None:
         answer_beta = beta if answer_beta is None else answer_beta
-        at_least(0, "grpo", image_weight=image_weight, answer_weight=answer_weight, epsilon=epsilon, negative=negative)
-        at_least(0, "grpo", beta=beta, answer_beta=answer_beta, clip_low=clip_low, clip_high=clip_high)
-        at_least(1, "grpo", views=views, scored_steps=1 if scored_steps is None else scored_steps)
+        within(0, 1e6, "grpo", image_weight=image_weight, answer_weight=answer_weight, negative=negative)
+        within(0, 1e6, "grpo", beta=beta, answer_beta=answer_beta, epsilon=epsilon)
+        within(0, 1e6, "grpo", clip_low=clip_low, clip_high=clip_high)
+        within(1, 1000, "grpo", views=views, scored_steps=1 if scored_steps is None else scored_steps)
+        within(-1, 1000, "grpo", score_guidance=0 if score_guidance is None else score_guidance)
         if not image_weight and not answer_weight:
             raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
         self._weights = {"image": image_weight, "answer": answer_weight}

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.errors import UserError, at_least
+from unirl.errors import UserError
 from unirl.functional.advantages import group_mean
 from unirl.functional.losses import nothing
 from unirl.processes import shared_mean
+from unirl.ranges import temperature_within, within
 from unirl.types import Answers, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
 
@@ -56,9 +57,12 @@ class SFT(UpdateRule):
         views: int = 1,
         score_guidance: float | None = None,
     ) -> None:
-        if temperature <= 0:
-            raise UserError(f"sft: temperature {temperature}; it must be above 0")
-        at_least(1, "sft", relaxed_steps=relaxed_steps, views=views)
+        temperature_within("sft", temperature, greedy=False)
+        within(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight)
+        within(1, 1000, "sft", relaxed_steps=relaxed_steps, views=views)
+        within(-1, 1000, "sft", score_guidance=0 if score_guidance is None else score_guidance)
+        if not image_weight and not answer_weight:
+            raise UserError("sft: image_weight and answer_weight are both 0; one of them must be above 0 to train")
         self.end_to_end, self.answers = end_to_end, answers
         self.image_weight, self.answer_weight = image_weight, answer_weight
         self.temperature, self.relaxed_steps = temperature, relaxed_steps

@@ -45,7 +45,7 @@ class Drawing(Backbone):
         chosen = choose_steps(sampling.steps, scored, generator, self.transformer.device)
         logits, where = self._decision_logits(prompts, images, chosen, sampling.guidance)
         log_probs = _log_probs(logits, sampling.temperature, images.codes[where])
-        return torch.zeros(where.shape, device=logits.device).masked_scatter(where, log_probs), where
+        return log_probs.new_zeros(where.shape).masked_scatter(where, log_probs), where
 
     def picture_log_probs(
         self,
@@ -60,7 +60,7 @@ class Drawing(Backbone):
         codes, masked = images.codes.repeat(views, 1), ~known
         logits = self._context_logits(prompts, codes, known, sampling.guidance, masked.nonzero(as_tuple=True))
         log_probs = _log_probs(logits, sampling.temperature, codes[masked])
-        log_probs = torch.zeros(known.shape, device=device).masked_scatter(masked, log_probs)
+        log_probs = log_probs.new_zeros(known.shape).masked_scatter(masked, log_probs)
         weights = masked * (share / masked.sum(1) / views)[:, None]
         return _side_by_side(log_probs, views), _side_by_side(weights, views)
 

@@ -179,7 +179,7 @@ class Magvit(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Codes (B, H/stride, W/stride) of pixels (B, 3, H, W) in [-1, 1]."""
-        return bits_to_codes(self.encoder(pixels) > 0)
+        return bits_to_codes(self.encoder(pixels.to(self.encoder.conv_in.weight.dtype)) > 0)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Pixels (B, 3, H, W), about [-1, 1], of codes (B, h, w)."""
@@ -188,4 +188,5 @@ class Magvit(nn.Module):
     def decode_soft(self, soft: Tensor) -> Tensor:
         """Pixels of a mixture of codes (B, h, w, K), with gradient."""
         table = codes_to_bits(torch.arange(soft.shape[-1], device=soft.device)[None, None], self.config.z_channels)
-        return self.decoder((soft @ table[0, :, 0].T.to(soft.dtype)).permute(0, 3, 1, 2))
+        bits = (soft @ table[0, :, 0].T.to(soft.dtype)).permute(0, 3, 1, 2)
+        return self.decoder(bits.to(self.decoder.conv_in.weight.dtype))

@@ -1,0 +1,69 @@
+"""The estimate of memory says what the parts of a run hold."""
+
+from dataclasses import replace
+from types import SimpleNamespace as Made
+
+import pytest
+
+from unirl.backbones.janus import Janus
+from unirl.backbones.showo import Showo
+from unirl.doctor.memory import FLOAT, Step, estimate
+from unirl.doctor.needs import adapted, step_of
+from unirl.doctor.shape import Shape
+from unirl.loop import SelfImprovement
+from unirl.rewards.keyword import Keyword
+from unirl.types import ImageSampling
+from unirl.updates.grpo import GRPO
+
+SHAPE = Shape(
+    weights=1000,
+    trained=800,
+    reference=0,
+    layers=4,
+    width=8,
+    row=144,
+    cached=16,
+    vocabulary=50,
+    length=16,
+    codebook=32,
+    tower=0,
+    painted=0,
+)
+
+
+def test_sharded_weights_are_whole_in_a_step_and_optimizer_states_never_are() -> None:
+    one, four = (estimate(SHAPE, Step(2, shards=n, gathered=n > 1)) for n in (1, 4))
+    assert four.weights == one.weights * 1.25  # all of it, and the process's own share
+    assert four.gradients == one.gradients
+    assert four.optimizer == one.optimizer / 4
+
+
+def test_a_gathered_reference_takes_turns_with_the_gradients() -> None:
+    shape = replace(SHAPE, reference=1000)
+    found = estimate(shape, Step(2, shards=2, gathered=True))
+    assert found.reference == FLOAT * 500
+    assert found.gradients == FLOAT * (400 + 1000)
+
+
+def test_recomputation_keeps_inputs_and_one_layer() -> None:
+    found = estimate(SHAPE, Step(2, learns_answer=False, prompt=0))
+    rows = 2 * (16 + 4)
+    assert found.activations == FLOAT * rows * 144 * (4 + 1)
+    assert found.recomputed == FLOAT * rows * (8 * 4 + 144 * 2)
+
+
+@pytest.mark.parametrize(("kind", "contexts"), [(Showo, 16), (Janus, 1)])
+def test_only_a_masked_model_is_scored_in_the_context_of_each_step(kind: type, contexts: int) -> None:
+    model = SelfImprovement(kind("nowhere"), GRPO(), [Keyword()], sampling=ImageSampling(steps=16))
+    data = Made(examples=[], prompts_per_step=1, validation_batch=1)
+    trainer = Made(num_devices=1, num_nodes=1, limit_val_batches=0, strategy=None, precision="32-true")
+    step = step_of(model, data, trainer)
+    assert (step.views, step.scored) == (contexts, 1)
+
+
+def test_a_tower_that_looks_at_pictures_is_no_layer_of_the_language_model() -> None:
+    model = SelfImprovement(Janus("unirl_shapes:checkpoints/janus"), GRPO(), [Keyword()])
+    model.backbone.build(meta=True)
+    shape = adapted(model)
+    assert shape.layers == 4
+    assert shape.tower > 0
