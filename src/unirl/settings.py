@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from unirl.adapters import LoRA
 from unirl.backbones import Backbone
-from unirl.backbones.autoregressive import CodeByCode
 from unirl.errors import UserError
 from unirl.ranges import temperature_within, within
 from unirl.rewards import Reward
@@ -16,7 +15,7 @@ def check_drawing(owner: str, backbone: Backbone, sampling: ImageSampling | None
 
     Args:
         owner: The option it stands under.
-        backbone: Not built. One that draws code by code can take the likeliest one; others need chance.
+        backbone: Not built; it says whether it can draw without chance.
         sampling: None is fine.
 
     Raises:
@@ -27,7 +26,7 @@ def check_drawing(owner: str, backbone: Backbone, sampling: ImageSampling | None
     within(1, 10_000, owner, steps=sampling.steps)
     within(-1, 1000, owner, guidance=sampling.guidance)
     within(0, 1e30, owner, confidence_noise=sampling.confidence_noise)
-    temperature_within(owner, sampling.temperature, greedy=isinstance(backbone, CodeByCode))
+    temperature_within(owner, sampling.temperature, greedy=backbone.draws_greedily)
 
 
 def check_answering(owner: str, sampling: AnswerSampling) -> None:

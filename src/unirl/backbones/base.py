@@ -139,6 +139,11 @@ class Backbone(nn.Module, ABC):
         return type(self).relax is not Backbone.relax
 
     @property
+    def draws_greedily(self) -> bool:
+        """Whether `ImageSampling.temperature` may be 0: the likeliest code, each time."""
+        return True
+
+    @property
     def sees_pixels(self) -> bool:
         """Whether questions are answered from pixels: then a drawing is decoded once, before it is asked about."""
         return False

@@ -24,6 +24,10 @@ class Drawing(Backbone):
     transformer: Transformer
     tokenizer: PreTrainedTokenizerBase
 
+    @property
+    def draws_greedily(self) -> bool:
+        return False  # all codes at once, and which of them stay is chance, too
+
     @torch.no_grad()
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
