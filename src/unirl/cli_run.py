@@ -16,14 +16,14 @@ from typing_extensions import override
 from unirl import strategies
 from unirl.callbacks import ExportPretrained, Guards, Pictures, ResultsTable, survival
 from unirl.checkpointing import CheckpointFiles
-from unirl.checkpointing.resuming import checkpoint_of, out_of_disk
+from unirl.checkpointing.resuming import checkpoint_of
 from unirl.checkpointing.trainer import WholeTrainer
 from unirl.config import PluginParser
 from unirl.data import PromptsModule
 from unirl.doctor.examining import before_building
+from unirl.endings import told
 from unirl.errors import UserError
 from unirl.loop import SelfImprovement
-from unirl.processes import is_loss
 
 TRAINER_DEFAULTS = {
     # FSDP2's first forward inside inference_mode breaks the next training step.
@@ -45,7 +45,6 @@ NOISE = (
     "accumulate the metric across devices",  # torchmetrics has done so
     "module.s. in eval mode",  # the image tokenizer is frozen
 )
-GO_ON = "the run stops; what was saved before is intact, and `--ckpt_path last` goes on from it"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -142,28 +141,12 @@ class Run(LightningCLI):
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            before_building(self)
-            super()._run_subcommand(subcommand)
-        except MisconfigurationException as error:
-            self._leave_nothing()
-            raise UserError(str(error)) from error
+            with told():
+                before_building(self)
+                super()._run_subcommand(subcommand)
         except UserError:
             self._leave_nothing()
             raise
-        except RuntimeError as error:
-            if not is_loss(error):
-                raise
-            rank, count = self.trainer.global_rank, self.trainer.world_size
-            said = str(error).rpartition("] ")[2].partition(". ")[0]
-            raise UserError(
-                f"process {rank} of {count} lost another one ({said}), whose own log says why: killed, out of memory, "
-                f"or failed; {GO_ON}"
-            ) from error
-        except OSError as error:
-            if not out_of_disk(error):
-                raise
-            where = f" ({error.filename})" if error.filename else ""
-            raise UserError(f"{error.strerror}{where}: {GO_ON}") from error
 
     def _leave_nothing(self) -> None:
         # Lightning opens the log before the model is built; a run that fails there should leave no empty version.

@@ -62,7 +62,7 @@ def test_who_loses_another_process_ends_with_a_sentence(
     codes, logs = ended(fit, tmp_path, shapes_checkpoint, hurt, patience=5 * MINUTE)
     assert codes == [2, code], logs
     (said,) = [line for line in logs[0].splitlines() if line.startswith("unirl: error:")]
-    assert "process 0 of 2 lost another one" in said
+    assert "another process of this run is gone" in said
     assert "`--ckpt_path last` goes on" in said
     assert "Traceback" not in logs[0]
 
