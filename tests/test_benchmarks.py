@@ -89,7 +89,7 @@ def test_two_processes_hold_half_each_between_steps(monkeypatch: pytest.MonkeyPa
 
     (one, _), (half, inside) = found["showo", 1], found["showo", 2]
     assert half.total == pytest.approx(one.total / 2, rel=0.05)
-    assert half.everything == pytest.approx(half.total, rel=0.05)
+    assert half.everything >= half.total  # a forked process has this one's tensors, too
     assert inside.weights == pytest.approx(one.weights, rel=0.01)  # whole while a step is taken
     assert inside.gradients == pytest.approx(one.gradients, rel=0.01)
     assert "of 1/n" in capsys.readouterr().out

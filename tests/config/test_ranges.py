@@ -9,6 +9,7 @@ import pytest
 
 from unirl.adapters import LoRA
 from unirl.backbones.janus import Janus
+from unirl.backbones.showo import Showo
 from unirl.data import PromptsModule
 from unirl.doctor.devices import check_devices
 from unirl.doctor.features import check_features
@@ -65,9 +66,9 @@ WRONG: list[tuple[Callable[..., object], str, list[Any]]] = [
     (model, "accept", [NAN, INF, -INF]),
     (sampling, "steps", [0, -1, 10**9, None]),
     (sampling, "guidance", [NAN, INF, -5.0, 1e30]),
-    (sampling, "temperature", [0.0, -1.0, 1e-300, NAN, INF, None]),
+    (sampling, "temperature", [-1.0, 1e-300, NAN, INF, None]),
     (sampling, "confidence_noise", [-1.0, NAN, INF]),
-    (validation_sampling, "temperature", [0.0, -0.5]),
+    (validation_sampling, "temperature", [-0.5]),
     (answering, "max_tokens", [0, -1, 10**9, None]),
     (answering, "temperature", [-1.0, 1e-300, NAN, None]),
     (keyword, "weight", [NAN, INF, -INF]),
@@ -119,8 +120,11 @@ def test_the_option_is_named_where_two_have_the_same_settings() -> None:
     assert model(validation_sampling=None).validation_sampling == ImageSampling()
 
 
-def test_only_a_model_that_draws_code_by_code_takes_the_likeliest_code() -> None:
+def test_a_model_says_itself_whether_it_draws_the_likeliest_code() -> None:
     greedy = ImageSampling(temperature=0.0)
+    for option in ("sampling", "validation_sampling"):
+        with pytest.raises(UserError, match=rf"^model\.{option}: temperature 0\.0; it must be from"):
+            model(**{"backbone": Showo("nowhere"), option: greedy})
     assert model(backbone=Janus("nowhere"), validation_sampling=greedy).validation_sampling == greedy
     assert answering(temperature=0.0).answering.temperature == 0
 
