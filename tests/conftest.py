@@ -1,12 +1,15 @@
-"""Shared by all tests: one thread, and a tiny Show-o that has learnt nothing."""
+"""Shared by all tests: one thread, and a tiny model of each kind that has learnt nothing."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import JanusVQVAEConfig
+from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from unirl.backbones.showo import Magvit, MagvitConfig
+from unirl_shapes.pretrain import janus, vq
 from unirl_shapes.pretrain.showo import untrained
 
 os.environ.pop("COLUMNS", None)  # parallel test runs set it; what is printed is read whole here
@@ -19,4 +22,12 @@ def shapes_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("untrained")
     sizes = MagvitConfig(4, (1, 1, 1, 1, 1), (1, 1, 1, 1, 1), (1,) * 5, (1,) * 5, z_channels=7, groups=2)
     untrained(folder, Magvit(sizes), seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def janus_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a tiny Janus."""
+    folder = tmp_path_factory.mktemp("janus")
+    janus.untrained(folder, JanusVQVAE(JanusVQVAEConfig(**vq.SIZES)), 0)
     return folder

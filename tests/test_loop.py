@@ -282,3 +282,12 @@ def test_what_training_sees_has_no_pictures() -> None:
     for example in batch:
         values = [getattr(example, name) for name in example.__dataclass_fields__]
         assert all(isinstance(value, str | tuple) for value in values)
+
+
+@pytest.mark.parametrize("update", [SFT(end_to_end=True, relaxed_steps=2), GRPO(beta=0.1, likelihood="masks")])
+def test_it_trains_with_weights_of_16_bits(update: object, shapes_checkpoint: Path, tmp_path: Path) -> None:
+    model = module(shapes_checkpoint, update=update)
+    fit = trainer(tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-true", enable_checkpointing=False)
+    fit.fit(model, data())
+    assert next(model.backbone.parameters()).dtype == torch.bfloat16
+    assert fit.callback_metrics["loss"].isfinite()

@@ -8,8 +8,6 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
-from transformers import JanusVQVAEConfig
-from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from unirl.backbones.janus import Janus
 from unirl.callbacks import ExportPretrained
@@ -21,16 +19,12 @@ from unirl.updates import UpdateRule
 from unirl.updates.grpo import GRPO
 from unirl.updates.sft import SFT
 from unirl_shapes.judge import ShapesJudge
-from unirl_shapes.pretrain import janus as pretrain
-from unirl_shapes.pretrain import vq
 from unirl_shapes.prompts import ShapesPrompts
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("janus")
-    pretrain.untrained(folder, JanusVQVAE(JanusVQVAEConfig(**vq.SIZES)), 0)
-    return folder
+@pytest.fixture
+def checkpoint(janus_checkpoint: Path) -> Path:
+    return janus_checkpoint
 
 
 class Recorder(SelfImprovement):
@@ -145,3 +139,10 @@ def test_validation_and_export(checkpoint: Path, tmp_path: Path) -> None:
     again = Janus.from_pretrained(str(folder))
     for one, other in zip(model.backbone.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["end-to-end", "grpo"])
+def test_it_trains_with_weights_of_16_bits(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    model = run(checkpoint, tmp_path, RULES[name](), max_steps=2, precision="bf16-true")
+    assert next(model.backbone.parameters()).dtype == torch.bfloat16
+    assert torch.tensor(model.losses).isfinite().all()

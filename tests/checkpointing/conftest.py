@@ -1,4 +1,4 @@
-"""Untrained checkpoints of both backbones, and a small disk."""
+"""A small disk."""
 
 import os
 import shutil
@@ -7,18 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import JanusVQVAEConfig
-from transformers.models.janus.modeling_janus import JanusVQVAE
-
-from unirl_shapes.pretrain import janus as pretrain
-from unirl_shapes.pretrain import vq
-
-
-@pytest.fixture(scope="session")
-def janus_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("janus")
-    pretrain.untrained(folder, JanusVQVAE(JanusVQVAEConfig(**vq.SIZES)), 0)
-    return folder
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ class Transformer(LlamaRows):
     def embed_codes(self, codes: Tensor) -> Tensor:
         """Embeddings of integer codes (...), or of mixtures of codes (..., K)."""
         if codes.is_floating_point():
-            return codes @ self.language_model.embed_tokens.weight[self.layout.columns]
+            table = self.language_model.embed_tokens.weight[self.layout.columns]
+            return codes.to(table.dtype) @ table
         return self.embed(codes + self.layout.first)
 
     def end_of_line(self, rows: int) -> Tensor:

@@ -66,6 +66,7 @@ class Transformer(LlamaRows):
         vq = self.parts.vqmodel
         if not codes.is_floating_point():
             return vq.decode(codes)
-        entries = codes @ F.normalize(vq.quantize.embedding.weight, dim=-1)  # as the tokenizer looks codes up
+        table = F.normalize(vq.quantize.embedding.weight, dim=-1)  # as the tokenizer looks codes up
+        entries = codes.to(table.dtype) @ table
         height, width = vq.quantize.quant_state_dims
         return vq.decoder(vq.post_quant_conv(entries.unflatten(1, (height, width)).permute(0, 3, 1, 2)))

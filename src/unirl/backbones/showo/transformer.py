@@ -46,7 +46,8 @@ class Transformer(nn.Module):
         """Embeddings of integer codes (B, N), or of mixtures of codes (B, N, K)."""
         start, count = self.config.code_start, self.config.codebook_size
         if codes.is_floating_point():
-            return codes @ self.phi.model.embed_tokens.weight[start : start + count]
+            table = self.phi.model.embed_tokens.weight[start : start + count]
+            return codes.to(table.dtype) @ table
         return self.embed(codes + start)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
