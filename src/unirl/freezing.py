@@ -4,7 +4,25 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from unirl.adapters import LoRA, add_adapters
 from unirl.errors import UserError, nearest
+
+
+def choose_trained(model: nn.Module, trained: Sequence[str] | None = None, lora: LoRA | None = None) -> None:
+    """Add adapters, and freeze what is not trained, as a run's settings say.
+
+    Args:
+        model: Built; changed in place.
+        trained: As for `freeze_others`; None for everything.
+        lora: As for `add_adapters`; None for no adapters.
+
+    Raises:
+        UserError: settings that do not fit the model.
+    """
+    if lora is not None:
+        add_adapters(model, lora)
+    if trained is not None:
+        freeze_others(model, trained)
 
 
 def freeze_others(model: nn.Module, trained: Sequence[str]) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from unirl.adapters import LoRA, add_adapters
+from unirl.adapters import LoRA
 from unirl.backbones import Backbone
-from unirl.freezing import freeze_others
+from unirl.freezing import choose_trained
 from unirl.functional.advantages import flat_groups
 from unirl.functional.moving import moved
 from unirl.functional.seeding import generator_for
@@ -22,7 +22,7 @@ from unirl.rewards import Reward
 from unirl.rewards.scoring import contrasts, score
 from unirl.settings import check_answering, check_drawing, check_optimizer, check_scoring, check_trained
 from unirl.sharding import hold, settle
-from unirl.strategies import fit_in
+from unirl.strategies import fit_in, in_turns
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
 
@@ -112,15 +112,15 @@ class SelfImprovement(Measuring):
     def configure_model(self) -> None:
         if self._built:  # a second call must not take a trained model for the reference
             return
-        self.backbone.build()
-        if self.lora is not None:
-            add_adapters(self.backbone, self.lora)
-        if self.trained is not None:
-            freeze_others(self.backbone, self.trained)
+        in_turns(self._build, None if self._trainer is None else self.trainer.strategy)
         self.update.attach(self.backbone)
         for reward in self.rewards:
             reward.attach(self.backbone)
         self._built = True
+
+    def _build(self) -> None:
+        self.backbone.build()
+        choose_trained(self.backbone, self.trained, self.lora)
         if self._trainer is not None:  # or nobody trains it
             fit_in(self.backbone, self.trainer.strategy)
 

@@ -123,6 +123,22 @@ def unsharded(backbone: Backbone, writes: bool) -> Backbone | None:
     return model
 
 
+def twin(backbone: Backbone) -> Backbone:
+    """A frozen copy; of a sharded backbone a sharded one, which no process ever holds whole.
+
+    Args:
+        backbone: Built; not held by `hold`.
+    """
+    whole: Whole | None = backbone.__dict__.get(KEPT)
+    if whole is None:
+        return copy.deepcopy(backbone).requires_grad_(False).eval()
+    other = copy.deepcopy(whole.skeleton).requires_grad_(False).eval()
+    shard(other, mesh_of(backbone))
+    shares = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    other.load_state_dict(shares, assign=True)
+    return other
+
+
 def _skeleton(backbone: Backbone) -> Backbone:
     """The same modules without weights."""
     empty: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}

@@ -1,5 +1,8 @@
 """What Lightning's strategies need to know of a backbone, all of it from its `blocks`."""
 
+from collections.abc import Callable
+
+import torch.distributed as dist
 from lightning.pytorch.strategies import (
     DeepSpeedStrategy,
     FSDPStrategy,
@@ -54,3 +57,36 @@ def fit_in(backbone: Backbone, strategy: Strategy) -> None:
     if isinstance(strategy, ModelParallelStrategy):
         mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,), mesh_dim_names=("data_parallel",))
         shard(backbone, mesh)
+
+
+def in_turns(build: Callable[[], None], strategy: Strategy | None) -> None:
+    """Build the models of a machine one after another, where each process keeps no more than its share in the end.
+
+    So a machine's memory needs room for one whole model and the shares, not for as many models as it has devices; and
+    a backbone needs no second way of loading itself.
+
+    Args:
+        build: Builds and shards this process's model, and waits for no other process.
+        strategy: The trainer's. All processes must call it; under other strategies than ModelParallelStrategy every
+            process builds at once.
+
+    Raises:
+        UserError: another process could not build its own; what this one's `build` raises, it raises here.
+    """
+    if not isinstance(strategy, ModelParallelStrategy) or not dist.is_initialized():
+        build()
+        return
+    for turn in range(strategy.num_processes):
+        failure: Exception | None = None
+        if turn == strategy.local_rank:
+            try:
+                build()
+            except Exception as error:
+                failure = error
+        said: list[str | None] = [None] * strategy.world_size
+        dist.all_gather_object(said, None if failure is None else f"{type(failure).__name__}: {failure}")
+        if failure is not None:
+            raise failure
+        for rank, what in enumerate(said):
+            if what is not None:
+                raise UserError(f"process {rank} of {strategy.world_size} could not build its model: {what}")

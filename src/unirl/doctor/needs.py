@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from unirl.adapters import add_adapters
 from unirl.backbones import Backbone
 from unirl.backbones.files import reason
 from unirl.doctor.disk import check_disk, kept_at_once, log_folder
@@ -16,7 +15,7 @@ from unirl.doctor.findings import Finding, size
 from unirl.doctor.memory import FLOAT, Memory, Step, estimate
 from unirl.doctor.shape import Shape, shape_of
 from unirl.errors import UserError
-from unirl.freezing import freeze_others
+from unirl.freezing import choose_trained
 
 TOKENS = 1.5
 """Tokens of a word, at most, on average."""
@@ -59,10 +58,7 @@ def adapted(model: Any) -> Shape:
     Raises:
         UserError: its config does not fit it.
     """
-    if model.lora is not None:
-        add_adapters(model.backbone, model.lora)
-    if model.trained is not None:
-        freeze_others(model.backbone, model.trained)
+    choose_trained(model.backbone, model.trained, model.lora)
     rule = copy.deepcopy(model.update)
     rule.attach(model.backbone)
     return shape_of(model.backbone, rule)

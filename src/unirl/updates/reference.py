@@ -1,6 +1,5 @@
 """The model that a policy must not drift away from."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ import torch
 
 from unirl.adapters import is_adapter
 from unirl.backbones.base import Backbone
-from unirl.sharding import held, is_sharded, mesh_of, shard
+from unirl.sharding import held, twin
 
 
 class Reference:
@@ -23,7 +22,7 @@ class Reference:
 
     def __init__(self, backbone: Backbone) -> None:
         self._adapters = [module for module in backbone.modules() if is_adapter(module)]
-        self._copy = None if self._adapters else copy.deepcopy(backbone).requires_grad_(False).eval()
+        self._copy = None if self._adapters else twin(backbone)
 
     @contextmanager
     def active(self, backbone: Backbone) -> Iterator[Backbone]:
@@ -34,7 +33,8 @@ class Reference:
         """
         with torch.no_grad():
             if self._copy is not None:
-                with held(self._beside(backbone, self._copy)):
+                self._follow(backbone, self._copy)
+                with held(self._copy):
                     yield self._copy
                 return
             trained = [(p, p.requires_grad) for p in backbone.parameters()]  # peft forgets it when it switches
@@ -46,12 +46,11 @@ class Reference:
                 for parameter, needed in trained:
                     parameter.requires_grad_(needed)
 
-    def _beside(self, backbone: Backbone, copy: Backbone) -> Backbone:
-        """The copy where the backbone is, and sharded if it is."""
-        if not is_sharded(backbone):
-            return copy.to(next(backbone.parameters()).device)
-        shard(copy, mesh_of(backbone))
-        return copy
+    def _follow(self, backbone: Backbone, copy: Backbone) -> None:
+        """To the device, and the precision, that training has moved the model to since."""
+        there, here = next(backbone.parameters()), next(copy.parameters())
+        if (there.device, there.dtype) != (here.device, here.dtype):
+            copy.to(there.device, there.dtype)
 
     def _switch(self, enabled: bool) -> None:
         for module in self._adapters:
