@@ -24,7 +24,7 @@ from unirl.doctor.needs import adapted, step_of
 SIZES = ("tiny", "middle", "large")
 DRAWINGS = {"tiny": (12, 8), "middle": (1, 4), "large": (1, 2)}
 """Prompts of a step and drawings of each: enough for activations to show beside weights."""
-KINDS = (("showo", False), ("janus", False), ("janus", True))
+KINDS = (("showo", False), ("showo", True), ("janus", False), ("janus", True))
 """Backbones, and whether layers are computed again for the gradient."""
 LINE = "{:<6} {:<7} {:<12} {:<10} {:>13} {:>13} {:>9}"
 

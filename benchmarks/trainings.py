@@ -25,8 +25,9 @@ STEPS = 2
 
 
 def backbone(kind: str, folder: Path, recompute: bool = False) -> Backbone:
-    """Not built yet; Show-o always keeps what the gradient needs."""
-    return Showo(str(folder)) if kind == "showo" else Janus(str(folder), recompute=recompute)
+    """Not built yet."""
+    kinds = {"showo": Showo, "janus": Janus}
+    return kinds[kind](str(folder), recompute=recompute)
 
 
 def rule(name: str) -> UpdateRule:

@@ -2,17 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from unirl.decoding.cache import PrefixCache
+from unirl.decoding.layers import again, through
 from unirl.decoding.prefix import Prefix
 
 WIDTH = 32
@@ -47,19 +46,13 @@ class LlamaRows(nn.Module, ABC):
         Shapes:
             embeds (B, S, D), mask (B, 1, S, P + S) bool, positions (B, S); returns (B, S, D).
         """
-        model, hidden = self.language_model, embeds
-        turned = model.rotary_emb(embeds, positions)
-        once = cache is not None and cache.grow  # what grows would grow twice
-        for layer in model.layers:
-            block = partial(layer, attention_mask=mask, position_embeddings=turned, past_key_values=cache)
-            hidden = block(hidden) if once else self.again(block, hidden)
-        return model.norm(hidden)
+        model = self.language_model
+        rows = {"attention_mask": mask, "position_embeddings": model.rotary_emb(embeds, positions)}
+        return model.norm(through(model.layers, embeds, cache, self.recompute, **rows))
 
     def again(self, part: Callable[..., Tensor], *given: Tensor) -> Tensor:
         """What a part computes; for the gradient it computes it again, where `recompute` is set."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(part, *given, use_reentrant=False)
-        return part(*given)
+        return again(part, *given, recompute=self.recompute)
 
     def code_log_probs(self, hidden: Tensor, codes: Tensor, guidance: float, temperature: float) -> Tensor:
         """Log-probabilities of codes, a part of the positions at a time, whose logits are not kept for the gradient.

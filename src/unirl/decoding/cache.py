@@ -28,8 +28,12 @@ class PrefixCache:
             key = torch.cat((self.keys[layer], key), dim=2)
             value = torch.cat((self.values[layer], value), dim=2)
         if self.grow:
-            self.keys[layer : layer + 1], self.values[layer : layer + 1] = [key], [value]
+            self.put(key, value, layer)
         return key, value
+
+    def put(self, key: Tensor, value: Tensor, layer: int) -> None:
+        """Keep keys and values for those of a layer."""
+        self.keys[layer : layer + 1], self.values[layer : layer + 1] = [key], [value]
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Number of cached positions."""
@@ -38,3 +42,21 @@ class PrefixCache:
     def rows(self, index: Tensor, grow: bool = False) -> "PrefixCache":
         """A cache for other rows: each entry of `index` names the row whose prefix to use."""
         return PrefixCache([k[index] for k in self.keys], [v[index] for v in self.values], grow)
+
+
+class LayerCache(PrefixCache):
+    """Stands in for a cache that grows while one layer is computed, perhaps twice; it has `seen` what it was given last.
+
+    Args:
+        cache: Where the rows before are; it stays as it is, and may grow later on.
+    """
+
+    seen: tuple[Tensor, Tensor]
+
+    def __init__(self, cache: PrefixCache) -> None:
+        super().__init__(cache.keys, cache.values)
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The prefix followed by the layer's new keys and values."""
+        self.seen = super().update(key, value, layer)
+        return self.seen

@@ -62,8 +62,8 @@ class Memory:
         reference: What the update rule keeps beside the model.
         activations: What the backward pass needs, without recomputation: what all layers, the tower and the painter
             keep, and as much again for one layer, the gradients of what it kept.
-        recomputed: The same where layers keep their inputs only: those, prefixes, pictures asked about, and one
-            layer, tower or painter in full.
+        recomputed: The same where layers keep their inputs only: those, prefixes, and one layer, tower or painter in
+            full.
         logits: Of the training step.
         rollout: Caches, logits and pictures while drawing; training's activations are gone by then, and it is above
             them only where drawings are validated in large batches.
@@ -126,15 +126,16 @@ def _held(shape: Shape, step: Step) -> tuple[float, float, float]:
 def _passes(shape: Shape, step: Step) -> list[tuple[float, float]]:
     """What one layer keeps, and all layers with recomputation, in each pass: drawings; pictures; questions about them.
 
-    Pictures are never computed again: their pass fills the cache that questions read.
+    With recomputation, the pass over pictures still leaves the cache that questions read.
     """
     picture, passes = shape.length + MARKS, []
     if step.learns_drawing:
         contexts = step.drawings * step.views * (2 if step.guided else 1)
         passes.append(_pass(shape, step, contexts, picture, step.prompt))
     if step.learns_answer:
-        one, _ = _pass(shape, step, step.drawings, picture, 0)
-        passes.append((one, one * shape.layers))
+        one, again = _pass(shape, step, step.drawings, picture, 0)
+        cache = float(step.half * step.drawings * picture * shape.cached * shape.layers)
+        passes.append((one, again + cache))
         passes.append(_pass(shape, step, step.drawings, step.answer, picture))
     return passes
 

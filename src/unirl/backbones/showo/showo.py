@@ -26,6 +26,7 @@ class Showo(Drawing, Answering):
         image_tokenizer: Where the MAGVIT-v2 is, if not where the checkpoint says.
         llm_model_path: Where the text model's config and tokenizer are, if not where the checkpoint says.
         max_text_len: Longest prompt in tokens, if not as the checkpoint says (128).
+        recompute: Keep little for the gradient, and compute it again: far less memory, a third more time.
     """
 
     image_tokenizer: Magvit
@@ -36,9 +37,10 @@ class Showo(Drawing, Answering):
         image_tokenizer: str | None = None,
         llm_model_path: str | None = None,
         max_text_len: int | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.checkpoint = checkpoint
+        self.checkpoint, self.recompute = checkpoint, recompute
         given = {"image_tokenizer": image_tokenizer, "llm_model_path": llm_model_path, "max_text_len": max_text_len}
         self.overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
@@ -58,7 +60,7 @@ class Showo(Drawing, Answering):
 
     def _assemble(self, phi: PhiForCausalLM, magvit: Magvit, config: files.ShowoConfig) -> None:
         self.config = config
-        self.transformer = Transformer(phi, config)
+        self.transformer = Transformer(phi, config, self.recompute)
         self.image_tokenizer = magvit.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Showo":

@@ -1,6 +1,7 @@
 """Show-o's transformer: text and image rows over cached prefixes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +11,22 @@ from transformers import PhiForCausalLM
 from unirl.backbones.showo.config import ShowoConfig
 from unirl.backbones.showo.sequences import prompt_row
 from unirl.decoding.cache import PrefixCache
+from unirl.decoding.layers import through
 from unirl.decoding.prefix import Prefix, causal_mask, pad_left, suffix_mask
 
 
 class Transformer(nn.Module):
-    """Phi with Show-o's vocabulary; computes only rows and head columns that somebody reads."""
+    """Phi with Show-o's vocabulary; computes only rows and head columns that somebody reads.
 
-    def __init__(self, phi: PhiForCausalLM, config: ShowoConfig) -> None:
+    Args:
+        phi: The model.
+        config: Its vocabulary.
+        recompute: Keep little for the gradient, and compute it again.
+    """
+
+    def __init__(self, phi: PhiForCausalLM, config: ShowoConfig, recompute: bool = False) -> None:
         super().__init__()
-        self.phi, self.config = phi, config
+        self.phi, self.config, self.recompute = phi, config, recompute
 
     @property
     def device(self) -> torch.device:
@@ -30,14 +38,10 @@ class Transformer(nn.Module):
         Shapes:
             embeds (B, S, D), mask (B, 1, S, P + S) bool, positions (B or 1, S); returns (B, S, D).
         """
-        out = self.phi.model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return out.last_hidden_state
+        model: Any = self.phi.model
+        rows = {"attention_mask": mask, "position_embeddings": model.rotary_emb(embeds, position_ids=positions)}
+        hidden = through(model.layers, model.embed_dropout(embeds), cache, self.recompute, **rows)
+        return model.final_layernorm(hidden)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.phi.model.embed_tokens(ids)
