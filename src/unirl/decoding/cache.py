@@ -45,7 +45,7 @@ class PrefixCache:
 
 
 class LayerCache(PrefixCache):
-    """Stands in for a cache that grows while one layer is computed, perhaps twice; it has `seen` what it was given last.
+    """Stands in for a growing cache while one layer is computed, perhaps twice; it has `seen` what it was given last.
 
     Args:
         cache: Where the rows before are; it stays as it is, and may grow later on.
