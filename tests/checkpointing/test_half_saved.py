@@ -2,20 +2,26 @@
 
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
 from mortal import forked
 
 from unirl.checkpointing import CheckpointFiles, fault, newest_whole, writing
+from unirl.checkpointing.sealing import SUMS, sum_of, write_sums
+from unirl.checkpointing.sharded import META
 from unirl.errors import UserError
 
 OLD = {"state_dict": {"w": torch.arange(999.0)}, "global_step": 3}
@@ -109,3 +115,41 @@ def test_a_flipped_bit_anywhere_is_told_or_does_no_harm(sealed: bool, tmp_path: 
         assert not sealed or torch.equal(found["state_dict"]["w"], OLD["state_dict"]["w"]), position
         assert not sealed or found["global_step"] == 3, position
     assert refused > (290 if sealed else 150)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """A sharded checkpoint of one process, as `fit` leaves it."""
+    folder = tmp_path / "step=1.ckpt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is only one process
+        dcp.save({"state_dict": {"w": torch.randn(300)}}, storage_writer=dcp.FileSystemWriter(folder), no_dist=True)
+    torch.save({"global_step": 1}, folder / META)
+    write_sums(folder, {path.name: sum_of(path) for path in folder.iterdir()})
+    return folder
+
+
+def test_a_flipped_bit_of_a_sharded_checkpoint_is_told(shards: Path) -> None:
+    assert fault(shards) is None
+    rng = random.Random(0)
+    for path in sorted(shards.iterdir()):
+        whole = path.read_bytes()
+        for _ in range(50):
+            data, position = bytearray(whole), rng.randrange(len(whole))
+            data[position] ^= 1 << rng.randrange(8)
+            path.write_bytes(data)
+            assert fault(shards) is not None, (path.name, position)
+        path.write_bytes(whole)
+    assert fault(shards) is None
+
+
+def test_a_shard_that_is_gone_is_named(shards: Path) -> None:
+    (shard,) = shards.glob("*.distcp")
+    shard.unlink()
+    assert fault(shards) == f"{shard.name} is missing"
+
+
+def test_checksums_are_what_the_systems_own_tool_writes(shards: Path) -> None:
+    if (tool := shutil.which("sha256sum")) is None:
+        pytest.skip("no sha256sum here")
+    assert subprocess.run([tool, "-c", "--strict", "--quiet", SUMS], cwd=shards, check=False).returncode == 0

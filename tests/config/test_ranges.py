@@ -10,6 +10,7 @@ import pytest
 from unirl.adapters import LoRA
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
+from unirl.callbacks.quality import QualityControl
 from unirl.data import PromptsModule
 from unirl.doctor.devices import check_devices
 from unirl.doctor.features import check_features
@@ -56,6 +57,9 @@ def lora(**options: Any) -> SelfImprovement:
 
 
 WRONG: list[tuple[Callable[..., object], str, list[Any]]] = [
+    (QualityControl, "duplicates", [-0.1, 1.5, NAN]),
+    (QualityControl, "saturation", [-0.1, 1.5, NAN]),
+    (QualityControl, "confidence", [-0.1, 1.5, NAN]),
     (model, "group_size", [0, -1, 10**9, HUGE, NAN, None]),
     (model, "updates_per_rollout", [0, -1, HUGE]),
     (model, "exam_size", [-1, 10**9]),

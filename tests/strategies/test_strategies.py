@@ -10,7 +10,9 @@ from lightning.pytorch.strategies import FSDPStrategy
 
 from unirl.adapters import LoRA
 from unirl.backbones.showo import Showo
+from unirl.checkpointing import fault
 from unirl.checkpointing.exporting import backbone_weights
+from unirl.checkpointing.sealing import SUMS
 from unirl.errors import UserError
 from unirl.strategies import check
 
@@ -58,9 +60,17 @@ def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: P
     after = weights("showo", tail)
     for name, value in weights("showo", whole).items():
         assert torch.equal(after[name], value), name
-    saved = backbone_weights(tmp_path / "tail" / "step=4.ckpt")  # what `unirl export` writes
+    last = tmp_path / "tail" / "step=4.ckpt"
+    assert fault(last) is None
+    assert {path.name for path in last.iterdir()} == summed(last)
+    saved = backbone_weights(last)  # what `unirl export` writes
     for name, value in after.items():
         assert torch.equal(saved[name], value), name
+
+
+def summed(folder: Path) -> set[str]:
+    """Files with a checksum, and that of the checksums."""
+    return {SUMS, *(line.split("  ")[1] for line in (folder / SUMS).read_text().splitlines())}
 
 
 def test_adapters_are_trained_in_shards_and_merged_in_the_end(checkpoints: dict[str, Path], tmp_path: Path) -> None:

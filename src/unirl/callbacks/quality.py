@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unirl.functional.policy import typical_probability
 from unirl.hooks import hookimpl
+from unirl.ranges import within
 from unirl.types import Rollout
 
 
@@ -26,6 +27,9 @@ class QualityControl(Callback):
             rewards that are gamed fill pictures with color.
         confidence: Least probability that the model gives its own answer (geometric mean over tokens); 0 takes all.
         down_weight: Answers below `confidence` count by their probability instead of not at all.
+
+    Raises:
+        UserError: a number outside [0, 1].
     """
 
     def __init__(
@@ -35,6 +39,8 @@ class QualityControl(Callback):
         confidence: float = 0.5,
         down_weight: bool = False,
     ) -> None:
+        within(0, 1, "QualityControl", duplicates=duplicates, confidence=confidence)
+        within(0, 1, "QualityControl", saturation=1.0 if saturation is None else saturation)
         self.duplicates, self.saturation, self.confidence = duplicates, saturation, confidence
         self.down_weight = down_weight
         self._module: Any = None

@@ -9,20 +9,22 @@ from typing import IO
 import torch
 
 import unirl.types  # noqa: F401 - says which of our classes a checkpoint may hold
-from unirl.checkpointing.sealing import broken_seal
+from unirl.checkpointing.sealing import broken_seal, broken_sum
 from unirl.checkpointing.sharded import META, is_sharded, items
 
 
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None where nothing is.
 
-    Ours end with a checksum of the whole file. Any other that `torch.save` writes is a zip archive with a checksum for
-    each tensor; PyTorch does not look at them when it loads, this does.
+    Ours end with a checksum of the whole file, or have those of all files beside them. Any other that `torch.save`
+    writes is a zip archive with a checksum for each tensor; PyTorch does not look at them when it loads, this does.
 
     Args:
         path: A `.ckpt` file, or the folder of a sharded checkpoint.
     """
     try:
+        if path.is_dir() and (bad := broken_sum(path)) is not None:
+            return bad
         for name, file in _archives(path):
             if (found := _archive_fault(file)) is not None:
                 return f"{found} ({name})" if path.is_dir() else found

@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from typing_extensions import override
 
 from unirl.checkpointing.finding import OLD
+from unirl.checkpointing.sealing import sum_of, write_sums
 from unirl.checkpointing.writing import part_of, sync_folder
 
 
@@ -27,9 +29,21 @@ class WholeTrainer(Trainer):
             shutil.rmtree(part)
         self.strategy.barrier("unirl.part")
         super().save_checkpoint(part, weights_only, storage_options)
+        self._seal(part)
         if self.is_global_zero:
             replace_folder(part, path)
         self.strategy.barrier("unirl.whole")
+
+    def _seal(self, part: Path) -> None:
+        """All processes read again what was written, some files each; the first one writes the checksums down."""
+        self.strategy.barrier("unirl.written")
+        files = sorted(path for path in part.iterdir() if path.is_file())
+        own = {path.name: sum_of(path) for path in files[self.global_rank :: self.world_size]}
+        everyone: list[dict[str, str]] = [own] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(everyone, own)
+        if self.is_global_zero:
+            write_sums(part, {name: value for sums in everyone for name, value in sums.items()})
 
 
 def saves_folders(strategy: Strategy) -> bool:
