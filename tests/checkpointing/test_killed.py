@@ -92,3 +92,24 @@ def test_a_validation_that_a_signal_cut_off_is_made_up(
     assert forked(partial(run, "parts", True), tmp_path / "log") == (-sent if sent == signal.SIGKILL else 0)
     run("parts", ckpt=newest(tmp_path / "parts"))
     assert_same_run(tmp_path / "whole", tmp_path / "parts", last=3)
+
+
+def test_a_made_up_validation_that_is_cut_off_is_made_up_again(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    """Killed in a validation; and while the next run makes up for it, the cluster needs the place."""
+
+    def run(name: str, sent: signal.Signals | None = None, ckpt: Path | None = None) -> Any:
+        model = mortal("showo", shapes_checkpoint, "sft", tmp_path / name)
+        model.ends_in_validation, model.sent = sent is not None, sent or signal.SIGKILL
+        return fit(model, ckpt=ckpt, steps_per_epoch=2, max_epochs=2, limit_val_batches=1.0)
+
+    run("whole")
+    log = tmp_path / "log"
+    assert forked(partial(run, "parts", signal.SIGKILL), log) == -signal.SIGKILL
+    saved = newest(tmp_path / "parts")
+    assert forked(partial(run, "parts", signal.SIGTERM, saved), log) == 0
+    said = log.read_text().splitlines()[-1]
+    assert "nothing had to be saved. Go on with: unirl fit --config" in said
+    assert said.endswith(f"--ckpt_path {saved}")
+    assert newest(tmp_path / "parts") == saved
+    run("parts", ckpt=saved)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", last=3)
