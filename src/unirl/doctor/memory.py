@@ -143,7 +143,7 @@ def _passes(shape: Shape, step: Step) -> list[tuple[float, float]]:
 def _pass(shape: Shape, step: Step, sequences: int, rows: int, prefix: int) -> tuple[float, float]:
     cached = prefix * shape.cached  # as taken for each sequence, and once more before the rows that attend to it
     one = sequences * (rows * shape.row + 2 * cached)
-    again = sequences * (rows * shape.width + cached) * shape.layers
+    again = sequences * (rows * shape.width + 2 * cached) * shape.layers  # its gradients wait for those of all layers
     return float(step.half * one), float(step.half * again)
 
 
