@@ -104,7 +104,7 @@ def test_a_rollout_of_a_version_that_did_not_keep_what_was_accepted_is_drawn_afr
     run(shapes_checkpoint, tmp_path / "head", max_steps=4, updates_per_rollout=3)
     saved = tmp_path / "head" / "step-4.ckpt"
     checkpoint = torch.load(saved, weights_only=True)
-    del checkpoint["rollout"].__dict__["accepted"]
+    del checkpoint["rollout"][0].__dict__["accepted"]
     torch.save(checkpoint, saved)
     tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, updates_per_rollout=3)
     assert len(tail.seen) == 2

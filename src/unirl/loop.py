@@ -17,6 +17,7 @@ from unirl.functional.seeding import generator_for
 from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
 from unirl.measuring import Measuring
+from unirl.processes import of_all, own
 from unirl.ranges import within
 from unirl.rewards import Reward
 from unirl.rewards.scoring import contrasts, score
@@ -187,12 +188,11 @@ class SelfImprovement(Measuring):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A run may stop between two of them. Only one process writes; several draw afresh after a resume.
-        if self.updates_per_rollout > 1 and self.trainer.world_size == 1:
-            checkpoint["rollout"] = self._rollout
+        if self.updates_per_rollout > 1:  # a run may stop between two of them
+            checkpoint["rollout"] = of_all(moved(self._rollout, torch.device("cpu")))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kept: Rollout | None = checkpoint.get("rollout")
+        kept: Rollout | None = own(checkpoint.get("rollout"))
         if kept is None or not hasattr(kept, "accepted"):  # of a version that did not keep it: draw afresh
             return
         if len(kept.old_log_probs) in (0, self.updates_per_rollout):

@@ -1,4 +1,6 @@
-"""What processes that train together must agree on."""
+"""What processes that train together must agree on, and what each has of its own."""
+
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -25,6 +27,26 @@ def shared_mean(values: Tensor, mask: Tensor) -> Tensor:
         mask: Which of them count, or how much.
     """
     return (values * mask).sum() / mean_over_processes(mask.sum()).clamp(min=1e-9)
+
+
+def of_all(value: Any) -> list[Any] | None:
+    """What each process has, by its rank: for the first one, which writes. The others get None; all must call it.
+
+    Args:
+        value: This process's; what it holds of tensors is on the CPU.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return [value]
+    values = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, values)
+    return values
+
+
+def own(values: list[Any] | None) -> Any:
+    """This process's part of what `of_all` gave; None where there is none, or there were more processes, or fewer."""
+    together = dist.is_available() and dist.is_initialized()
+    rank, size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+    return values[rank] if isinstance(values, list) and len(values) == size else None
 
 
 def is_loss(error: BaseException) -> bool:

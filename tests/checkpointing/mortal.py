@@ -4,21 +4,25 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.callbacks import survival
 from unirl.checkpointing import CheckpointFiles
+from unirl.checkpointing.sharded import META, index
 from unirl.checkpointing.trainer import WholeTrainer
 from unirl.data import PromptsModule
 from unirl.loop import SelfImprovement
@@ -127,6 +131,24 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
     return sorted(found)
 
 
+def held(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds; of a sharded one all tensors stand beside what Lightning keeps apart."""
+    if not path.is_dir():
+        return torch.load(path, weights_only=True)
+    apart, found = torch.load(path / META, weights_only=True), {}
+    for name, entry in index(path).state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata):
+            found[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is only one process
+        dcp.load(found, storage_reader=dcp.FileSystemReader(path))
+    states = {name: tensor for name, tensor in found.items() if not name.startswith("state_dict.")}
+    weights = {name: tensor for name, tensor in found.items() if name.startswith("state_dict.")}
+    assert weights
+    assert states
+    return apart | {"state_dict": weights, "optimizer_states": states}
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal to the last bit."""
     if isinstance(one, Tensor):
@@ -140,7 +162,7 @@ def same(one: Any, other: Any) -> bool:
 
 def assert_same_run(whole: Path, parts: Path, last: int = STEPS - 1) -> None:
     """The final checkpoint, all drawings and all that was logged are those of a run that was not interrupted."""
-    one, other = (torch.load(f / "checkpoints" / f"{last}.ckpt", weights_only=True) for f in (whole, parts))
+    one, other = (held(f / "checkpoints" / f"{last}.ckpt") for f in (whole, parts))
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert same(one[part], other[part]), part
     drawings = sorted(path.name for path in whole.glob("drawn-*"))

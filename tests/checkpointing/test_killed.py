@@ -17,6 +17,7 @@ from mortal import assert_same_run, fit, forked, mortal
 from pair import ended, together
 
 from unirl.checkpointing import newest_whole
+from unirl.strategies import register
 
 
 @pytest.fixture
@@ -59,19 +60,34 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize(
+    ("kind", "rule", "updates", "batches", "strategy"),
+    [
+        ("showo", "grpo", 2, 1, "ddp"),
+        ("showo", "sft", 1, 2, "ddp"),
+        ("janus", "sft", 2, 2, "ddp"),
+        ("showo", "sft", 2, 2, "fsdp2"),
+    ],
+)
 def test_two_processes_of_which_one_is_killed_go_on_as_if_nothing_had_been(
-    shapes_checkpoint: Path, tmp_path: Path
+    kind: str, rule: str, updates: int, batches: int, strategy: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    def run(folder: Path, ends_at: int | None = None, ckpt: Path | None = None) -> int:
-        model = mortal("showo", shapes_checkpoint, "grpo", folder)
-        model.ends_at = ends_at if os.environ["LOCAL_RANK"] == "0" else None
-        return fit(model, ckpt=ckpt, strategy="ddp", devices=2).global_step
+    """It dies in the fourth batch, in the middle as above."""
 
-    assert together(run, tmp_path / "whole") == [5, 5]
+    def run(folder: Path, ends_at: int | None = None, ckpt: Path | None = None) -> int:
+        register()
+        model = mortal(kind, checkpoints[kind], rule, folder, updates_per_rollout=updates)
+        model.ends_at = ends_at if os.environ["LOCAL_RANK"] == "0" else None
+        return fit(model, ckpt=ckpt, strategy=strategy, devices=2, accumulate_grad_batches=batches).global_step
+
+    steps = 5 if batches == 1 else 3
+    assert together(run, tmp_path / "whole") == [steps, steps]
     codes, _ = ended(run, tmp_path / "parts", 3, patience=300)
     assert codes[0] == -signal.SIGKILL
     assert codes[1] != 0
-    assert together(run, tmp_path / "parts", None, newest(tmp_path / "parts")) == [5, 5]
+    saved = newest(tmp_path / "parts")
+    assert saved.name == "2.ckpt"
+    assert together(run, tmp_path / "parts", None, saved) == [steps, steps]
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 

@@ -3,7 +3,10 @@
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from unirl.processes import of_all, own
 
 KEY = "accumulated_gradients"
 
@@ -11,23 +14,37 @@ KEY = "accumulated_gradients"
 class KeepGradients(Callback):
     """Puts gradients into a checkpoint that is saved between two batches of `accumulate_grad_batches`.
 
-    Otherwise a resumed run would step with those of the rest of the batches alone. Of several processes each has
-    gradients of its own, and one writes: there, such a checkpoint is exact only where it is saved after a step.
+    Otherwise a resumed run would step with those of the rest of the batches alone. Each process has gradients of its
+    own, and the first one writes those of all: its machine needs room for them. After a step there are none.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.world_size == 1 and trainer.fit_loop.epoch_loop._should_accumulate():
+        if trainer.fit_loop.epoch_loop._should_accumulate():
             learning = pl_module.named_parameters()
-            checkpoint[KEY] = {name: p.grad.cpu() for name, p in learning if p.grad is not None}
+            checkpoint[KEY] = of_all({name: _share(p.grad).cpu() for name, p in learning if p.grad is not None})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._kept = checkpoint.get(KEY, {})
+        self._kept = own(checkpoint.get(KEY)) or {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name, parameter in pl_module.named_parameters():
             if name in self._kept:
-                parameter.grad = self._kept[name].to(parameter)
+                parameter.grad = _like(self._kept[name], parameter)
         self._kept = {}
+
+
+def _share(gradient: Tensor) -> Tensor:
+    """Of a sharded gradient what this process has."""
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
+
+
+def _like(share: Tensor, parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter, sharded if it is."""
+    if not isinstance(parameter, DTensor):
+        return share.to(parameter)
+    mesh, placements = parameter.device_mesh, parameter.placements
+    local = share.to(parameter.to_local())
+    return DTensor.from_local(local, mesh, placements, shape=parameter.shape, stride=parameter.stride())
