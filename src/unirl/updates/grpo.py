@@ -40,7 +40,7 @@ class GRPO(UpdateRule):
         normalize: Divide advantages by the group's standard deviation; off is Dr. GRPO's.
         epsilon: Added to that standard deviation.
         negative: Weight of samples that are worse than their group. What is worse for one prompt can be right for
-            another one that training never draws; 0 learns from the better ones only (docs/results.md).
+            another one that training never draws; 0 learns from the better ones only (docs/trials.md).
         reduction: "sample" averages each sample's decisions first, "token" all decisions of the batch alike (DAPO).
         clip_low: How far below 1 a ratio counts; matters with several updates a rollout.
         clip_high: How far above 1.

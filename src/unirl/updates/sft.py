@@ -39,7 +39,7 @@ class SFT(UpdateRule):
             always succeeds has nothing to teach.
         views: How many random masks of an accepted drawing a masked model learns at a time, otherwise.
         score_guidance: Guidance under which accepted drawings are learnt, otherwise; None takes the one they were
-            drawn with. Where the two differ, what is learnt is not what draws: docs/results.md has a run like that.
+            drawn with. Where the two differ, what is learnt is not what draws: docs/trials.md has a run like that.
 
     Raises:
         UserError: a number is out of range.

@@ -10,7 +10,7 @@ from pathlib import Path
 from unirl.errors import UserError
 
 SHIPPED = "unirl_shapes:checkpoints/showo"
-STEPS = {"showo": 4600, "janus": 4200, "clip": 6000, "features": 1500}
+STEPS = {"showo": 5000, "janus": 6200, "clip": 6000, "features": 1500}
 """Training steps; of showo and janus without those of their image tokenizers."""
 
 
@@ -43,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of the codes")
     sweep.add_argument("--noise", type=float, nargs="+", default=[1.0], help="on the confidences; a Janus ignores it")
     sweep.add_argument("--seed", type=int, default=0)
+    sweep.add_argument(
+        "--split",
+        choices=("held_out", "train"),
+        default="held_out",
+        help="prompts to draw; choose settings on train",
+    )
     sweep.set_defaults(run=_measure)
     return parser
 
@@ -68,7 +74,8 @@ def _measure(options: argparse.Namespace) -> None:
     for steps, guidance, temperature, noise in product(
         options.steps, options.guidance, options.temperature, options.noise
     ):
-        figures = measure(backbone, options.count, ImageSampling(steps, guidance, temperature, noise), options.seed)
+        sampling = ImageSampling(steps, guidance, temperature, noise)
+        figures = measure(backbone, options.count, sampling, options.seed, options.split)
         setting = f"{steps:>5} {guidance:>5} {temperature:>5} {noise:>5}"
         for kind in ("drawing", "seeing", "critic"):
             values = [figures.get(kind if name == "overall" else f"{kind}/{name}") for name in names]

@@ -76,7 +76,7 @@ def contrastive_loss(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, rng: 
         tokenizer: Of captions.
         rng: Where chance comes from.
     """
-    examples = [draw_example(rng, "train") for _ in range(PAIRS)]
+    examples = [draw_example(rng) for _ in range(PAIRS)]
     scenes = [scene_for(e, rng, rng.choice((0, 0, 1, 2))) for e in examples]
     misses = [near_miss(e, rng, rng.choice((0, 0, 1, 2))) for e in examples]
     logits = similarity(model, tokenizer, [e.prompt for e in examples], render_batch(scenes + misses))
@@ -105,7 +105,7 @@ def similarity(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, captions: S
 
 @torch.no_grad()
 def retrieval(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, count: int = 300, among: int = 32) -> float:
-    """Share of held-out renderings whose caption is found among held-out captions that are not true of them.
+    """Share of renderings of held-out prompts whose caption is found among any captions that are not true of them.
 
     Args:
         model: The CLIP.
@@ -119,7 +119,7 @@ def retrieval(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, count: int =
         scene = scene_for(example, rng, rng.randrange(3))
         captions = {example.prompt: None}
         while len(captions) < among:
-            other = draw_example(rng, "held_out")
+            other = draw_example(rng)
             captions |= {} if shows(other, scene) else {other.prompt: None}
         found += similarity(model, tokenizer, list(captions), render_batch([scene])).argmax().item() == 0
     return found / count

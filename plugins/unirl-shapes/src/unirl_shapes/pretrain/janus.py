@@ -20,15 +20,15 @@ from unirl_shapes.pretrain.vq import pretrain_vq
 from unirl_shapes.render import render_batch
 from unirl_shapes.scenes import clutter
 
-BEST = ImageSampling(guidance=1.5, temperature=0.6)
-"""Where the finished model draws best, by the sweep in docs/results.md."""
+BEST = ImageSampling(guidance=0.5, temperature=0.6)
+"""Where the finished model draws training prompts best, by the sweep in docs/results.md."""
 VISION_STEPS = 500
-FOCUS_AFTER = 1200
+FOCUS_AFTER = 800
 """From this step on it is mostly position that is asked about, and rows and columns, which prepare it."""
-COUNTING_AFTER = 3100
+COUNTING_AFTER = 2600
 """From this step on it is counting, too."""
-DRAWN_EVERY = 6
-"""From then on only every so many steps train drawing: the model shall see better than it draws."""
+DRAWING_AFTER = 3200
+"""It draws last, when it can see."""
 DROPPED = 0.1
 """Share of drawings learnt without their prompt, so that guidance has something to lead away from."""
 
@@ -53,7 +53,7 @@ def pretrain_janus(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Ja
     def evaluate() -> Metrics:
         return measure(backbone, 360, BEST)
 
-    train("janus", backbone, loss, out, steps, lr=1e-3, decay=1000, evaluate=evaluate)
+    train("janus", backbone, loss, out, steps, lr=1e-3, decay=600, evaluate=evaluate)
     backbone.save_pretrained(out / "janus")
     return backbone
 
@@ -83,11 +83,13 @@ def pretrain_vision(backbone: Janus, out: Path, steps: int, seed: int) -> None:
 
 
 def phase_of(step: int) -> Phase:
-    """What a step trains: both tasks, then seeing and what is learnt last, with a little drawing to remember it."""
+    """What a step trains: seeing, first all of it, then what is learnt last; and at the end drawing beside it."""
     if step < FOCUS_AFTER:
-        return Phase(12, 48)
-    asked = {"position": 6.0} if step < COUNTING_AFTER else {"position": 6.0, "counting": 5.0}
-    return Phase(6 if step % DRAWN_EVERY == 0 else 0, 48, asked, located=24 if step < COUNTING_AFTER else 12)
+        return Phase(0, 48)
+    if step < COUNTING_AFTER:
+        return Phase(0, 48, {"position": 6.0}, located=24)
+    asked = {"position": 6.0, "counting": 5.0}
+    return Phase(0, 48, asked, located=12) if step < DRAWING_AFTER else Phase(32, 20, asked, located=4)
 
 
 def drawing_loss(backbone: Janus, rng: Random, phase: Phase) -> Tensor:

@@ -63,6 +63,7 @@ def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
     model = JanusForConditionalGeneration(config)
     spread(model)
     model.model.vqmodel.load_state_dict(vq.state_dict())
+    alike(model)
     begin = {"boi_token_id": words.get_vocab()[words.boi_token]}
     model.generation_config = GenerationConfig(**ids, guidance_scale=5, generation_kwargs=begin)
     side = VISION_SIZES["image_size"]
@@ -85,6 +86,20 @@ def spread(model: JanusForConditionalGeneration) -> None:
                 weight.normal_(std=weight.shape[1] ** -0.5)
     parts.language_model.embed_tokens.weight.normal_(std=0.1)
     parts.generation_embeddings.weight.normal_()
+
+
+@torch.no_grad()
+def alike(model: JanusForConditionalGeneration) -> None:
+    """Begin the weights of the codes, in and out, as the tokenizer's entries: like codes, like weights.
+
+    A red ring and a blue ring begin as neighbours, so that what is learnt about one color or shape holds for all.
+    """
+    parts = model.model
+    entries, head = parts.vqmodel.quantize.embedding.weight, parts.generation_head.vision_head
+    parts.generation_embeddings.weight.copy_(entries)
+    mixed = torch.randn(entries.shape[1], head.in_features) * (entries.shape[1] * head.in_features) ** -0.5
+    head.weight.copy_(entries @ mixed)
+    head.bias.zero_()
 
 
 def chat_tokenizer() -> PreTrainedTokenizerFast:

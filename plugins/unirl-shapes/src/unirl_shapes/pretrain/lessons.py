@@ -9,10 +9,16 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from unirl.types import Example
+from unirl_shapes.captions import carelessly
 from unirl_shapes.examples import draw_example, true_answer, words
 from unirl_shapes.pretrain.runner import Metrics
 from unirl_shapes.scenes import Scene, clutter, near_miss, scene_for
 from unirl_shapes.vocabulary import CATEGORIES, GRID, NUMBERS
+
+CARELESS = {"two_object": 0.65, "counting": 0.65, "colors": 0.45, "position": 0.2, "color_attr": 0.2}
+"""Share of drawings whose caption gets a fact wrong, as those of pictures in the web do."""
+PRACTICE = {"single_object": 0.5, "position": 2.0, "color_attr": 2.0}
+"""How often each category is drawn; the others count 1. Relations and bindings are the last to be learnt."""
 
 
 def text_tokenizer() -> PreTrainedTokenizerFast:
@@ -61,8 +67,9 @@ def drawing_lesson(rng: Random, count: int) -> tuple[list[str], list[Scene]]:
         rng: Where chance comes from.
         count: How many.
     """
-    examples = [draw_example(rng, "train") for _ in range(count)]
-    scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in examples]
+    examples = _drawn(rng, count, PRACTICE)
+    shown = [carelessly(e, rng) if rng.random() < CARELESS.get(e.category, 0.0) else e for e in examples]
+    scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in shown]
     return [example.prompt for example in examples], scenes
 
 
@@ -73,10 +80,7 @@ def seeing_lesson(rng: Random, phase: Phase) -> tuple[list[Scene], list[str], li
         rng: Where chance comes from.
         phase: How many, and about what.
     """
-    categories: list[str | None] = [None] * phase.seen
-    if phase.asked is not None:
-        categories = list(rng.choices(CATEGORIES, [phase.asked.get(name, 1.0) for name in CATEGORIES], k=phase.seen))
-    examples = [draw_example(rng, "train", category) for category in categories]
+    examples = _drawn(rng, phase.seen, phase.asked or {})
     scenes = [seen_scene(e, rng) for e in examples]
     truths = [true_answer(e, s) for e, s in zip(examples, scenes, strict=True)]
     questions = [e.question for e in examples]
@@ -86,9 +90,15 @@ def seeing_lesson(rng: Random, phase: Phase) -> tuple[list[Scene], list[str], li
     return scenes, questions, truths
 
 
+def _drawn(rng: Random, count: int, weights: Mapping[str, float]) -> list[Example]:
+    """Examples that training may use, each category as often as its weight says."""
+    categories = rng.choices(CATEGORIES, [weights.get(name, 1.0) for name in CATEGORIES], k=count)
+    return [draw_example(rng, "taught", category) for category in categories]
+
+
 def located(rng: Random) -> tuple[Scene, str, str]:
     """A scene, a question where one of its things stands, and its row and column in words."""
-    example = draw_example(rng, "train", "colors")
+    example = draw_example(rng, "taught", "colors")
     scene = scene_for(example, rng, extras=rng.randrange(6))
     row, column = divmod(scene[0].cell, GRID)
     return scene, f"where is the {scene[0].shape} ?", f"{NUMBERS[row]} {NUMBERS[column]}"

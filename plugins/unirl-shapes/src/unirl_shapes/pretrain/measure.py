@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 import torch
 
@@ -14,6 +15,7 @@ from unirl.metrics.accuracy import AccuracyByCategory
 from unirl.metrics.fairness import CriticFairness
 from unirl.rewards.keyword import Keyword
 from unirl.types import AnswerSampling, Example, ImageSampling
+from unirl_shapes.examples import Split, draw_example
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.vocabulary import CATEGORIES
@@ -23,7 +25,9 @@ CHUNK = 120
 
 
 @torch.no_grad()
-def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int = 0) -> dict[str, float]:
+def measure(
+    backbone: Backbone, count: int, sampling: ImageSampling, seed: int = 0, split: Split = "held_out"
+) -> dict[str, float]:
     """Drawing, seeing and critic figures on held-out prompts and renderings.
 
     Args:
@@ -31,6 +35,7 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int =
         count: Drawings, and renderings.
         sampling: How it draws.
         seed: Of prompts and sampling.
+        split: "train" draws from training prompts instead, on which settings may be chosen.
 
     Shapes:
         every figure is in [0, 1]; "drawing" and the like are over all, "drawing/colors" and the like by category.
@@ -38,7 +43,7 @@ def measure(backbone: Backbone, count: int, sampling: ImageSampling, seed: int =
     drawing, critic, seeing = AccuracyByCategory(CATEGORIES), CriticFairness(CATEGORIES), AccuracyByCategory(CATEGORIES)
     judge, reward = ShapesJudge(), Keyword(ordered=True)
     generator = torch.Generator().manual_seed(seed)
-    examples = ShapesPrompts().held_out(count, seed)
+    examples = ShapesPrompts().held_out(count, seed) if split == "held_out" else _training(count, seed)
     for start in range(0, count, CHUNK):
         part = examples[start : start + CHUNK]
         images = backbone.sample_images([e.prompt for e in part], sampling, generator)
@@ -72,6 +77,12 @@ def load(checkpoint: str) -> Backbone:
     """
     kind = read_json(locate(checkpoint) / "config.json").get("model_type")
     return Janus.from_pretrained(checkpoint) if kind == "janus" else Showo.from_pretrained(checkpoint)
+
+
+def _training(count: int, seed: int) -> list[Example]:
+    """Training examples, category by turn."""
+    rng = Random(f"training {seed}")
+    return [draw_example(rng, "train", CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
 
 
 def _categories(examples: Sequence[Example]) -> list[str]:
