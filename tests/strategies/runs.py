@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained, Guards
+from unirl.checkpointing.trainer import WholeTrainer
 from unirl.data import PromptsModule
 from unirl.functional import relaxation
 from unirl.functional.seeding import generator_for
@@ -113,7 +113,7 @@ def train(
     data = PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, held_out=3, validation_batch=2)
     saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     guards = Guards()
-    trainer = Trainer(
+    trainer = WholeTrainer(
         accelerator="cpu",
         devices=devices,
         strategy=strategy,
