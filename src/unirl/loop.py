@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import get_scheduler
 
 from unirl.adapters import LoRA
@@ -22,8 +23,8 @@ from unirl.ranges import within
 from unirl.rewards import Reward
 from unirl.rewards.scoring import contrasts, score
 from unirl.settings import check_answering, check_drawing, check_optimizer, check_scoring, check_trained
-from unirl.sharding import hold, settle
-from unirl.strategies import fit_in, in_turns
+from unirl.sharding import hold, settle, shard
+from unirl.strategies import in_turns
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
 
@@ -100,12 +101,11 @@ class SelfImprovement(Measuring):
         update.check(backbone, group_size, sampling)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.group_size, self.sampling, self.answering, self.accept = group_size, sampling, answering, accept
-        self.reward_timeout = reward_timeout
-        self.exam_size, self.diversity_prompts, self.features = exam_size, diversity_prompts, features
+        self.reward_timeout, self.exam_size, self.diversity_prompts = reward_timeout, exam_size, diversity_prompts
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.lr_schedule, self.seed = warmup_steps, lr_schedule, seed
         self.validation_sampling = validation_sampling or sampling
-        self.updates_per_rollout, self.trained, self.lora = updates_per_rollout, trained, lora
+        self.updates_per_rollout, self.trained, self.lora, self.features = updates_per_rollout, trained, lora, features
         self._rollout: Rollout | None = None
         self._built, self._lifecycle = False, Lifecycle()
         self.greedy = replace(answering, temperature=0.0)
@@ -119,11 +119,11 @@ class SelfImprovement(Measuring):
             reward.attach(self.backbone)
         self._built = True
 
-    def _build(self) -> None:
+    def _build(self, mesh: DeviceMesh | None) -> None:
         self.backbone.build()
         choose_trained(self.backbone, self.trained, self.lora)
-        if self._trainer is not None:  # or nobody trains it
-            fit_in(self.backbone, self.trainer.strategy)
+        if mesh is not None:
+            shard(self.backbone, mesh)
 
     def on_after_backward(self) -> None:
         settle(self.backbone)

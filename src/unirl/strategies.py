@@ -10,11 +10,9 @@ from lightning.pytorch.strategies import (
     Strategy,
     StrategyRegistry,
 )
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from unirl.backbones.base import Backbone
 from unirl.errors import UserError
-from unirl.sharding import shard
 
 SHARDED = "fsdp2"
 
@@ -46,27 +44,15 @@ def check(strategy: Strategy) -> None:
         )
 
 
-def fit_in(backbone: Backbone, strategy: Strategy) -> None:
-    """Shard a built backbone where the strategy asks for it.
-
-    Args:
-        backbone: Built, with adapters and copies made.
-        strategy: The trainer's. Under ModelParallelStrategy all processes share the weights, whatever the sizes of its
-            mesh: its default would divide single layers.
-    """
-    if isinstance(strategy, ModelParallelStrategy):
-        mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,), mesh_dim_names=("data_parallel",))
-        shard(backbone, mesh)
-
-
-def in_turns(build: Callable[[], None], strategy: Strategy | None) -> None:
+def in_turns(build: Callable[[DeviceMesh | None], None], strategy: Strategy | None) -> None:
     """Build the models of a machine one after another, where each process keeps no more than its share in the end.
 
     So a machine's memory needs room for one whole model and the shares, not for as many models as it has devices; and
     a backbone needs no second way of loading itself.
 
     Args:
-        build: Builds and shards this process's model, and waits for no other process.
+        build: Builds this process's model, shards it over the mesh that it is given (None: over nothing), and waits
+            for no other process.
         strategy: The trainer's. All processes must call it; under other strategies than ModelParallelStrategy every
             process builds at once.
 
@@ -74,13 +60,14 @@ def in_turns(build: Callable[[], None], strategy: Strategy | None) -> None:
         UserError: another process could not build its own; what this one's `build` raises, it raises here.
     """
     if not isinstance(strategy, ModelParallelStrategy) or not dist.is_initialized():
-        build()
+        build(None)
         return
+    mesh = _shared_mesh(strategy)  # before the turns: making it waits for all processes
     for turn in range(strategy.num_processes):
         failure: Exception | None = None
         if turn == strategy.local_rank:
             try:
-                build()
+                build(mesh)
             except Exception as error:
                 failure = error
         said: list[str | None] = [None] * strategy.world_size
@@ -90,3 +77,8 @@ def in_turns(build: Callable[[], None], strategy: Strategy | None) -> None:
         for rank, what in enumerate(said):
             if what is not None:
                 raise UserError(f"process {rank} of {strategy.world_size} could not build its model: {what}")
+
+
+def _shared_mesh(strategy: ModelParallelStrategy) -> DeviceMesh:
+    """All processes share the weights, whatever the sizes of the strategy's mesh: its default divides single layers."""
+    return init_device_mesh(strategy.root_device.type, (strategy.world_size,), mesh_dim_names=("data_parallel",))

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.device_mesh import DeviceMesh
 
 from unirl.backbones.showo import Showo
 from unirl.errors import UserError
@@ -28,6 +29,7 @@ class Machine(ModelParallelStrategy):
     local_rank = property(lambda self: dist.get_rank())  # type: ignore[assignment]
     world_size = property(lambda self: dist.get_world_size())  # type: ignore[assignment]
     num_processes = property(lambda self: dist.get_world_size())  # type: ignore[assignment]
+    root_device = property(lambda self: torch.device("cpu"))  # type: ignore[assignment]
 
 
 def among(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,33 +45,36 @@ def among(work: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_one_is_built_after_another(tmp_path: Path) -> None:
     @among
-    def run(folder: Path) -> tuple[float, float]:
-        times = []
+    def run(folder: Path) -> tuple[float, float, int]:
+        times, sizes = [], []
 
-        def build() -> None:
+        def build(mesh: DeviceMesh | None) -> None:
+            assert mesh is not None  # made before the turns: making one waits for all
+            sizes.append(mesh.size())
             times.append(time.monotonic())
             time.sleep(0.3)
             times.append(time.monotonic())
 
         in_turns(build, Machine())
-        return times[0], times[1]
+        return times[0], times[1], sizes[0]
 
     found = together(run, tmp_path, processes=3)
-    assert [end <= begin for (_, end), (begin, _) in itertools.pairwise(found)] == [True, True]
+    assert [end <= begin for (_, end, _), (begin, _, _) in itertools.pairwise(found)] == [True, True]
+    assert [size for _, _, size in found] == [3, 3, 3]
 
 
 def test_without_processes_it_is_simply_built() -> None:
-    built: list[bool] = []
-    in_turns(lambda: built.append(True), None)
-    in_turns(lambda: built.append(True), Machine())
-    assert built == [True, True]
+    meshes: list[DeviceMesh | None] = []
+    in_turns(meshes.append, None)
+    in_turns(meshes.append, Machine())
+    assert meshes == [None, None]
 
 
 @pytest.mark.parametrize("broken", [0, 1])
 def test_all_end_where_one_cannot_be_built(broken: int, tmp_path: Path) -> None:
     @among
     def run(folder: Path) -> str:
-        def build() -> None:
+        def build(mesh: DeviceMesh | None) -> None:
             if dist.get_rank() == broken:
                 raise UserError("model.safetensors is truncated")
 
