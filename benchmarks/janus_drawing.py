@@ -12,6 +12,7 @@ from sizes import SEED
 from torch import Tensor, nn
 
 from unirl.backbones.janus.step import Step
+from unirl.decoding.packing import packed
 
 STEPS = 8
 
@@ -26,7 +27,7 @@ class Drawing:
         compiling: Seconds of the first compiled drawing.
         same_codes: Whether greedy codes of transformers and UniRL agree, all of them.
         step: Seconds of UniRL's drawing, the prompt's text included, divided by its codes.
-        products: Seconds that a step's linear layers take alone: the floor.
+        products: Seconds that a step's linear layers take alone, their weights packed as for drawing: the floor.
         attention: Seconds that a step's attention takes alone, halfway through the drawing.
     """
 
@@ -80,7 +81,8 @@ def products(case: Case, group: int) -> float:
     once = [*head.vision_head.modules(), *parts.generation_aligner.modules()]
     work = [(m, 2 * group) for m in both] + [(m, group) for m in once]
     linear = [(m, torch.randn(rows, m.in_features)) for m, rows in work if isinstance(m, nn.Linear)]
-    return seconds_of(lambda: [module(rows) for module, rows in linear])
+    with packed(case.backbone.transformer):
+        return seconds_of(lambda: [module(rows) for module, rows in linear])
 
 
 def attention(case: Case, group: int) -> float:

@@ -166,6 +166,18 @@ def test_answers_are_held_without_being_taught() -> None:
     assert slope(loss, policy.saying).abs().max() > 0
 
 
+@pytest.mark.parametrize(("beta", "answer_beta"), [(0.5, 0.0), (0.0, 0.5), (0.5, 0.5)])
+def test_the_reference_scores_only_what_it_holds(beta: float, answer_beta: float) -> None:
+    policy, reference = Table(), Table()
+    rule = GRPO(beta=beta, answer_beta=answer_beta)
+    rule.attach(policy)
+    rule._reference._copy = reference
+    loss_of(rule, policy, rollout())
+    held = {"image": beta, "answer": answer_beta}
+    assert reference.calls == [(name, 6) for name in held if held[name]]
+    assert {name for name, _ in policy.calls} == {"image", "answer"}
+
+
 def test_reference_is_the_model_with_its_adapters_off() -> None:
     class BaseTunerLayer(nn.Module):
         """Named like peft's own base of adapters."""

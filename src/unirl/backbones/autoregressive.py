@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.decoding.answers import answer_log_probs, sample_answers
+from unirl.decoding.packing import packed
 from unirl.decoding.prefix import Prefix, pad_right, prefill
 from unirl.functional.relaxation import straight_through
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
@@ -89,8 +90,9 @@ class TextAnswers(Backbone):
         sampling: AnswerSampling,
         generator: torch.Generator | None = None,
     ) -> Answers:
-        prefix, rows = self._picture_prefix(images, questions, grow=True)
-        ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, self.chat.end, generator)
+        with packed(self.transformer):
+            prefix, rows = self._picture_prefix(images, questions, grow=True)
+            ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, self.chat.end, generator)
         texts = [self.chat.text(row[keep]) for row, keep in zip(ids, mask, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 

@@ -5,7 +5,7 @@ Source: Shao et al. 2024 (GRPO, arXiv 2402.03300) as UniRL (arXiv 2505.23380) us
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -142,18 +142,17 @@ class GRPO(UpdateRule):
         return loss, logs
 
     def _score(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+        self, backbone: Backbone, rollout: Rollout, *chance: Any, names: Sequence[str] = PARTS
     ) -> dict[str, Scored]:
-        """Drawings and answers that have something to learn, each scored under a model."""
-        scored: dict[str, Scored] = {}
-        drawn, said = self._rows(rollout, "image"), self._rows(rollout, "answer")
-        if len(drawn):
-            scored["image"] = self._drawings(backbone, rollout, drawn, sampling, generator)
-        if len(said):
-            answers, questions = rollout.answers[said], [rollout.questions[i] for i in said.tolist()]
-            log_probs = backbone.answer_log_probs(rollout.images[said], questions, answers)
-            scored["answer"] = log_probs, decision_weights(answers.mask, self.reduction)
-        return scored
+        """Drawings and answers, of those named, that have something to learn, each scored under a model."""
+        ways = {"image": self._drawings, "answer": self._said}
+        rows = {name: self._rows(rollout, name) for name in names}
+        return {name: ways[name](backbone, rollout, which, *chance) for name, which in rows.items() if len(which)}
+
+    def _said(self, backbone: Backbone, rollout: Rollout, rows: Tensor, *_: Any) -> Scored:
+        answers, questions = rollout.answers[rows], [rollout.questions[i] for i in rows.tolist()]
+        log_probs = backbone.answer_log_probs(rollout.images[rows], questions, answers)
+        return log_probs, decision_weights(answers.mask, self.reduction)
 
     def _drawings(
         self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
@@ -171,8 +170,9 @@ class GRPO(UpdateRule):
     ) -> dict[str, Scored]:
         if self._reference is None:
             return {}
+        anchored = [name for name in PARTS if self._betas[name]]
         with self._reference.active(backbone) as reference:
-            return self._score(reference, rollout, sampling, generator)
+            return self._score(reference, rollout, sampling, generator, names=anchored)
 
     def _rows(self, rollout: Rollout, name: str) -> Tensor:
         """Samples worth a forward pass: all with a KL term, otherwise those better or worse than their group."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unirl.backbones.autoregressive import CodeByCode
 from unirl.decoding.autoregressive import sample_codes, uniform
+from unirl.decoding.packing import packed
 from unirl.decoding.prefix import Prefix, follow, pad_left, prefill
 from unirl.types import Images, ImageSampling
 from unirl_emu3.chat import Chat
@@ -27,10 +28,11 @@ class Drawing(CodeByCode):
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
-        prefix = self.prompt_prefix(prompts, sampling.guidance)
         chance = uniform(self.length, len(prompts), generator, self.transformer.device)
-        step = Step(self.transformer, prefix, sampling)
-        draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
+        with packed(self.transformer):
+            prefix = self.prompt_prefix(prompts, sampling.guidance)
+            step = Step(self.transformer, prefix, sampling)
+            draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
         return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
 
     def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:

@@ -10,6 +10,7 @@ from unirl.backbones.janus.chat import Chat
 from unirl.backbones.janus.step import Step
 from unirl.backbones.janus.transformer import Transformer
 from unirl.decoding.autoregressive import sample_codes, uniform
+from unirl.decoding.packing import packed
 from unirl.decoding.prefix import Prefix, follow, pad_left, prefill
 from unirl.types import Images, ImageSampling
 
@@ -25,10 +26,11 @@ class Drawing(CodeByCode):
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
-        prefix = self.prompt_prefix(prompts, sampling.guidance)
         chance = uniform(self.length, len(prompts), generator, self.transformer.device)
-        step = Step(self.transformer, prefix, sampling, self.length, self.compiled)
-        draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
+        with packed(self.transformer, wanted=not self.compiled):
+            prefix = self.prompt_prefix(prompts, sampling.guidance)
+            step = Step(self.transformer, prefix, sampling, self.length, self.compiled)
+            draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
         return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
 
     def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:

@@ -10,6 +10,7 @@ from unirl.backbones.base import Backbone
 from unirl.backbones.showo.sequences import QUESTION
 from unirl.backbones.showo.transformer import Transformer
 from unirl.decoding.answers import answer_log_probs, sample_answers
+from unirl.decoding.packing import packed
 from unirl.decoding.prefix import Prefix, pad_right
 from unirl.types import Answers, AnswerSampling, Images
 
@@ -28,9 +29,10 @@ class Answering(Backbone):
         sampling: AnswerSampling,
         generator: torch.Generator | None = None,
     ) -> Answers:
-        prefix, rows = self._picture_prefix(images, len(questions), grow=True), self._question_rows(questions)
         end = self.tokenizer.eos_token_id
-        ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, end, generator)
+        with packed(self.transformer):
+            prefix, rows = self._picture_prefix(images, len(questions), grow=True), self._question_rows(questions)
+            ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, end, generator)
         texts = [self._text(row[keep]) for row, keep in zip(ids, mask, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 

@@ -12,6 +12,7 @@ from unirl.backbones.base import Backbone
 from unirl.backbones.showo.config import ShowoConfig
 from unirl.backbones.showo.transformer import Transformer
 from unirl.decoding.masked import choose_steps, random_contexts, sample_masked
+from unirl.decoding.packing import packed
 from unirl.decoding.prefix import Prefix
 from unirl.functional.relaxation import straight_through
 from unirl.types import Images, ImageSampling
@@ -32,9 +33,10 @@ class Drawing(Backbone):
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
-        prefix = self._prompt_prefix(prompts, sampling.guidance)
         blank = torch.zeros(len(prompts), self.config.num_vq_tokens, dtype=torch.long, device=self.transformer.device)
-        draw = sample_masked(self._guided_logits(prefix, sampling.guidance), blank, sampling, generator)
+        with packed(self.transformer):
+            prefix = self._prompt_prefix(prompts, sampling.guidance)
+            draw = sample_masked(self._guided_logits(prefix, sampling.guidance), blank, sampling, generator)
         steps = {"steps": draw.steps}
         return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs, memory=steps)
 

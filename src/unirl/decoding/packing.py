@@ -1,0 +1,86 @@
+"""Linear layers that multiply by weights packed beforehand, where nothing is learnt from the result."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LARGE = 2**19
+"""Weights from which a layer is packed: about what a core keeps at hand. Smaller ones are laid out in no time."""
+
+
+@contextmanager
+def packed(model: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """While it lasts, linear layers of a model on a CPU pack their weights once, instead of at every product.
+
+    A product of few rows spends more time on laying out the weights than on multiplying by them, and a drawing makes
+    hundreds of them by the same weights. Results differ in rounding. A layer is packed when it is first needed; packed
+    layers hold their weights twice until the end. Where gradients are kept, on other devices, under autocast and for
+    small layers and those of other types (adapters, quantised ones), nothing changes.
+
+    Args:
+        model: Its weights must not change meanwhile.
+        wanted: False does nothing; for what is compiled.
+
+    Example:
+        >>> layer, rows = nn.Linear(512, 1024), torch.randn(64, 512)
+        >>> with torch.no_grad(), packed(layer):
+        ...     torch.allclose(layer(rows), F.linear(rows, layer.weight, layer.bias), atol=1e-5)
+        True
+    """
+    layers = [part for part in model.modules() if _can_be(part)] if wanted and available() else []
+    for layer in layers:
+        layer.__dict__["forward"] = _Packed(layer)  # found before that of the class
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["forward"]
+
+
+@cache
+def available() -> bool:
+    """Whether this PyTorch has oneDNN's packed products; what is tried is what `packed` calls."""
+    try:
+        rows, layer = torch.ones(2, 3), nn.Linear(3, 4)
+        with torch.no_grad():
+            return bool(torch.allclose(_times(rows, _pack(layer.weight, 2), layer.bias), layer(rows), atol=1e-5))
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError):  # private to PyTorch: it may go
+        return False
+
+
+class _Packed:
+    """What a linear layer computes."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.weight, self.bias = layer.weight, layer.bias
+        self.packed: Tensor | None = None
+
+    def __call__(self, given: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or given.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return F.linear(given, self.weight, self.bias)
+        if self.packed is None:
+            self.packed = _pack(self.weight, given.numel() // given.shape[-1])
+        return _times(given, self.packed, self.bias)
+
+
+def _can_be(part: nn.Module) -> bool:
+    if type(part) is not nn.Linear or "forward" in part.__dict__:
+        return False
+    weight = part.weight
+    if weight.numel() < LARGE:
+        return False
+    return type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def _pack(weight: Tensor, rows: int) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    return packed
+
+
+def _times(given: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(given, packed, bias, "none", [], "")
+    return product
