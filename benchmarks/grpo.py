@@ -4,6 +4,7 @@ python benchmarks/grpo.py --repeats 3
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from unittest.mock import patch
 
 import plain
 import torch
+from measure import RETURNING
 from rich.console import Console
 from rich.table import Table
 from sizes import GUIDANCE, SEED, make
@@ -43,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     for _ in range(options.repeats):
         for way in WAYS:
-            out = subprocess.run([*command, way], check=True, capture_output=True, text=True).stdout
-            runs[way].append([float(figure) for figure in out.split()])
+            done = subprocess.run(
+                [*command, way], check=True, capture_output=True, text=True, env=os.environ | RETURNING
+            )
+            runs[way].append([float(figure) for figure in done.stdout.split()])
     Console(width=100).print(table(runs))
 
 

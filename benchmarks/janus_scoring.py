@@ -1,5 +1,6 @@
 """Scoring of given codes, forward and backward, each way in processes of its own: a process's peak never goes down."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 from janus_sizes import SAMPLING, Case, make
-from measure import Spread
+from measure import RETURNING, Spread
 from sizes import SEED
 from torch import Tensor
 
@@ -42,7 +43,7 @@ def measure(size: str, codes: int | None, group: int, repeats: int, threads: int
     for _ in range(repeats):
         for way in WAYS:
             command = [sys.executable, __file__, way, *given]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | RETURNING)
             if done.returncode == 0:
                 runs[way].append([float(figure) for figure in done.stdout.split()])
             elif "allocate memory" not in done.stderr:

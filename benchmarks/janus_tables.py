@@ -38,9 +38,8 @@ def scoring_table(size: str, scorings: dict[int, dict[str, Scoring]], repeats: i
     for column in ("group", "transformers", "UniRL", "of it", "transformers", "UniRL", "faster", "same scores"):
         made.add_column(column, justify="right", no_wrap=True)
     for group, found in scorings.items():
-        missing = [way for way in WAYS if way not in found]
-        if missing:
-            made.add_row(str(group), *("out of memory" if way in missing else "" for way in WAYS))
+        if any(way not in found for way in WAYS):
+            made.add_row(str(group), *(alone(found.get(way)) for way in WAYS))
             continue
         plain, own = (found[way] for way in WAYS)
         memory = [f"{one.memory.median / 1e9:.3g} GB" for one in (plain, own)]
@@ -49,6 +48,11 @@ def scoring_table(size: str, scorings: dict[int, dict[str, Scoring]], repeats: i
         faster = plain.seconds.median / own.seconds.median
         made.add_row(str(group), *memory, share, *seconds, f"{faster:.2f} times", same(plain, own))
     return made
+
+
+def alone(one: Scoring | None) -> str:
+    """What is known of a way where the other one did not run."""
+    return f"{one.memory.median / 1e9:.3g} GB" if one else "out of memory"
 
 
 def same(plain: Scoring, own: Scoring) -> str:

@@ -17,6 +17,8 @@ from unirl.decoding.masked import sample_masked
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
 T = TypeVar("T")
+RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""With this in its environment the C library gives back what is freed: a process's peak is that of its tensors."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Every file of `configs/` parses and builds; those of public checkpoints on the meta device."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from unirl.errors import UserError
 from unirl.loop import SelfImprovement
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+UNIRL = Path(sys.executable).with_name("unirl")
 HERE = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.logger"]
 
 
@@ -59,6 +62,18 @@ def test_the_oracle_is_a_diagnosis_on_top_of_grpo() -> None:
     shipped, diagnosis = build(CONFIGS / "showo_grpo.yaml"), CONFIGS / "diagnose" / "oracle.yaml"
     assert [reward.name for reward in shipped.rewards] == ["keyword"]
     assert [reward.name for reward in build(CONFIGS / "showo_grpo.yaml", diagnosis).rewards] == ["oracle"]
+
+
+def test_the_run_made_to_be_gamed_has_its_reward_in_a_file_of_its_own(tmp_path: Path) -> None:
+    files = [CONFIGS / "showo_grpo.yaml", CONFIGS / "diagnose" / "gamed.yaml"]
+    configs = [argument for file in files for argument in ("--config", str(file))]
+    plugin = ["--plugin", str(CONFIGS / "diagnose" / "saturation.py")]
+    small = ["--data.prompts_per_step", "1", "--data.steps_per_epoch", "1", "--data.held_out", "6"]
+    small += ["--trainer.val_check_interval", "1", "--model.group_size", "2", "--model.exam_size", "6"]
+    small += ["--model.diversity_prompts", "0", "--trainer.default_root_dir", str(tmp_path)]
+    done = subprocess.run([UNIRL, "fit", *configs, *plugin, *small], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "saturation" in next(tmp_path.rglob("config.yaml")).read_text()
 
 
 @pytest.mark.parametrize("rule", ["sft", "grpo"])
