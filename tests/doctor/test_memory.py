@@ -4,12 +4,14 @@ from dataclasses import replace
 from types import SimpleNamespace as Made
 
 import pytest
+import torch
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
+from unirl.doctor import shape as shape_module
 from unirl.doctor.memory import FLOAT, Step, estimate
 from unirl.doctor.needs import adapted, step_of
-from unirl.doctor.shape import Shape
+from unirl.doctor.shape import Shape, shape_of
 from unirl.loop import SelfImprovement
 from unirl.rewards.keyword import Keyword
 from unirl.types import ImageSampling
@@ -45,6 +47,12 @@ def test_a_gathered_reference_takes_turns_with_the_gradients() -> None:
     assert found.gradients == FLOAT * (400 + 1000)
 
 
+def test_a_cpu_packs_large_layers_for_drawing() -> None:
+    shape = replace(SHAPE, packed=500)
+    plain, packed = estimate(shape, Step(2)), estimate(shape, Step(2, packs=True))
+    assert packed == replace(plain, rollout=plain.rollout + FLOAT * 500)
+
+
 def test_recomputation_keeps_inputs_and_one_layer() -> None:
     found = estimate(SHAPE, Step(2, learns_answer=False, prompt=0))
     rows = 2 * (16 + 4)
@@ -56,7 +64,13 @@ def test_recomputation_keeps_inputs_and_one_layer() -> None:
 def test_only_a_masked_model_is_scored_in_the_context_of_each_step(kind: type, contexts: int) -> None:
     model = SelfImprovement(kind("nowhere"), GRPO(), [Keyword()], sampling=ImageSampling(steps=16))
     data = Made(examples=[], prompts_per_step=1, validation_batch=1)
-    trainer = Made(num_devices=1, num_nodes=1, limit_val_batches=0, strategy=None, precision="32-true")
+    trainer = Made(
+        num_devices=1,
+        num_nodes=1,
+        limit_val_batches=0,
+        strategy=Made(root_device=torch.device("cpu")),
+        precision="32-true",
+    )
     step = step_of(model, data, trainer)
     assert (step.views, step.scored) == (contexts, 1)
 
@@ -67,3 +81,11 @@ def test_a_tower_that_looks_at_pictures_is_no_layer_of_the_language_model() -> N
     shape = adapted(model)
     assert shape.layers == 4
     assert shape.tower > 0
+
+
+def test_small_layers_are_not_counted_as_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Showo("unirl_shapes:checkpoints/showo")
+    backbone.build(meta=True)
+    assert shape_of(backbone).packed == 0
+    monkeypatch.setattr(shape_module, "LARGE", 128 * 512)
+    assert shape_of(backbone).packed == 2 * 128 * 512 * len(backbone.transformer.phi.model.layers)

@@ -31,7 +31,8 @@ def packed(model: nn.Module, wanted: bool = True) -> Iterator[None]:
         ...     torch.allclose(layer(rows), F.linear(rows, layer.weight, layer.bias), atol=1e-5)
         True
     """
-    layers = [part for part in model.modules() if _can_be(part)] if wanted and available() else []
+    parts = model.modules() if wanted and available() else ()
+    layers = [part for part in parts if isinstance(part, nn.Linear) and _can_be(part)]
     for layer in layers:
         layer.__dict__["forward"] = _Packed(layer)  # found before that of the class
     try:
@@ -67,13 +68,10 @@ class _Packed:
         return _times(given, self.packed, self.bias)
 
 
-def _can_be(part: nn.Module) -> bool:
-    if type(part) is not nn.Linear or "forward" in part.__dict__:
-        return False
-    weight = part.weight
-    if weight.numel() < LARGE:
-        return False
-    return type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
+def _can_be(layer: nn.Linear) -> bool:
+    weight, plain = layer.weight, type(layer) is nn.Linear and "forward" not in layer.__dict__
+    alike = type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
+    return plain and alike and weight.numel() >= LARGE
 
 
 def _pack(weight: Tensor, rows: int) -> Tensor:

@@ -33,6 +33,7 @@ class Step:
         shards: Processes that share weights, gradients and optimizer states (FSDP); 1 otherwise.
         gathered: Whether weights and gradients are whole while a step is taken, as under `fsdp2`.
         half: Bytes of an element of what layers keep: 2 under 16 bit, else 4.
+        packs: Whether the language model's large layers are packed while it draws, as on a CPU (`decoding/packing.py`).
     """
 
     drawings: int
@@ -49,6 +50,7 @@ class Step:
     shards: int = 1
     gathered: bool = False
     half: int = FLOAT
+    packs: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Memory:
         recomputed: The same where layers keep their inputs only: those, prefixes, and one layer, tower or painter in
             full.
         logits: Of the training step.
-        rollout: Caches, logits and pictures while drawing; training's activations are gone by then, and it is above
-            them only where drawings are validated in large batches.
+        rollout: Caches, logits, packed weights and pictures while drawing; training's activations are gone by then, and
+            it is above them only where drawings are validated in large batches, or little is trained of much.
     """
 
     weights: float
@@ -160,4 +162,5 @@ def _rollout(shape: Shape, step: Step) -> float:
     logits = FLOAT * LOGITS * drawings * shape.length * shape.codebook
     pictures = step.drawings if step.painted else 0
     painted = FLOAT * PAINTED * max(pictures, step.validated) * shape.painted
-    return float(max(caches + logits, painted))
+    packed = FLOAT * shape.packed * step.packs
+    return float(max(caches + logits + packed, painted))

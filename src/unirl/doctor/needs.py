@@ -94,6 +94,7 @@ def step_of(model: Any, data: Any, trainer: Trainer) -> Step:
         shards=devices if strategy in SHARED else 1,
         gathered=strategy == "ModelParallelStrategy",
         half=2 if "16" in str(trainer.precision) else FLOAT,
+        packs=trainer.strategy.root_device.type == "cpu" and "32" in str(trainer.precision),
     )
 
 

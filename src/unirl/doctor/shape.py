@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unirl.backbones import Backbone
+from unirl.decoding.packing import LARGE
 from unirl.types import Images
 
 LENGTH, CODEBOOK = 1024, 16384
@@ -34,6 +35,7 @@ class Shape:
         painted: What the widest layer that paints a picture holds of one.
         painting: What all modules that paint a picture are given and give, of one: about what they keep for a gradient.
         recompute: Whether layers keep their input only.
+        packed: Weights of the language model's layers that may be packed while it draws.
     """
 
     weights: int
@@ -50,6 +52,7 @@ class Shape:
     painted: int
     painting: int = 0
     recompute: bool = False
+    packed: int = 0
 
 
 def shape_of(backbone: Backbone, rule: object = None) -> Shape:
@@ -81,6 +84,7 @@ def shape_of(backbone: Backbone, rule: object = None) -> Shape:
         painted=_painted(backbone, length),
         painting=_painting(backbone, length),
         recompute=bool(getattr(backbone, "recompute", False)),
+        packed=sum(large for layer in layers for _, m in _linear(layer) if (large := m.weight.numel()) >= LARGE),
     )
 
 
