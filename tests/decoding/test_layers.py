@@ -25,10 +25,17 @@ class Mixing(nn.Module):
         return hidden + scale * (key.tanh() * value).sum((1, 2))[:, None]
 
 
-@pytest.fixture
-def layers() -> nn.ModuleList:
+class Renamed(Mixing):
+    """What transformers calls the cache since version 5.24."""
+
+    def forward(self, hidden: Tensor, cache: PrefixCache | None, scale: float) -> Tensor:  # type: ignore[override]
+        return super().forward(hidden, cache, scale)
+
+
+@pytest.fixture(params=[Mixing, Renamed])
+def layers(request: pytest.FixtureRequest) -> nn.ModuleList:
     torch.manual_seed(0)
-    return nn.ModuleList(Mixing(index) for index in range(3))
+    return nn.ModuleList(request.param(index) for index in range(3))
 
 
 def learnt(layers: nn.ModuleList, recompute: bool) -> tuple[list[Tensor], int]:

@@ -101,12 +101,20 @@ def test_what_is_not_a_plain_float32_layer_stays_as_it_is(monkeypatch: pytest.Mo
     with packed(nn.ModuleList([adapted, half])):
         assert torch.equal(adapted(rows), F.linear(rows, adapted.weight, adapted.bias) + 1)
         half(rows.bfloat16())
-    with packed(model(), wanted=False):
-        model()(torch.randn(2, 24))
     layers = model()
+    with packed(layers, wanted=False):
+        layers(torch.randn(2, 24))
     with packed(layers), torch.autocast("cpu", torch.bfloat16):
         assert layers(torch.randn(2, 24)).dtype == torch.bfloat16
     assert shapes == []
+
+
+def test_trying_it_draws_nothing_and_does_not_mind_where_it_is_asked() -> None:
+    available.cache_clear()
+    before = torch.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        assert available()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.doctor import shape as shape_module
+from unirl.decoding import packing
 from unirl.doctor.memory import FLOAT, Step, estimate
 from unirl.doctor.needs import adapted, step_of
 from unirl.doctor.shape import Shape, shape_of
@@ -60,19 +60,26 @@ def test_recomputation_keeps_inputs_and_one_layer() -> None:
     assert found.recomputed == FLOAT * rows * (8 * 4 + 144 * 2)
 
 
-@pytest.mark.parametrize(("kind", "contexts"), [(Showo, 16), (Janus, 1)])
-def test_only_a_masked_model_is_scored_in_the_context_of_each_step(kind: type, contexts: int) -> None:
+def step_on(device: str, precision: str, kind: type = Showo) -> Step:
     model = SelfImprovement(kind("nowhere"), GRPO(), [Keyword()], sampling=ImageSampling(steps=16))
     data = Made(examples=[], prompts_per_step=1, validation_batch=1)
-    trainer = Made(
-        num_devices=1,
-        num_nodes=1,
-        limit_val_batches=0,
-        strategy=Made(root_device=torch.device("cpu")),
-        precision="32-true",
-    )
-    step = step_of(model, data, trainer)
+    strategy = Made(root_device=torch.device(device))
+    trainer = Made(num_devices=1, num_nodes=1, limit_val_batches=0, strategy=strategy, precision=precision)
+    return step_of(model, data, trainer)
+
+
+@pytest.mark.parametrize(("kind", "contexts"), [(Showo, 16), (Janus, 1)])
+def test_only_a_masked_model_is_scored_in_the_context_of_each_step(kind: type, contexts: int) -> None:
+    step = step_on("cpu", "32-true", kind)
     assert (step.views, step.scored) == (contexts, 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "packs"),
+    [("cpu", "32-true", True), ("cpu", "bf16-mixed", False), ("cpu", "bf16-true", False), ("cuda", "32-true", False)],
+)
+def test_weights_are_packed_on_a_cpu_in_full_precision_only(device: str, precision: str, packs: bool) -> None:
+    assert step_on(device, precision).packs is packs
 
 
 def test_a_tower_that_looks_at_pictures_is_no_layer_of_the_language_model() -> None:
@@ -87,5 +94,6 @@ def test_small_layers_are_not_counted_as_packed(monkeypatch: pytest.MonkeyPatch)
     backbone = Showo("unirl_shapes:checkpoints/showo")
     backbone.build(meta=True)
     assert shape_of(backbone).packed == 0
-    monkeypatch.setattr(shape_module, "LARGE", 128 * 512)
-    assert shape_of(backbone).packed == 2 * 128 * 512 * len(backbone.transformer.phi.model.layers)
+    monkeypatch.setattr(packing, "LARGE", 190 * 128)
+    layers, head = backbone.transformer.phi.model.layers, backbone.transformer.phi.lm_head
+    assert shape_of(backbone).packed == 2 * 128 * 512 * len(layers) + head.weight.numel()

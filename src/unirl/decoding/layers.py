@@ -1,7 +1,8 @@
 """A language model's layers over cached prefixes, with little kept for the gradient where that is asked for."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -35,7 +36,7 @@ def through(
     """Hidden states after all layers, each of which may be computed again, even where it fills a cache.
 
     Args:
-        layers: Of transformers: each is called with hidden states, `past_key_values` and `rows`.
+        layers: Of transformers: each is called with hidden states, the cache and `rows`.
         hidden: What the first one is given.
         cache: Keys and values of earlier rows.
         recompute: As for `again`.
@@ -46,7 +47,7 @@ def through(
     """
     for index, layer in enumerate(layers):
         if cache is None or not cache.grow:
-            hidden = again(partial(layer, past_key_values=cache, **rows), hidden, recompute=recompute)
+            hidden = again(partial(layer, **{_name(type(layer)): cache}, **rows), hidden, recompute=recompute)
             continue
         apart = LayerCache(cache)  # as it is now: it will have grown when the layer is computed again
         hidden, key, value = again(partial(_filling, layer, apart, rows), hidden, recompute=recompute)
@@ -56,5 +57,11 @@ def through(
 
 def _filling(layer: nn.Module, apart: LayerCache, rows: dict[str, Any], hidden: Tensor) -> tuple[Tensor, ...]:
     """A layer's hidden states, and the keys and values that its rows and those before them have."""
-    hidden = layer(hidden, past_key_values=apart, **rows)
+    hidden = layer(hidden, **{_name(type(layer)): apart}, **rows)
     return hidden, *apart.seen
+
+
+@lru_cache
+def _name(kind: type[nn.Module]) -> str:
+    """What layers of a kind call the cache: transformers renamed it in version 5.24."""
+    return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"

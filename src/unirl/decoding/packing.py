@@ -11,6 +11,9 @@ from torch import Tensor, nn
 LARGE = 2**19
 """Weights from which a layer is packed: about what a core keeps at hand. Smaller ones are laid out in no time."""
 
+_TRIED = [[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]], [[1.0, 2.0, 4.0], [8.0, 5.0, 7.0]], [1.0, 2.0]
+"""Rows, weights and bias of a product."""
+
 
 @contextmanager
 def packed(model: nn.Module, wanted: bool = True) -> Iterator[None]:
@@ -22,7 +25,7 @@ def packed(model: nn.Module, wanted: bool = True) -> Iterator[None]:
     small layers and those of other types (adapters, quantised ones), nothing changes.
 
     Args:
-        model: Its weights must not change meanwhile.
+        model: Its weights must not change, and it must not be copied, meanwhile.
         wanted: False does nothing; for what is compiled.
 
     Example:
@@ -31,24 +34,29 @@ def packed(model: nn.Module, wanted: bool = True) -> Iterator[None]:
         ...     torch.allclose(layer(rows), F.linear(rows, layer.weight, layer.bias), atol=1e-5)
         True
     """
-    parts = model.modules() if wanted and available() else ()
-    layers = [part for part in parts if isinstance(part, nn.Linear) and _can_be(part)]
+    layers = [layer for layer in packable(model) if _can_be(layer)] if wanted else []
+    layers = layers if layers and available() else []
     for layer in layers:
         layer.__dict__["forward"] = _Packed(layer)  # found before that of the class
     try:
         yield
     finally:
         for layer in layers:
-            del layer.__dict__["forward"]
+            layer.__dict__.pop("forward", None)
+
+
+def packable(model: nn.Module) -> list[nn.Linear]:
+    """The layers that `packed` packs if they are on a CPU in float32: large ones, and plain ones."""
+    return [part for part in model.modules() if type(part) is nn.Linear and part.weight.numel() >= LARGE]
 
 
 @cache
 def available() -> bool:
     """Whether this PyTorch has oneDNN's packed products; what is tried is what `packed` calls."""
+    rows, weight, bias = (torch.tensor(given, dtype=torch.float32, device="cpu") for given in _TRIED)
     try:
-        rows, layer = torch.ones(2, 3), nn.Linear(3, 4)
-        with torch.no_grad():
-            return bool(torch.allclose(_times(rows, _pack(layer.weight, 2), layer.bias), layer(rows), atol=1e-5))
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return bool(torch.allclose(_times(rows, _pack(weight, 2), bias), F.linear(rows, weight, bias), atol=1e-5))
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):  # private to PyTorch: it may go
         return False
 
@@ -69,9 +77,9 @@ class _Packed:
 
 
 def _can_be(layer: nn.Linear) -> bool:
-    weight, plain = layer.weight, type(layer) is nn.Linear and "forward" not in layer.__dict__
+    weight = layer.weight
     alike = type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
-    return plain and alike and weight.numel() >= LARGE
+    return alike and "forward" not in layer.__dict__
 
 
 def _pack(weight: Tensor, rows: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unirl.backbones import Backbone
-from unirl.decoding.packing import LARGE
+from unirl.decoding.packing import packable
 from unirl.types import Images
 
 LENGTH, CODEBOOK = 1024, 16384
@@ -35,7 +35,7 @@ class Shape:
         painted: What the widest layer that paints a picture holds of one.
         painting: What all modules that paint a picture are given and give, of one: about what they keep for a gradient.
         recompute: Whether layers keep their input only.
-        packed: Weights of the language model's layers that may be packed while it draws.
+        packed: Weights of all layers that may be packed while it draws or answers.
     """
 
     weights: int
@@ -84,7 +84,7 @@ def shape_of(backbone: Backbone, rule: object = None) -> Shape:
         painted=_painted(backbone, length),
         painting=_painting(backbone, length),
         recompute=bool(getattr(backbone, "recompute", False)),
-        packed=sum(large for layer in layers for _, m in _linear(layer) if (large := m.weight.numel()) >= LARGE),
+        packed=sum(layer.weight.numel() for layer in packable(getattr(backbone, "transformer", backbone))),
     )
 
 
