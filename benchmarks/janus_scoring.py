@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from apart import most_resident
 from janus_sizes import SAMPLING, Case, make
 from measure import RETURNING, Spread
 from sizes import SEED
@@ -63,10 +64,10 @@ def score(way: str, case: Case, group: int) -> tuple[float, float, float, float]
         weight.grad = torch.zeros_like(weight).fill_(0)
     entries, length = case.model.config.vq_config.num_embeddings, case.backbone.length
     codes = torch.randint(entries, (group, length), generator=torch.Generator().manual_seed(SEED))
-    before, start = peak(), time.perf_counter()
+    before, start = most_resident(), time.perf_counter()
     log_probs = (plain if way == "transformers" else own)(case, codes)
     log_probs.mean().backward()
-    seconds, memory = time.perf_counter() - start, peak() - before
+    seconds, memory = time.perf_counter() - start, most_resident() - before
     norm = torch.stack([weight.grad.norm() for weight in weights if weight.grad is not None]).norm()
     return memory, seconds, log_probs.mean().item(), norm.item()
 
@@ -94,11 +95,6 @@ def stay_within_free_memory() -> None:
     if meminfo.exists():
         available = meminfo.read_text(encoding="utf-8").partition("MemAvailable:")[2].split()[0]
         resource.setrlimit(resource.RLIMIT_DATA, (int(int(available) * 1024 * 0.95),) * 2)
-
-
-def peak() -> float:
-    """The largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def through(
     """
     for index, layer in enumerate(layers):
         if cache is None or not cache.grow:
-            hidden = again(partial(layer, **{_name(type(layer)): cache}, **rows), hidden, recompute=recompute)
+            hidden = again(partial(layer, **{_name(type(layer).forward): cache}, **rows), hidden, recompute=recompute)
             continue
         apart = LayerCache(cache)  # as it is now: it will have grown when the layer is computed again
         hidden, key, value = again(partial(_filling, layer, apart, rows), hidden, recompute=recompute)
@@ -57,11 +57,11 @@ def through(
 
 def _filling(layer: nn.Module, apart: LayerCache, rows: dict[str, Any], hidden: Tensor) -> tuple[Tensor, ...]:
     """A layer's hidden states, and the keys and values that its rows and those before them have."""
-    hidden = layer(hidden, **{_name(type(layer)): apart}, **rows)
+    hidden = layer(hidden, **{_name(type(layer).forward): apart}, **rows)
     return hidden, *apart.seen
 
 
 @lru_cache
-def _name(kind: type[nn.Module]) -> str:
-    """What layers of a kind call the cache: transformers renamed it in version 5.24."""
-    return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
+def _name(forward: Callable[..., Any]) -> str:
+    """What a kind of layers calls the cache: transformers renamed it in version 5.24."""
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
