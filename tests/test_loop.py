@@ -256,9 +256,46 @@ class Fixed(Reward):
         return torch.full((len(examples),), self.value)
 
 
-def test_a_reward_that_gives_nan_stops_the_run_with_its_name(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="reward 'broken'"):
-        trainer(tmp_path, limit_val_batches=0).fit(module(shapes_checkpoint, Broken()), data())
+class Souring(Dark):
+    """Gives nonsense from its third rollout on."""
+
+    def __init__(self, nonsense: object = None) -> None:
+        super().__init__()
+        self.asked, self.nonsense = 0, nonsense
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        self.asked += 1
+        if self.asked < 3:
+            return super().score(examples, images, answers)
+        if isinstance(self.nonsense, Exception):
+            raise self.nonsense
+        return self.nonsense  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("nonsense", [None, torch.ones(5), torch.full((4,), float("nan")), OSError("gone")], ids=str)
+def test_a_reward_that_fails_stops_the_run_with_its_name_and_the_last_checkpoint_goes_on(
+    nonsense: object, shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="reward 'souring'"):
+        run(shapes_checkpoint, tmp_path, reward=Souring(nonsense))
+    whole = run(shapes_checkpoint, tmp_path / "whole")
+    resumed = run(shapes_checkpoint, tmp_path / "resumed", ckpt_path=tmp_path / "step-2.ckpt")
+    assert resumed.seen == whole.seen[2:]
+
+
+def test_what_is_standardized_is_compared_so_and_each_reward_is_logged(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    wide = Dark(weight=100.0)
+    wide.standardize = True
+    model = module(shapes_checkpoint, wide, update=GRPO(answer_weight=0.0))
+    fit = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
+    fit.fit(model, data(steps_per_epoch=1))
+    rollout = model._rollout
+    assert rollout is not None
+    first, second, *_ = rollout.compared.tolist()
+    assert first == pytest.approx(-second)
+    assert 25 < abs(first) < 100 * 0.5**0.5  # in standard deviations, but for epsilon
+    torch.testing.assert_close(fit.callback_metrics["train/reward_dark"], rollout.score_parts["dark"].mean())
+    torch.testing.assert_close(fit.callback_metrics["reward"], 100 * rollout.score_parts["dark"].mean())
 
 
 def test_settings_that_cannot_train_are_refused(shapes_checkpoint: Path) -> None:

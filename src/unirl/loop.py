@@ -168,9 +168,9 @@ class SelfImprovement(Measuring):
             images = replace(images, pixels=self.backbone.decode(images))
         answers = self.backbone.sample_answers(images, questions, self.answering, self.counted("answers"))
         scores, parts, accepted = score(self.rewards, examples, images, answers, self.accept, self.reward_timeout)
-        compared = contrasts(self.rewards, parts, self.group_size)
-        rollout = Rollout(examples, images, answers, scores, parts, accepted, self.group_size, compared)
-        return replace(rollout, weights=self._lifecycle.weights(rollout))
+        rollout = Rollout(examples, images, answers, scores, parts, accepted, self.group_size)
+        weights = self._lifecycle.weights(rollout)
+        return replace(rollout, weights=weights, contrasts=contrasts(self.rewards, parts, self.group_size, weights))
 
     def _log(self, values: Mapping[str, Tensor], rollout: Rollout, prog_bar: bool = False) -> None:
         self.log_dict(values, prog_bar=prog_bar, sync_dist=True, batch_size=len(rollout.examples))

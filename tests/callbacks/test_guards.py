@@ -45,6 +45,7 @@ def test_nothing_accepted_is_told_of_once_until_something_is() -> None:
 def test_scoring_gap(gap: float, speaks: bool) -> None:
     assert bool(list(ScoringGap(0.01).seen(gap))) == speaks
     assert not list(ScoringGap(0).seen(gap))
+    assert bool(list(ScoringGap(0.01).seen(100 * gap, "answers", precise=False))) == speaks  # rounding alone is passed
 
 
 def test_skipped_steps_are_all_counted_and_told_of_at_powers_of_two() -> None:
@@ -60,7 +61,7 @@ def test_validation_compares_with_the_first_one() -> None:
     assert not list(guard.seen(start, []))
     assert not list(guard.seen(start | {"drawing/overall": 0.45, "diversity/codes": 0.35}, [0.3] * 20))
     (counting,) = guard.seen(start | {"drawing/counting": 0.25}, [0.3])
-    assert counting.startswith("drawing fell below the untrained model: counting from 0.40 to 0.25")
+    assert counting.startswith("drawing fell below its first validation: counting from 0.40 to 0.25")
     (seeing,) = guard.seen(start | {"seeing/position": 0.6}, [0.3])
     assert "answer_weight" in seeing
     (same,) = guard.seen(start | {"diversity/codes": 0.2}, [0.3])
@@ -148,6 +149,14 @@ def test_a_backbone_that_scores_other_decisions_than_it_drew_is_noticed(
     fit(shapes_checkpoint, tmp_path, [guards])
     assert len(guards.said) == 1
     assert "from sampling and from scoring differ by" in guards.said[0]
+
+
+def test_answers_that_are_scored_at_another_temperature_are_noticed(shapes_checkpoint: Path, tmp_path: Path) -> None:
+    for temperature, notices in ((0.0, False), (1.0, False), (0.5, True)):
+        guards = Guards()
+        fit(shapes_checkpoint, tmp_path, [guards], answering=AnswerSampling(4, temperature))
+        assert [sentence[:32] for sentence in guards.said] == ["log-probabilities of answers from"[:32]] * notices
+    assert "Try model.answering.temperature: 0 or 1" in guards.said[0]
 
 
 class Alike(Colorful):

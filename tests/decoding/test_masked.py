@@ -134,16 +134,18 @@ def test_the_generator_is_the_only_randomness() -> None:
     assert not torch.equal(first.codes, other.codes)
 
 
-@given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 5))
-def test_chosen_steps(total: int, scored: int, seed: int) -> None:
-    chosen = choose_steps(total, scored, seeded(seed), CPU)
-    assert len(chosen) == min(scored, total)
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
+def test_chosen_steps(length: int, total: int, scored: int, seed: int) -> None:
+    chosen, left = choose_steps(length, total, scored, seeded(seed), CPU), [length, *unknown_after(length, total)]
+    fixing = [step for step in range(1, total + 1) if left[step] < left[step - 1]]
+    assert len(chosen) == min(scored, len(fixing))
     assert chosen.tolist() == sorted(set(chosen.tolist()))
-    assert set(chosen.tolist()) <= set(range(1, total + 1))
-    assert choose_steps(total, None, None, CPU).tolist() == list(range(1, total + 1))
+    assert set(chosen.tolist()) <= set(fixing)
+    assert choose_steps(length, total, None, None, CPU).tolist() == fixing
+    assert len(fixing) == min(length, total)
 
 
 def test_each_step_is_chosen_equally_often() -> None:
     generator = seeded()
-    chosen = torch.cat([choose_steps(4, 1, generator, CPU) for _ in range(2000)])
+    chosen = torch.cat([choose_steps(16, 4, 1, generator, CPU) for _ in range(2000)])
     assert (chosen.bincount(minlength=5)[1:] - 500).abs().max() < 90

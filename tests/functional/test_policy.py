@@ -19,6 +19,8 @@ def test_samples_that_do_not_count_are_no_baseline_either() -> None:
     scores, weights = torch.tensor([1.0, 1.0, 1.0, 0.0]), torch.tensor([1.0, 0.0, 0.0, 1.0])
     got = group_advantages(scores, 4, normalize=False, weights=weights)
     assert (got * weights).tolist() == [0.5, 0, 0, -0.5]
+    alone = group_advantages(torch.tensor([1.0, 0.0]), 2)  # nor do they count in the deviation
+    torch.testing.assert_close((group_advantages(scores, 4, weights=weights) * weights)[[0, 3]], alone)
 
 
 def test_groups_that_scored_alike_have_no_advantage_at_all() -> None:
@@ -53,3 +55,5 @@ def test_weights_of_decisions() -> None:
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]]).bool()
     assert decision_weights(mask, "sample").tolist() == [[0.25] * 4, [0.5, 0.5, 0, 0], [0, 0, 0, 0]]
     assert decision_weights(mask, "token").tolist() == [[0.5] * 4, [0.5, 0.5, 0, 0], [0, 0, 0, 0]]
+    part = decision_weights(mask[:1], "token", typical=torch.tensor(2.0))  # as if the others were there
+    assert part.tolist() == [[0.5] * 4]

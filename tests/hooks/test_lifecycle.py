@@ -1,8 +1,10 @@
 """The hooks of a run, in a process that got them pickled."""
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from unirl import hookimpl
 from unirl.errors import UserError
@@ -42,6 +44,31 @@ def test_a_pickled_lifecycle_calls_plugins_and_callbacks_alike(install, callback
 
     assert plug.seen == [{"drawing": 1.0}]
     assert Watcher.seen == [{"drawing": 1.0}] * len(callbacks)
+
+
+class Weighing:
+    def __init__(self, weights: object) -> None:
+        self.weights = weights
+
+    @hookimpl
+    def unirl_rollout_scored(self, rollout) -> object:
+        return self.weights
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        (torch.ones(3), r"gave \(3,\), expected weights \(2,\)"),
+        (torch.tensor([1.0, -1.0]), "gave weights from -1.0 on"),
+        (torch.ones(2, device="meta"), "gave weights on meta, expected cpu"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused_with_those_who_may_have_given_them(weights: object, says: str) -> None:
+    rollout = SimpleNamespace(scores=torch.zeros(2))
+    good = Lifecycle([Weighing(torch.tensor([1.0, 0.5])), Weighing(torch.tensor([0.5, 0.5]))])  # two of a kind
+    assert good.weights(rollout).tolist() == [0.5, 0.25]
+    with pytest.raises(UserError, match=rf"unirl_rollout_scored \(one of: .*Weighing\) {says}"):
+        Lifecycle([Weighing(weights)]).weights(rollout)
 
 
 def test_a_callbacks_misspelt_hook_names_the_callback(install) -> None:

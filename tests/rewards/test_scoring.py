@@ -79,6 +79,12 @@ def test_what_is_not_finite_is_refused_with_its_sample(bad: float) -> None:
     assert "'two cups'" in text
 
 
+def test_what_32_bits_cannot_hold_is_refused() -> None:
+    assert "returned 1e+300 for 2 of 3 samples" in complaint(torch.tensor([0.0, 1e300, 1e300], dtype=torch.float64))
+    with pytest.raises(UserError, match="weighted sum is not"):
+        scored(Given(torch.full((3,), 1e38), weight=1e3))
+
+
 def test_errors_name_the_distribution() -> None:
     assert distribution_of(torch.zeros(1)) == f"torch {version('torch')}"
     assert distribution_of(Given(None)) == "module nowhere.at_all"
@@ -129,6 +135,39 @@ def test_a_reward_that_raises_is_named_with_the_first_sample_it_fails_on() -> No
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+class Raising(Reward):
+    """Fails in scoring or in its verdict, by an error of its own choice."""
+
+    def __init__(self, scoring: BaseException | None, verdict: BaseException | None = None) -> None:
+        super().__init__()
+        self.scoring, self.verdict = scoring, verdict
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        if self.scoring is not None:
+            raise self.scoring
+        return torch.ones(len(examples))
+
+    def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
+        if self.verdict is not None:
+            raise self.verdict
+        return None
+
+
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [(UserError("the server is down"), ": the server is down; "), (SystemExit(0), "failed with SystemExit: 0 (")],
+)
+def test_no_error_of_a_reward_hides_whose_it_is(raised: BaseException, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        scored(Raising(raised))
+    text = str(caught.value)
+    assert text.startswith("reward 'raising' (")
+    assert says in text
+    assert f"prompt {EXAMPLES[0].prompt!r}" in text
+    with pytest.raises(UserError, match=r"reward 'raising' \(.*in accepts; the first sample: prompt 'a photo"):
+        scored(Raising(None, raised))
+
+
 def test_rewards_are_compared_in_standard_deviations_where_asked() -> None:
     parts = {"wide": torch.tensor([0.0, 10.0, 5.0, 5.0]), "narrow": torch.tensor([0.1, 0.0, 0.0, 0.1])}
     rewards = [Keyword(weight=1.0), Keyword(weight=2.0)]
@@ -138,6 +177,9 @@ def test_rewards_are_compared_in_standard_deviations_where_asked() -> None:
     half = 0.5**0.5  # of two samples, each is this far from their mean in standard deviations
     assert got is not None
     torch.testing.assert_close(got, torch.tensor([-half + 0.2, half, 0.0, 0.2]), atol=1e-3, rtol=0)
+    alone = contrasts(rewards, parts, 2, torch.tensor([1.0, 0.0, 1.0, 1.0]))  # who does not count sets no scale
+    assert alone is not None
+    assert alone[0].item() == pytest.approx(0.2)
 
 
 class Sure(Given):

@@ -274,6 +274,26 @@ def test_token_reduction_counts_every_token_alike() -> None:
         torch.testing.assert_close(parts[reduction], expected)
 
 
+def test_tokens_of_the_whole_batch_count_whoever_is_scored() -> None:
+    """With a KL term flat groups are scored, too; the slope of the policy must not depend on it."""
+    policy, found = Table(), []
+    mask = torch.tensor([[True, False], [True, False], [True, False], [True, True], [True, True], [True, True]])
+    batch = dataclasses.replace(rollout(), answers=dataclasses.replace(SAID, mask=mask))
+    for beta in (0.0, 1e-9):
+        rule = GRPO(image_weight=0.0, normalize=False, answers="all", reduction="token", answer_beta=beta)
+        rule.attach(policy)
+        found.append(slope(loss_of(rule, policy, batch)[0], policy.saying))
+    torch.testing.assert_close(*found)
+    assert policy.calls == [("answer", 3), ("answer", 6)]
+
+
+def test_without_a_weight_of_the_divergence_no_reference_is_kept() -> None:
+    rules = GRPO(), GRPO(beta=0.2), GRPO(answer_beta=1.0)
+    for rule in rules:
+        rule.attach(Table())
+    assert [rule._reference is None for rule in rules] == [True, False, False]
+
+
 def test_the_scored_steps_and_the_guidance_are_those_asked_for() -> None:
     policy = Table()
     one = loss_of(GRPO(scored_steps=1, **DRAWING), policy, rollout())[0]

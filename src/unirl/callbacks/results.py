@@ -18,11 +18,13 @@ class ResultsTable(Callback):
     """Prints accuracy by category after validation and at the end of a fit, beside that of its beginning.
 
     The first validation of a fit is its "before": run with `trainer.num_sanity_val_steps: -1`, so that there is one
-    ahead of the first step. It is kept in checkpoints, so a resumed fit still knows it.
+    ahead of the first step; otherwise the title says after how many steps it was. It is kept in checkpoints, so a
+    resumed fit still knows it.
     """
 
     def __init__(self) -> None:
         self.before: Figures = {}
+        self.steps = 0
         self.now: Figures = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -30,7 +32,7 @@ class ResultsTable(Callback):
             return
         self.now = figures(pl_module)
         if trainer.sanity_checking or not self.before:
-            self.before = self.now
+            self.before, self.steps = self.now, trainer.global_step
         if trainer.state.fn == "validate":
             self._show(trainer, None, self.now, "validation")
 
@@ -38,23 +40,45 @@ class ResultsTable(Callback):
         self._show(trainer, None, figures(pl_module), "test")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        steps = f"{trainer.global_step} steps"
-        if self.now is self.before:  # `max_steps` may end a run between two validations
-            self._show(trainer, None, self.now, f"before training; nothing was measured after its {steps}")
-        else:
-            self._show(trainer, self.before, self.now, f"before and after {steps}")
+        once = self.now is self.before  # `max_steps` may end a run between two validations
+        title = heading(self.steps, trainer.global_step, once)
+        self._show(trainer, None if once else self.before, self.now, title)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"before": self.before}
+        return {"before": self.before, "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.before = state_dict["before"]
+        self.before, self.steps = state_dict["before"], state_dict.get("steps", 0)
 
     def _show(self, trainer: Trainer, before: Figures | None, now: Figures, title: str) -> None:
         if trainer.is_global_zero and now:
             Console().print(table(before, now, title))
             for line in summary(before, now):
                 Console().print(line)
+
+
+def heading(first: int, last: int, once: bool) -> str:
+    """Title of a fit's table.
+
+    Args:
+        first: Steps before the first validation.
+        last: Steps of the fit.
+        once: Whether that was the only one.
+
+    Example:
+        >>> heading(0, 400, once=False), heading(100, 400, once=False)
+        ('before and after 400 steps', 'after 100 and after 400 steps; nothing was measured before training')
+    """
+    if not first:
+        return (
+            f"before training; nothing was measured after its {last} steps"
+            if once
+            else f"before and after {last} steps"
+        )
+    shown = f"after {last} steps" if first == last else f"after {first} of {last} steps"
+    if once:
+        return f"{shown}; nothing else was measured"
+    return f"after {first} and after {last} steps; nothing was measured before training"
 
 
 def figures(module: LightningModule) -> Figures:

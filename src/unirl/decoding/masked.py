@@ -92,22 +92,27 @@ def _draw(logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Te
     return drawn, log_probs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
 
 
-def choose_steps(total: int, scored: int | None, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Numbers of the denoising steps to score, ascending.
+def choose_steps(
+    length: int, steps: int, scored: int | None, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """Numbers of the denoising steps to score, of those that fix a code, ascending.
 
     Args:
-        total: Steps of the sampler.
+        length: Number of codes.
+        steps: Steps of the sampler; where they are more than the codes, some of them fix none.
         scored: How many to choose, without replacement; None chooses all.
         generator: The only source of randomness.
         device: Of the generator and the result.
 
     Example:
-        >>> choose_steps(3, None, None, torch.device("cpu")).tolist()
+        >>> choose_steps(16, 3, None, None, torch.device("cpu")).tolist()
         [1, 2, 3]
     """
-    if scored is None or scored >= total:
-        return torch.arange(1, total + 1, device=device)
-    return torch.randperm(total, generator=generator, device=device)[:scored].sort().values + 1
+    left = torch.tensor([length, *unknown_after(length, steps)], device=device)
+    fixing = left.diff().nonzero().flatten() + 1
+    if scored is None or scored >= len(fixing):
+        return fixing
+    return fixing[torch.randperm(len(fixing), generator=generator, device=device)[:scored].sort().values]
 
 
 def random_contexts(

@@ -76,7 +76,8 @@ def group_advantages(
     counts = shares.sum(1, keepdim=True).clamp(min=1e-9)
     better = groups - (groups * shares).sum(1, keepdim=True) / counts
     if normalize:
-        # Bessel's correction, as in the plain deviation.
-        variance = (better.square() * shares).sum(1, keepdim=True) / counts * (group_size / max(group_size - 1, 1))
-        better = better / (variance.sqrt() + epsilon)
+        many = counts.square() / shares.square().sum(1, keepdim=True).clamp(min=1e-9)  # samples that count, in effect
+        variance = (better.square() * shares).sum(1, keepdim=True) / counts
+        bessel = many / (many - 1).clamp(min=1e-9)  # as in the plain deviation
+        better = better / ((variance * bessel).sqrt() + epsilon)
     return better.masked_fill(flat_groups(scores, group_size, weights)[:, None], 0.0).flatten()

@@ -48,15 +48,16 @@ def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
     return difference.exp() - difference - 1
 
 
-def decision_weights(mask: Tensor, reduction: Reduction) -> Tensor:
+def decision_weights(mask: Tensor, reduction: Reduction, typical: Tensor | None = None) -> Tensor:
     """Weights of the decisions, so that `(values * weights).sum(1).mean()` is the reduction asked for.
 
     Args:
         mask: Which decisions count.
         reduction: Mean over samples, or over all decisions.
+        typical: How many decisions a sample of the batch has on average, where the mask is of some of its samples.
 
     Shapes:
-        mask (B, A) bool; returns (B, A).
+        mask (B, A) bool, typical a scalar; returns (B, A).
 
     Example:
         >>> mask = torch.tensor([[True, True, True], [True, False, False]])
@@ -64,7 +65,8 @@ def decision_weights(mask: Tensor, reduction: Reduction) -> Tensor:
         ([1.0, 1.0], [1.5, 0.5])
     """
     counts = mask.sum(1, keepdim=True).float()
-    return mask / (counts if reduction == "sample" else counts.mean()).clamp(min=1)
+    typical = counts.mean() if typical is None else typical
+    return mask / (counts if reduction == "sample" else typical).clamp(min=1)
 
 
 def typical_probability(log_probs: Tensor, mask: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class Lifecycle:
                 found = implementations(callback, who, host().switches.trace)
             except UserError as error:
                 raise UserError(f"{who}: {error}") from error
-            self._manager.register(found)
+            again = self._manager.has_plugin(who)  # two of a kind
+            self._manager.register(found, name=f"{who} {id(callback)}" if again else who)
 
     def __getstate__(self) -> tuple[object, ...]:
         # Modules cannot be pickled; a spawned process loads the plugins itself.
@@ -51,18 +52,20 @@ class Lifecycle:
             returns (B,) or None.
 
         Raises:
-            UserError: weights of another shape, below 0, or not finite.
+            UserError: weights of another shape or device, below 0, or not finite.
         """
-        given = self._manager.hook.unirl_rollout_scored(rollout=rollout)
+        hook = self._manager.hook.unirl_rollout_scored
+        given, device = hook(rollout=rollout), rollout.scores.device
+        who = f"unirl_rollout_scored (one of: {', '.join(one.plugin_name for one in hook.get_hookimpls())})"
         weights: Tensor | None = None
         for one in given:
             if not isinstance(one, Tensor) or one.shape != rollout.scores.shape:
                 got = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
-                raise UserError(f"unirl_rollout_scored gave {got}, expected weights {tuple(rollout.scores.shape)}")
+                raise UserError(f"{who} gave {got}, expected weights {tuple(rollout.scores.shape)}")
+            if one.device != device:
+                raise UserError(f"{who} gave weights on {one.device}, expected {device}, where the scores are")
             if not (torch.isfinite(one) & (one >= 0)).all():
-                raise UserError(
-                    f"unirl_rollout_scored gave weights from {one.min()} on; they must be finite, from 0 on"
-                )
+                raise UserError(f"{who} gave weights from {one.min()} on; they must be finite, from 0 on")
             weights = one.float() if weights is None else weights * one
         return weights
 

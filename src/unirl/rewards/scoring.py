@@ -14,6 +14,9 @@ from unirl.rewards.base import Reward, reaches
 from unirl.rewards.patience import within
 from unirl.types import Answers, Example, Images
 
+FAILURES = (Exception, SystemExit)
+"""What a reward may raise; a reward that exits would end the run as if all were well."""
+
 
 def score(
     rewards: Sequence[Reward],
@@ -47,6 +50,8 @@ def score(
             found = _asked(reward, examples, images, answers)
         parts[name] = _checked(reward, found, examples, answers)
     total = torch.stack([r.weight * p for r, p in zip(rewards, parts.values(), strict=True)]).sum(0)
+    if not torch.isfinite(total).all():
+        raise UserError("the rewards are finite, and their weighted sum is not; take smaller weights")
     return total, parts, verdicts(rewards, examples, parts) if accept is None else reaches(total, accept)
 
 
@@ -74,42 +79,47 @@ def verdicts(rewards: Sequence[Reward], examples: Sequence[Example], parts: Mapp
     return torch.stack(given).all(0)
 
 
-def contrasts(rewards: Sequence[Reward], parts: Mapping[str, Tensor], group_size: int) -> Tensor | None:
+def contrasts(
+    rewards: Sequence[Reward], parts: Mapping[str, Tensor], group_size: int, weights: Tensor | None = None
+) -> Tensor | None:
     """What the samples of a group are compared by, where that is not their score; None where it is.
 
     Args:
         rewards: As given to `score`.
         parts: What `score` returned.
         group_size: Samples of a prompt.
+        weights: How much each sample counts.
 
     Shapes:
-        returns (B,) or None.
+        weights (B,); returns (B,) or None.
     """
     if not any(reward.standardize for reward in rewards):
         return None
-    pairs = zip(rewards, parts.values(), strict=True)
-    return torch.stack([r.weight * (group_advantages(p, group_size) if r.standardize else p) for r, p in pairs]).sum(0)
+    standard = [group_advantages(p, group_size, weights=weights) for p in parts.values()]
+    chosen = zip(rewards, parts.values(), standard, strict=True)
+    return torch.stack([r.weight * (alike if r.standardize else plain) for r, plain, alike in chosen]).sum(0)
 
 
 def _asked(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> object:
     try:
         return reward.score(examples, images, answers)
-    except UserError:
-        raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+    except FAILURES as error:
         bad = _first_failing(reward, examples, images, answers)
-        raise UserError(
-            f"{_who(reward)} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno}); "
-            f"{bad}. What was saved before is intact"
-        ) from error
+        raise UserError(f"{_failed(reward, error)}; {bad}. What was saved before is intact") from error
+
+
+def _failed(reward: Reward, error: BaseException) -> str:
+    if isinstance(error, UserError):  # it says itself what is wrong
+        return f"{_who(reward)}: {error}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{_who(reward)} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
 
 
 def _first_failing(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> str:
     for i, example in enumerate(examples):
         try:
             reward.score([example], images[i : i + 1], answers[i : i + 1])
-        except Exception:
+        except FAILURES:
             return f"the first sample it fails on: prompt {example.prompt!r}, answer {answers.text[i]!r}"
     return "it fails on no sample alone"
 
@@ -125,17 +135,23 @@ def _checked(reward: Reward, values: object, examples: Sequence[Example], answer
     if values.device != answers.ids.device:
         where = f"on {values.device}, expected {answers.ids.device}, where the answers are"
         raise UserError(f"{_who(reward)} returned a tensor {where}; {first}")
-    bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+    single = values.detach().float()  # what is too large for it is not finite any more
+    bad = (~torch.isfinite(single)).nonzero().flatten().tolist()
     if bad:
         raise UserError(
             f"{_who(reward)} returned {values[bad[0]].item()} for {len(bad)} of {len(examples)} samples; the first: "
-            f"prompt {examples[bad[0]].prompt!r}, answer {answers.text[bad[0]]!r}. Rewards must be finite numbers"
+            f"prompt {examples[bad[0]].prompt!r}, answer {answers.text[bad[0]]!r}. Rewards must be finite "
+            "numbers, of 32 bits"
         )
-    return values.detach().float()
+    return single
 
 
 def _verdict(reward: Reward, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
-    verdict: object = reward.accepts(examples, scores)
+    try:
+        verdict: object = reward.accepts(examples, scores)
+    except FAILURES as error:
+        first = f"in accepts; the first sample: prompt {examples[0].prompt!r}, score {scores[0].item():g}"
+        raise UserError(f"{_failed(reward, error)} {first}. What was saved before is intact") from error
     if verdict is None:
         return None
     if not isinstance(verdict, Tensor):

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
@@ -61,3 +62,18 @@ class UpdateRule(ABC):
         Shapes:
             returns a scalar with gradient, and scalars by name.
         """
+
+
+def warn_of_guidance(rule: str, scored: float | None, sampling: ImageSampling) -> None:
+    """Say where drawings are learnt under another guidance than drew them.
+
+    Args:
+        rule: Whose setting it is.
+        scored: Guidance under which they are learnt; None is the one that drew them.
+        sampling: How they are drawn.
+    """
+    if scored not in (None, sampling.guidance):
+        rank_zero_warn(
+            f"{rule}: drawn with guidance {sampling.guidance}, scored with {scored}: what is learnt is not what draws; "
+            "leave score_guidance out"
+        )

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
@@ -16,13 +15,14 @@ from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages
 from unirl.functional.losses import nothing
 from unirl.functional.policy import Reduction, clipped_objective, decision_weights, k3
+from unirl.processes import mean_over_processes
 from unirl.ranges import within
 from unirl.types import ImageSampling, Rollout
-from unirl.updates.base import UpdateRule
+from unirl.updates.base import UpdateRule, warn_of_guidance
 from unirl.updates.reference import Reference
 
 Scored = tuple[Tensor, Tensor]
-"""Log-probabilities (R, A) and the weights of the decisions (R, A)."""
+"""Log-probabilities (R, A) and which of them are decisions, or the weights of these (R, A)."""
 PARTS = ("image", "answer")
 
 
@@ -42,6 +42,7 @@ class GRPO(UpdateRule):
         negative: Weight of samples that are worse than their group. What is worse for one prompt can be right for
             another one that training never draws; 0 learns from the better ones only (docs/trials.md).
         reduction: "sample" averages each sample's decisions first, "token" all decisions of the batch alike (DAPO).
+            Drawings of a model all have equally many, so it matters for answers.
         clip_low: How far below 1 a ratio counts; matters with several updates a rollout.
         clip_high: How far above 1.
         beta: Weight of the KL divergence from the untrained model in drawing; the paper's run has 0.2.
@@ -99,11 +100,7 @@ class GRPO(UpdateRule):
         if (self.scored_steps or 0) > sampling.steps:
             most = f"sampling.steps is {sampling.steps}; take at most {sampling.steps}, or null for all"
             raise UserError(f"grpo: scored_steps {self.scored_steps}, but {most}")
-        if self.score_guidance not in (None, sampling.guidance):
-            rank_zero_warn(
-                f"grpo: drawn with guidance {sampling.guidance}, scored with {self.score_guidance}: what is learnt is "
-                "not what draws; leave score_guidance out"
-            )
+        warn_of_guidance("grpo", self.score_guidance, sampling)
 
     def attach(self, backbone: Backbone) -> None:
         if any(self._betas.values()):
@@ -125,10 +122,12 @@ class GRPO(UpdateRule):
         policy = self._score(backbone, rollout, sampling, generator)
         anchors = self._anchors(backbone, rollout, sampling, again)
         advantages, loss = self._advantages(rollout), nothing(backbone)
+        typical = mean_over_processes(rollout.answers.mask.sum(1).float().mean())
         # The same names on every process, also where its own samples have nothing to learn.
         names = [f"{name}_clipped" for name in PARTS] + [f"{name}_kl" for name in PARTS if self._betas[name]]
         logs = dict.fromkeys(names, advantages.new_zeros(()))
-        for name, (log_probs, weights) in policy.items():
+        for name, (log_probs, which) in policy.items():
+            weights = self._averaged(which, typical if name == "answer" else None)
             old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
             gains = advantages if name == "image" else advantages * self._taught(rollout)
             gains = self._weights[name] * gains[self._rows(rollout, name)]
@@ -152,7 +151,7 @@ class GRPO(UpdateRule):
     def _said(self, backbone: Backbone, rollout: Rollout, rows: Tensor, *_: Any) -> Scored:
         answers, questions = rollout.answers[rows], [rollout.questions[i] for i in rows.tolist()]
         log_probs = backbone.answer_log_probs(rollout.images[rows], questions, answers)
-        return log_probs, decision_weights(answers.mask, self.reduction)
+        return log_probs, answers.mask
 
     def _drawings(
         self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
@@ -162,8 +161,11 @@ class GRPO(UpdateRule):
             sampling = dataclasses.replace(sampling, guidance=self.score_guidance)
         if self.likelihood == "masks":
             return backbone.picture_log_probs(prompts, images, sampling, self.views, generator)
-        log_probs, mask = backbone.image_log_probs(prompts, images, sampling, self.scored_steps, generator)
-        return log_probs, decision_weights(mask, self.reduction)
+        return backbone.image_log_probs(prompts, images, sampling, self.scored_steps, generator)
+
+    def _averaged(self, which: Tensor, typical: Tensor | None) -> Tensor:
+        """Weights of the decisions; random masks come with theirs."""
+        return decision_weights(which, self.reduction, typical) if which.dtype == torch.bool else which
 
     def _anchors(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
@@ -194,4 +196,4 @@ class GRPO(UpdateRule):
     def _clipped(self, log_ratio: Tensor, weights: Tensor) -> Tensor:
         ratio = log_ratio.exp()
         outside = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
-        return (outside * weights).sum() / weights.sum()
+        return (outside * weights).sum() / weights.sum().clamp(min=1e-9)

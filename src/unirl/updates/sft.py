@@ -16,7 +16,7 @@ from unirl.functional.losses import nothing
 from unirl.processes import shared_mean
 from unirl.ranges import temperature_within, within
 from unirl.types import Answers, ImageSampling, Rollout
-from unirl.updates.base import UpdateRule
+from unirl.updates.base import UpdateRule, warn_of_guidance
 
 
 class SFT(UpdateRule):
@@ -79,6 +79,8 @@ class SFT(UpdateRule):
                 "sft: with hard_first, an accepted drawing counts by the share of its group that was not accepted, and "
                 "group_size is 1, so none would count; take 2 or more, or set hard_first: false"
             )
+        if self.image_weight and not self.end_to_end:
+            warn_of_guidance("sft", self.score_guidance, sampling)
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator

@@ -48,7 +48,7 @@ class Drawing(Backbone):
         scored: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        chosen = choose_steps(sampling.steps, scored, generator, self.transformer.device)
+        chosen = choose_steps(images.codes.shape[1], sampling.steps, scored, generator, self.transformer.device)
         logits, where = self._decision_logits(prompts, images, chosen, sampling.guidance)
         log_probs = _log_probs(logits, sampling.temperature, images.codes[where])
         return log_probs.new_zeros(where.shape).masked_scatter(where, log_probs), where

@@ -29,7 +29,7 @@ class Guards(Callback):
         refused_rollouts: Rollouts in a row in which nothing was accepted and kept; looked at where the update rule
             learns from accepted samples.
         scoring_gap: Largest difference of log-probabilities between sampling and scoring, nats, before the first step;
-            looked at in 32-bit precision only.
+            in lower precision than 32 bits, 1 at least.
         diversity: Least share of the first validation's diversity.
         reward_rise: Rise of the training reward that is suspicious where drawing falls by `fall`.
         fall: Fall of accuracy below the first validation, [0, 1], of drawing as a whole, or of a category in drawing or
@@ -63,13 +63,19 @@ class Guards(Callback):
     def unirl_rollout_scored(self, rollout: Rollout) -> None:
         """Before the first update, sampling and scoring must agree."""
         self._fresh = True
-        log_probs, trainer = rollout.images.log_probs, self._trainer
-        if trainer is None or trainer.global_step or log_probs is None or not str(trainer.precision).startswith("32"):
-            return  # in low precision they differ by more, and mean no harm
-        score, one = self._module.backbone.image_log_probs, slice(0, 1)
-        generator = torch.Generator(log_probs.device).manual_seed(0)
-        scored, mask = score(rollout.prompts[one], rollout.images[one], self._module.sampling, 4, generator)
-        self._say(self.gap.seen(((scored - log_probs[one]) * mask).abs().max().item()))
+        if self._trainer is None or self._trainer.global_step:
+            return
+        precise, (backbone, one) = str(self._trainer.precision).startswith("32"), (self._module.backbone, slice(0, 1))
+        images, answers = rollout.images[one], rollout.answers[one]
+        if images.log_probs is not None:
+            generator = torch.Generator(images.log_probs.device).manual_seed(0)
+            scored, mask = backbone.image_log_probs(rollout.prompts[one], images, self._module.sampling, 4, generator)
+            gap = ((scored - images.log_probs) * mask).abs().max().item()
+            self._say(self.gap.seen(gap, "drawings", precise))
+        if answers.log_probs is not None:
+            scored = backbone.answer_log_probs(images, rollout.questions[one], answers)
+            gap = ((scored - answers.log_probs) * answers.mask).abs().max().item()
+            self._say(self.gap.seen(gap, "answers", precise))
 
     @hookimpl
     def unirl_validated(self, metrics: Mapping[str, float]) -> None:
@@ -95,6 +101,7 @@ class Guards(Callback):
             self._look(trainer.callback_metrics)
         self._fresh = False
         pl_module.log("guards/spoken", float(len(self.said)))
+        pl_module.log("guards/skipped", float(self.finite.skipped))
 
     def state_dict(self) -> dict[str, Any]:
         watches = {"flat": asdict(self.flat), "refused": asdict(self.refused), "finite": asdict(self.finite)}

@@ -55,21 +55,26 @@ class Refused(InARow):
 
 @dataclass
 class ScoringGap:
-    """Sampling and scoring disagree about how likely the first drawings were.
+    """Sampling and scoring disagree about how likely the first drawings and answers were.
 
     Args:
         most: Largest difference of log-probabilities, nats, that passes; 0 switches the guard off.
+        rough: The same in low precision, where rounding alone makes differences.
     """
 
     most: float
+    rough: float = 1.0
 
-    def seen(self, gap: float) -> Iterator[str]:
-        """Look at the largest difference, before the first update."""
-        if self.most and not gap <= self.most:
+    def seen(self, gap: float, of: str = "drawings", precise: bool = True) -> Iterator[str]:
+        """Look at the largest difference, before the first update; of drawings or of answers."""
+        allowed = self.most if precise else max(self.most, self.rough)
+        if self.most and not gap <= allowed:
+            settings = "score_guidance: null" if of == "drawings" else "model.answering.temperature: 0 or 1"
             yield (
-                f"log-probabilities from sampling and from scoring differ by {gap:.2g} nats before anything was learnt "
-                f"(allowed: {self.most:g}). The ratio of GRPO is off from the start: the backbone scores other "
-                "decisions than it sampled, or under other settings"
+                f"log-probabilities of {of} from sampling and from scoring differ by {gap:.2g} nats before anything "
+                f"was learnt (allowed: {allowed:g}). The ratio of GRPO is off from the start: the backbone scores "
+                f"other decisions than it sampled, or under other settings. Try {settings}, and unirl.testing's checks "
+                "of the backbone"
             )
 
 
@@ -149,9 +154,9 @@ class Validation:
             if kind in ("drawing", "seeing") and then is not None and self.fall and now < then - self.fall:
                 yield (
                     name,
-                    f"{kind} fell below the untrained model: {category} from {then:.2f} to {now:.2f}. Better elsewhere "
-                    "may have been paid for here. Try more such prompts, a lower learning rate, grpo's KL weights"
-                    + (", or a lower answer_weight" if kind == "seeing" else ""),
+                    f"{kind} fell below its first validation: {category} from {then:.2f} to {now:.2f}. Better "
+                    "elsewhere may have been paid for here. Try more such prompts, a lower learning rate, or grpo's KL "
+                    "weights" + (", or a lower answer_weight" if kind == "seeing" else ""),
                 )
 
 
