@@ -1,5 +1,6 @@
 """Every file of `configs/` parses and builds; those of public checkpoints on the meta device."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from unirl.backbones.showo import Showo
 from unirl.cli_run import Run
 from unirl.data import PromptsModule
 from unirl.errors import UserError
+from unirl.freezing import choose_trained
 from unirl.loop import SelfImprovement
+from unirl.updates.grpo import GRPO
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 UNIRL = Path(sys.executable).with_name("unirl")
@@ -33,6 +36,19 @@ def build(*files: Path, more: Sequence[str] = ()) -> SelfImprovement:
     return model
 
 
+def command_of(overlay: Path) -> list[Path]:
+    """The files that the command in its second line names: itself, on top of another."""
+    return [CONFIGS.parent / name for name in re.findall(r"configs/[\w/]+\.yaml", overlay.read_text().split("\n")[1])]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_the_overlays_that_a_config_names_are_those_on_top_of_it(name: str) -> None:
+    named = set(re.findall(r"[\w/]+\.yaml", (CONFIGS / name).read_text().split("\nname:")[0]))
+    for overlay in {Path(one).name for one in named}:
+        assert command_of(CONFIGS / "scale" / overlay) == [CONFIGS / name, CONFIGS / "scale" / overlay]
+    assert named
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
 def test_embedded_config_loads_its_checkpoint(name: str) -> None:
     model = build(CONFIGS / name)
@@ -42,12 +58,17 @@ def test_embedded_config_loads_its_checkpoint(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "scale").glob("*.yaml")))
 def test_public_config_builds_on_the_meta_device(name: str) -> None:
-    base = "janus_grpo" if "janus" in name else "showo_grpo" if "grpo" in name else "showo_sft"
-    model = build(CONFIGS / f"{base}.yaml", CONFIGS / "scale" / name)
+    model = build(*command_of(CONFIGS / "scale" / name))
     model.backbone.build(meta=True)
-    trained = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
+    weights = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
     assert all(p.is_meta for p in model.backbone.parameters())
-    assert trained == pytest.approx(7.3e9 if "7b" in name else 2.0e9 if "janus" in name else 1.45e9, rel=0.05)
+    assert weights == pytest.approx(7.3e9 if "7b" in name else 2.0e9 if "janus" in name else 1.45e9, rel=0.05)
+    if model.lora is not None:  # four matrices of 30 layers, three of 24 layers of the vision tower
+        choose_trained(model.backbone, model.trained, model.lora)
+        trained = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
+        assert trained == model.lora.rank * 2 * (30 * 4 * 4096 + 24 * 3 * 1024)
+    if "janus" in name:
+        assert model.group_size == (8 if isinstance(model.update, GRPO) else 1)
     frozen = (
         model.backbone.image_tokenizer
         if isinstance(model.backbone, Showo)

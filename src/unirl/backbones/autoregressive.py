@@ -92,7 +92,8 @@ class TextAnswers(Backbone):
     ) -> Answers:
         with packed(self.transformer):
             prefix, rows = self._picture_prefix(images, questions, grow=True)
-            ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, self.chat.end, generator)
+            model, end, ends = self.transformer, self.chat.end, getattr(self.chat, "ends", ())
+            ids, mask, log_probs = sample_answers(model, prefix, rows, sampling, end, generator, ends)
         texts = [self.chat.text(row[keep]) for row, keep in zip(ids, mask, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 

@@ -134,6 +134,11 @@ class Backbone(nn.Module, ABC):
         raise TypeError(f"{type(self).__name__} does not relax its codes (can_relax is False)")
 
     @property
+    def relaxed_steps(self) -> int | None:
+        """What `relax` is asked for where nobody says how many steps carry gradient; None for all of them."""
+        return None
+
+    @property
     def can_relax(self) -> bool:
         """Whether `relax` is implemented."""
         return type(self).relax is not Backbone.relax

@@ -30,6 +30,7 @@ def sample_answers(
     sampling: AnswerSampling,
     end: int,
     generator: torch.Generator | None = None,
+    ends: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Continue each question until its answer ends.
 
@@ -40,6 +41,7 @@ def sample_answers(
         sampling: Length and temperature.
         end: The end-of-text id.
         generator: The only source of randomness.
+        ends: Other ids that end an answer.
 
     Shapes:
         returns ids, mask and log-probabilities, each (B, T); see `sample_text`.
@@ -48,7 +50,7 @@ def sample_answers(
     length = keys.sum(1)
     last = hidden[torch.arange(len(hidden), device=hidden.device), length - 1]
     step = _next_token(model, prefix, torch.cat((prefix.keys, keys), dim=1), prefix.ends + length)
-    return sample_text(step, model.text_logits(last), sampling, end, generator)
+    return sample_text(step, model.text_logits(last), sampling, end, generator, ends)
 
 
 def answer_log_probs(

@@ -64,4 +64,4 @@ def _filling(layer: nn.Module, apart: LayerCache, rows: dict[str, Any], hidden: 
 @lru_cache
 def _name(forward: Callable[..., Any]) -> str:
     """What a kind of layers calls the cache: transformers renamed it in version 5.24."""
-    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
+    return "past_key_values" if "past_key_values" in signature(forward).parameters else "cache"

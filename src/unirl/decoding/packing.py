@@ -68,12 +68,12 @@ class _Packed:
         self.weight, self.bias = layer.weight, layer.bias
         self.packed: Tensor | None = None
 
-    def __call__(self, given: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or given.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
-            return F.linear(given, self.weight, self.bias)
+    def __call__(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return F.linear(input, self.weight, self.bias)
         if self.packed is None:
-            self.packed = _pack(self.weight, given.numel() // given.shape[-1])
-        return _times(given, self.packed, self.bias)
+            self.packed = _pack(self.weight, input.numel() // input.shape[-1])
+        return _times(input, self.packed, self.bias)
 
 
 def _can_be(layer: nn.Linear) -> bool:

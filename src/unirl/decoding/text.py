@@ -1,6 +1,6 @@
 """Text decoding over a shared prefix, for a batch of continuations of different lengths."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ def sample_text(
     sampling: AnswerSampling,
     end: int,
     generator: torch.Generator | None = None,
+    ends: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Continue until every row has said `end`, or `max_tokens` are drawn.
 
@@ -24,6 +25,7 @@ def sample_text(
         sampling: Length and temperature.
         end: The end-of-text id; rows that have ended are filled up with it.
         generator: The only source of randomness.
+        ends: Other ids that end a row, where a checkpoint has several.
 
     Shapes:
         first (B, V); returns ids, mask (True up to and including `end`) and log-probabilities, each (B, T).
@@ -37,6 +39,8 @@ def sample_text(
         masks.append(alive)
         log_probs.append(log_prob * alive)
         alive = alive & (token != end)
+        for other in ends:
+            alive = alive & (token != other)
         if position + 1 == sampling.max_tokens or not alive.any():
             break
         logits = step(token)

@@ -100,6 +100,7 @@ def estimate(shape: Shape, step: Step) -> Memory:
     layer = max((one for one, _ in passes), default=0.0)
     seen = shape.tower * step.learns_answer, shape.painting * step.through
     looked, painted = (float(step.half * step.drawings * one) for one in seen)
+    share = min(1.0, (shape.together or step.drawings) / step.drawings)
     weights, gradients, reference = _held(shape, step)
     return Memory(
         weights=weights,
@@ -107,7 +108,7 @@ def estimate(shape: Shape, step: Step) -> Memory:
         optimizer=2 * FLOAT * shape.trained / step.shards,
         reference=reference,
         activations=shape.layers * sum(one for one, _ in passes) + layer + looked + painted,
-        recomputed=sum(again for _, again in passes) + max(2 * layer, looked, painted),
+        recomputed=sum(again for _, again in passes) + max(2 * layer, looked * share, painted * share),
         logits=_logits(shape, step),
         rollout=_rollout(shape, step),
     )

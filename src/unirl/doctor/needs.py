@@ -78,7 +78,7 @@ def step_of(model: Any, data: Any, trainer: Trainer) -> Step:
     prompt, answer = _longest(data)
     guidance = rule.get("score_guidance")
     through, strategy = bool(rule.get("end_to_end")), type(trainer.strategy).__name__
-    views, scored = _views(rule, model.sampling.steps, through) if _masked(model.backbone) else (1, 1)
+    views, scored = _views(rule, model.backbone, model.sampling.steps) if _masked(model.backbone) else (1, 1)
     return Step(
         drawings=max(1, data.prompts_per_step // devices) * model.group_size,
         validated=data.validation_batch if trainer.limit_val_batches else 0,
@@ -110,10 +110,10 @@ def _masked(backbone: Backbone) -> bool:
     return type(backbone).picture_log_probs is not Backbone.picture_log_probs
 
 
-def _views(rule: dict[str, Any], steps: int, through: bool) -> tuple[int, int]:
+def _views(rule: dict[str, Any], backbone: Backbone, steps: int) -> tuple[int, int]:
     """Contexts of a drawing, and how often each of its codes is scored in them."""
-    if through:
-        return min(int(rule.get("relaxed_steps") or steps), steps), 1
+    if rule.get("end_to_end"):
+        return min(int(rule.get("relaxed_steps") or backbone.relaxed_steps or steps), steps), 1
     if rule.get("likelihood") == "decisions":
         return min(int(rule.get("scored_steps") or steps), steps), 1
     views = int(rule.get("views", 1))

@@ -35,6 +35,7 @@ class Shape:
         painted: What the widest layer that paints a picture holds of one.
         painting: What all modules that paint a picture are given and give, of one: about what they keep for a gradient.
         recompute: Whether layers keep their input only.
+        together: Pictures that are painted or looked at together where that is computed again; 0 for all of them.
         packed: Weights of all layers that may be packed while it draws or answers.
     """
 
@@ -52,6 +53,7 @@ class Shape:
     painted: int
     painting: int = 0
     recompute: bool = False
+    together: int = 0
     packed: int = 0
 
 
@@ -84,6 +86,7 @@ def shape_of(backbone: Backbone, rule: object = None) -> Shape:
         painted=_painted(backbone, length),
         painting=_painting(backbone, length),
         recompute=bool(getattr(backbone, "recompute", False)),
+        together=int(getattr(backbone, "recomputed_together", 0)),
         packed=sum(layer.weight.numel() for layer in packable(getattr(backbone, "transformer", backbone))),
     )
 

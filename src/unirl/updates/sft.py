@@ -34,7 +34,8 @@ class SFT(UpdateRule):
             model to call wrong drawings right. "accepted": the right answers about accepted drawings. "own": what the
             model itself said about each drawing. What each costs in seeing is in docs/method.md.
         temperature: Of the Gumbel-softmax, end to end.
-        relaxed_steps: How many of the last sampling steps carry gradient, end to end.
+        relaxed_steps: How many of the last sampling steps carry gradient, end to end. None leaves it to the backbone:
+            all of those that one pass scores, the last two of a masked model, which needs a pass for each.
         hard_first: Weigh an accepted drawing by the share of its group that was not accepted, otherwise: a prompt that
             always succeeds has nothing to teach.
         views: How many random masks of an accepted drawing a masked model learns at a time, otherwise.
@@ -52,14 +53,15 @@ class SFT(UpdateRule):
         answer_weight: float = 1.0,
         answers: Literal["all", "accepted", "own"] = "accepted",
         temperature: float = 1.0,
-        relaxed_steps: int = 2,
+        relaxed_steps: int | None = None,
         hard_first: bool = True,
         views: int = 1,
         score_guidance: float | None = None,
     ) -> None:
         temperature_within("sft", temperature, greedy=False)
         within(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight)
-        within(1, 1000, "sft", relaxed_steps=relaxed_steps, views=views)
+        within(1, 100_000, "sft", relaxed_steps=1 if relaxed_steps is None else relaxed_steps)
+        within(1, 1000, "sft", views=views)
         within(-1, 1000, "sft", score_guidance=0 if score_guidance is None else score_guidance)
         if not image_weight and not answer_weight:
             raise UserError("sft: image_weight and answer_weight are both 0; one of them must be above 0 to train")
@@ -101,9 +103,8 @@ class SFT(UpdateRule):
 
         With `answers: all` and equal weights, the sum of the two gradients is that of the paper's single loss.
         """
-        images = backbone.relax(
-            rollout.prompts, rollout.images, sampling, self.temperature, self.relaxed_steps, generator
-        )
+        steps = self.relaxed_steps or backbone.relaxed_steps
+        images = backbone.relax(rollout.prompts, rollout.images, sampling, self.temperature, steps, generator)
         assert images.soft is not None
         codes = images.soft.detach().requires_grad_()
         right = _right_answers(backbone, rollout)

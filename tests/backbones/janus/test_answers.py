@@ -1,5 +1,6 @@
 """Answers: transformers' own, scored as they were drawn, about pixels."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,13 @@ def test_several_questions_about_one_picture_look_once(backbone: Janus, monkeypa
     images, seen = backbone.encode(pictures(2)), []
     look = backbone.transformer.look
     monkeypatch.setattr(backbone.transformer, "look", lambda pixels: seen.append(len(pixels)) or look(pixels))
+    rows, forward = [], backbone.transformer.forward
+    monkeypatch.setattr(backbone.transformer, "forward", lambda *a: rows.append(a[0].shape[:2]) or forward(*a))
     twice = backbone.sample_answers(images, ["what", "how many", "what", "how many"], GREEDY)
     assert seen == [2]
+    assert rows[0][0] == 2  # the picture is read once, however many ask about it
+    assert rows[0][1] > 16
+    assert all(batch == 4 and length < 16 for batch, length in rows[1:])
     again = backbone.sample_answers(images[torch.tensor([0, 0, 1, 1])], ["what", "how many"] * 2, GREEDY)
     assert twice.text == again.text
     with pytest.raises(ValueError, match="3 questions about 2 pictures"):
@@ -116,6 +122,42 @@ def test_the_answer_loss_reaches_drawing_through_soft_codes_only(backbone: Janus
         assert tower.grad is not None
         assert tower.grad.abs().sum() > 0
     assert all(p.grad is None for p in backbone.transformer.parts.vqmodel.parameters())
+
+
+def test_every_end_of_text_ends_an_answer(tmp_path: Path) -> None:
+    folder = save(tmp_path)
+    plain = Janus.from_pretrained(str(folder)).eval()
+    pixels = pictures(3)
+    said = plain.sample_answers(plain.encode(pixels), QUESTIONS, GREEDY)
+    other = int(said.ids[0, 1])  # what the first answer says second
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": [plain.chat.end, other]}))
+    backbone = Janus.from_pretrained(str(folder)).eval()
+    answers = backbone.sample_answers(backbone.encode(pixels), QUESTIONS, GREEDY)
+    assert answers.mask[0].sum() == 2
+    inputs = processed(backbone, pixels, QUESTIONS)
+    expected = backbone.transformer.janus.generate(**inputs, max_new_tokens=5, do_sample=False)
+    expected = expected[:, inputs["input_ids"].shape[1] :]
+    width = min(expected.shape[1], answers.ids.shape[1])
+    assert torch.equal(answers.ids[:, :width][answers.mask[:, :width]], expected[:, :width][answers.mask[:, :width]])
+
+
+def test_the_words_for_a_picture_are_no_picture(backbone: Janus) -> None:
+    mark = backbone.processor.image_token
+    assert backbone.chat.prompts([f"two {mark} circle"]) == backbone.chat.prompts(["two circle"])
+    assert backbone.chat.questions([f"what {mark} color"]) == backbone.chat.questions(["what color"])
+
+
+def test_a_question_before_the_picture_is_refused(tmp_path: Path) -> None:
+    template = (save(tmp_path) / "chat_template.jinja").read_text()
+    text, image = "{%else%}{{c['text']}}{%endif%}", "{%if c['type']=='image'%}<image_placeholder>\n"
+    assert image + text in template
+    turned = "{%for c in m['content']|reverse%}"
+    (tmp_path / "chat_template.jinja").write_text(template.replace("{%for c in m['content']%}", turned))
+    backbone = Janus.from_pretrained(str(tmp_path)).eval()
+    for question in QUESTIONS[:2]:  # one at a time, so that there is nothing to compare it with
+        with pytest.raises(UserError, match="puts the question before the picture"):
+            backbone.chat.questions([question])
 
 
 def test_given_answers_end_once(backbone: Janus) -> None:

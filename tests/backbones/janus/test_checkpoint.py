@@ -1,5 +1,6 @@
 """Checkpoints: transformers' own, both ways; what does not belong together is refused in one line."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tests.backbones.janus.tiny import save
 from transformers import AutoModelForImageTextToText, AutoProcessor, JanusForConditionalGeneration
 
 from unirl.backbones.janus import Janus
-from unirl.backbones.janus.checkpoint import PUBLIC
+from unirl.backbones.janus.checkpoint import PUBLIC, check
 from unirl.errors import UserError
 from unirl.types import ImageSampling
 
@@ -60,6 +61,9 @@ def test_other_ids_load(tmp_path: Path) -> None:
     other = Janus.from_pretrained(str(save(tmp_path / "b", first="<unk> <pad> <eos> <bos>")))
     assert (one.chat.begin, one.chat.end, one.chat.pad) == (0, 1, 2)
     assert (other.chat.begin, other.chat.end, other.chat.pad) == (3, 2, 1)
+    more = Janus.from_pretrained(str(save(tmp_path / "c", first="<bos> <eos> <pad> <unk> <image_placeholder> x y")))
+    assert (one.chat.image, more.chat.image) == (24, 4)
+    assert more.transformer.janus.config.image_token_id == 4
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -85,6 +89,14 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
         ("config.json", {"text_config__vocab_size": 20}, "no Janus can be loaded"),
         ("config.json", {"text_config__model_type": "qwen2"}, "text_config says model_type 'qwen2'"),
         ("processor_config.json", {"num_image_tokens": 5}, "num_image_tokens is 5, but .* patches is 16"),
+        ("processor_config.json", {"image_processor__size": {"height": 64, "width": 64}}, "height is 64, but .* is 32"),
+        ("processor_config.json", {"image_processor__size": {"height": 32, "width": 64}}, "width is 64, but .* is 32"),
+        ("processor_config.json", {"image_processor__image_mean": None}, "does not normalize pictures"),
+        ("processor_config.json", {"image_processor__do_normalize": False}, "does not normalize pictures"),
+        ("generation_config.json", {"pad_token_id": 100015}, "pad_token_id is 100015; ids go from 0 to 28"),
+        ("generation_config.json", {"bos_token_id": -1}, "bos_token_id is -1; ids go from 0 to 28"),
+        ("generation_config.json", {"eos_token_id": [1, 99]}, "eos_token_id is 99; ids go from 0 to 28"),
+        ("generation_config.json", {"generation_kwargs": {"boi_token_id": 3}}, "boi_token_id is 3; they do not belong"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(
@@ -119,3 +131,29 @@ def test_loading_is_silent(checkpoint: Path, capfd: pytest.CaptureFixture[str]) 
     Janus.from_pretrained(str(checkpoint)).sample_images(["red"], ImageSampling())
     out, err = capfd.readouterr()
     assert out + err == ""
+
+
+@pytest.mark.parametrize(
+    "values", [{"vision_config__image_size": [32, 32]}, {"text_config__num_attention_heads": 5}, {"vq_config": 3}]
+)
+def test_sizes_that_cannot_be_are_refused_without_weights_too(tmp_path: Path, values: dict[str, object]) -> None:
+    edit(save(tmp_path), "config.json", **values)
+    with pytest.raises(UserError, match="no Janus can be built from it") as error:
+        Janus(str(tmp_path)).build(meta=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path: Path) -> None:
+    backbone = Janus.from_pretrained(str(save(tmp_path)))
+    backbone.processor.tokenizer.add_tokens(["green", "yellow", "pink"])
+    backbone.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="the tokenizer has 30 ids, the language model room for 29"):
+        Janus.from_pretrained(str(tmp_path))
+
+
+def test_a_painter_of_another_size_than_the_tower_is_refused(checkpoint: Path) -> None:
+    backbone = Janus.from_pretrained(str(checkpoint))
+    config = copy.deepcopy(backbone.transformer.janus.config)
+    config.vq_config.num_patches = 8
+    with pytest.raises(UserError, match=r"what the image tokenizer paints is 64, but .* image_size is 32"):
+        check(config, backbone.processor, checkpoint)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from tests.backbones.janus.tiny import save
 from torch import Tensor
 
-from unirl.backbones import llama
-from unirl.backbones.janus import Janus
+from unirl.backbones import autoregressive, llama
+from unirl.backbones.janus import Janus, drawing
 from unirl.decoding.prefix import pad_left, pad_right, prefill
-from unirl.types import Images, ImageSampling
+from unirl.types import Example, Images, ImageSampling, Rollout
+from unirl.updates.sft import SFT
 
 PROMPTS = ["a photo of three blue square", "two circle", "two circle", "red"]
 PLAIN = ImageSampling(guidance=0.0)
@@ -95,6 +96,43 @@ def test_chunks_of_the_head_make_no_difference(backbone: Janus, monkeypatch: pyt
         found.append((log_probs.detach(), backbone.transformer.parts.generation_head.proj_out.weight.grad.clone()))
     close(found[0][0], found[1][0], 1e-6)
     torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def test_scoring_never_touches_the_text_head_and_chunks_the_other(
+    backbone: Janus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the text head")
+
+    rows: list[int] = []
+    head = backbone.transformer.parts.generation_head.vision_head
+    images = backbone.sample_images(PROMPTS, GUIDED, seeded())
+    monkeypatch.setattr(backbone.transformer.janus.lm_head, "forward", refuse)
+    monkeypatch.setattr(llama, "CHUNK", 8)
+    handle = head.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[:-1].numel()))
+    backbone.image_log_probs(PROMPTS, images, GUIDED)
+    handle.remove()
+    assert rows == [8] * (4 * 16 // 8)
+    backbone.sample_images(PROMPTS, GUIDED, seeded())
+    backbone.relax(PROMPTS, images, GUIDED)
+
+
+def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+    looped = drawing.sample_codes
+
+    def watched(*given: Any) -> Any:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("waits for the device")
+
+        with monkeypatch.context() as patch:
+            for name in waits:
+                patch.setattr(Tensor, name, refuse)
+            return looped(*given)
+
+    plain = backbone.sample_images(PROMPTS, GUIDED, seeded()).codes
+    monkeypatch.setattr(drawing, "sample_codes", watched)
+    assert torch.equal(backbone.sample_images(PROMPTS, GUIDED, seeded()).codes, plain)
 
 
 @torch.no_grad()
@@ -227,3 +265,37 @@ def test_scoring_keeps_less_than_the_plain_forward(backbone: Janus) -> None:
     assert kept[1] < kept[0] / 2
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_painting_and_looking_are_computed_again_a_few_pictures_at_a_time(checkpoint: Path) -> None:
+    """Of what the painter and the tower compute, nothing but pixels and features is kept for the gradient."""
+    kept, sizes, gradients = [], [], []
+    for recompute in (False, True):
+        backbone = Janus(str(checkpoint), recompute=recompute).eval()
+        backbone.build()
+        soft = torch.rand(10, 16, 40, generator=seeded()).softmax(-1).requires_grad_()
+        saved: list[int] = []
+        vq = backbone.transformer.parts.vqmodel
+        handle = vq.decoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.append(t.nbytes) or t, lambda t: t):
+            seen = backbone.look(Images(torch.zeros(10, 16, dtype=torch.long), soft=soft))
+        kept.append(sum(saved))
+        gradients.append(torch.autograd.grad(seen.square().sum(), soft)[0])
+        handle.remove()
+    assert kept[1] < kept[0] / 4
+    assert sizes == [10, 4, 4, 2, 2, 4, 4]  # the second time for the gradient
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("relaxed", "learnt"), [(None, 16), (3, 3)])
+def test_end_to_end_all_codes_learn_unless_some_are_asked_for(
+    backbone: Janus, relaxed: int | None, learnt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    straight = autoregressive.straight_through
+    monkeypatch.setattr(autoregressive, "straight_through", lambda z, *a: sizes.append(z.shape[1]) or straight(z, *a))
+    images, answers = backbone.sample_images(PROMPTS, PLAIN, seeded()), backbone.tokenize_answers(["red"] * 4)
+    examples, ones = [Example(prompt, "what", "red", "c") for prompt in PROMPTS], torch.ones(4)
+    rollout = Rollout(examples, images, answers, ones, {}, ones.bool(), 2)
+    SFT(end_to_end=True, relaxed_steps=relaxed).loss(backbone, rollout, PLAIN, seeded(1))
+    assert sizes == [learnt]

@@ -25,8 +25,9 @@ class Chat:
         self.begin_image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
         self.begin = _first(ids.bos_token_id, tokenizer.bos_token_id)
         self.end = _first(ids.eos_token_id, tokenizer.eos_token_id)
+        self.ends = ids.eos_token_id if isinstance(ids.eos_token_id, list) else [self.end]
         self.pad = _first(ids.pad_token_id, tokenizer.pad_token_id, self.end)
-        self._before: list[int] | None = None
+        self._before: tuple[str, list[int]] | None = None
 
     def prompts(self, prompts: Sequence[str]) -> list[list[int]]:
         """What comes before the first code; the last token begins the picture."""
@@ -42,17 +43,20 @@ class Chat:
         """What comes before the picture, the same for all, and what comes after it."""
         texts = [self._chat([{"type": "image"}, {"type": "text", "text": question}]) for question in questions]
         halves = [text.partition(self.processor.image_token) for text in texts]
-        if any(head != halves[0][0] or not mark for head, mark, _ in halves):
+        head, before = self._opening()
+        if any(part != head or not mark for part, mark, _ in halves):
             raise UserError("the checkpoint's chat template puts the question before the picture; it must come after")
         tails = [f"{self.processor.image_end_token}{tail}" for _, _, tail in halves]
-        return self._opening(texts[0]), self.tokenizer(tails, add_special_tokens=False)["input_ids"]
+        return before, self.tokenizer(tails, add_special_tokens=False)["input_ids"]
 
-    def _opening(self, text: str) -> list[int]:
-        """What the processor puts before a picture: system prompt, marks and all."""
+    def _opening(self) -> tuple[str, list[int]]:
+        """What stands before a picture, whatever is asked about it: system prompt, marks and all; text and tokens."""
         if self._before is None:
+            text = self._chat([{"type": "image"}, {"type": "text", "text": "?"}])
             blank = np.zeros((8, 8, 3), dtype=np.uint8)
             row = self.processor(text=[text], images=[blank], generation_mode="text")["input_ids"][0]
-            self._before = list(map(int, row[: list(row).index(self.image)]))
+            head = text.partition(self.processor.image_token)[0]
+            self._before = head, list(map(int, row[: list(row).index(self.image)]))
         return self._before
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
@@ -71,6 +75,8 @@ class Chat:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _chat(self, content: list[dict[str, str]], answer: str | None = None) -> str:
+        mark = self.processor.image_token
+        content = [{k: v.replace(mark, " ") for k, v in part.items()} for part in content]  # words, no pictures
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answer.strip()}]})

@@ -1,5 +1,6 @@
 """Janus as a backbone: one language model that draws codes one by one and sees pixels through SigLIP."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ class Janus(Drawing, TextAnswers):
     Args:
         checkpoint: A local folder, `package:folder`, or a hub id such as "deepseek-community/Janus-Pro-1B".
         compile: Draw through `torch.compile`. Each new number of pictures, width of prompts (in steps of 32 tokens),
-            guidance or temperature costs one compilation; on a CPU it needs a C++ compiler.
+            guidance or temperature costs one compilation, and after eight of them PyTorch goes on without; on a CPU it
+            needs a C++ compiler.
         recompute: Keep little for the gradient, and compute it again: far less memory, a third more time.
     """
 
     mean: Tensor
     std: Tensor
+    recomputed_together = 4
+    """Pictures painted, or looked at, at a time where the gradient computes them again: memory does not grow beyond."""
 
     def __init__(self, checkpoint: str, compile: bool = False, recompute: bool = True) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ class Janus(Drawing, TextAnswers):
 
     def decode(self, images: Images) -> Tensor:
         if images.soft is not None:
-            return self._pixels(self.transformer.again(self.transformer.paint, images.soft))
+            return self._pixels(self._by_parts(self.transformer.paint, images.soft))
         if not images.codes.shape[1]:  # it was given, not drawn
             assert images.pixels is not None
             return images.pixels
@@ -99,7 +103,12 @@ class Janus(Drawing, TextAnswers):
     def look(self, images: Images) -> Tensor:
         given = images.pixels if images.soft is None else None
         pixels = self.decode(images) if given is None else given
-        return self.transformer.again(self.transformer.look, (pixels - self.mean) / self.std)
+        return self._by_parts(self.transformer.look, (pixels - self.mean) / self.std)
+
+    def _by_parts(self, part: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """What a part computes of some pictures, few at a time where the gradient computes it again."""
+        size = self.recomputed_together if self.recompute and torch.is_grad_enabled() else max(len(given), 1)
+        return torch.cat([self.transformer.again(part, few) for few in given.split(size)])
 
     # --- checkpoints ---
 

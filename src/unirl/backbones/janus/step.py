@@ -42,7 +42,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     logits = model.code_logits(next_row(embeds), guidance)
     code, log_prob = pick(logits, temperature, chance)
-    after = model.embed_codes(code)
+    after = model.embed_codes(code).to(embeds.dtype)  # as autocast leaves the first row
     return torch.cat((after, after)) if guidance else after, code, log_prob
 
 

@@ -29,6 +29,10 @@ class Drawing(Backbone):
     def draws_greedily(self) -> bool:
         return False  # all codes at once, and which of them stay is chance, too
 
+    @property
+    def relaxed_steps(self) -> int | None:
+        return 2  # each is a pass of its own
+
     @torch.no_grad()
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
