@@ -54,7 +54,8 @@ def test_numbers() -> None:
     assert score("zero cups", "no cups", "0 cups", "none", "one cup") == [1, 1, 0, 0]
 
 
-def test_listing_everything_pays_nothing() -> None:
+def test_listing_numbers_and_colors_pays_nothing_and_things_cost_nothing() -> None:
+    assert score("ring", "circle, square and ring", "circle, square or ring", objects=(Item("ring"),)) == [1, 0]
     assert score("four bowls", "one two three four bowls", "three bowls and four bowls") == [0, 0]
     assert score("red", "red and blue", "red or blue", "red, red", objects=(Item("cup", 1, "red"),)) == [0, 0, 1]
 

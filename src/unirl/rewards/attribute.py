@@ -16,7 +16,9 @@ class Attribute(Reward):
 
     "The cup is blue and the dog is red" has nothing of "the cup is red and the dog is blue", though keyword matching
     finds every word. The order of clauses, articles, plurals, digits for number words and other names of a color make
-    no difference. A fact that the answer contradicts ("two or three cups") is not stated, so listing pays nothing.
+    no difference. A fact that the answer contradicts ("two or three cups") is not stated, so listing numbers, colors
+    or places pays nothing. Listing things does pay: a picture may show more than was asked for, so things that nobody
+    asked for cost nothing, and "circle, square, ring" has all of "ring". "A circle or a ring" has nothing of it.
 
     It accepts full marks.
 

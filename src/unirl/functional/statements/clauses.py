@@ -1,0 +1,129 @@
+"""An English answer in clauses, each with what it is about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from unirl.functional.statements.bindings import led, owners, subject
+from unirl.functional.statements.breaks import LISTING, parts
+from unirl.functional.statements.places import places
+from unirl.functional.statements.words import STATING, Word
+
+
+@dataclass(frozen=True)
+class Clause:
+    """Words between two breaks.
+
+    Args:
+        words: What it says.
+        joined: The breaks in front of it, such as ",".
+        denied: It says what is not so.
+        doubted: Whether its things are there is left open.
+        open: It is one of several, only one of which is so.
+        carried: What it is about comes from an earlier clause.
+    """
+
+    words: tuple[Word, ...]
+    joined: frozenset[str] = frozenset()
+    denied: bool = False
+    doubted: bool = False
+    open: bool = False
+    carried: bool = False
+
+    @property
+    def things(self) -> list[int]:
+        """The positions of its things."""
+        return [at for at, word in enumerate(self.words) if word.kind == "thing"]
+
+    @property
+    def states(self) -> bool:
+        """It has a number, color or place."""
+        return any(word.kind in STATING for word in self.words)
+
+
+def clauses_of(words: Sequence[Word]) -> list[Clause]:
+    """The clauses of an answer. One without a thing goes on about the thing that was named before it.
+
+    As many as there are things in a list before them are about one each: "the cup and the dog are red and blue".
+
+    Args:
+        words: An answer.
+
+    Example:
+        >>> from unirl.functional.statements.words import words_of
+        >>> [[w.value for w in clause.words] for clause in clauses_of(words_of("cup, dog: red, blue", {}))]
+        [['cup'], ['dog'], ['cup', 'red'], ['dog', 'blue']]
+    """
+    said = [_clause(part, joined) for part, joined in parts(words)]
+    clauses = _opened([clause for clause in said if clause.things or clause.states])
+    done: list[Clause] = []
+    for at, clause in enumerate(clauses):
+        about = _about(clauses, at, done) if clause.states and not clause.things else []
+        named = [replace(clause, words=(thing, *clause.words), carried=True) for thing in about]
+        done += named or [clause]
+    return done
+
+
+def _clause(words: Sequence[Word], joined: frozenset[str]) -> Clause:
+    kinds = {word.kind for word in words}
+    said = tuple(word for word in words if word.kind not in ("denial", "maybe"))
+    return Clause(said, joined, denied="denial" in kinds, doubted="maybe" in kinds)
+
+
+def _opened(clauses: list[Clause]) -> list[Clause]:
+    """Of "a cup, a dog or a cat" none is stated."""
+    unsettled = [False] * len(clauses)
+    for at, clause in enumerate(clauses):
+        if at and "or" in clause.joined:
+            first = at - 1
+            while first and clauses[first].joined == {","} and not clauses[first].doubted:
+                first -= 1
+            unsettled[first : at + 1] = [True] * (at + 1 - first)
+    return [replace(clause, open=is_open) for clause, is_open in zip(clauses, unsettled, strict=True)]
+
+
+def _about(clauses: list[Clause], at: int, done: list[Clause]) -> list[Word]:
+    """The things that a clause without any is about, as far as they were named."""
+    start = at
+    while start and clauses[start - 1].states and not clauses[start - 1].things:
+        start -= 1
+    end = next((i for i in range(at, len(clauses)) if clauses[i].things or not clauses[i].states), len(clauses))
+    listed = _listed(clauses[:start])
+    if len(listed) > 1 and len(listed) == end - start:
+        return [listed[at - start]]
+    if len(listed) > 1 and end - start == 1 and _of_all(clauses[at]):
+        return listed
+    return _last_subject(done[-1], clauses[at], len(listed)) if done else []
+
+
+def _of_all(clause: Clause) -> bool:
+    kinds = {word.kind for word in clause.words}
+    return "count" not in kinds and ("are" in clause.joined or "both" in kinds)
+
+
+def _listed(clauses: Sequence[Clause]) -> list[Word]:
+    """The things of a list that the clauses end with, those asked for if there are any."""
+    things: list[Word] = []
+    for clause in reversed(clauses):
+        if clause.states or not clause.things:
+            break
+        things = [*(clause.words[at] for at in clause.things), *things]
+        if not clause.joined <= LISTING:
+            break
+    return [thing for thing in things if thing.asked] or things
+
+
+def _last_subject(before: Clause, clause: Clause, listed: int) -> list[Word]:
+    """What the clause before was about last, unless that is only a word that nobody knows."""
+    if not before.things:
+        return []
+    owned, placed = owners(before.words), places(before.words)
+    place = any(word.kind == "place" for word in clause.words)
+    if place and placed:
+        about = placed[-1].subject
+    elif owned:
+        about = owned[-1][1]
+    else:
+        about = subject(before.words, before.things, len(before.words))
+        if not before.words[about].asked or (place and (listed > 1 or led(before.words, about))):
+            about = None
+    return [] if about is None else [before.words[about]]
