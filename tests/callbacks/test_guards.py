@@ -214,7 +214,7 @@ class Second(Alike):
         (SFT(end_to_end=False), Colorful(), [], True),  # soft, and never 1
         (SFT(end_to_end=False), Second(), [], False),
         (SFT(end_to_end=False), Second(), [FirstOfTwo()], True),  # what was accepted was dropped
-        (SFT(answers="all"), Colorful(), [], False),  # learns from all
+        (SFT(end_to_end=True, answers="all"), Colorful(), [], False),  # learns from all
         (GRPO(answer_weight=0.0), Colorful(), [], False),
     ],
 )

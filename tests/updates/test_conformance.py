@@ -20,14 +20,14 @@ class TestSFTEndToEnd(UpdateConformance):
     through = True
 
     def make(self) -> UpdateRule:
-        return SFT()
+        return SFT(end_to_end=True)
 
 
 class TestSFTOnAllAnswers(UpdateConformance):
     through = True
 
     def make(self) -> UpdateRule:
-        return SFT(answers="all")
+        return SFT(end_to_end=True, answers="all")
 
 
 class TestGRPO(UpdateConformance):

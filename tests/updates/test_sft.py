@@ -97,7 +97,7 @@ def paper_loss(backbone: Showo, rollout: Rollout, detach: bool = False) -> Tenso
 
 
 def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> None:
-    _, logs, got = run(SFT(answers="all"), backbone, rollout)
+    _, logs, got = run(SFT(end_to_end=True, answers="all"), backbone, rollout)
     expected = paper_loss(backbone, rollout)
     close(got, gradients(backbone, expected))
     torch.testing.assert_close(logs["image_loss"], expected.detach())
@@ -106,7 +106,7 @@ def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> Non
 
 @pytest.mark.parametrize(("image", "answer"), [(1.0, 0.0), (0.0, 1.0), (0.3, 2.0)])
 def test_end_to_end_weights_its_two_ways(image: float, answer: float, backbone: Showo, rollout: Rollout) -> None:
-    rule = SFT(answers="all", image_weight=image, answer_weight=answer)
+    rule = SFT(end_to_end=True, answers="all", image_weight=image, answer_weight=answer)
     loss, _, got = run(rule, backbone, rollout)
     whole, beside = (gradients(backbone, paper_loss(backbone, rollout, detach)) for detach in (False, True))
     close(got, {name: image * (whole[name] - beside[name]) + answer * beside[name] for name in whole})
@@ -115,7 +115,7 @@ def test_end_to_end_weights_its_two_ways(image: float, answer: float, backbone: 
 
 
 def test_end_to_end_teaches_answers_on_accepted_drawings_only(backbone: Showo, rollout: Rollout) -> None:
-    only = SFT(image_weight=0.0)
+    only = SFT(end_to_end=True, image_weight=0.0)
     _, logs, got = run(only, backbone, rollout)
     right = backbone.tokenize_answers([e.answer for e in EXAMPLES[::3]])
     says = backbone.answer_log_probs(rollout.images[::3], [e.question for e in EXAMPLES[::3]], right)
@@ -204,9 +204,9 @@ def test_a_group_that_always_succeeds_teaches_nothing_even_if_some_of_it_is_drop
 @pytest.mark.parametrize(
     ("rule", "needs"),
     [
-        (SFT(), True),
-        (SFT(answers="all"), False),
-        (SFT(answer_weight=0.0), False),
+        (SFT(end_to_end=True), True),
+        (SFT(end_to_end=True, answers="all"), False),
+        (SFT(end_to_end=True, answer_weight=0.0), False),
         (SFT(end_to_end=False, answers="all"), True),
         (SFT(end_to_end=False, answers="own", image_weight=0.0), False),
     ],
@@ -249,16 +249,16 @@ Rigid.__abstractmethods__ = frozenset()
 
 def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"Rigid has none; set end_to_end: false"):
-        SFT().check(Rigid(), 2, SAMPLING)
-    SFT(end_to_end=False).check(Rigid(), 2, SAMPLING)
-    SFT().check(Showo("not built yet"), 2, SAMPLING)
+        SFT(end_to_end=True).check(Rigid(), 2, SAMPLING)
+    SFT().check(Rigid(), 2, SAMPLING)
+    SFT(end_to_end=True).check(Showo("not built yet"), 2, SAMPLING)
     with pytest.raises(TypeError, match="Rigid does not relax"):
         Rigid().relax([], None, SAMPLING)
 
 
 def test_a_group_of_one_has_no_share_that_failed() -> None:
     with pytest.raises(UserError, match=r"group_size is 1, so none would count; take 2 or more"):
-        SFT(end_to_end=False).check(Rigid(), 1, SAMPLING)
+        SFT().check(Rigid(), 1, SAMPLING)
     SFT(end_to_end=False, hard_first=False).check(Rigid(), 1, SAMPLING)
     SFT(end_to_end=False, image_weight=0.0).check(Rigid(), 1, SAMPLING)
 

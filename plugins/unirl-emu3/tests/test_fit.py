@@ -17,8 +17,8 @@ SHORT = {
 }
 RULES = {
     "grpo": ["--model.update.init_args.beta", "0.1"],
-    "sft": ["--model.update", "sft", "--model.update.init_args.end_to_end", "false"],
-    "end-to-end": ["--model.update", "sft", "--model.update.init_args.relaxed_steps", "4"],
+    "sft": ["--model.update", "sft"],
+    "end-to-end": ["--model.update", "sft", "--model.update.init_args.end_to_end", "true"],
 }
 
 

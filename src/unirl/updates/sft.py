@@ -27,7 +27,8 @@ class SFT(UpdateRule):
     Either way, `answers` says what answering learns.
 
     Args:
-        end_to_end: Which of the two.
+        end_to_end: Which of the two. Measured here, learning through the drawing gains less and costs seeing
+            (docs/results.md), so it is not the default.
         image_weight: Weight of what teaches drawing.
         answer_weight: Weight of what teaches answering.
         answers: "all": the right answers about all drawings. End to end that is the paper's loss; it also teaches the
@@ -48,7 +49,7 @@ class SFT(UpdateRule):
 
     def __init__(
         self,
-        end_to_end: bool = True,
+        end_to_end: bool = False,
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
         answers: Literal["all", "accepted", "own"] = "accepted",
