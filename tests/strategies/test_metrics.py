@@ -43,6 +43,8 @@ def measured(folder: Path, processes: int) -> dict[str, float]:
         values: Tensor | Mapping[str, Tensor] = metric.compute()
         parts = {"": values} if isinstance(values, Tensor) else values
         found |= {f"{name}/{key}": round(float(value), 6) for key, value in parts.items()}
+    if processes > 1:
+        dist.destroy_process_group()
     return found
 
 

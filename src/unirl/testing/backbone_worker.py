@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -49,3 +50,5 @@ def main(path: str, world: int, rank: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    sys.stdout.flush()
+    os._exit(0)  # an interpreter that is taken down may abort in a thread that gloo has left over (pytorch#190489)
