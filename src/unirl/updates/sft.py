@@ -27,7 +27,7 @@ class SFT(UpdateRule):
     Either way, `answers` says what answering learns.
 
     Args:
-        end_to_end: Which of the two. Measured here, learning through the drawing gains less and costs seeing
+        end_to_end: Which of the two. Measured here, learning through the drawing gains little and costs seeing
             (docs/results.md), so it is not the default.
         image_weight: Weight of what teaches drawing.
         answer_weight: Weight of what teaches answering.
