@@ -287,6 +287,18 @@ def test_tokens_of_the_whole_batch_count_whoever_is_scored() -> None:
     assert policy.calls == [("answer", 3), ("answer", 6)]
 
 
+def test_a_mask_of_numbers_is_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, scored = Table(), Table.image_log_probs
+    expected = slope(loss_of(GRPO(**DRAWING), policy, rollout())[0], policy.drawing)
+
+    def numbers(*given: Any) -> tuple[Tensor, Tensor]:
+        log_probs, mask = scored(*given)
+        return log_probs, mask.float()
+
+    monkeypatch.setattr(Table, "image_log_probs", numbers)
+    torch.testing.assert_close(slope(loss_of(GRPO(**DRAWING), policy, rollout())[0], policy.drawing), expected)
+
+
 def test_without_a_weight_of_the_divergence_no_reference_is_kept() -> None:
     rules = GRPO(), GRPO(beta=0.2), GRPO(answer_beta=1.0)
     for rule in rules:

@@ -72,7 +72,8 @@ class TextAnswers(Backbone):
     """Answers in text over cached prefixes: each picture once, however many questions there are about it.
 
     `transformer` is a `LlamaRows` that embeds tokens by `embed`. `chat` knows the tokens: `questions` gives those
-    before a picture and each question's own, `answers` those of answers, `text` reads them, `end` ends an answer.
+    before a picture and each question's own, `answers` those of answers, `text` reads them, `end` ends an answer, and
+    so do `ends`, where a checkpoint has others.
     """
 
     transformer: Any
@@ -92,8 +93,8 @@ class TextAnswers(Backbone):
     ) -> Answers:
         with packed(self.transformer):
             prefix, rows = self._picture_prefix(images, questions, grow=True)
-            model, end, ends = self.transformer, self.chat.end, getattr(self.chat, "ends", ())
-            ids, mask, log_probs = sample_answers(model, prefix, rows, sampling, end, generator, ends)
+            end, others = self.chat.end, self.chat.ends
+            ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, end, generator, others)
         texts = [self.chat.text(row[keep]) for row, keep in zip(ids, mask, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 

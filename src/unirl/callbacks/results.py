@@ -69,15 +69,12 @@ def heading(first: int, last: int, once: bool) -> str:
         >>> heading(0, 400, once=False), heading(100, 400, once=False)
         ('before and after 400 steps', 'after 100 and after 400 steps; nothing was measured before training')
     """
-    if not first:
-        return (
-            f"before training; nothing was measured after its {last} steps"
-            if once
-            else f"before and after {last} steps"
-        )
-    shown = f"after {last} steps" if first == last else f"after {first} of {last} steps"
+    if once and first:
+        return f"after {first} of {last} steps; nothing else was measured"
     if once:
-        return f"{shown}; nothing else was measured"
+        return f"before training; nothing was measured after its {last} steps"
+    if not first:
+        return f"before and after {last} steps"
     return f"after {first} and after {last} steps; nothing was measured before training"
 
 

@@ -127,7 +127,7 @@ class GRPO(UpdateRule):
         names = [f"{name}_clipped" for name in PARTS] + [f"{name}_kl" for name in PARTS if self._betas[name]]
         logs = dict.fromkeys(names, advantages.new_zeros(()))
         for name, (log_probs, which) in policy.items():
-            weights = self._averaged(which, typical if name == "answer" else None)
+            weights = self._averaged(name, which, typical)
             old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
             gains = advantages if name == "image" else advantages * self._taught(rollout)
             gains = self._weights[name] * gains[self._rows(rollout, name)]
@@ -163,9 +163,11 @@ class GRPO(UpdateRule):
             return backbone.picture_log_probs(prompts, images, sampling, self.views, generator)
         return backbone.image_log_probs(prompts, images, sampling, self.scored_steps, generator)
 
-    def _averaged(self, which: Tensor, typical: Tensor | None) -> Tensor:
+    def _averaged(self, name: str, which: Tensor, typical: Tensor) -> Tensor:
         """Weights of the decisions; random masks come with theirs."""
-        return decision_weights(which, self.reduction, typical) if which.dtype == torch.bool else which
+        if name == "answer":
+            return decision_weights(which, self.reduction, typical)
+        return which if self.likelihood == "masks" else decision_weights(which, self.reduction)
 
     def _anchors(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator

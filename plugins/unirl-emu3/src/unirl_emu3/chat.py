@@ -25,7 +25,7 @@ class Chat:
             generation.ratio, generation.image_area, processor.downsample_ratio
         )
         ends = generation.eos_token_id if generation.eos_token_id is not None else self.tokenizer.eos_token_id
-        self.end: int = ends[0] if isinstance(ends, list) else ends
+        self.end, *self.ends = ends if isinstance(ends, list) else [ends]
         self.pad: int = self.tokenizer.pad_token_id
         self.begin_codes: int = self.tokenizer.image_wrapper_token_id
 

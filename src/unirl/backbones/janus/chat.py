@@ -25,7 +25,7 @@ class Chat:
         self.begin_image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
         self.begin = _first(ids.bos_token_id, tokenizer.bos_token_id)
         self.end = _first(ids.eos_token_id, tokenizer.eos_token_id)
-        self.ends = ids.eos_token_id if isinstance(ids.eos_token_id, list) else [self.end]
+        self.ends = [i for i in _several(ids.eos_token_id) if i != self.end]
         self.pad = _first(ids.pad_token_id, tokenizer.pad_token_id, self.end)
         self._before: tuple[str, list[int]] | None = None
 
@@ -75,8 +75,8 @@ class Chat:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _chat(self, content: list[dict[str, str]], answer: str | None = None) -> str:
-        mark = self.processor.image_token
-        content = [{k: v.replace(mark, " ") for k, v in part.items()} for part in content]  # words, no pictures
+        mark = self.processor.image_token  # in somebody's words it is no picture
+        content = [part | {"text": part["text"].replace(mark, " ")} if "text" in part else part for part in content]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answer.strip()}]})
@@ -86,6 +86,10 @@ class Chat:
 def _first(*ids: int | list[int] | None) -> int:
     """The first id that is given; of several ends of text, the first."""
     for i in ids:
-        if i is not None:
-            return i[0] if isinstance(i, list) else i
+        if given := _several(i):
+            return given[0]
     raise UserError("the checkpoint's processor names no begin or end of text; save it with its tokenizer's own")
+
+
+def _several(ids: int | list[int] | None) -> list[int]:
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]

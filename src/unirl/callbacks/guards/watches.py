@@ -69,12 +69,12 @@ class ScoringGap:
         """Look at the largest difference, before the first update; of drawings or of answers."""
         allowed = self.most if precise else max(self.most, self.rough)
         if self.most and not gap <= allowed:
-            settings = "score_guidance: null" if of == "drawings" else "model.answering.temperature: 0 or 1"
+            first = "model.answering.temperature: 0 or 1, or " if of == "answers" else ""
             yield (
                 f"log-probabilities of {of} from sampling and from scoring differ by {gap:.2g} nats before anything "
                 f"was learnt (allowed: {allowed:g}). The ratio of GRPO is off from the start: the backbone scores "
-                f"other decisions than it sampled, or under other settings. Try {settings}, and unirl.testing's checks "
-                "of the backbone"
+                f"other decisions than it sampled, or under other settings. Try {first}unirl.testing's checks of the "
+                "backbone"
             )
 
 

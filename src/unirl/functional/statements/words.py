@@ -87,20 +87,8 @@ PAIRED = frozenset(("skis", "ski", "scissors", "scissor", "sunglasses", "sunglas
 _TWO = frozenset(("pair", "couple"))
 _BEFORE_COLORS = frozenset(
     (
-        "dark",
-        "light",
-        "bright",
-        "deep",
-        "pale",
-        "pastel",
-        "vivid",
-        "neon",
-        "sky",
-        "royal",
-        "baby",
-        "hot",
-        "forest",
-        "in",
+        *("dark", "light", "bright", "deep", "pale", "pastel", "vivid", "neon"),
+        *("sky", "royal", "baby", "hot", "forest", "in"),
     )
 )
 """Words that only lead to a color where one follows: "sky blue", "in red"."""
