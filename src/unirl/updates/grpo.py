@@ -165,9 +165,8 @@ class GRPO(UpdateRule):
 
     def _averaged(self, name: str, which: Tensor, typical: Tensor) -> Tensor:
         """Weights of the decisions; random masks come with theirs."""
-        if name == "answer":
-            return decision_weights(which, self.reduction, typical)
-        return which if self.likelihood == "masks" else decision_weights(which, self.reduction)
+        weighted = name == "image" and self.likelihood == "masks"
+        return which if weighted else decision_weights(which, self.reduction, typical if name == "answer" else None)
 
     def _anchors(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
