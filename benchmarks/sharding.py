@@ -19,6 +19,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn import Parameter
 
 SIDE = 4
 """Codes along a picture. Weights do not depend on it, and a step is short."""
@@ -110,7 +111,8 @@ def count(trainer: Trainer, module: LightningModule) -> Held:
 
 
 def tensor(value: object) -> bool:
-    return issubclass(type(value), Tensor)
+    """Whether it may have memory of its own: wrappers have none, such as the fake tensors that a compiler leaves."""
+    return type(value) in (Tensor, Parameter, DTensor)
 
 
 def size(tensors: Iterable[Any]) -> float:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -84,8 +85,17 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch):
     return module
 
 
+class WithoutMemory(torch.Tensor):
+    """As the fake tensors that `torch.compile` leaves behind in a process."""
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        raise RuntimeError("Cannot access data pointer of Tensor")
+
+
 def test_two_processes_hold_half_each_between_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    left = torch.empty(3).as_subclass(WithoutMemory)
     found = script("sharding", monkeypatch).main(["--size", "tiny", "--only", "showo", "--processes", "1", "2"])
+    del left
 
     (one, _), (half, inside) = found["showo", 1], found["showo", 2]
     assert half.total == pytest.approx(one.total / 2, rel=0.05)
@@ -93,6 +103,16 @@ def test_two_processes_hold_half_each_between_steps(monkeypatch: pytest.MonkeyPa
     assert inside.weights == pytest.approx(one.weights, rel=0.01)  # whole while a step is taken
     assert inside.gradients == pytest.approx(one.gradients, rel=0.01)
     assert "of 1/n" in capsys.readouterr().out
+
+
+def fails(message: str) -> None:
+    raise ValueError(message)
+
+
+def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    with pytest.raises(RuntimeError, match=r"process 0 ended with 1\n(.*\n)*ValueError: out of luck"):
+        script("apart", monkeypatch).apart(fails, "out of luck")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_estimate_is_shown_beside_the_measured_peak(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
