@@ -27,7 +27,8 @@ from unirl.types import Answers, Example, Images, ImageSampling, Rollout
 from unirl.updates.grpo import GRPO
 
 GROUP, SAMPLING = 8, ImageSampling(16, GUIDANCE)
-WAYS = ("plain", "unirl")
+WAYS = {"plain": "plain", "unirl": "unirl", "recompute": "unirl, recompute"}
+"""Every logit of every position; as shipped; the same with the backbone's option `recompute`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def step(way: str, size: str) -> tuple[float, float, float, float]:
-    """Peak memory of the process and of the step alone, in bytes, seconds of the step, and its loss."""
+    """Peak memory of the process and of the step alone, in bytes, seconds of the step, and the norm of its gradient."""
     case = make(size)
+    case.backbone.transformer.recompute = way == "recompute"
     model, optimizer = case.backbone, torch.optim.AdamW(case.backbone.transformer.parameters(), 1e-5)
     for parameter in model.transformer.parameters():  # what AdamW will hold, before anything is measured
         optimizer.state[parameter] = {
@@ -97,15 +99,16 @@ def peak() -> float:
 
 
 def table(runs: dict[str, list[list[float]]]) -> Table:
-    """Medians of both ways, and their ratio."""
+    """Medians of all ways, and what share of the plain one's they are."""
     sheet = Table(title="GRPO step: scoring a group of 8, backward, AdamW")
-    for column in ("", *WAYS, "plain / unirl"):
+    for column in ("", *WAYS.values()):
         sheet.add_column(column, justify="right" if column else "left")
     middle = {way: [median(values) for values in zip(*rows, strict=True)] for way, rows in runs.items()}
     rows = ("peak memory, GB", 1e9), ("of which the step, GB", 1e9), ("seconds", 1.0), ("norm of the gradient", 1.0)
     for i, (name, unit) in enumerate(rows):
-        a, b = middle["plain"][i] / unit, middle["unirl"][i] / unit
-        sheet.add_row(name, f"{a:.3f}", f"{b:.3f}", f"{a / b:.2f}")
+        plain, *others = (figures[i] for figures in middle.values())
+        shares = [f"{other / unit:.3f} ({other / plain:.0%})" for other in others]
+        sheet.add_row(name, f"{plain / unit:.3f}", *shares)
     return sheet
 
 
