@@ -95,7 +95,8 @@ class TextAnswers(Backbone):
             prefix, rows = self._picture_prefix(images, questions, grow=True)
             end, others = self.chat.end, self.chat.ends
             ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, end, generator, others)
-        texts = [self.chat.text(row[keep]) for row, keep in zip(ids, mask, strict=True)]
+        said = mask & ~torch.isin(ids, torch.tensor([end, *others], device=ids.device))
+        texts = [self.chat.text(row[keep]) for row, keep in zip(ids, said, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:

@@ -167,6 +167,34 @@ def test_given_answers_end_once(backbone: Janus) -> None:
     assert [backbone.chat.text(ids[m]) for ids, m in zip(answers.ids, answers.mask, strict=True)] == list(answers.text)
 
 
+@pytest.mark.parametrize("ends", [[1, 8], [8, 1]])
+def test_given_answers_end_where_the_template_ends_them(tmp_path: Path, ends: list[int]) -> None:
+    said = "{%endfor%}{%if m['role']!='user'%} <eos>{%endif%}{%if not loop.last"
+    template = (save(tmp_path) / "chat_template.jinja").read_text().replace("{%endfor%}{%if not loop.last", said)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    config = json.loads((tmp_path / "generation_config.json").read_text()) | {"eos_token_id": ends}
+    (tmp_path / "generation_config.json").write_text(json.dumps(config))
+    backbone = Janus.from_pretrained(str(tmp_path))
+    answers = backbone.tokenize_answers(["red", "two circle"])
+    words = backbone.processor.tokenizer.convert_ids_to_tokens
+    rows = [words(ids[mask].tolist()) for ids, mask in zip(answers.ids, answers.mask, strict=True)]
+    assert rows == [["red", "<eos>"], ["two", "circle", "<eos>"]]
+
+
+def test_a_word_that_ends_answers_is_no_part_of_them(tmp_path: Path) -> None:
+    first = Janus.from_pretrained(str(save(tmp_path)))
+    given = first.encode(pictures(3))
+    said = first.sample_answers(given, QUESTIONS[:3], AnswerSampling(5))
+    words = [text.split() for text in said.text]
+    last = next(row[1] for row in words if len(row) > 2)  # a word of somebody's answer becomes an end
+    ends = [first.chat.end, first.processor.tokenizer.convert_tokens_to_ids(last)]
+    config = json.loads((tmp_path / "generation_config.json").read_text()) | {"eos_token_id": ends}
+    (tmp_path / "generation_config.json").write_text(json.dumps(config))
+    again = Janus.from_pretrained(str(tmp_path)).sample_answers(given, QUESTIONS[:3], AnswerSampling(5))
+    cut = [row[: row.index(last)] if last in row else row for row in words]
+    assert [text.split() for text in again.text] == cut
+
+
 def test_pictures_of_another_size_are_refused(backbone: Janus) -> None:
     with pytest.raises(UserError, match=r"\(3, 64, 64\); this checkpoint sees \(3, 32, 32\)"):
         backbone.encode(pictures(1, 64))

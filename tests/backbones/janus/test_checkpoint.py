@@ -51,9 +51,17 @@ def test_the_image_tokenizer_stays_frozen(checkpoint: Path) -> None:
     backbone = Janus.from_pretrained(str(checkpoint)).train()
     vq = backbone.transformer.parts.vqmodel
     assert not any(p.requires_grad for p in vq.parameters())
-    assert not any(module.training for module in vq.modules())
-    assert backbone.transformer.parts.language_model.training
     assert {type(m) for m in backbone.modules() if isinstance(m, backbone.blocks)} == set(backbone.blocks)
+
+
+def test_a_configs_dropout_stays_off_in_training(tmp_path: Path) -> None:
+    edit(save(tmp_path), "config.json", text_config__attention_dropout=0.3, vision_config__hidden_dropout_rate=0.3)
+    backbone = Janus.from_pretrained(str(tmp_path)).train()
+    sampling, chance = ImageSampling(guidance=2.0), torch.Generator().manual_seed(0)
+    images = backbone.sample_images(["red", "two circle"], sampling, chance)
+    scored, _ = backbone.image_log_probs(["red", "two circle"], images, sampling)
+    assert (scored - images.log_probs).abs().max() < 1e-4
+    assert any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_other_ids_load(tmp_path: Path) -> None:
@@ -86,16 +94,32 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
         ("config.json", {"model_type": "llava"}, "says model_type 'llava'; a Janus checkpoint says 'janus'"),
         ("config.json", {"image_token_id": 7}, "image token id is 24, but config.json's image_token_id is 7"),
         ("config.json", {"vision_config__num_image_tokens": 9}, "num_image_tokens is 9, but .* patches is 16"),
-        ("config.json", {"text_config__vocab_size": 20}, "no Janus can be loaded"),
+        ("config.json", {"text_config": "llama"}, "text_config is 'llama'; expected an object"),
+        ("config.json", {"text_config": None}, "text_config is None; expected an object"),
+        (
+            "config.json",
+            {"text_config__vocab_size": 20},
+            r"weight has shape \(29, 32\), but config.json makes it \(20, 32\)",
+        ),
+        (
+            "config.json",
+            {"text_config__rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}},
+            "rope_type 'dynamic' makes a sample depend on the longest of its batch",
+        ),
         ("config.json", {"text_config__model_type": "qwen2"}, "text_config says model_type 'qwen2'"),
         ("processor_config.json", {"num_image_tokens": 5}, "num_image_tokens is 5, but .* patches is 16"),
         ("processor_config.json", {"image_processor__size": {"height": 64, "width": 64}}, "height is 64, but .* is 32"),
         ("processor_config.json", {"image_processor__size": {"height": 32, "width": 64}}, "width is 64, but .* is 32"),
         ("processor_config.json", {"image_processor__image_mean": None}, "does not normalize pictures"),
         ("processor_config.json", {"image_processor__do_normalize": False}, "does not normalize pictures"),
+        ("processor_config.json", {"image_processor__size": None}, "height is None, but .* is 32"),
+        ("processor_config.json", {"image_processor__image_std": [0.5]}, "image_std is .*0.5.*; expected three numbers"),
         ("generation_config.json", {"pad_token_id": 100015}, "pad_token_id is 100015; ids go from 0 to 28"),
         ("generation_config.json", {"bos_token_id": -1}, "bos_token_id is -1; ids go from 0 to 28"),
         ("generation_config.json", {"eos_token_id": [1, 99]}, "eos_token_id is 99; ids go from 0 to 28"),
+        ("generation_config.json", {"eos_token_id": "</s>"}, "eos_token_id is '</s>'; ids go from 0 to 28"),
+        ("generation_config.json", {"eos_token_id": 5}, "eos_token_id is 1, but .* eos_token_id is 5; they do not"),
+        ("generation_config.json", {"bos_token_id": 2}, "bos_token_id is 0, but .* bos_token_id is 2; they do not"),
         ("generation_config.json", {"generation_kwargs": {"boi_token_id": 3}}, "boi_token_id is 3; they do not belong"),
     ],
 )
@@ -106,6 +130,36 @@ def test_what_does_not_belong_together_is_refused(
     with pytest.raises(UserError, match=says) as error:
         Janus.from_pretrained(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_old_config_without_a_word_of_its_head_has_the_size_that_its_weights_have(
+    tmp_path: Path, tied: bool
+) -> None:
+    config = json.loads((save(tmp_path, tied=tied) / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    meta = Janus(str(tmp_path))
+    meta.build(meta=True)
+    loaded = Janus.from_pretrained(str(tmp_path))
+    assert sum(p.numel() for p in meta.parameters()) == sum(p.numel() for p in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+        {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [127.5] * 3},
+        {"image_mean": [0.48, 0.45, 0.4], "image_std": [0.27, 0.26, 0.27]},
+    ],
+)
+def test_pictures_are_scaled_as_the_processor_scales_them(tmp_path: Path, scaling: dict[str, object]) -> None:
+    edit(save(tmp_path), "processor_config.json", **{f"image_processor__{k}": v for k, v in scaling.items()})
+    backbone = Janus.from_pretrained(str(tmp_path))
+    picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = backbone.processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
+    own = (picture / 255 - backbone.mean) / backbone.std
+    assert (own - expected).abs().max() < 1e-5
 
 
 FILES = ["config.json", "model.safetensors", "processor_config.json", "chat_template.jinja"]

@@ -50,7 +50,9 @@ class Chat:
         for text in texts:
             said = self._asked("?", text)
             (ids,) = self._ids([said[len(asked) :] if said.startswith(asked) else f" {text.strip()}"])
-            rows.append([*(i for i in ids if i != self.end), self.end])
+            ids = [*ids, self.end]
+            ended = next(at for at, one in enumerate(ids) if one in (self.end, *self.ends))
+            rows.append(ids[: ended + 1])
         return rows
 
     def text(self, ids: Tensor) -> str:

@@ -8,7 +8,7 @@ import torch
 from transformers import Emu3Config, Emu3ForConditionalGeneration, Emu3Processor
 
 from unirl.backbones.files import read_json, reason
-from unirl.backbones.loading import load_transformers, quietly
+from unirl.backbones.loading import check_positions, load_transformers, quietly
 from unirl.errors import UserError
 
 PUBLIC = ("BAAI/Emu3-Gen-hf", "BAAI/Emu3-Chat-hf")
@@ -91,6 +91,7 @@ def check(config: Any, processor: Emu3Processor, folder: Path) -> None:
         )
     if processor.chat_template is None:
         raise UserError(f"{folder}: the processor has no chat template; save the one of {PUBLIC[1]} beside it")
+    check_positions(config.text_config, folder)
 
 
 def factor(config: Any) -> int:

@@ -10,6 +10,7 @@ from transformers.models.emu3.modeling_emu3 import Emu3DecoderLayer
 
 from unirl.backbones.autoregressive import TextAnswers
 from unirl.backbones.files import locate
+from unirl.backbones.loading import normalization
 from unirl.errors import UserError
 from unirl.types import Images
 from unirl_emu3 import checkpoint as files
@@ -88,9 +89,9 @@ class Emu3(Drawing, TextAnswers):
         self.processor = processor
         self.chat = Chat(processor, self.transformer.emu3.generation_config, self.system)
         self.chat.questions(["one", "two"])  # says here, not after the first drawing, that a template does not fit
-        pictures = processor.image_processor
-        for name, values in (("mean", pictures.image_mean), ("std", pictures.image_std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        values = normalization(processor.image_processor, self.checkpoint)
+        for name, value in zip(("mean", "std"), values, strict=True):
+            self.register_buffer(name, value, persistent=False)
 
     def train(self, mode: bool = True) -> "Emu3":
         super().train(mode)

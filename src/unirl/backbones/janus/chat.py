@@ -25,7 +25,7 @@ class Chat:
         self.begin_image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
         self.begin = _first(ids.bos_token_id, tokenizer.bos_token_id)
         self.end = _first(ids.eos_token_id, tokenizer.eos_token_id)
-        self.ends = [i for i in _several(ids.eos_token_id) if i != self.end]
+        self.ends = [i for i in several(ids.eos_token_id) if i != self.end]
         self.pad = _first(ids.pad_token_id, tokenizer.pad_token_id, self.end)
         self._before: tuple[str, list[int]] | None = None
 
@@ -66,8 +66,9 @@ class Chat:
         for text in texts:
             said = self._chat([{"type": "text", "text": "?"}], text)
             said = said[len(asked) :] if said.startswith(asked) else f" {text}"
-            ids = self.tokenizer(said, add_special_tokens=False)["input_ids"]
-            rows.append([*(i for i in ids if i != self.end), self.end])
+            ids = [*self.tokenizer(said, add_special_tokens=False)["input_ids"], self.end]
+            ended = next(at for at, one in enumerate(ids) if one in (self.end, *self.ends))
+            rows.append(ids[: ended + 1])
         return rows
 
     def text(self, ids: Tensor) -> str:
@@ -86,10 +87,11 @@ class Chat:
 def _first(*ids: int | list[int] | None) -> int:
     """The first id that is given; of several ends of text, the first."""
     for i in ids:
-        if given := _several(i):
+        if given := several(i):
             return given[0]
     raise UserError("the checkpoint's processor names no begin or end of text; save it with its tokenizer's own")
 
 
-def _several(ids: int | list[int] | None) -> list[int]:
+def several(ids: int | list[int] | None) -> list[int]:
+    """The ids that are given: none, one, or some."""
     return ids if isinstance(ids, list) else [] if ids is None else [ids]

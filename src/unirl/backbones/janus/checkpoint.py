@@ -1,13 +1,15 @@
 """transformers' Janus checkpoints, checked and loaded; and the sizes of the public ones."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
 
 from unirl.backbones.files import local, read_json, reason
+from unirl.backbones.janus.checking import check, check_ids, check_kind
 from unirl.backbones.loading import load_transformers, quietly
+from unirl.backbones.weights import tensor_names
 from unirl.errors import UserError
 
 
@@ -40,6 +42,8 @@ def public(name: str) -> JanusForConditionalGeneration:
     folder = None if name in PUBLIC else local(name)
     if folder is not None:
         check_kind(values := read_json(folder / "config.json"), folder)
+        if "lm_head.weight" in tensor_names(folder):  # says what an old config.json leaves out
+            values.setdefault("tie_word_embeddings", False)
         try:
             with torch.device("meta"):
                 return JanusForConditionalGeneration(JanusConfig(**values))
@@ -72,79 +76,3 @@ def save(folder: Path, model: JanusForConditionalGeneration, processor: JanusPro
     """Write a checkpoint as transformers does: safetensors, configs, processor."""
     quietly(model.save_pretrained, folder)
     processor.save_pretrained(folder)
-
-
-def check_kind(config: dict[str, Any], folder: Path) -> None:
-    """Refuse checkpoints of other models, and Janus in its authors' own format."""
-    kind = config.get("model_type")
-    if kind == "multi_modality":
-        raise UserError(
-            f"{folder} is Janus in its authors' format; give one for transformers, such as "
-            "deepseek-community/Janus-Pro-1B, or convert it by convert_janus_weights_to_hf.py (in transformers' "
-            "repository, src/transformers/models/janus)"
-        )
-    if kind != "janus":
-        raise UserError(f"{folder}/config.json says model_type {kind!r}; a Janus checkpoint says 'janus'")
-    text = (config.get("text_config") or {}).get("model_type", "llama")
-    if text != "llama":
-        raise UserError(f"{folder}: text_config says model_type {text!r}; Janus's language model is 'llama'")
-
-
-def check(config: JanusConfig, processor: JanusProcessor, folder: Path) -> None:
-    """Refuse a checkpoint whose parts do not belong together.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    parts: Any = config
-    vision, vq, tokenizer = parts.vision_config, parts.vq_config, processor.tokenizer
-    image_id = tokenizer.convert_tokens_to_ids(processor.image_token)
-    patches = (vision.image_size // vision.patch_size) ** 2
-    size = processor.image_processor.size
-    height, width = size.get("height"), size.get("width")
-    pairs = [
-        ("the processor's image token id", image_id, "config.json's image_token_id", config.image_token_id),
-        ("the processor's num_image_tokens", processor.num_image_tokens, "the vision tower's patches", patches),
-        ("vision_config's num_image_tokens", vision.num_image_tokens, "the vision tower's patches", patches),
-        ("the processor's picture height", height, "the vision tower's image_size", vision.image_size),
-        ("the processor's picture width", width, "the vision tower's image_size", vision.image_size),
-        (
-            "the side of what the image tokenizer paints",
-            vq.num_patches * 2 ** (len(vq.channel_multiplier) - 1),
-            "the vision tower's image_size",
-            vision.image_size,
-        ),
-    ]
-    for one, got, other, expected in pairs:
-        if got != expected:
-            raise UserError(f"{folder}: {one} is {got}, but {other} is {expected}; they do not belong together")
-    if len(tokenizer) > parts.text_config.vocab_size:
-        room = parts.text_config.vocab_size
-        raise UserError(f"{folder}: the tokenizer has {len(tokenizer)} ids, the language model room for {room}")
-    if processor.chat_template is None:
-        raise UserError(f"{folder}: the processor has no chat template; save the checkpoint's own beside it")
-
-
-def check_ids(model: JanusForConditionalGeneration, processor: JanusProcessor, folder: Path) -> None:
-    """Refuse ids that the language model has no room for, or that processor and model disagree about.
-
-    Raises:
-        UserError: naming the id.
-    """
-    given, config = (cast(Any, one) for one in (model.generation_config, model.config))
-    room = config.text_config.vocab_size
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = getattr(given, name)
-        for one in ids if isinstance(ids, list) else [ids]:
-            if one is not None and not 0 <= one < room:
-                raise UserError(f"{folder}: generation_config.json's {name} is {one}; ids go from 0 to {room - 1}")
-    begin = processor.tokenizer.convert_tokens_to_ids(processor.image_start_token)
-    used = (getattr(given, "generation_kwargs", None) or {}).get("boi_token_id", begin)
-    if used != begin:
-        raise UserError(
-            f"{folder}: the processor begins a picture by id {begin}, but generation_config.json's boi_token_id is "
-            f"{used}; they do not belong together"
-        )
-    pictures = processor.image_processor
-    if pictures.image_mean is None or pictures.image_std is None or not pictures.do_normalize:
-        raise UserError(f"{folder}: the processor does not normalize pictures; image_mean and image_std must be there")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import JanusForConditionalGeneration, JanusProcessor
+from transformers import JanusForConditionalGeneration
 from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -16,6 +16,7 @@ from unirl.backbones.janus import checkpoint as files
 from unirl.backbones.janus.chat import Chat
 from unirl.backbones.janus.drawing import Drawing
 from unirl.backbones.janus.transformer import Transformer
+from unirl.backbones.loading import normalization
 from unirl.errors import UserError
 from unirl.types import Images
 
@@ -49,9 +50,12 @@ class Janus(Drawing, TextAnswers):
         if meta:
             self._assemble(files.public(self.checkpoint))
             return
-        model, processor = files.load(locate(self.checkpoint))
+        folder = locate(self.checkpoint)
+        model, processor = files.load(folder)
         self._assemble(model)
-        self._equip(processor)
+        self.processor, self.chat = processor, Chat(processor, model.generation_config)
+        for name, values in zip(("mean", "std"), normalization(processor.image_processor, folder), strict=True):
+            self.register_buffer(name, values, persistent=False)
 
     def _assemble(self, janus: JanusForConditionalGeneration) -> None:
         self.transformer = Transformer(janus, self.recompute)
@@ -59,16 +63,10 @@ class Janus(Drawing, TextAnswers):
         self.size, self.length = vision.image_size, vision.num_image_tokens
         janus.model.vqmodel.requires_grad_(False).eval()
 
-    def _equip(self, processor: JanusProcessor) -> None:
-        self.processor, self.chat = processor, Chat(processor, self.transformer.janus.generation_config)
-        pictures = processor.image_processor
-        for name, values in (("mean", pictures.image_mean), ("std", pictures.image_std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-
     def train(self, mode: bool = True) -> "Janus":
         super().train(mode)
-        if hasattr(self, "transformer"):
-            self.transformer.parts.vqmodel.eval()  # frozen in UniRL
+        if hasattr(self, "transformer"):  # under a config's dropout no drawing would be scored as it was drawn
+            self.transformer.janus.eval()
         return self
 
     @property
