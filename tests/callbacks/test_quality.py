@@ -44,6 +44,12 @@ def test_the_first_of_equal_drawings_stays_and_groups_are_apart() -> None:
     ]
 
 
+def test_of_equal_drawings_one_stays_that_is_not_dropped_for_something_else() -> None:
+    given = rollout()
+    given.answers.log_probs[0] = -5.0  # the first of the group's two equal ones
+    assert QualityControl().unirl_rollout_scored(given).tolist() == [0, 1, 0, 1, 1, 0]
+
+
 def test_answers_that_the_model_holds_unlikely_count_not_or_less() -> None:
     """The third one's tokens have 0.1 and 0.4, the geometric mean is 0.2; the last one's second token is padding."""
     assert QualityControl(1).unirl_rollout_scored(rollout()).tolist() == [1, 1, 0, 1, 1, 1]
@@ -106,7 +112,8 @@ def test_a_misspelt_hook_is_refused_by_name() -> None:
         Lifecycle([Misspelt()])
 
 
-def test_a_run_drops_and_says_why(shapes_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_run_drops_and_says_why(shapes_checkpoint: Path, tmp_path: Path, logged: bool) -> None:
     """No answer of an untrained model is certain, so nothing is kept and nothing is learnt."""
     model = SelfImprovement(
         Showo(str(shapes_checkpoint)),
@@ -119,7 +126,9 @@ def test_a_run_drops_and_says_why(shapes_checkpoint: Path, tmp_path: Path) -> No
     )
     data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=2, held_out=6)
     trainer = Trainer(
-        default_root_dir=tmp_path,
+        default_root_dir=tmp_path / "new",
+        logger=logged,
+        enable_checkpointing=False,
         accelerator="cpu",
         enable_progress_bar=False,
         max_epochs=1,
@@ -127,9 +136,10 @@ def test_a_run_drops_and_says_why(shapes_checkpoint: Path, tmp_path: Path) -> No
         callbacks=[QualityControl(saturation=1.0, confidence=0.999)],
     )
     trainer.fit(model, data)
-    assert trainer.log_dir is not None
-    rows = [json.loads(line) for line in (Path(trainer.log_dir) / "quality.jsonl").read_text().splitlines()]
-    assert len(rows) == 8
+    files = list(tmp_path.rglob("quality.jsonl"))
+    assert len(files) == logged
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert len(rows) == 8 * logged
     assert all("unlikely" in row["why"] and row["weight"] == 0 for row in rows)
     assert trainer.logged_metrics["quality/kept"] == 0
     assert trainer.logged_metrics["loss"] == 0

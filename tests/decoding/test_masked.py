@@ -145,7 +145,12 @@ def test_chosen_steps(length: int, total: int, scored: int, seed: int) -> None:
     assert len(fixing) == min(length, total)
 
 
-def test_each_step_is_chosen_equally_often() -> None:
-    generator = seeded()
-    chosen = torch.cat([choose_steps(16, 4, 1, generator, CPU) for _ in range(2000)])
-    assert (chosen.bincount(minlength=5)[1:] - 500).abs().max() < 90
+@pytest.mark.parametrize("scored", [1, 2, 3])
+def test_a_mean_over_the_codes_of_chosen_steps_is_in_expectation_the_mean_over_all(scored: int) -> None:
+    left = [16, *unknown_after(16, 4)]
+    sizes = torch.tensor(left[:-1]) - torch.tensor(left[1:])  # 2, 3, 5 and 6 codes
+    generator, draws, weights = seeded(), 4000, torch.zeros(5)
+    for _ in range(draws):
+        chosen = choose_steps(16, 4, scored, generator, CPU)
+        weights[chosen] += 1 / sizes[chosen - 1].sum()  # what each of their codes weighs in the mean
+    assert (weights[1:] / draws - 1 / 16).abs().max() < 0.004

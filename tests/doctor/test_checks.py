@@ -11,7 +11,7 @@ from unirl.doctor import disk
 from unirl.doctor.checkpoint import check_checkpoint
 from unirl.doctor.disk import check_disk
 from unirl.doctor.plugins import check_import_name
-from unirl.doctor.sizes import check_sizes, check_validation
+from unirl.doctor.sizes import check_shares, check_sizes, check_validation
 from unirl.testing.table import TableBackbone
 
 
@@ -27,8 +27,15 @@ def test_prompts_must_divide_among_devices() -> None:
 
 
 def test_too_few_held_out_prompts_are_told() -> None:
-    assert "warning sizes: 3 held-out prompts for 4 devices: some validate nothing" in sizes(4, 2, 4, held_out=3)
     assert "warning sizes: there are no held-out prompts" in sizes(4, 2, 1, held_out=0)
+    data = SimpleNamespace(steps_per_epoch=5, validation_batch=2, examples=["a"] * 3)
+    trainer = {"num_devices": 2, "num_nodes": 2, "limit_train_batches": 1.0}
+    (found,) = check_shares(data, SimpleNamespace(**trainer, limit_val_batches=1.0))
+    assert found.level == "error"
+    assert str(found).startswith("sizes: 3 held-out prompts for 4 devices")
+    assert not check_shares(data, SimpleNamespace(**trainer, limit_val_batches=0))
+    data.examples = ["a"] * 4
+    assert not check_shares(data, SimpleNamespace(**trainer, limit_val_batches=1.0))
 
 
 @pytest.mark.parametrize(

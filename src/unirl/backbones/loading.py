@@ -70,7 +70,9 @@ def normalization(pictures: Any, checkpoint: str | Path) -> tuple[Tensor, Tensor
         UserError: it does not normalize, or not by one number for each of red, green and blue.
     """
     if pictures.image_mean is None or pictures.image_std is None or not pictures.do_normalize:
-        raise UserError(f"{checkpoint}: the processor does not normalize pictures; image_mean and image_std must be there")
+        raise UserError(
+            f"{checkpoint}: the processor does not normalize pictures; image_mean and image_std must be there"
+        )
     factor = pictures.rescale_factor if pictures.do_rescale else 1.0
     found = []
     for name, values in (("image_mean", pictures.image_mean), ("image_std", pictures.image_std)):

@@ -19,10 +19,11 @@ class QualityControl(Callback):
     """Drops drawings, or counts them less, before anything is learnt from them; the user of `unirl_rollout_scored`.
 
     What was dropped and why goes to the logs as shares (`quality/...`), and to `quality.jsonl` in the run's folder one
-    line a sample of the first process.
+    line a sample of the first process; a run without a logger has no such folder.
 
     Args:
-        duplicates: A drawing that its group has already counts this much; 1 keeps all, 0 keeps the first only.
+        duplicates: A drawing that its group has already counts this much; 1 keeps all, 0 keeps the first only, of
+            those that are not dropped for something else.
         saturation: Largest share of strongly colored pixels (chroma above a half); None does not look. Guidance and
             rewards that are gamed fill pictures with color.
         confidence: Least probability that the model gives its own answer (geometric mean over tokens); 0 takes all.
@@ -53,8 +54,7 @@ class QualityControl(Callback):
     @hookimpl
     def unirl_rollout_scored(self, rollout: Rollout) -> Tensor:
         weights = torch.ones_like(rollout.scores)
-        reasons: dict[str, Tensor] = {"duplicate": repeats(rollout.images.codes, rollout.group_size)}
-        weights[reasons["duplicate"]] *= self.duplicates
+        reasons: dict[str, Tensor] = {}
         if self.saturation is not None:
             reasons["saturated"] = colored_share(self._pixels(rollout)) > self.saturation
             weights[reasons["saturated"]] = 0
@@ -62,6 +62,8 @@ class QualityControl(Callback):
         if self.confidence and sure is not None:
             reasons["unlikely"] = sure < self.confidence
             weights = torch.where(reasons["unlikely"], weights * (sure if self.down_weight else 0), weights)
+        reasons["duplicate"] = repeats(rollout.images.codes, rollout.group_size, weights > 0)
+        weights = torch.where(reasons["duplicate"], weights * self.duplicates, weights)
         self._note(rollout, reasons, weights)
         return weights
 
@@ -69,7 +71,8 @@ class QualityControl(Callback):
         if self._shares:
             pl_module.log_dict({f"quality/{name}": value for name, value in self._shares.items()}, sync_dist=True)
         folder = trainer.log_dir  # all processes must ask
-        if self._dropped and folder is not None and trainer.is_global_zero:
+        if self._dropped and trainer.loggers and folder is not None and trainer.is_global_zero:
+            Path(folder).mkdir(parents=True, exist_ok=True)
             with (Path(folder) / "quality.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"step": trainer.global_step, **row}) + "\n" for row in self._dropped)
         self._dropped, self._shares = [], {}
@@ -88,11 +91,11 @@ class QualityControl(Callback):
             self._dropped.append(said | {"score": rollout.scores[i].item(), "weight": weights[i].item(), "why": why})
 
 
-def repeats(codes: Tensor, group_size: int) -> Tensor:
-    """Whether an earlier drawing of the group has the same codes.
+def repeats(codes: Tensor, group_size: int, kept: Tensor | None = None) -> Tensor:
+    """Whether an earlier drawing of the group, of those that are kept, has the same codes.
 
     Shapes:
-        codes (B, N), prompt-major; returns (B,) bool.
+        codes (B, N), prompt-major, kept (B,) bool; returns (B,) bool.
 
     Example:
         >>> repeats(torch.tensor([[1, 2], [1, 2], [1, 2], [3, 4]]), 2).tolist()
@@ -100,10 +103,11 @@ def repeats(codes: Tensor, group_size: int) -> Tensor:
     """
     seen: Counter[tuple[int, ...]] = Counter()
     found = []
+    counts = [True] * len(codes) if kept is None else kept.tolist()
     for i, row in enumerate(codes.tolist()):
         key = (i // group_size, *row)
         found.append(seen[key] > 0)
-        seen[key] += 1
+        seen[key] += counts[i]
     return torch.tensor(found, device=codes.device)
 
 

@@ -97,6 +97,9 @@ def choose_steps(
 ) -> Tensor:
     """Numbers of the denoising steps to score, of those that fix a code, ascending.
 
+    The first of them is chosen by how many codes a step fixes, the others with equal chance. So a mean over the codes
+    of the chosen steps is in expectation the mean over all codes, though steps fix unequally many of them.
+
     Args:
         length: Number of codes.
         steps: Steps of the sampler; where they are more than the codes, some of them fix none.
@@ -104,15 +107,21 @@ def choose_steps(
         generator: The only source of randomness.
         device: Of the generator and the result.
 
+    Source: Midzuno 1952, "On the sampling system with probability proportionate to sum of sizes".
+
     Example:
         >>> choose_steps(16, 3, None, None, torch.device("cpu")).tolist()
         [1, 2, 3]
     """
     left = torch.tensor([length, *unknown_after(length, steps)], device=device)
-    fixing = left.diff().nonzero().flatten() + 1
+    fixed = -left.diff()
+    fixing = fixed.nonzero().flatten() + 1
     if scored is None or scored >= len(fixing):
         return fixing
-    return fixing[torch.randperm(len(fixing), generator=generator, device=device)[:scored].sort().values]
+    first = fixed[fixing - 1].float().multinomial(1, generator=generator)
+    order = torch.randperm(len(fixing), generator=generator, device=device)
+    chosen = torch.cat((first, order[order != first][: scored - 1]))
+    return fixing[chosen.sort().values]
 
 
 def random_contexts(

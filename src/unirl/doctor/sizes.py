@@ -29,7 +29,11 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
         text = f"{prompts} prompts x group {group} are {share * group} drawings a step on a device, above {MOST}"
         return [Finding("error", "sizes", text, "take a smaller model.group_size or data.prompts_per_step")]
     text = f"{prompts} prompts x group {group} = {prompts * group} drawings a step, {share * group} a device"
-    return [Finding("ok", "sizes", text), *_held_out(data, devices)]
+    found = [Finding("ok", "sizes", text)]
+    if not len(getattr(data, "examples", ())):
+        text = "there are no held-out prompts: validation draws nothing"
+        found.append(Finding("warning", "sizes", text, "raise data.held_out"))
+    return found
 
 
 def check_validation(data: Any, interval: float | int | None, every: int | None) -> list[Finding]:
@@ -56,6 +60,8 @@ def check_validation(data: Any, interval: float | int | None, every: int | None)
 def check_shares(data: Any, trainer: Any) -> list[Finding]:
     """Whether shares of an epoch and of a validation are at least a batch; Lightning refuses others at their first.
 
+    The same for each process's share of the held-out prompts.
+
     Args:
         data: The LightningDataModule.
         trainer: Of the run, with `limit_train_batches` and `limit_val_batches`.
@@ -63,8 +69,11 @@ def check_shares(data: Any, trainer: Any) -> list[Finding]:
     steps, batch = getattr(data, "steps_per_epoch", None), getattr(data, "validation_batch", None)
     if not steps or not batch:  # a module of somebody's own
         return []
-    devices = trainer.num_devices * trainer.num_nodes
-    lengths = {"train": steps, "val": math.ceil(len(data.examples) // devices / batch)}
+    devices, count = trainer.num_devices * trainer.num_nodes, len(data.examples)
+    if 0 < count < devices and trainer.limit_val_batches:
+        text = f"{count} held-out prompts for {devices} devices, each of which validates on its own share"
+        return [Finding("error", "sizes", text, f"take {devices} or more, or trainer.limit_val_batches: 0")]
+    lengths = {"train": steps, "val": math.ceil(count // devices / batch)}
     limits = {name: (length, getattr(trainer, f"limit_{name}_batches")) for name, length in lengths.items()}
     return [
         Finding(
@@ -76,14 +85,3 @@ def check_shares(data: Any, trainer: Any) -> list[Finding]:
         for name, (length, limit) in limits.items()
         if isinstance(limit, float) and limit > 0 and length and int(limit * length) < 1
     ]
-
-
-def _held_out(data: Any, devices: int) -> list[Finding]:
-    count = len(getattr(data, "examples", ()))
-    if count == 0:
-        text = "there are no held-out prompts: validation draws nothing"
-        return [Finding("warning", "sizes", text, "raise data.held_out")]
-    if count < devices:
-        text = f"{count} held-out prompts for {devices} devices: some validate nothing"
-        return [Finding("warning", "sizes", text, f"take data.held_out {devices} or more")]
-    return []

@@ -113,7 +113,11 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
         ("processor_config.json", {"image_processor__image_mean": None}, "does not normalize pictures"),
         ("processor_config.json", {"image_processor__do_normalize": False}, "does not normalize pictures"),
         ("processor_config.json", {"image_processor__size": None}, "height is None, but .* is 32"),
-        ("processor_config.json", {"image_processor__image_std": [0.5]}, "image_std is .*0.5.*; expected three numbers"),
+        (
+            "processor_config.json",
+            {"image_processor__image_std": [0.5]},
+            "image_std is .*0.5.*; expected three numbers",
+        ),
         ("generation_config.json", {"pad_token_id": 100015}, "pad_token_id is 100015; ids go from 0 to 28"),
         ("generation_config.json", {"bos_token_id": -1}, "bos_token_id is -1; ids go from 0 to 28"),
         ("generation_config.json", {"eos_token_id": [1, 99]}, "eos_token_id is 99; ids go from 0 to 28"),
