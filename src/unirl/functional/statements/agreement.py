@@ -58,9 +58,18 @@ def agreement(wanted: Facts, got: Facts) -> float:
     """
     described = {name for key in wanted if key[0] != "there" for name in key[1:]}
     wanted = {key: value for key, value in wanted.items() if key[0] != "there" or key[1] not in described}
-    absent = {key[1] for key, value in got.items() if key[0] == "count" and value == {"0"}}
-    met = [got.get(key) == value and (key[0] == "count" or absent.isdisjoint(key[1:])) for key, value in wanted.items()]
+    nothing = {"count": {"0"}, "there": {"not yes"}}
+    absent = {key[1] for key, value in got.items() if value == nothing.get(key[0])}
+    met = [_says(got.get(key, frozenset()), key, value, absent) for key, value in wanted.items()]
     return sum(met) / len(met)
+
+
+def _says(got: frozenset[str], key: tuple[str, ...], value: frozenset[str], absent: set[str]) -> bool:
+    """Whether this and nothing against it was stated; of a color or place, "not red" is nothing against blue."""
+    if key[0] == "count":
+        return got == value
+    stated = {one for one in got if not (one.startswith("not ") and one.removeprefix("not ") not in value)}
+    return stated == value and absent.isdisjoint(key[1:])
 
 
 @dataclass
@@ -94,8 +103,8 @@ def _takes_a_turn(clause: Clause) -> bool:
 
 
 def _stated(clause: Clause, asked: _Asked) -> Iterator[tuple[tuple[str, ...], str]]:
-    so = "not " if clause.denied else "maybe " if clause.open else ""
-    if not clause.carried:
+    so = "not " if clause.denied else "maybe " if clause.open or clause.doubted else ""
+    if not clause.carried and not (clause.denied and clause.states):  # then it is something else that is denied
         for at in clause.things:
             yield ("there", clause.words[at].value), "maybe yes" if clause.doubted else f"{so}yes"
     for slot, owner, value in _attributes(clause.words):

@@ -17,6 +17,7 @@ class Clause:
         words: What it says.
         joined: The breaks in front of it, such as ",".
         denied: It says what is not so.
+        ahead: And begins with that.
         doubted: Whether its things are there is left open.
         open: It is one of several, only one of which is so.
         carried: What it is about comes from an earlier clause.
@@ -25,6 +26,7 @@ class Clause:
     words: tuple[Word, ...]
     joined: frozenset[str] = frozenset()
     denied: bool = False
+    ahead: bool = False
     doubted: bool = False
     open: bool = False
     carried: bool = False
@@ -53,7 +55,7 @@ def clauses_of(words: Sequence[Word]) -> list[Clause]:
         >>> [[w.value for w in clause.words] for clause in clauses_of(words_of("cup, dog: red, blue", {}))]
         [['cup'], ['dog'], ['cup', 'red'], ['dog', 'blue']]
     """
-    said = [_clause(part, joined) for part, joined in parts(words)]
+    said = _denied([_clause(part, joined) for part, joined in parts(words)])
     clauses = _opened([clause for clause in said if clause.things or clause.states])
     done: list[Clause] = []
     for at, clause in enumerate(clauses):
@@ -66,7 +68,37 @@ def clauses_of(words: Sequence[Word]) -> list[Clause]:
 def _clause(words: Sequence[Word], joined: frozenset[str]) -> Clause:
     kinds = {word.kind for word in words}
     said = tuple(word for word in words if word.kind not in ("denial", "maybe"))
-    return Clause(said, joined, denied="denial" in kinds, doubted="maybe" in kinds)
+    order = [word.kind for word in words if word.kind in ("denial", "thing", "are")]
+    return Clause(said, joined, denied="denial" in kinds, ahead=order[:1] == ["denial"], doubted="maybe" in kinds)
+
+
+def _denied(clauses: list[Clause]) -> list[Clause]:
+    """Of a list all is denied: "the cup and the dog are missing", "I cannot see a cup and a dog"."""
+    denied = [clause.denied for clause in clauses]
+    for at, clause in enumerate(clauses):
+        before = clauses[at - 1] if at else None
+        if before is None:
+            continue
+        if denied[at - 1] and before.ahead and clause.joined == {"and"} and _only_names(before) and _only_names(clause):
+            denied[at] = True
+        if clause.denied and _of_a_list(clause, before):
+            first = at - 1
+            while first and clauses[first].joined <= LISTING and not clauses[first - 1].states:
+                first -= 1
+            denied[first:at] = [True] * (at - first)
+    return [replace(clause, denied=so) for clause, so in zip(clauses, denied, strict=True)]
+
+
+def _only_names(clause: Clause) -> bool:
+    return bool(clause.things) and not clause.states
+
+
+def _of_a_list(clause: Clause, before: Clause) -> bool:
+    """Whether a denial is about the clause before it, too."""
+    if not clause.things and not clause.states:
+        return _only_names(before)
+    plural = any(word.kind == "are" for word in clause.words) and clause.joined == {"and"}
+    return plural and bool(before.things) and all(word.kind not in ("is", "are") for word in before.words)
 
 
 def _opened(clauses: list[Clause]) -> list[Clause]:
@@ -116,6 +148,8 @@ def _last_subject(before: Clause, clause: Clause, listed: int) -> list[Word]:
     """What the clause before was about last, unless that is only a word that nobody knows."""
     if not before.things:
         return []
+    if clause.words[0].kind == "which":
+        return [before.words[before.things[-1]]]
     owned, placed = owners(before.words), places(before.words)
     place = any(word.kind == "place" for word in clause.words)
     if place and placed:

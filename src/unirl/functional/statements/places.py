@@ -88,9 +88,9 @@ def _target(words: Sequence[Word], past: int, things: list[int]) -> int | None:
     if not led and words[past - 1].value not in TOWARDS:
         return None
     for at in range(past + led, len(words)):
-        if at in things:
+        if words[at].kind == "thing":
             return at
-        if words[at].kind not in ("article", "color", "count", "group", "thing") and words[at].value != "of":
+        if words[at].kind not in ("article", "color", "count", "group") and words[at].value != "of":
             return None
     return None
 

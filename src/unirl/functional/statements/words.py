@@ -63,11 +63,12 @@ _KINDS: dict[Kind, str] = {
     "its": "its whose",
     "it": "it",
     "which": "that which who",
-    "stop": ": ( ) photo picture image photograph scene illustration",
+    "stop": ": ( ) photo picture image photograph scene illustration frame view screen canvas background foreground "
+    "center centre middle viewer camera",
     "break": ", . ; & / | ! ? — – -- and or but while whereas then yet although though however plus",
     "denial": "not cannot never neither nor without hardly barely scarcely unable missing absent lacking lacks "
-    "more less fewer least most",
-    "maybe": "maybe perhaps possibly either",
+    "more less fewer least most instead rather impossible fails failed nowhere except invisible",
+    "maybe": "maybe perhaps possibly either may might",
     "skipped": "located positioned placed side pairs color colour colors colours colored coloured painted shade shades "
     "tone hue pair they them think probably sitting standing directly slightly just other also only respectively here "
     "what where how show shows showing shown depict depicts depicting contains containing features featuring displays "
@@ -77,6 +78,8 @@ _KINDS: dict[Kind, str] = {
 _WORDS: dict[str, Word] = {
     **{word: Word(kind, word) for kind, words in _KINDS.items() for word in words.split()},
     **{"\n": Word("break", "."), "no": Word("count", "0"), "zero": Word("count", "0"), "single": Word("group", "1")},
+    **{word: Word("count", word) for word in ("some", "several", "many", "few", "numerous")},
+    **{"dozen": Word("count", "12"), "hundred": Word("count", "100"), "thousand": Word("count", "1000")},
     **{color: Word("color", SYNONYMS.get(color, color)) for color in (*COLORS, *SYNONYMS)},
     **{place: Word("place", place) for place in PLACES},
 }
@@ -97,6 +100,28 @@ _OTHER_THINGS: dict[tuple[str, ...], str] = {
     for first, last in (("hot", "dog"), ("prairie", "dog"), ("teddy", "bear"), ("gummy", "bear"), ("sea", "lion"))
 }
 """Names whose last word alone is the name of something else."""
+_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_MORE_THAN_ONE = "|".join((*NUMBERS[2:], *_TENS, r"\d"))
+_COMPOUND = rf"\b({'|'.join(_TENS)})[- ]({'|'.join(NUMBERS[1:10])})\b"
+_BEFORE_RIGHT = ("the", "its", "far", "upper", "lower", "top", "bottom")
+_BEHIND_RIGHT = (
+    *("next", "beside", "by", "near", "behind", "in", "on", "at", "above", "over", "below", "under", "beneath"),
+    *("between", "against"),
+)
+_PHRASES = (
+    (r"n['’]t\b", " not"),
+    (r"['’]s\b", ""),
+    (r"\bas well as\b", ","),
+    (r"\bfrom (?:left to right|right to left|top to bottom|bottom to top)\b", ""),
+    # "right next to" is not to the right
+    (rf"{''.join(f'(?<!{word} )' for word in _BEFORE_RIGHT)}\bright (?={'|'.join(_BEHIND_RIGHT)})", ""),
+    (r"\b(?:facing|looking|pointing|turned)(?: to the)? (?:left|right)\b", ""),
+    (r"\b(?:knocked|tipped|turned|fallen) over\b", ""),
+    (r"(\d) ?\+", r"more than \1"),
+    (rf"\b(?:over|under|nearly|almost|about|around|approximately|roughly|up to) (?={_MORE_THAN_ONE})", "maybe "),
+    (r"\b(?:could|would) (?=be)", "may "),
+)
+"""Turns of phrase that single words would be misread in, and what they come to."""
 _SPLIT = re.compile(r"\d+(?=x\b|[^\W\d_]{3})|[^\W_]+|--|[,.;&:()/|!?—–\n]")
 
 
@@ -121,6 +146,8 @@ def words_of(text: str, names: Mapping[tuple[str, ...], str]) -> list[Word]:
     at, loose = 0, ""
     while at < len(raw):
         name = next((parts for parts in longest if tuple(normal[at : at + len(parts)]) == parts), None)
+        if name and raw[at] in COLORS and _describes(raw[at + 1 :], normal[at + 1 :], known):
+            name = None  # an orange cup is no orange
         word = Word("thing", known[name], name in names) if name else _word(raw[at:], normal[at], asked=not names)
         if loose and word.kind == "thing":
             found.pop()
@@ -132,9 +159,20 @@ def words_of(text: str, names: Mapping[tuple[str, ...], str]) -> list[Word]:
 
 
 def split(text: str) -> list[str]:
-    """Lower case words and marks, without what hangs on an apostrophe."""
-    text = re.sub(r"n['’]t\b", " not", text.lower())
-    return _SPLIT.findall(re.sub(r"\bas well as\b", ",", re.sub(r"['’]s\b", "", text)))
+    """Lower case words and marks, without what hangs on an apostrophe, and with turns of phrase in plain words."""
+    text = text.lower()
+    for pattern, plain in _PHRASES:
+        text = re.sub(pattern, plain, text)
+    return _SPLIT.findall(re.sub(_COMPOUND, lambda found: str(_TENS[found[1]] + NUMBERS.index(found[2])), text))
+
+
+def _describes(raw: list[str], normal: list[str], names: Mapping[tuple[str, ...], str]) -> bool:
+    """Whether a color's name is one: a thing follows."""
+    if not raw:
+        return False
+    if any(tuple(normal[: len(parts)]) == parts for parts in names):
+        return True
+    return _word(raw, normal[0], asked=False).kind == "thing" and not raw[0].endswith(("ing", "ed", "ly"))
 
 
 def name_parts(name: str) -> tuple[str, ...]:
@@ -153,4 +191,6 @@ def _word(raw: list[str], normal: str, asked: bool) -> Word:
         return Word("group", "2")
     if first not in _WORDS and normal in NUMBERS:
         return Word("count", str(NUMBERS.index(normal)))
+    if first.isdecimal() or first in _TENS:
+        return Word("count", str(_TENS.get(first) or int(first)))
     return _WORDS.get(first) or Word("thing", normal, asked)
