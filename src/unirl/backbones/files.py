@@ -2,11 +2,27 @@
 
 import importlib
 import json
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
 from unirl.errors import UserError
+
+WEIGHT_NAMES = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pt",
+)
+UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
+"""What reading a broken file of weights raises."""
 
 
 def locate(path_or_id: str, inside: Path | None = None, files: Sequence[str] | None = None) -> Path:
@@ -93,3 +109,76 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {type(values).__name__}, expected an object")
     return values
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint folder: safetensors or weights-only pickles, in one file or in shards.
+
+    Raises:
+        UserError: no weights, or a file that is truncated.
+    """
+    weights: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        try:
+            part = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"{folder}: the shard {file.name} is missing; download it again") from None
+        except UNREADABLE as error:
+            said = reason(error)
+            raise UserError(f"{file} cannot be read ({said}); it is truncated or broken, download it again") from None
+        weights.update(part)
+    return weights
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint folder names weights that are all there; none is read.
+
+    Raises:
+        UserError: an index of shards is broken.
+    """
+    if not any((folder / f"{name}{end}").is_file() for name in WEIGHT_NAMES for end in ("", ".index.json")):
+        return False
+    return all(file.is_file() for file in weight_files(folder))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint folder's weights.
+
+    Raises:
+        UserError: there are none, or an index of shards is broken.
+    """
+    for name in WEIGHT_NAMES:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = read_json(index).get("weight_map")
+            if not isinstance(shards, dict):
+                raise UserError(f"{index} has no weight_map that names the shards; download it again")
+            return sorted({folder / shard for shard in shards.values()})
+    raise UserError(f"{folder} holds no weights; expected one of: {', '.join(WEIGHT_NAMES)}, or their shards")
+
+
+def load_exactly(module: torch.nn.Module, weights: dict[str, Tensor], where: Path, ignore: Iterable[str] = ()) -> None:
+    """Load weights; every parameter must be there, with its shape, and nothing may be left over.
+
+    Args:
+        module: Receives the weights; may be on the meta device.
+        weights: Tensors by name.
+        where: For the error message.
+        ignore: Beginnings of names that may be left over.
+
+    Raises:
+        UserError: naming the first tensor that does not fit.
+    """
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in weights]
+    extra = [name for name in weights if name not in wanted and not name.startswith(tuple(ignore))]
+    wrong = [n for n, w in wanted.items() if n in weights and weights[n].shape != w.shape]
+    if wrong:
+        got, expected = tuple(weights[wrong[0]].shape), tuple(wanted[wrong[0]].shape)
+        raise UserError(f"{where}: {wrong[0]} has shape {got}, but config.json makes it {expected}; they do not belong")
+    if missing or extra:
+        kind, names = ("lacks", missing) if missing else ("has unknown", extra)
+        raise UserError(f"{where}: the checkpoint {kind} {names[0]} ({len(names)} such tensors); wrong checkpoint?")
+    module.load_state_dict({name: weights[name] for name in wanted}, assign=True)

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import logging
 
-from unirl.backbones.files import reason
+from unirl.backbones.files import UNREADABLE, has_weights, reason, weight_files
 from unirl.errors import UserError
 
 
@@ -36,6 +37,25 @@ def load_transformers(kind: Any, folder: Path) -> Any:
             kinds = f"{len(names)} {what.partition('_')[0]} tensors"
             raise UserError(f"{folder}: {kinds}, such as {names[0]}; wrong or incomplete checkpoint")
     return model
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """The names of a checkpoint folder's tensors, none of which is read; of none where it holds no weights.
+
+    Raises:
+        UserError: an index of shards or a file is broken.
+    """
+    names: set[str] = set()
+    for file in weight_files(folder) if has_weights(folder) else ():
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt") as tensors:
+                    names.update(tensors.keys())
+            else:
+                names.update(torch.load(file, "meta", weights_only=True))
+        except UNREADABLE as error:
+            raise UserError(f"{file} cannot be read ({reason(error)}); download it again") from None
+    return names
 
 
 def check_positions(config: Any, folder: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unirl.adapters import LoRA, add_adapters, merged
 from unirl.backbones import Backbone
-from unirl.backbones.weights import load_exactly
+from unirl.backbones.files import load_exactly
 from unirl.checkpointing.checking import fault
 from unirl.checkpointing.finding import refused
 from unirl.checkpointing.sharded import sharded_weights

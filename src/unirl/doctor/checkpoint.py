@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from unirl.backbones import Backbone
-from unirl.backbones.files import local, read_json, reason
-from unirl.backbones.weights import has_weights
+from unirl.backbones.files import has_weights, local, read_json, reason
 from unirl.doctor.findings import Finding, size
 from unirl.errors import UserError
 

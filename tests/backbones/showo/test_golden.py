@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unirl.backbones.files import load_exactly
 from unirl.backbones.showo import Magvit, MagvitConfig, Showo
 from unirl.backbones.showo.sequences import generation_mask, understanding_mask
-from unirl.backbones.weights import load_exactly
 from unirl.decoding.prefix import follow, pad_right
 from unirl.types import AnswerSampling, Images, ImageSampling
 

@@ -8,8 +8,7 @@ from transformers import JanusConfig, JanusForConditionalGeneration, JanusProces
 
 from unirl.backbones.files import local, read_json, reason
 from unirl.backbones.janus.checking import check, check_ids, check_kind
-from unirl.backbones.loading import load_transformers, quietly
-from unirl.backbones.weights import tensor_names
+from unirl.backbones.loading import load_transformers, quietly, tensor_names
 from unirl.errors import UserError
 
 

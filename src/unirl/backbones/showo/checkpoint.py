@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
-from unirl.backbones.files import local, locate, read_json, reason
+from unirl.backbones.files import load_exactly, local, locate, read_json, read_weights, reason
 from unirl.backbones.showo.config import PUBLIC, ShowoConfig
 from unirl.backbones.showo.magvit import Magvit, MagvitConfig
-from unirl.backbones.weights import load_exactly, read_weights
 from unirl.errors import UserError
 
 PREFIX = "showo."
