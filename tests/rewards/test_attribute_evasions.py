@@ -24,7 +24,8 @@ def placed(relation: str, text: str) -> float:
     [
         *("The cup and the dog are missing", "The cup and the dog are not visible in the picture"),
         *("Both the cup and the dog are absent", "There is a cup and a dog? I cannot see them", "cup, dog: missing"),
-        *("A cup and a dog, neither is visible", "It is impossible to see a cup and a dog", "a cup instead of a dog"),
+        *("I cannot see a lamp and a cup and a dog", "A cup and a dog, neither is visible"),
+        *("It is impossible to see a cup and a dog", "a cup instead of a dog"),
         "a cup rather than a dog",
     ],
 )
@@ -68,6 +69,7 @@ def test_on_the_right_is(text: str) -> None:
         ("above", "The cup is above the table."),
         ("above", "The cup is on top of a table next to the lamp."),
         ("left of", "The cup is facing left."),
+        ("left of", "The cup is near the lamp, which is on the left."),
     ],
 )
 def test_seen_from_something_else_is_another_place(relation: str, text: str) -> None:

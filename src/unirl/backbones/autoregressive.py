@@ -100,7 +100,10 @@ class TextAnswers(Backbone):
         return Answers(ids, mask, texts, log_probs)
 
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
-        ids, mask = (part.to(self.transformer.device) for part in pad_right(self.chat.answers(texts), self.chat.end))
+        end, ends = self.chat.end, (self.chat.end, *self.chat.ends)
+        rows = [[*row, end] for row in self.chat.answers(texts)]  # a template may have written an end of its own
+        rows = [row[: 1 + next(at for at, one in enumerate(row) if one in ends)] for row in rows]
+        ids, mask = (part.to(self.transformer.device) for part in pad_right(rows, end))
         return Answers(ids, mask, list(texts))
 
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:

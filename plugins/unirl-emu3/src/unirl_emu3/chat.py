@@ -45,15 +45,12 @@ class Chat:
         return self._ids([f"{marks.bos_token}{halves[0][0]}{begin}"])[0], self._ids(tails)
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
-        """What the assistant says, end of text included."""
-        asked, rows = self._asked("?"), []
+        """What the assistant says, with whatever the template writes behind it."""
+        asked, given = self._asked("?"), []
         for text in texts:
             said = self._asked("?", text)
-            (ids,) = self._ids([said[len(asked) :] if said.startswith(asked) else f" {text.strip()}"])
-            ids = [*ids, self.end]
-            ended = next(at for at, one in enumerate(ids) if one in (self.end, *self.ends))
-            rows.append(ids[: ended + 1])
-        return rows
+            given.append(said[len(asked) :] if said.startswith(asked) else f" {text.strip()}")
+        return self._ids(given)
 
     def text(self, ids: Tensor) -> str:
         """Readable, without marks."""

@@ -60,15 +60,13 @@ class Chat:
         return self._before
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
-        """What the assistant says, end of text included."""
+        """What the assistant says, with whatever the template writes behind it."""
         asked = self._chat([{"type": "text", "text": "?"}])
         rows = []
         for text in texts:
             said = self._chat([{"type": "text", "text": "?"}], text)
             said = said[len(asked) :] if said.startswith(asked) else f" {text}"
-            ids = [*self.tokenizer(said, add_special_tokens=False)["input_ids"], self.end]
-            ended = next(at for at, one in enumerate(ids) if one in (self.end, *self.ends))
-            rows.append(ids[: ended + 1])
+            rows.append(list(self.tokenizer(said, add_special_tokens=False)["input_ids"]))
         return rows
 
     def text(self, ids: Tensor) -> str:

@@ -66,9 +66,9 @@ def agreement(wanted: Facts, got: Facts) -> float:
 
 def _says(got: frozenset[str], key: tuple[str, ...], value: frozenset[str], absent: set[str]) -> bool:
     """Whether this and nothing against it was stated; of a color or place, "not red" is nothing against blue."""
-    if key[0] == "count":
+    if key[0] == "count":  # "not 2" may be a bound: more than two
         return got == value
-    stated = {one for one in got if not (one.startswith("not ") and one.removeprefix("not ") not in value)}
+    stated = {one for one in got if not one.startswith("not ") or one.removeprefix("not ") in value}
     return stated == value and absent.isdisjoint(key[1:])
 
 

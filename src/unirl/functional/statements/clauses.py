@@ -74,13 +74,11 @@ def _clause(words: Sequence[Word], joined: frozenset[str]) -> Clause:
 
 def _denied(clauses: list[Clause]) -> list[Clause]:
     """Of a list all is denied: "the cup and the dog are missing", "I cannot see a cup and a dog"."""
-    denied = [clause.denied for clause in clauses]
-    for at, clause in enumerate(clauses):
-        before = clauses[at - 1] if at else None
-        if before is None:
-            continue
-        if denied[at - 1] and before.ahead and clause.joined == {"and"} and _only_names(before) and _only_names(clause):
-            denied[at] = True
+    denied, ahead = [clause.denied for clause in clauses], [clause.ahead for clause in clauses]
+    for at, clause in enumerate(clauses[1:], 1):
+        before = clauses[at - 1]
+        if ahead[at - 1] and clause.joined == {"and"} and _only_names(before) and _only_names(clause):
+            denied[at] = ahead[at] = True
         if clause.denied and _of_a_list(clause, before):
             first = at - 1
             while first and clauses[first].joined <= LISTING and not clauses[first - 1].states:

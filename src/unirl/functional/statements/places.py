@@ -49,7 +49,7 @@ def _ends(words: Sequence[Word], at: int, things: list[int], several: bool) -> t
     past = _past(words, at)
     if words[at - 1 if at else 0].kind == "its" or _is_it(words, past):
         return _of_it(words, past, before, free)
-    target = _target(words, past, things)
+    target = _target(words, past)
     if target is not None:
         return _first(_subject(words, before), *(thing for thing in free if thing != target)), target
     if several:  # a cup on the left with a dog on the right
@@ -82,7 +82,7 @@ def _is_it(words: Sequence[Word], past: int) -> bool:
     return past < len(words) and words[past].kind == "it"
 
 
-def _target(words: Sequence[Word], past: int, things: list[int]) -> int | None:
+def _target(words: Sequence[Word], past: int) -> int | None:
     """The thing right behind "left of" or "above"."""
     led = past < len(words) and words[past].value in ("of", "to", "from")
     if not led and words[past - 1].value not in TOWARDS:
