@@ -11,8 +11,8 @@ from measure import Spread, timed
 from sizes import SEED
 from torch import Tensor, nn
 
-from unirl.backbones.janus.step import Step
-from unirl.decoding.packing import packed
+from unirl.backbones.janus.modeling import Step
+from unirl.sampling.packing import packed
 
 STEPS = 8
 

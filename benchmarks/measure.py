@@ -13,7 +13,7 @@ from sizes import ANSWERS, GUIDANCE, SEED, STEPS, TOKENS, Case
 from torch import Tensor
 from work import matmul_flops_per_second, plain_step_flops, step_flops
 
-from unirl.decoding.masked import sample_masked
+from unirl.sampling.masked import sample_masked
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
 T = TypeVar("T")

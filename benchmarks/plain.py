@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unirl.backbones.showo import Showo
-from unirl.backbones.showo.sequences import QUESTION, generation_mask, prompt_row, understanding_mask
+from unirl.backbones.showo.modeling import QUESTION, generation_mask, prompt_row, understanding_mask
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 

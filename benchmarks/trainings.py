@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import Callback
 from unirl.backbones import Backbone
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.data import PromptsModule
-from unirl.loop import SelfImprovement
+from unirl.distributed.strategies import register
 from unirl.rewards.likelihood import Likelihood
-from unirl.strategies import register
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates import UpdateRule
 from unirl.updates.grpo import GRPO

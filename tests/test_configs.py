@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from unirl.backbones.lora import choose_trained
 from unirl.backbones.showo import Showo
-from unirl.cli_run import Run
-from unirl.data import PromptsModule
+from unirl.cli.train import Run
 from unirl.errors import UserError
-from unirl.freezing import choose_trained
-from unirl.loop import SelfImprovement
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 from unirl.updates.grpo import GRPO
 
 CONFIGS = Path(__file__).parents[1] / "configs"

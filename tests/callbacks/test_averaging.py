@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained
-from unirl.data import PromptsModule
-from unirl.loop import SelfImprovement
 from unirl.rewards.likelihood import Likelihood
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates.sft import SFT
 from unirl_shapes.judge import ShapesJudge

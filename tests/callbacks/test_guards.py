@@ -12,10 +12,10 @@ from torch import Tensor
 from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import Guards
-from unirl.callbacks.guards.watches import FlatGroups, NonFinite, Refused, ScoringGap, Validation
-from unirl.data import PromptsModule
-from unirl.loop import SelfImprovement
+from unirl.callbacks.guards import FlatGroups, NonFinite, Refused, ScoringGap, Validation
 from unirl.rewards import Reward
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 from unirl.updates import UpdateRule
 from unirl.updates.grpo import GRPO

@@ -10,11 +10,11 @@ from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import QualityControl
 from unirl.callbacks.quality import colored_share, repeats
-from unirl.data import PromptsModule
 from unirl.errors import UserError
 from unirl.hooks.lifecycle import Lifecycle
-from unirl.loop import SelfImprovement
 from unirl.rewards.likelihood import Likelihood
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 from unirl.updates.grpo import GRPO
 from unirl_shapes.prompts import ShapesPrompts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unirl.hooks import spec
+from unirl.hooks import specs
 from unirl.hooks.reference import hooks, reference
 
 ROOT = Path(__file__).parents[2]
@@ -20,13 +20,13 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_specification_is_a_hook_of_the_reference() -> None:
-    marked = {name for name, value in vars(spec).items() if hasattr(value, "unirl_spec")}
+    marked = {name for name, value in vars(specs).items() if hasattr(value, "unirl_spec")}
     assert hooks().keys() == marked
 
 
 @pytest.mark.parametrize("name", hooks())
 def test_every_hook_is_there_with_its_exact_signature_status_and_version(name: str) -> None:
-    source = ast.parse(inspect.getsource(spec))
+    source = ast.parse(inspect.getsource(specs))
     function = next(node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == name)
     returns = ast.unparse(function.returns) if function.returns else "None"
     assert f"```python\ndef {name}({ast.unparse(function.args)}) -> {returns}: ...\n```" in PAGE

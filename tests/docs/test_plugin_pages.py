@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from unirl.backbones import Backbone
-from unirl.cli import main
+from unirl.cli.main import main
 from unirl.rewards.scoring import score
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 from unirl.updates import UpdateRule
@@ -92,9 +92,7 @@ def test_the_first_reward_as_a_package_shows_what_the_page_says(folder: Path) ->
     reward = import_module("unirl_brief.rewards").Brief(words=1, weight=0.5)
     scored = reward.score([], Images(torch.zeros(2, 1)), said("yes", "red and blue"))
     assert scored.tolist() == pytest.approx([1, 1 / 3])
-    code = (
-        f"import sys; sys.path.insert(0, {str(folder)!r}); from unirl.cli import main; main(['plugins','show','brief'])"
-    )
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); from unirl.cli.main import main; main(['plugins','show','brief'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "How many words earn full marks." in done.stdout
     assert blocks("first-reward.md", "yaml")[0] in done.stdout

@@ -7,11 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from unirl.doctor import disk
-from unirl.doctor.checkpoint import check_checkpoint
-from unirl.doctor.disk import check_disk
-from unirl.doctor.plugins import check_import_name
-from unirl.doctor.sizes import check_shares, check_sizes, check_validation
+from unirl.doctor import checks
+from unirl.doctor.checks import (
+    check_checkpoint,
+    check_disk,
+    check_import_name,
+    check_shares,
+    check_sizes,
+    check_validation,
+)
 from unirl.testing.table import TableBackbone
 
 
@@ -62,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 
 def test_checkpoints_that_do_not_fit_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2500))
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2500))
     assert [check_disk(tmp_path, 1000, kept)[0].level for kept in (2, 3, math.inf)] == ["ok", "error", "warning"]
     assert check_disk(tmp_path, 3000, math.inf)[0].level == "error"
 

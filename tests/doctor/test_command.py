@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unirl.cli import main
+from unirl.cli.main import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -8,12 +8,11 @@ import torch
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.decoding import packing
-from unirl.doctor.memory import FLOAT, Step, estimate
+from unirl.doctor.memory import FLOAT, Shape, Step, estimate, shape_of
 from unirl.doctor.needs import adapted, step_of
-from unirl.doctor.shape import Shape, shape_of
-from unirl.loop import SelfImprovement
 from unirl.rewards.keyword import Keyword
+from unirl.sampling import packing
+from unirl.training.module import SelfImprovement
 from unirl.types import ImageSampling
 from unirl.updates.grpo import GRPO
 

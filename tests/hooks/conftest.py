@@ -50,7 +50,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standins):
 def world(install, standins, monkeypatch: pytest.MonkeyPatch):
     """The stand-ins as a plugin, and `base.yaml`, which uses them."""
     install("demoplug", standins.PLUGIN)
-    run = import_module("unirl.cli_run")
+    run = import_module("unirl.cli.train")
     monkeypatch.setattr(run, "SelfImprovement", standins.Model)
     monkeypatch.setattr(run, "PromptsModule", standins.Data)
     monkeypatch.setattr(standins.Model, "last", None)

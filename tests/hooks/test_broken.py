@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unirl.cli import main
+from unirl.cli.main import main
 from unirl.hooks import source
 
 GOOD = """

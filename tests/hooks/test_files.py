@@ -7,7 +7,7 @@ import pytest
 
 from unirl.errors import UserError
 from unirl.hooks.host import Host
-from unirl.hooks.switches import parse
+from unirl.hooks.options import parse
 
 FILE = """
 from unirl import hookimpl

@@ -6,9 +6,8 @@ import sys
 import pytest
 
 from unirl.errors import UserError
-from unirl.hooks.host import KINDS, Host
-from unirl.hooks.plugin import Plugin
-from unirl.hooks.spec import unirl_register_rewards, unirl_validated
+from unirl.hooks.host import KINDS, Host, Plugin
+from unirl.hooks.specs import unirl_register_rewards, unirl_validated
 
 HEAD = "from unirl import hookimpl\n"
 CLASSES = dict(zip(KINDS.values(), ["Tiny", "Words", "Plain", "Fixed", "Eye"], strict=True))
@@ -131,7 +130,7 @@ def test_two_distributions_under_one_entry_point_both_fail_and_name_each_other(i
 
 
 def test_the_frameworks_own_plugin_loads_whoever_has_its_name(install) -> None:
-    install("lightning-unirl", "", "0.1", "builtin", "unirl.hooks.builtin")
+    install("lightning-unirl", "", "0.1", "builtin", "unirl.hooks.builtins")
     install("aaa", plugin("unirl_register_rewards", "fine"), entry="builtin")
     assert [one.status for one in Host().plugins] == ["loaded", "failed"]
     assert Host().resolve("reward", "keyword") == "unirl.rewards.keyword.Keyword"
@@ -145,7 +144,5 @@ def test_hooks_tell_since_when_and_whether_they_stay() -> None:
 @pytest.mark.parametrize("command", [["--help"], ["plugins"], ["plugins", "--json"]])
 def test_listing_imports_nothing_heavy(command: list[str]) -> None:
     heavy = "{'torch', 'lightning', 'transformers', 'numpy'}"
-    code = (
-        f"import sys; from unirl.cli import main; main({command}); sys.exit(str({heavy} & set(sys.modules) or '') or 0)"
-    )
+    code = f"import sys; from unirl.cli.main import main; main({command}); sys.exit(str({heavy} & set(sys.modules) or '') or 0)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

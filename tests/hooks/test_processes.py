@@ -44,7 +44,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["launched"]:
         print(json.dumps(told()))
     else:
-        from unirl import cli
+        from unirl.cli import main as cli
 
         cli.COMMANDS["try"] = ("for this test", "__main__:command")
         cli.main(["try", *sys.argv[1:]])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unirl.cli import main
+from unirl.cli.main import main
 from unirl.errors import UserError
 from unirl.hooks.requirements import met
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from unirl.config import places
 from unirl.errors import UserError
+from unirl.hooks import arguments
 from unirl.hooks.host import KINDS, host
 from unirl.hooks.source import BASES, problem, read
 
@@ -50,7 +50,7 @@ def test_what_is_installed_reads_as_python_imports_it(kind: str, path: str) -> N
 
 
 def test_the_kinds_have_the_bases_of_the_config() -> None:
-    assert {kind: f"{base.__module__}:{base.__qualname__}" for kind, base in places.BASES.items()} == BASES
+    assert {kind: f"{base.__module__}:{base.__qualname__}" for kind, base in arguments.BASES.items()} == BASES
     assert BASES.keys() == KINDS.keys()
 
 

@@ -46,7 +46,7 @@ def test_thirty_packages_are_listed_and_none_of_their_classes_imported(crowd: Pa
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(crowd), os.environ.get("PYTHONPATH", "")])}
 
     def unirl(*command: str) -> str:
-        line = (sys.executable, "-c", "from unirl.cli import main; main()", *command)
+        line = (sys.executable, "-c", "from unirl.cli.main import main; main()", *command)
         return subprocess.run(line, env=environment, cwd=crowd, capture_output=True, text=True, check=True).stdout
 
     listed = {plugin["name"]: plugin for plugin in json.loads(unirl("plugins", "--json"))}

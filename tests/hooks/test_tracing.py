@@ -5,9 +5,8 @@ import torch
 
 from unirl import hookimpl
 from unirl.hooks.host import Host
-from unirl.hooks.implementations import implementations
-from unirl.hooks.switches import Switches
-from unirl.hooks.tracing import describe
+from unirl.hooks.implementations import describe, implementations
+from unirl.hooks.options import Switches
 
 SOURCE = """
 from unirl import hookimpl

@@ -5,8 +5,7 @@ import timm
 import torch
 
 from unirl.errors import UserError
-from unirl.metrics.diversity import GroupDiversity
-from unirl.metrics.features import TimmFeatures
+from unirl.metrics.diversity import GroupDiversity, TimmFeatures
 
 
 def test_share_of_differing_codes() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from unirl.errors import UserError
 from unirl.prompts.geneval import GenEval
-from unirl.rewards.attribute import Attribute
+from unirl.rewards.attribute.reward import Attribute
 from unirl.rewards.keyword import Keyword
 from unirl.types import Answers, Example, Images, Item
 from unirl_shapes.examples import all_examples

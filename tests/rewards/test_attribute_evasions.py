@@ -2,7 +2,7 @@
 
 import pytest
 
-from unirl.functional.statements import agreement, facts
+from unirl.rewards.attribute import agreement, facts
 from unirl.types import Item
 
 BOTH = (Item("cup"), Item("dog"))

@@ -6,7 +6,7 @@ import pytest
 
 from unirl.backbones.showo import Showo
 from unirl.rewards import Reward
-from unirl.rewards.attribute import Attribute
+from unirl.rewards.attribute.reward import Attribute
 from unirl.rewards.clip import CLIP
 from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import Likelihood

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unirl.errors import UserError
 from unirl.rewards import Reward
-from unirl.rewards.attribute import Attribute
+from unirl.rewards.attribute.reward import Attribute
 from unirl.rewards.clip import CLIP
 from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import Likelihood

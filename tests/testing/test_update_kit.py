@@ -12,7 +12,7 @@ from torch import Tensor
 from unirl.backbones import Backbone
 from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages, group_mean
-from unirl.functional.losses import nothing
+from unirl.functional.reductions import nothing
 from unirl.testing import UpdateConformance
 from unirl.types import ImageSampling, Rollout
 from unirl.updates import UpdateRule

@@ -13,7 +13,7 @@ from torch import Tensor
 from unirl.backbones import Backbone
 from unirl.backbones.showo import Magvit, MagvitConfig, Showo
 from unirl.errors import UserError
-from unirl.functional.losses import masked_mean
+from unirl.functional.reductions import masked_mean
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates.sft import SFT
 

@@ -10,12 +10,12 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from unirl.adapters import LoRA
 from unirl.backbones import Backbone
-from unirl.cli_run import Run
-from unirl.data import PromptsModule
-from unirl.loop import SelfImprovement
+from unirl.backbones.lora import LoRA
+from unirl.cli.train import Run
 from unirl.rewards import Reward
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
 from unirl.updates import UpdateRule
 from unirl_dpo.best_of_n import BestOfN

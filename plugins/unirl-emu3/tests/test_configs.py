@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from unirl.cli_run import Run
-from unirl.data import PromptsModule
-from unirl.loop import SelfImprovement
+from unirl.cli.train import Run
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 from unirl_emu3.emu3 import Emu3
 
 CONFIG = Path(__file__).parents[1] / "configs" / "emu3_sft.yaml"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unirl.cli import main
+from unirl.cli.main import main
 from unirl_emu3.emu3 import Emu3
 from unirl_emu3.tiny import save
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from unirl.cli import main
-from unirl.cli_run import Run
-from unirl.data import PromptsModule
-from unirl.loop import SelfImprovement
+from unirl.cli.main import main
+from unirl.cli.train import Run
+from unirl.training.datamodule import PromptsModule
+from unirl.training.module import SelfImprovement
 
 OVERLAY = Path(__file__).parents[1] / "configs" / "pickscore.yaml"
 SHIPPED = Path(__file__).parents[3] / "configs" / "showo_grpo.yaml"

@@ -7,9 +7,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, CLIPModel
 
-from unirl.backbones.files import locate
-from unirl.metrics.diversity import GroupDiversity
-from unirl.metrics.features import TimmFeatures
+from unirl.backbones.checkpoints import locate
+from unirl.metrics.diversity import GroupDiversity, TimmFeatures
 from unirl.rewards.clip import CLIP
 from unirl.types import Answers, Images
 from unirl_shapes.pretrain.clip import SHIPPED_AT, retrieval, shows

@@ -2,7 +2,7 @@ from importlib import import_module
 
 import pluggy
 
-from unirl.hooks import PROJECT, spec
+from unirl.hooks import PROJECT, specs
 from unirl.judges import Judge
 from unirl.prompts.base import Prompts
 from unirl_shapes import plugin
@@ -10,7 +10,7 @@ from unirl_shapes import plugin
 
 def test_what_is_registered_can_be_loaded():
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(spec)
+    manager.add_hookspecs(specs)
     manager.register(plugin)
     offered = {}
     manager.hook.unirl_register_prompts(register=lambda name, path: offered.update(prompts=(name, path)))

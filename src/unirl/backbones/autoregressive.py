@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.decoding.answers import answer_log_probs, sample_answers
-from unirl.decoding.packing import packed
-from unirl.decoding.prefix import Prefix, pad_right, prefill
-from unirl.functional.relaxation import straight_through
+from unirl.functional.gumbel import straight_through
+from unirl.sampling.kv_cache import Prefix, pad_right, prefill
+from unirl.sampling.packing import packed
+from unirl.sampling.text import answer_log_probs, sample_answers
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
 

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from unirl.decoding.cache import PrefixCache
-from unirl.decoding.layers import again, through
-from unirl.decoding.prefix import Prefix
+from unirl.sampling.kv_cache import Prefix, PrefixCache, again, through
 
 WIDTH = 32
 """Prefixes are padded to a multiple of it where shapes are fixed, so that few shapes occur."""

@@ -3,13 +3,13 @@
 from lightning import Callback
 
 from unirl.callbacks.accumulation import KeepGradients
-from unirl.callbacks.catching_up import KeepLogs, KeepValidation
 from unirl.callbacks.export import ExportPretrained
 from unirl.callbacks.guards import Guards
-from unirl.callbacks.pictures import Pictures
+from unirl.callbacks.images import Pictures
 from unirl.callbacks.preemption import StopOnSigterm
 from unirl.callbacks.quality import QualityControl
 from unirl.callbacks.results import ResultsTable
+from unirl.callbacks.validation_replay import KeepLogs, KeepValidation
 
 __all__ = [
     "ExportPretrained",

@@ -6,7 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from unirl.processes import of_all, own
+from unirl.distributed.collectives import of_all, own
 
 KEY = "accumulated_gradients"
 

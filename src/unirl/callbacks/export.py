@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from unirl.adapters import merged
-from unirl.sharding import unsharded
+from unirl.backbones.lora import merged
+from unirl.distributed.fsdp2 import unsharded
 
 
 class ExportPretrained(Callback):

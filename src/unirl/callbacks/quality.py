@@ -9,9 +9,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from unirl.functional.policy import typical_probability
+from unirl.errors import within
+from unirl.functional.policy_gradient import typical_probability
 from unirl.hooks import hookimpl
-from unirl.ranges import within
 from unirl.types import Rollout
 
 

@@ -6,8 +6,6 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from unirl.callbacks.sanity import partial_check
-
 CAPTION = "drawing: judged right; seeing: given pictures; critic: own drawings, balanced"
 NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
 """Names of the paper."""
@@ -126,3 +124,8 @@ def _cell(before: float | None, now: float | None, lower: bool = False) -> str:
     better = -change if lower else change
     color = "green" if better > 0.05 else "red" if better < -0.05 else "dim"
     return f"{100 * before:.1f} → {100 * now:.1f} [{color}]{change:+.1f}[/]"
+
+
+def partial_check(trainer: Trainer) -> bool:
+    """Whether a validation is a sanity check of some batches only: nothing to compare with."""
+    return trainer.sanity_checking and trainer.num_sanity_val_steps != float("inf")

@@ -9,13 +9,12 @@ import torch
 from lightning.pytorch import Trainer
 
 from unirl.backbones import Backbone
-from unirl.backbones.files import reason
-from unirl.doctor.disk import check_disk, kept_at_once, log_folder
+from unirl.backbones.checkpoints import reason
+from unirl.backbones.lora import choose_trained
+from unirl.doctor.checks import check_disk, kept_at_once, log_folder
 from unirl.doctor.findings import Finding, size
-from unirl.doctor.memory import FLOAT, Memory, Step, estimate
-from unirl.doctor.shape import Shape, shape_of
+from unirl.doctor.memory import FLOAT, Memory, Shape, Step, estimate, shape_of
 from unirl.errors import UserError
-from unirl.freezing import choose_trained
 
 TOKENS = 1.5
 """Tokens of a word, at most, on average."""

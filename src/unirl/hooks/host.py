@@ -1,18 +1,168 @@
 """Loads plugins and knows what they registered. Imports no plugin class, hence no torch."""
 
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Literal
 
 import pluggy
 
 from unirl.errors import UserError, nearest
-from unirl.hooks import PROJECT, spec
-from unirl.hooks.conflicts import settle, shared_entry_point
+from unirl.hooks import PROJECT, specs
+from unirl.hooks.discovery import Candidate, candidates
 from unirl.hooks.implementations import implementations
-from unirl.hooks.loading import Candidate, candidates
-from unirl.hooks.plugin import Plugin, Registered
-from unirl.hooks.registering import Collector
-from unirl.hooks.switches import Switches, from_environment
+from unirl.hooks.options import VARIABLE, Switches, from_environment, parse
+
+Status = Literal["loaded", "blocked", "failed"]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One name that a plugin offers.
+
+    Args:
+        name: What configs say.
+        path: Import path, `package.module:Class`.
+        distribution: The installed package it comes from.
+        version: That package's version.
+    """
+
+    name: str
+    path: str
+    distribution: str
+    version: str
+
+    @property
+    def class_path(self) -> str:
+        """`package.module.Class`, as configs hold it."""
+        return self.path.replace(":", ".")
+
+    def __str__(self) -> str:
+        return f"{f'{self.distribution} {self.version}'.strip()} ({self.path})"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point, or one file, and what became of it.
+
+    Args:
+        name: Its entry point's name; of a file, the stem.
+        distribution: The installed package it comes from; of a file, its path.
+        version: That package's version; of a file, nothing.
+        value: What the entry point refers to, `package.module`.
+        status: What became of it.
+        reason: Why it is blocked or failed, on one line.
+        registers: What it offers, by kind.
+        hooks: The lifecycle hooks that it implements.
+        asked: Whether a switch names it, so that a failure must not pass.
+        builtin: Whether the framework ships it.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    value: str
+    status: Status = "loaded"
+    reason: str = ""
+    registers: dict[str, tuple[Registered, ...]] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ()
+    asked: bool = False
+    builtin: bool = False
+
+    @property
+    def origin(self) -> str:
+        """Distribution and version, or the file."""
+        return f"{self.distribution} {self.version}".strip()
+
+    def __str__(self) -> str:
+        said = {"failed": f" did not load: {self.reason}", "blocked": f" is blocked: {self.reason}", "loaded": ""}
+        return f"plugin {self.name!r} of {self.origin}{said[self.status]}"
+
+
+@dataclass
+class Collector:
+    """Takes down what one plugin registers of one kind.
+
+    Args:
+        distribution: The package that registers.
+        version: Its version.
+        items: What it has registered.
+    """
+
+    distribution: str
+    version: str
+    items: list[Registered] = field(default_factory=list)
+
+    def __call__(self, name: str, path: str) -> None:
+        """Offer a class under a name.
+
+        Args:
+            name: What configs say; no dots, or it would look like a class path.
+            path: `package.module:Class`.
+
+        Raises:
+            ValueError: either is malformed, or the name was offered before.
+        """
+        if not isinstance(path, str):
+            raise TypeError(f"register({name!r}, ...) got {path!r}; give its import path as text, package.module:Class")
+        module, _, attribute = path.partition(":")
+        if not module or not attribute:
+            raise ValueError(f'register({name!r}, {path!r}): an import path has a colon, "package.module:Class"')
+        if not name or "." in name:
+            raise ValueError(f"register({name!r}, {path!r}): a name is not empty and has no dots")
+        if any(item.name == name for item in self.items):
+            raise ValueError(f"{name!r} is registered twice")
+        self.items.append(Registered(name, path, self.distribution, self.version))
+
+    def __str__(self) -> str:
+        return f"registers {', '.join(item.name for item in self.items) or 'nothing'}"
+
+
+Claims = dict[tuple[str, str], list[tuple[Plugin, Registered]]]
+"""Who registers what, by kind and name."""
+
+
+def shared_entry_point(one: Candidate, others: Iterable[Candidate]) -> str:
+    """Why a plugin cannot load, if others have its entry point's name; the framework's own always can.
+
+    Args:
+        one: The plugin.
+        others: All that may load.
+    """
+    same = [other.origin for other in others if other is not one and other.name == one.name]
+    if not same or one.builtin:
+        return ""
+    advice = "" if one.is_file else f", or block one: -p no:{one.distribution}"
+    return f"the name {one.name!r} is also that of a plugin of {' and '.join(same)}; remove one{advice}"
+
+
+def settle(plugins: list[Plugin]) -> tuple[list[Plugin], list[str]]:
+    """The plugins, those failed that register a name which another registers too, and a sentence for each such name.
+
+    Args:
+        plugins: As loaded.
+    """
+    claims: Claims = {}
+    for plugin in plugins:
+        for kind, items in plugin.registers.items():
+            for item in items:
+                claims.setdefault((kind, item.name), []).append((plugin, item))
+    told = {claim: _sentence(*claim, sides) for claim, sides in claims.items() if len(sides) > 1}
+    settled = []
+    for plugin in plugins:
+        mine = [text for claim, text in told.items() if any(plugin is other for other, _ in claims[claim])]
+        failed = replace(plugin, status="failed", reason="; ".join(mine))
+        settled.append(failed if mine and not plugin.builtin else plugin)
+    return settled, list(told.values())
+
+
+def _sentence(kind: str, name: str, sides: list[tuple[Plugin, Registered]]) -> str:
+    both = " and ".join(str(item) for _, item in sides)
+    last = sides[-1][0]
+    return f"two plugins register the {kind} {name!r}: {both}; uninstall one of them, or block one: -p no:{last.name}"
+
 
 KINDS = {
     "backbone": "unirl_register_backbones",
@@ -43,7 +193,7 @@ class Host:
     def __init__(self, switches: Switches | None = None) -> None:
         self.switches = switches or Switches()
         self.manager = pluggy.PluginManager(PROJECT)
-        self.manager.add_hookspecs(spec)
+        self.manager.add_hookspecs(specs)
         found = candidates(self.switches.files)
         builtin = [name for one in found if one.builtin for name in one.names]
         self.switches.check((name for one in found for name in one.names), builtin)
@@ -164,3 +314,33 @@ def host() -> Host:
         UserError: a switch is wrong, or something forbids to go on; see `Host.checked`.
     """
     return Host(from_environment()).checked()
+
+
+@contextmanager
+def with_switches(argv: Sequence[str]) -> Iterator[list[str]]:
+    """Take the switches out of a command line and let everything that loads plugins see them.
+
+    They go through the environment, which launched and spawned processes inherit.
+
+    Args:
+        argv: A command line; what is left of it is yielded.
+
+    Raises:
+        UserError: a switch lacks its value, or the environment holds no switches.
+    """
+    switches, rest = parse(argv, from_environment())
+    before = os.environ.get(VARIABLE, "")
+    _set(switches.text())
+    try:
+        yield rest
+    finally:
+        _set(before)
+
+
+def _set(text: str) -> None:
+    if text == os.environ.get(VARIABLE, ""):
+        return
+    os.environ.pop(VARIABLE, None)
+    if text:
+        os.environ[VARIABLE] = text
+    host.cache_clear()

@@ -1,12 +1,15 @@
 """What a plugin implements, checked against the specifications and ready for pluggy."""
 
 import inspect
-from collections.abc import Callable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from reprlib import Repr
 from typing import Any
 
 import unirl
 from unirl.errors import UserError, nearest
-from unirl.hooks import PROJECT, renamed, spec, tracing
+from unirl.hooks import PROJECT, renamed, specs
 
 MARK = f"{PROJECT}_impl"
 """The attribute in which `hookimpl` leaves its options."""
@@ -18,7 +21,7 @@ class Adapter:
 
 def specifications() -> dict[str, Callable[..., Any]]:
     """Every hook there is, by name."""
-    return {name: value for name, value in vars(spec).items() if name.startswith(f"{PROJECT}_")}
+    return {name: value for name, value in vars(specs).items() if name.startswith(f"{PROJECT}_")}
 
 
 def implementations(plugin: object, who: str, trace: bool = False) -> Adapter:
@@ -88,7 +91,7 @@ def _wrapper(
 
     def told(values: tuple[Any, ...], result: Any) -> Any:
         if traced_as:
-            tracing.tell(hook, traced_as, given(values), result)
+            tell(hook, traced_as, given(values), result)
         return result
 
     def call(*values: Any) -> Any:
@@ -101,3 +104,46 @@ def _wrapper(
     wrapper.__wrapped__ = specified  # where pluggy reads which arguments to pass
     setattr(wrapper, MARK, {**options, "specname": hook})
     return wrapper
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def tell(hook: str, who: str, given: Mapping[str, Any], result: object) -> None:
+    """Print one call.
+
+    Args:
+        hook: What was called.
+        who: Whose implementation.
+        given: The arguments it took.
+        result: What it returned.
+    """
+    rank = os.environ.get("LOCAL_RANK")
+    process = f" [rank {rank}]" if rank else ""
+    taken = ", ".join(name if name == "register" else f"{name}={describe(value)}" for name, value in given.items())
+    # What a registering hook is for is what it registers; it returns nothing.
+    said = str(given["register"]) if "register" in given and result is None else describe(result)
+    print(f"trace{process} {hook}({taken})  {who}  -> {said}", file=sys.stderr, flush=True)
+
+
+def describe(value: object) -> str:
+    """A value in a few words: a tensor by its shape and range, anything long cut.
+
+    Args:
+        value: Any.
+
+    Example:
+        >>> describe({"drawing": 0.5})
+        "{'drawing': 0.5}"
+    """
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        # What holds pictures would print them.
+        return type(value).__name__ if hasattr(value, "__dataclass_fields__") else " ".join(_SHORT.repr(value).split())
+    numbers: Any = value
+    try:
+        span = f", {float(numbers.min()):.3g} to {float(numbers.max()):.3g}"
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # nothing in it, or nothing that is a number
+        span = ""
+    return f"{type(value).__name__} {tuple(shape)}{span}"

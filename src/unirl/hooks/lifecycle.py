@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unirl.errors import UserError
-from unirl.hooks import PROJECT, spec
+from unirl.hooks import PROJECT, specs
 from unirl.hooks.host import host
 from unirl.hooks.implementations import implementations
 from unirl.types import Rollout
@@ -26,7 +26,7 @@ class Lifecycle:
     def __init__(self, callbacks: Sequence[object] = ()) -> None:
         self._callbacks = tuple(callbacks)
         self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(spec)
+        self._manager.add_hookspecs(specs)
         for name, plugin in host().manager.list_name_plugin():
             self._manager.register(plugin, name=name)
         for callback in callbacks:

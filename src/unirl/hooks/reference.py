@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from unirl.hooks import PROJECT, spec
+from unirl.hooks import PROJECT, specs
 
 HEAD = """# Hooks
 
@@ -12,7 +12,7 @@ Everything a plugin can tell the framework. Mark an implementation with `from un
 arguments below by name, and may leave out those that it does not need. `register(name, "package.module:Class")` takes
 an import path and not a class, so that listing plugins imports nothing heavy; a name has no dots.
 
-*Made from `src/unirl/hooks/spec.py` by `python -m unirl.hooks.reference > docs/plugins/hooks.md`.*
+*Made from `src/unirl/hooks/specs.py` by `python -m unirl.hooks.reference > docs/plugins/hooks.md`.*
 """
 
 
@@ -23,7 +23,7 @@ def hooks() -> dict[str, Any]:
         >>> list(hooks())[0]
         'unirl_register_backbones'
     """
-    return {name: value for name, value in vars(spec).items() if name.startswith(f"{PROJECT}_")}
+    return {name: value for name, value in vars(specs).items() if name.startswith(f"{PROJECT}_")}
 
 
 def signature(hook: Callable[..., Any]) -> str:

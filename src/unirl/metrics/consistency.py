@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from unirl.functional.statements import agreement, facts
+from unirl.rewards.attribute import agreement, facts
 from unirl.types import Example
 
 

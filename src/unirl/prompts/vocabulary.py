@@ -1,6 +1,6 @@
 """What prompts in GenEval's manner speak of, and the sentences they are made of."""
 
-from unirl.functional.words import NUMBERS, article, plural
+from unirl.prompts.words import NUMBERS, article, plural
 from unirl.types import Example, Item
 
 COCO = (

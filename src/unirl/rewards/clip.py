@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unirl.backbones.files import locate, read_json, reason
+from unirl.backbones.checkpoints import locate, read_json, reason
 from unirl.errors import UserError
 from unirl.rewards.pretrained import PretrainedReward
 

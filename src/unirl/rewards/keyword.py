@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unirl.errors import UserError
-from unirl.functional.words import keywords
+from unirl.prompts.words import keywords
 from unirl.rewards.base import Reward, reaches
 from unirl.types import Answers, Example, Images
 

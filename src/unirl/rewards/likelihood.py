@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.functional.policy import typical_probability
+from unirl.functional.policy_gradient import typical_probability
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 

@@ -11,7 +11,7 @@ from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages
 from unirl.hooks import PROJECT
 from unirl.rewards.base import Reward, reaches
-from unirl.rewards.patience import within
+from unirl.rewards.timeout import within
 from unirl.types import Answers, Example, Images
 
 FAILURES = (Exception, SystemExit)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from unirl.backbones.base import Backbone
-from unirl.sharding import shard
+from unirl.distributed.fsdp2 import shard
 from unirl.testing.backbone_task import Task, learnt, said
 
 

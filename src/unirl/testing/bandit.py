@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
-from unirl.functional.relaxation import straight_through
+from unirl.functional.gumbel import straight_through
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 
 CODES, KINDS, END = 4, 3, 3

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unirl.judges.base import Judge
 from unirl.testing.checks import same, stir, who
-from unirl.testing.reward_parts import told
+from unirl.testing.reward import told
 from unirl.testing.samples import EXAMPLES, sample_images
 from unirl.types import Example
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.errors import UserError
+from unirl.distributed.collectives import mean_over_processes
+from unirl.errors import UserError, within
 from unirl.functional.advantages import group_advantages
-from unirl.functional.losses import nothing
-from unirl.functional.policy import Reduction, clipped_objective, decision_weights, k3
-from unirl.processes import mean_over_processes
-from unirl.ranges import within
+from unirl.functional.policy_gradient import Reduction, clipped_objective, decision_weights, k3
+from unirl.functional.reductions import nothing
 from unirl.types import ImageSampling, Rollout
 from unirl.updates.base import UpdateRule, warn_of_guidance
 from unirl.updates.reference import Reference

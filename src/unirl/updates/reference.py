@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
-from unirl.adapters import is_adapter
 from unirl.backbones.base import Backbone
-from unirl.sharding import held, twin
+from unirl.backbones.lora import is_adapter
+from unirl.distributed.fsdp2 import held, twin
 
 
 class Reference:

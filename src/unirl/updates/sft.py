@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.errors import UserError
+from unirl.distributed.collectives import shared_mean
+from unirl.errors import UserError, temperature_within, within
 from unirl.functional.advantages import group_mean
-from unirl.functional.losses import nothing
-from unirl.processes import shared_mean
-from unirl.ranges import temperature_within, within
+from unirl.functional.reductions import nothing
 from unirl.types import Answers, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule, warn_of_guidance
 

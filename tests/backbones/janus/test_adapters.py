@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import JanusForConditionalGeneration
 
-from unirl.adapters import LoRA, add_adapters, merged
 from unirl.backbones.janus import Janus
+from unirl.backbones.lora import LoRA, add_adapters, merged
 from unirl.types import ImageSampling
 
 pytest.importorskip("peft", reason="the extra `lora` is not installed")

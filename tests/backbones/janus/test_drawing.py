@@ -10,8 +10,8 @@ from tests.backbones.janus.tiny import save
 from torch import Tensor
 
 from unirl.backbones import autoregressive, llama
-from unirl.backbones.janus import Janus, drawing
-from unirl.decoding.prefix import pad_left, pad_right, prefill
+from unirl.backbones.janus import Janus
+from unirl.sampling.kv_cache import pad_left, pad_right, prefill
 from unirl.types import Example, Images, ImageSampling, Rollout
 from unirl.updates.sft import SFT
 
@@ -119,7 +119,7 @@ def test_scoring_never_touches_the_text_head_and_chunks_the_other(
 
 def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
-    looped = drawing.sample_codes
+    looped = janus_backbone.sample_codes
 
     def watched(*given: Any) -> Any:
         def refuse(*_: Any, **__: Any) -> None:
@@ -131,7 +131,7 @@ def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: 
             return looped(*given)
 
     plain = backbone.sample_images(PROMPTS, GUIDED, seeded()).codes
-    monkeypatch.setattr(drawing, "sample_codes", watched)
+    monkeypatch.setattr(janus_backbone, "sample_codes", watched)
     assert torch.equal(backbone.sample_images(PROMPTS, GUIDED, seeded()).codes, plain)
 
 

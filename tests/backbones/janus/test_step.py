@@ -10,9 +10,9 @@ import torch
 from tests.backbones.janus.tiny import save
 from torch._dynamo.utils import counters
 
-from unirl.adapters import LoRA, add_adapters
-from unirl.backbones.janus import Janus, step
+from unirl.backbones.janus import Janus
 from unirl.backbones.llama import WIDTH
+from unirl.backbones.lora import LoRA, add_adapters
 from unirl.types import Images, ImageSampling
 
 PROMPTS = ["a photo of three blue square", "two circle", "two circle", "red"]
@@ -37,7 +37,7 @@ def check(backbone: Janus, prompts: list[str], sampling: ImageSampling) -> Image
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixed shapes without the compiler: quick, so many cases can be tried."""
-    monkeypatch.setattr(step, "_compiled", lambda: step._run)
+    monkeypatch.setattr(modeling, "_compiled", lambda: modeling._run)
 
 
 @pytest.mark.usefixtures("interpreted")

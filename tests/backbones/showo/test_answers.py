@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unirl.backbones.showo import Showo
-from unirl.backbones.showo.sequences import QUESTION, understanding_mask
+from unirl.backbones.showo.modeling import QUESTION, understanding_mask
 from unirl.types import AnswerSampling, Images
 
 QUESTIONS = ["what is the main item in this image ?", "color ?", "how many circle are there ?", "?"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unirl.backbones.files import locate
+from unirl.backbones.checkpoints import locate
 from unirl.backbones.showo import Showo
 from unirl.errors import UserError
 

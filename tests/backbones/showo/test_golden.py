@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unirl.backbones.files import load_exactly
+from unirl.backbones.checkpoints import load_exactly
 from unirl.backbones.showo import Magvit, MagvitConfig, Showo
-from unirl.backbones.showo.sequences import generation_mask, understanding_mask
-from unirl.decoding.prefix import follow, pad_right
+from unirl.backbones.showo.modeling import generation_mask, understanding_mask
+from unirl.sampling.kv_cache import follow, pad_right
 from unirl.types import AnswerSampling, Images, ImageSampling
 
 ROOT = Path(__file__).parents[3]

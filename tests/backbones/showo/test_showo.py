@@ -9,10 +9,10 @@ from torch import Tensor
 
 from unirl.backbones import Backbone
 from unirl.backbones.showo import Showo
-from unirl.backbones.showo.sequences import generation_mask, prompt_row
-from unirl.decoding.masked import unknown_after
-from unirl.decoding.prefix import pad_left
+from unirl.backbones.showo.modeling import generation_mask, prompt_row
 from unirl.errors import UserError
+from unirl.sampling.kv_cache import pad_left
+from unirl.sampling.masked import unknown_after
 from unirl.types import Images, ImageSampling
 
 PROMPTS = ["a photo of three blue square", "", "two circle", "two circle"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unirl.backbones.files import WEIGHT_NAMES, load_exactly
+from unirl.backbones.checkpoints import WEIGHT_NAMES, load_exactly
 from unirl.backbones.showo import Showo
 from unirl.errors import UserError
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from unirl.backbones import Backbone
 from unirl.errors import UserError, at_least
 from unirl.functional.advantages import flat_groups, group_mean
-from unirl.functional.losses import masked_mean, nothing
+from unirl.functional.reductions import masked_mean, nothing
 from unirl.types import ImageSampling, Rollout
 from unirl.updates import UpdateRule
 from unirl_dpo.functional import best_samples

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from unirl.backbones import Backbone
 from unirl.errors import UserError, at_least
-from unirl.functional.losses import masked_mean, nothing
-from unirl.functional.policy import decision_weights
+from unirl.functional.policy_gradient import decision_weights
+from unirl.functional.reductions import masked_mean, nothing
 from unirl.types import ImageSampling, Rollout
 from unirl.updates import Reference, UpdateRule
 from unirl_dpo.functional import Pairing, Variant, pair_weights, preference_loss, preference_pairs

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from transformers import Emu3Config, Emu3ForConditionalGeneration, Emu3Processor
 
-from unirl.backbones.files import read_json, reason
-from unirl.backbones.loading import check_positions, load_transformers, quietly
+from unirl.backbones.checkpoints import check_positions, load_transformers, quietly, read_json, reason
 from unirl.errors import UserError
 
 PUBLIC = ("BAAI/Emu3-Gen-hf", "BAAI/Emu3-Chat-hf")

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.autoregressive import CodeByCode
-from unirl.decoding.autoregressive import sample_codes, uniform
-from unirl.decoding.packing import packed
-from unirl.decoding.prefix import Prefix, follow, pad_left, prefill
+from unirl.sampling.autoregressive import sample_codes, uniform
+from unirl.sampling.kv_cache import Prefix, follow, pad_left, prefill
+from unirl.sampling.packing import packed
 from unirl.types import Images, ImageSampling
 from unirl_emu3.chat import Chat
 from unirl_emu3.layout import Layout

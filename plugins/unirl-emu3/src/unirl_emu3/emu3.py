@@ -9,8 +9,7 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor
 from transformers.models.emu3.modeling_emu3 import Emu3DecoderLayer
 
 from unirl.backbones.autoregressive import TextAnswers
-from unirl.backbones.files import locate
-from unirl.backbones.loading import normalization
+from unirl.backbones.checkpoints import locate, normalization
 from unirl.errors import UserError
 from unirl.types import Images
 from unirl_emu3 import checkpoint as files

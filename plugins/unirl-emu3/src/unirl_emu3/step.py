@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.llama import NextRow
-from unirl.decoding.autoregressive import pick
-from unirl.decoding.prefix import Prefix
+from unirl.sampling.autoregressive import pick
+from unirl.sampling.kv_cache import Prefix
 from unirl.types import ImageSampling
 from unirl_emu3.transformer import Transformer
 

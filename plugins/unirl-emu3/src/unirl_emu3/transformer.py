@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import Emu3ForConditionalGeneration
 
 from unirl.backbones.llama import LlamaRows
-from unirl.decoding.autoregressive import guide
+from unirl.sampling.autoregressive import guide
 from unirl_emu3.layout import Layout
 
 

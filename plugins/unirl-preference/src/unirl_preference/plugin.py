@@ -1,7 +1,7 @@
 """What this package registers; imports nothing heavy."""
 
 from unirl import hookimpl
-from unirl.hooks.spec import Register
+from unirl.hooks.specs import Register
 
 
 @hookimpl

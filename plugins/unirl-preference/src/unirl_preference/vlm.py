@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from unirl.backbones.files import locate, reason
+from unirl.backbones.checkpoints import locate, reason
 from unirl.errors import UserError, at_least
 from unirl.rewards import PretrainedReward
 

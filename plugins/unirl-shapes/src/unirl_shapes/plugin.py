@@ -1,7 +1,7 @@
 """What this package offers the framework."""
 
 from unirl.hooks import hookimpl
-from unirl.hooks.spec import Register
+from unirl.hooks.specs import Register
 
 
 @hookimpl

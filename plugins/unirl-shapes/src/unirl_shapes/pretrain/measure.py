@@ -8,11 +8,11 @@ from random import Random
 import torch
 
 from unirl.backbones import Backbone
-from unirl.backbones.files import locate, read_json
+from unirl.backbones.checkpoints import locate, read_json
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.metrics.accuracy import AccuracyByCategory
-from unirl.metrics.fairness import CriticFairness
+from unirl.metrics.self_reward import CriticFairness
 from unirl.rewards.keyword import Keyword
 from unirl.types import AnswerSampling, Example, ImageSampling
 from unirl_shapes.examples import Split, draw_example

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unirl.backbones.showo import Showo, ShowoConfig
 from unirl.backbones.showo.checkpoint import phi, save
-from unirl.backbones.showo.magvit import Magvit
+from unirl.backbones.showo.tokenizer import Magvit
 from unirl.types import Images, ImageSampling
 from unirl_shapes.pretrain.lessons import Phase, both_losses, drawing_lesson, seeing_lesson, text_tokenizer
 from unirl_shapes.pretrain.measure import measure

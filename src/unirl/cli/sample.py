@@ -1,0 +1,76 @@
+"""`unirl sample`: draw pictures from prompts, and say what is on them."""
+
+import argparse
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unirl.cli.messages import CommandParser
+from unirl.errors import UserError
+from unirl.hooks.host import host
+
+if TYPE_CHECKING:
+    from unirl.backbones import Backbone
+
+SHIPPED = "unirl_shapes:checkpoints/{}"
+
+
+def main(argv: list[str]) -> None:
+    """Draw one picture for each prompt and write them, with prompts and answers, as one PNG.
+
+    Args:
+        argv: Arguments after `unirl sample`.
+
+    Raises:
+        UserError: the checkpoint, a name or a number is wrong.
+    """
+    options = _options(argv)
+    out = Path(options.out)
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {options.out!r}: pictures are written as PNG; end the name in .png")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {options.out!r}: there is no folder {str(out.parent)!r}; make it first")
+    if options.steps < 1 or options.count < 1:
+        raise UserError(f"--steps {options.steps} --count {options.count}: both must be at least 1")
+    _draw(options, out)
+    print(f"wrote {out}")
+
+
+def _options(argv: list[str]) -> argparse.Namespace:
+    parser = CommandParser(prog="unirl sample", description="Draw pictures from prompts.")
+    parser.add_argument("--prompt", action="append", required=True, help="what to draw; may be given several times")
+    parser.add_argument("--out", required=True, help="the PNG to write")
+    parser.add_argument("--question", help="asked about every picture; the answer is written under it")
+    parser.add_argument("--backbone", default="showo", help="a registered backbone")
+    shipped = SHIPPED.format("BACKBONE")
+    parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {shipped})")
+    parser.add_argument("--count", type=int, default=1, help="pictures of each prompt")
+    parser.add_argument("--steps", type=int, default=16, help="denoising steps of a masked model")
+    parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free guidance")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def _draw(options: argparse.Namespace, out: Path) -> None:
+    from unirl.callbacks.images import Caption, draw_grid  # noqa: PLC0415 - torch stays out of --help
+    from unirl.functional.seeding import generator_for  # noqa: PLC0415
+    from unirl.types import AnswerSampling, ImageSampling  # noqa: PLC0415
+
+    backbone = _load(options.backbone, options.checkpoint or SHIPPED.format(options.backbone))
+    prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
+    sampling = ImageSampling(options.steps, options.guidance)
+    images = backbone.sample_images(prompts, sampling, generator_for("cpu", options.seed, "sample"))
+    pixels = backbone.decode(images).detach()
+    images = replace(images, pixels=pixels)
+    said = [""] * len(prompts)
+    if options.question:
+        said = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
+    captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, said, strict=True)]
+    draw_grid(pixels, captions).save(out)
+
+
+def _load(name: str, checkpoint: str) -> "Backbone":
+    module, _, cls = host().resolve("backbone", name).rpartition(".")
+    backbone: Backbone = getattr(import_module(module), cls).from_pretrained(checkpoint)
+    return backbone.eval()

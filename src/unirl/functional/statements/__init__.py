@@ -1,5 +1,0 @@
-"""Reads English answers: what they state, and how much of it is what was wanted."""
-
-from unirl.functional.statements.agreement import Facts, agreement, facts
-
-__all__ = ["Facts", "agreement", "facts"]

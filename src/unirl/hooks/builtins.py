@@ -1,0 +1,31 @@
+"""What the framework ships, registered through the same hooks as anybody's plugin."""
+
+from unirl.hooks import hookimpl
+from unirl.hooks.specs import Register
+
+
+@hookimpl
+def unirl_register_backbones(register: Register) -> None:
+    register("showo", "unirl.backbones.showo:Showo")
+    register("janus", "unirl.backbones.janus:Janus")
+
+
+@hookimpl
+def unirl_register_rewards(register: Register) -> None:
+    register("attribute", "unirl.rewards.attribute.reward:Attribute")
+    register("clip", "unirl.rewards.clip:CLIP")
+    register("keyword", "unirl.rewards.keyword:Keyword")
+    register("likelihood", "unirl.rewards.likelihood:Likelihood")
+    register("oracle", "unirl.rewards.oracle:Oracle")
+
+
+@hookimpl
+def unirl_register_updates(register: Register) -> None:
+    register("grpo", "unirl.updates.grpo:GRPO")
+    register("sft", "unirl.updates.sft:SFT")
+
+
+@hookimpl
+def unirl_register_prompts(register: Register) -> None:
+    register("geneval", "unirl.prompts.geneval:GenEval")
+    register("jsonl", "unirl.prompts.jsonl:JsonLines")

@@ -1,0 +1,62 @@
+"""The commands that the README names, on the embedded world, as a user would type them."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unirl.cli.main import main
+from unirl_shapes.cli import main as shapes_main
+
+CONFIG = str(Path(__file__).parents[2] / "configs" / "showo_sft.yaml")
+QUICK = ["--data.held_out", "12", "--model.exam_size", "12", "--data.validation_batch", "6"]
+QUICK += ["--trainer.logger", "false"]
+
+
+def test_sample_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "picture.png"
+    main(["sample", "--prompt", "a photo of a circle", "--question", "do you see a circle ?", "--out", str(out)])
+    assert Image.open(out).size[0] > 100
+    assert str(out) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--prompt", "x"], "--out"),
+        (["--prompt", "x", "--out", "x.jpg"], ".png"),
+        (["--prompt", "x", "--out", "nowhere/x.png"], "no folder 'nowhere'"),
+        (["--prompt", "x", "--out", "x.png", "--backbone", "shwo"], "showo"),
+        (["--prompt", "x", "--out", "x.png", "--checkpoint", "./missing"], "./missing"),
+        (["--prompt", "x", "--out", "x.png", "--steps", "0"], "--steps 0"),
+    ],
+)
+def test_sample_refuses_in_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["sample", *arguments])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_validate_prints_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["validate", "--config", CONFIG, *QUICK, "--trainer.default_root_dir", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "drawing" in out
+    assert "color_attr" in out
+
+
+def test_shapes_measure_prints_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes_main(["measure", "--count", "12", "--steps", "2", "4"])
+    assert capsys.readouterr().out.count("drawing") == 2
+
+
+def test_shapes_pretrain_writes_a_checkpoint_and_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unirl_shapes.pretrain.showo.measure", lambda *_: {"drawing": 0.0})
+    command = ["pretrain", "showo", "--tokenizer-steps", "1", "--threads", "1"]
+    shapes_main([*command, "--out", str(tmp_path / "whole"), "--steps", "2"])
+    first = (tmp_path / "whole" / "showo.log.jsonl").read_text()
+    shapes_main([*command, "--out", str(tmp_path / "whole"), "--steps", "2"])
+    assert (tmp_path / "whole" / "showo.log.jsonl").read_text() == first  # finished: nothing more to do
+    assert (tmp_path / "whole" / "showo" / "model.safetensors").is_file()

@@ -1,0 +1,145 @@
+"""`unirl new`: what it writes is installed, tested and run as its author would do it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unirl.cli.main import main
+from unirl.hooks.host import KINDS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAMES = {
+    "backbone": "patches",
+    "reward": "brightness",
+    "update": "rein-force",
+    "prompts": "one_color",
+    "judge": "painted",
+}
+
+
+def new(kind: str, name: str, into: Path) -> Path:
+    main(["new", kind, name, "--into", str(into)])
+    return into / f"unirl-{name}"
+
+
+def visible(folder: Path, site: Path) -> dict[str, str]:
+    """The environment in which a package counts as installed: its sources and its metadata are on the path."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    entries = [f"{name} = {target}" for name, target in project["entry-points"]["unirl"].items()]
+    (info / "entry_points.txt").write_text("\n".join(["[unirl]", *entries, ""]))
+    path = [str(folder / "src"), str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, environment: dict[str, str], *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+UNIRL = ("-c", "import sys; from unirl.cli.main import main; main(sys.argv[1:])")
+QUICK = ("--trainer.max_steps", "1", "--data.held_out", "6", "--model.exam_size", "6")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_writes_passes_its_tests_and_runs_its_example(kind: str, tmp_path: Path) -> None:
+    folder = new(kind, NAMES[kind], tmp_path / "made")
+    environment = visible(folder, tmp_path / "site")
+    assert f"unirl-{NAMES[kind]}" in run(folder, environment, *UNIRL, "plugins")
+    assert "passed" in run(folder, environment, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert "overall" in run(folder, environment, *UNIRL, "fit", "--config", "example.yaml", *QUICK)
+    assert list(folder.glob("runs/*/version_0/pretrained"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_writes_is_clean_and_filled_in(kind: str, tmp_path: Path) -> None:
+    folder = new(kind, "a-name-like-this", tmp_path)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert not [file for file in files if "$" in file.read_text() or "template" in file.name]
+    assert {".gitignore", "LICENSE", "README.md", "ci.yml", "example.yaml"} <= {file.name for file in files}
+    for command in (["check", "--select", "E,F,I,B,UP,SIM,C4,RUF,PT"], ["format", "--check"]):
+        run(folder, dict(os.environ), "-m", "ruff", command[0], "--no-cache", *command[1:], ".")
+
+
+def test_it_says_what_it_wrote_and_what_to_type_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = new("reward", "brightness", tmp_path)
+    told, _, after = capsys.readouterr().out.partition("next:")
+    written = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    assert {line.split()[0] for line in told.splitlines()[1:] if line} == written
+    assert [line.strip() for line in after.strip().splitlines()] == [
+        f'cd {folder} && pip install -e ".[test]"',
+        "pytest",
+        "unirl fit --config example.yaml",
+    ]
+
+
+def test_a_name_that_the_templates_use_gets_another_class(tmp_path: Path) -> None:
+    folder = new("reward", "tensor", tmp_path)
+    assert "class MyTensor(Reward)" in (folder / "src/unirl_tensor/reward.py").read_text()
+
+
+REFUSED = {
+    "kind": (["rewrad", "x"], "no kind 'rewrad'; nearest: reward"),
+    "name": (["reward", "3d"], "NAME '3d' will not do"),
+    "dots": (["reward", "a.b"], "NAME 'a.b' will not do"),
+    "path": (["reward", "../x"], "NAME '../x' will not do"),
+    "keyword": (["reward", "class"], "NAME 'class' means something else in Python or in YAML"),
+    "YAML word": (["reward", "null"], "NAME 'null' means something else in Python or in YAML"),
+    "module": (["reward", "torch"], "NAME 'torch' would hide the module 'torch'"),
+    "package": (["reward", "shapes"], "NAME 'shapes' would hide the module 'unirl_shapes'"),
+    "registered": (["judge", "shapes"], "the judge 'shapes' is registered already, by unirl-shapes "),
+    "no name": (["reward"], "the following arguments are required: NAME"),
+    "option": (["reward", "x", "--inot", "."], "unrecognized arguments: --inot"),
+    "no folder": (["reward", "x", "--into", "file"], "cannot write 'file/unirl-x' (Not a directory)"),
+    "not empty": (["reward", "full"], "'unirl-full' exists already and nothing is overwritten"),
+    "a file": (["reward", "flat"], "'unirl-flat' exists already and nothing is overwritten"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), REFUSED.values(), ids=REFUSED)
+def test_it_refuses_in_one_line_and_writes_nothing(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "unirl-flat", "unirl-full/mine.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["new", *arguments])
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n")) == (2, 1)
+    assert says in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_it_refuses_a_folder_that_it_may_not_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(SystemExit):
+        new("reward", "x", tmp_path)
+    assert "(Permission denied); choose another place with --into" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "unirl-x").mkdir()
+    assert (new("judge", "x", tmp_path) / "pyproject.toml").is_file()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["reward", "brightness"]])
+def test_it_imports_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = f"from unirl.cli.main import main\ntry:\n    main(['new', *{arguments}])\nexcept SystemExit:\n    pass\n"
+    code += "import sys; assert 'torch' not in sys.modules"
+    assert "brightness" in run(tmp_path, dict(os.environ), "-c", code)
