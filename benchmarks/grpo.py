@@ -28,7 +28,7 @@ from unirl.updates.grpo import GRPO
 
 GROUP, SAMPLING = 8, ImageSampling(16, GUIDANCE)
 WAYS = {"plain": "plain", "unirl": "unirl", "recompute": "unirl, recompute"}
-"""Every logit of every position; as shipped; the same with the backbone's option `recompute`."""
+"""Every logit of every position; as shipped; the same with the backbone's option `gradient_checkpointing`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def step(way: str, size: str) -> tuple[float, float, float, float]:
     """Peak memory of the process and of the step alone, in bytes, seconds of the step, and the norm of its gradient."""
     case = make(size)
-    case.backbone.transformer.recompute = way == "recompute"
+    case.backbone.transformer.gradient_checkpointing = way == "recompute"
     model, optimizer = case.backbone, torch.optim.AdamW(case.backbone.transformer.parameters(), 1e-5)
     for parameter in model.transformer.parameters():  # what AdamW will hold, before anything is measured
         optimizer.state[parameter] = {
@@ -67,7 +67,7 @@ def step(way: str, size: str) -> tuple[float, float, float, float]:
     rollout = made_up(model, case.prompts[0])
     before, start = peak(), time.perf_counter()
     with patch.object(Showo, "_context_logits", all_logits) if way == "plain" else nullcontext():
-        rule = GRPO(answer_weight=0.0, likelihood="masks")
+        rule = GRPO(answer_weight=0.0, likelihood="random_masks")
         loss, _ = rule.loss(model, rollout, SAMPLING, torch.Generator().manual_seed(SEED))
         # The on-policy loss is 0 by construction; the size of its gradient tells whether both ways agree.
         loss.backward()

@@ -80,7 +80,7 @@ def plain(case: Case, codes: Tensor) -> Tensor:
     """transformers' `forward` over prompt and codes, with and without the prompt; what is needed is sliced from it."""
     chat, model, group = case.backbone.chat, case.model, len(codes)
     (prompt,) = chat.prompts([case.prompt])
-    ids = torch.tensor([prompt] * group + [chat.nothing(prompt)] * group)
+    ids = torch.tensor([prompt] * group + [chat.unconditional_ids(prompt)] * group)
     before = model.prepare_embeddings_for_image_generation(codes[:, :-1]).repeat(2, 1, 1)
     embeds = torch.cat((model.get_input_embeddings()(ids), before), 1)
     hidden = model(inputs_embeds=embeds, use_cache=False, output_hidden_states=True).hidden_states[-1]

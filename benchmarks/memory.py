@@ -89,7 +89,7 @@ def expect(kind: str, size: str, rule: str, again: bool, folder: Path) -> float:
     model = trainings.model(trainings.backbone(kind, folder, again), rule, group)
     model.backbone.build(meta=True)
     shape = adapted(model)
-    return estimate(shape, step_of(model, trainings.data(prompts), trainer)).total(shape.recompute)
+    return estimate(shape, step_of(model, trainings.data(prompts), trainer)).total(shape.gradient_checkpointing)
 
 
 def measure(kind: str, size: str, rule: str, again: bool, folder: Path) -> float:

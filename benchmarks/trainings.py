@@ -11,7 +11,7 @@ from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.distributed.strategies import register
 from unirl.rewards.likelihood import Likelihood
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates import UpdateRule
@@ -24,28 +24,28 @@ STEPS = 2
 """Training steps of a run: before the first one's end there are no optimizer states."""
 
 
-def backbone(kind: str, folder: Path, recompute: bool = False) -> Backbone:
+def backbone(kind: str, folder: Path, gradient_checkpointing: bool = False) -> Backbone:
     """Not built yet."""
     kinds = {"showo": Showo, "janus": Janus}
-    return kinds[kind](str(folder), recompute=recompute)
+    return kinds[kind](str(folder), gradient_checkpointing=gradient_checkpointing)
 
 
 def rule(name: str) -> UpdateRule:
     """SFT beside the drawing and through it, and GRPO with a reference; each learns from all drawings and answers."""
     if name == "grpo":
-        return GRPO(beta=0.1, answers="all", likelihood="masks")
-    return SFT(end_to_end=name == "sft through", relaxed_steps=1, hard_first=False, answers="all")
+        return GRPO(beta=0.1, answers="all", likelihood="random_masks")
+    return SFT(end_to_end=name == "sft through", straight_through_steps=1, weight_by_failure_rate=False, answers="all")
 
 
 def model(made: Backbone, name: str, group: int) -> SelfImprovement:
     """Accepts every drawing, so that there is something to learn from an untrained model's."""
     sampling = ImageSampling(steps=1, guidance=1.75)
     settings: dict[str, Any] = {"group_size": group, "sampling": sampling, "answering": AnswerSampling(6)}
-    return SelfImprovement(made, rule(name), [Likelihood()], accept=0.0, diversity_prompts=0, **settings)
+    return SelfImprovement(made, rule(name), [Likelihood()], accept_threshold=0.0, diversity_prompts=0, **settings)
 
 
-def data(prompts: int) -> PromptsModule:
-    return PromptsModule(ShapesPrompts(), prompts_per_step=prompts, steps_per_epoch=STEPS, held_out=8)
+def data(prompts: int) -> PromptsDataModule:
+    return PromptsDataModule(ShapesPrompts(), prompts_per_step=prompts, steps_per_epoch=STEPS, num_val_prompts=8)
 
 
 def trainer(

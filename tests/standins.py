@@ -105,7 +105,7 @@ class Fixed(Prompts):
     def __init__(self, path: str = "") -> None:
         self.path = path
 
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         return Example("a", "b", "c", "d")
 
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
@@ -156,7 +156,7 @@ class Model(pl.LightningModule):
 
 
 class Data(pl.LightningDataModule):
-    """Stands in for PromptsModule."""
+    """Stands in for PromptsDataModule."""
 
     def __init__(self, prompts: Prompts, prompts_per_step: int = 8) -> None:
         super().__init__()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from unirl.backbones.lora import choose_trained
+from unirl.backbones.lora import select_trainable
 from unirl.backbones.showo import Showo
 from unirl.cli.train import Run
 from unirl.errors import UserError
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.updates.grpo import GRPO
 
@@ -31,7 +31,7 @@ class Built(Run):
 def build(*files: Path, more: Sequence[str] = ()) -> SelfImprovement:
     arguments = [argument for file in files for argument in ("--config", str(file))]
     options = [*HERE, "false", "--trainer.precision", "32-true"]
-    model = Built(SelfImprovement, PromptsModule, ["fit", *arguments, *options, *more]).model
+    model = Built(SelfImprovement, PromptsDataModule, ["fit", *arguments, *options, *more]).model
     assert isinstance(model, SelfImprovement)
     return model
 
@@ -64,9 +64,9 @@ def test_public_config_builds_on_the_meta_device(name: str) -> None:
     assert all(p.is_meta for p in model.backbone.parameters())
     assert weights == pytest.approx(7.3e9 if "7b" in name else 2.0e9 if "janus" in name else 1.45e9, rel=0.05)
     if model.lora is not None:  # four matrices of 30 layers, three of 24 layers of the vision tower
-        choose_trained(model.backbone, model.trained, model.lora)
-        trained = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
-        assert trained == model.lora.rank * 2 * (30 * 4 * 4096 + 24 * 3 * 1024)
+        select_trainable(model.backbone, model.trainable_modules, model.lora)
+        trainable_modules = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
+        assert trainable_modules == model.lora.rank * 2 * (30 * 4 * 4096 + 24 * 3 * 1024)
     if "janus" in name:
         assert model.group_size == (8 if isinstance(model.update, GRPO) else 1)
     frozen = (
@@ -89,8 +89,8 @@ def test_the_run_made_to_be_gamed_has_its_reward_in_a_file_of_its_own(tmp_path: 
     files = [CONFIGS / "showo_grpo.yaml", CONFIGS / "diagnose" / "gamed.yaml"]
     configs = [argument for file in files for argument in ("--config", str(file))]
     plugin = ["--plugin", str(CONFIGS / "diagnose" / "saturation.py")]
-    small = ["--data.prompts_per_step", "1", "--data.steps_per_epoch", "1", "--data.held_out", "6"]
-    small += ["--trainer.val_check_interval", "1", "--model.group_size", "2", "--model.exam_size", "6"]
+    small = ["--data.prompts_per_step", "1", "--data.steps_per_epoch", "1", "--data.num_val_prompts", "6"]
+    small += ["--trainer.val_check_interval", "1", "--model.group_size", "2", "--model.num_understanding", "6"]
     small += ["--model.diversity_prompts", "0", "--trainer.default_root_dir", str(tmp_path)]
     done = subprocess.run([UNIRL, "fit", *configs, *plugin, *small], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -102,5 +102,5 @@ def test_a_config_of_an_earlier_version_is_told_where_accept_is_now(rule: str) -
     config = CONFIGS / f"showo_{rule}.yaml"
     with pytest.raises(UserError, match=r"^model\.update: no option 'accept'; see model\.accept \(in .*\)$"):
         build(config, more=["--model.update.init_args.accept", "1.0"])
-    assert build(config).accept is None
-    assert build(config, more=["--model.accept", "1.5"]).accept == 1.5
+    assert build(config).accept_threshold is None
+    assert build(config, more=["--model.rollout.accept_threshold", "1.5"]).accept_threshold == 1.5

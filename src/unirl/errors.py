@@ -27,7 +27,7 @@ def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
     return ", ".join(difflib.get_close_matches(name, allowed, count, cutoff=0.5) or allowed)
 
 
-def at_least(least: float, owner: str, **settings: float) -> None:
+def check_minimum(least: float, owner: str, **settings: float) -> None:
     """Refuse settings below a bound, or not a number.
 
     Args:
@@ -50,7 +50,7 @@ COLDEST, HOTTEST = 1e-4, 1e4
 """Temperatures between which logits, divided by them, stay finite."""
 
 
-def within(low: float, high: float, owner: str, **settings: float | None) -> None:
+def check_range(low: float, high: float, owner: str, **settings: float | None) -> None:
     """Refuse settings outside a range, or not a number; both ends are allowed.
 
     Args:
@@ -70,7 +70,7 @@ def within(low: float, high: float, owner: str, **settings: float | None) -> Non
             raise UserError(f"{owner}: {name} {value}; it must be from {low} to {high}")
 
 
-def temperature_within(owner: str, temperature: float | None, greedy: bool = True) -> None:
+def check_temperature(owner: str, temperature: float | None, greedy: bool = True) -> None:
     """Refuse a temperature that logits cannot be divided by.
 
     Args:

@@ -140,23 +140,25 @@ class Answers:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One batch of experience.
+    """A batch of scored samples: what an update rule learns from. B = prompts x group_size, prompt-major.
 
     Args:
-        examples: What was asked for, each prompt repeated `group_size` times.
-        images: What was drawn.
-        answers: What the model said about it.
-        scores: The weighted sum of all rewards.
-        score_parts: Each reward's own numbers, by name.
-        accepted: Which samples count as right; decided once, by the rewards, and only read afterwards.
-        group_size: Drawings of each prompt.
-        contrasts: What samples of a group are compared by, where that is not their score.
-        weights: How much each sample counts in learning, from 0 on; None counts all alike.
-        old_log_probs: By update and kind, log-probabilities of the policy that drew; empty with one update a rollout.
-        update: Which of the updates that learn from it this is, from 0.
+        examples: The example of each sample; each prompt is repeated `group_size` times.
+        images: The generated images.
+        answers: The model's answers about them.
+        scores: Weighted sum of all rewards.
+        score_parts: The scores of each reward, by name.
+        accepted: Which samples the rewards accept as correct.
+        group_size: Samples of a prompt.
+        normalized_rewards: Scores that are compared within a group in place of `scores`, where a reward asks for
+            normalization.
+        weights: Weight of each sample in the loss, 0 or more. None weighs all alike.
+        old_log_probs: Log-probabilities under the policy that generated the samples, one mapping for each iteration;
+            empty where a rollout is used once.
+        iteration: Index of the training step on this rollout, from 0.
 
     Shapes:
-        scores, contrasts, weights and each of score_parts (B,); accepted (B,) bool.
+        scores, normalized_rewards, weights and each of score_parts (B,); accepted (B,) bool.
     """
 
     examples: Sequence[Example]
@@ -166,10 +168,13 @@ class Rollout:
     score_parts: Mapping[str, Tensor]
     accepted: Tensor
     group_size: int
-    contrasts: Tensor | None = None
+    normalized_rewards: Tensor | None = None
     weights: Tensor | None = None
     old_log_probs: Sequence[Mapping[str, Tensor]] = ()
-    update: int = 0
+    iteration: int = 0
+
+    def __len__(self) -> int:
+        return len(self.examples)
 
     @property
     def prompts(self) -> list[str]:
@@ -180,42 +185,41 @@ class Rollout:
         return [example.question for example in self.examples]
 
     @property
-    def compared(self) -> Tensor:
-        """What samples of a group are compared by. (B,)"""
-        return self.scores if self.contrasts is None else self.contrasts
+    def advantage_rewards(self) -> Tensor:
+        """The rewards that advantages are computed from. (B,)"""
+        return self.scores if self.normalized_rewards is None else self.normalized_rewards
 
     @property
-    def kept(self) -> Tensor:
-        """How much each sample counts in learning. (B,)"""
+    def sample_weights(self) -> Tensor:
+        """Weight of each sample in the loss. (B,)"""
         return torch.ones_like(self.scores) if self.weights is None else self.weights
 
 
-# Checkpoints hold the rollout that a stopped run was learning from.
+# A checkpoint holds the rollout of a run that stopped between two iterations.
 torch.serialization.add_safe_globals([Answers, Example, Images, Item, Rollout])
-
 
 T = TypeVar("T")
 
 
-def moved(value: T, device: torch.device) -> T:
-    """Any of these values with all its tensors on a device.
+def to_device(value: T, device: torch.device) -> T:
+    """A value with all its tensors on a device.
 
     Example:
         >>> answers = Answers(torch.zeros(1, 2), torch.ones(1, 2), ["a circle"])
-        >>> moved(answers, torch.device("meta")).ids.device.type
+        >>> to_device(answers, torch.device("meta")).ids.device.type
         'meta'
     """
-    result: Any = _moved(value, device)
+    result: Any = _to_device(value, device)
     return result
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return {name: _moved(inner, device) for name, inner in value.items()}
+        return {name: _to_device(inner, device) for name, inner in value.items()}
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [_moved(inner, device) for inner in value]
+        return [_to_device(inner, device) for inner in value]
     if isinstance(value, Images | Answers | Rollout):
-        return replace(value, **{f.name: _moved(getattr(value, f.name), device) for f in fields(value)})
+        return replace(value, **{f.name: _to_device(getattr(value, f.name), device) for f in fields(value)})
     return value

@@ -6,12 +6,12 @@ import pytest
 import torch
 from lightning import Trainer
 
-from unirl.backbones.lora import LoRA, add_adapters, freeze_others, merged
+from unirl.backbones.lora import LoRA, add_adapters, freeze_except, merged
 from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained
 from unirl.errors import UserError
 from unirl.rewards.likelihood import Likelihood
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, Images, ImageSampling
 from unirl.updates.grpo import GRPO
@@ -65,7 +65,7 @@ def test_a_fit_trains_adapters_only_and_exports_them_merged(shapes_checkpoint: P
         lora=LoRA(("q_proj",), rank=2),
         lr=1e-2,
     )
-    data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=3, held_out=6)
+    data = PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch=3, num_val_prompts=6)
     settings = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0, "enable_progress_bar": False}
     Trainer(default_root_dir=tmp_path, callbacks=[ExportPretrained()], **settings).fit(model, data)  # type: ignore
     trained = {name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad}
@@ -79,7 +79,7 @@ def test_a_fit_trains_adapters_only_and_exports_them_merged(shapes_checkpoint: P
 
 
 def test_what_was_frozen_stays_frozen_after_a_look_at_the_reference(adapted: Showo) -> None:
-    freeze_others(adapted, ["q_proj.lora"])
+    freeze_except(adapted, ["q_proj.lora"])
     before = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     with Reference(adapted).active(adapted):
         pass

@@ -5,11 +5,11 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from unirl.backbones.lora import freeze_others
+from unirl.backbones.lora import freeze_except
 from unirl.backbones.showo import Showo
 from unirl.errors import UserError
 from unirl.rewards.keyword import Keyword
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates.sft import SFT
@@ -19,15 +19,15 @@ from unirl_shapes.prompts import ShapesPrompts
 def test_what_was_frozen_stays_frozen() -> None:
     model = nn.ModuleDict({"eye": nn.Linear(2, 2), "hand": nn.Linear(2, 2)})
     model["eye"].requires_grad_(False)
-    freeze_others(model, ["weight"])
+    freeze_except(model, ["weight"])
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["hand.weight"]
-    freeze_others(model, ["weight"])
+    freeze_except(model, ["weight"])
     assert model["hand"].weight.requires_grad
 
 
 def test_a_name_of_nothing_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"contains 'wieght'; nearest: weight"):
-        freeze_others(nn.Linear(2, 2), ["bias", "wieght"])
+        freeze_except(nn.Linear(2, 2), ["bias", "wieght"])
 
 
 def test_only_what_is_named_learns(shapes_checkpoint: Path, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_only_what_is_named_learns(shapes_checkpoint: Path, tmp_path: Path) -> N
     )
     settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
     fit = Trainer(accelerator="cpu", default_root_dir=tmp_path, max_epochs=1, inference_mode=False, **settings)
-    fit.fit(model, PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=2))
+    fit.fit(model, PromptsDataModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=2))
     before = dict(Showo.from_pretrained(str(shapes_checkpoint)).named_parameters())
     moved = {n for n, p in model.backbone.named_parameters() if not torch.equal(p, before[n])}
     assert any("lm_head" in name for name in moved)

@@ -12,7 +12,7 @@ from torch import Tensor
 from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained
 from unirl.rewards.likelihood import Likelihood
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates.sft import SFT
@@ -40,11 +40,11 @@ class Watch(Callback):
 def run(checkpoint: Path, folder: Path, steps: int, ckpt_path: Path | None = None) -> Watch:
     watch = Watch()
     sampling = {"sampling": ImageSampling(steps=2), "answering": AnswerSampling(3)}
-    small = {"accept": 0.0, "exam_size": 6, "diversity_prompts": 0, "lr": 1e-2}
+    small = {"accept": 0.0, "num_understanding": 6, "diversity_prompts": 0, "lr": 1e-2}
     model = SelfImprovement(
         Showo(str(checkpoint)), SFT(end_to_end=False), [Likelihood()], ShapesJudge(), **sampling, **small
     )
-    data = PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, held_out=6, validation_batch=6)
+    data = PromptsDataModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, num_val_prompts=6, val_batch_size=6)
     saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     trainer = Trainer(
         accelerator="cpu",

@@ -12,9 +12,9 @@ from torch import Tensor
 from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import Guards
-from unirl.callbacks.guards import FlatGroups, NonFinite, Refused, ScoringGap, Validation
+from unirl.callbacks.guards import LogprobGap, NonFinite, NothingAccepted, Validation, ZeroVariance
 from unirl.rewards import Reward
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 from unirl.updates import UpdateRule
@@ -24,28 +24,28 @@ from unirl_shapes.prompts import ShapesPrompts
 
 
 def test_flat_groups_speak_once_after_some_steps_in_a_row() -> None:
-    guard = FlatGroups(3)
+    guard = ZeroVariance(3)
     said = [list(guard.seen(share, 0.0)) for share in (1, 1, 0.9, 1, 1, 1, 1)]
     assert [bool(s) for s in said] == [False] * 5 + [True, False]
     assert "easier prompts" in said[5][0]
-    assert "harder prompts" in next(iter(FlatGroups(1).seen(1.0, 0.9)))
-    assert not list(FlatGroups(0).seen(1.0, 0.9))
+    assert "harder prompts" in next(iter(ZeroVariance(1).seen(1.0, 0.9)))
+    assert not list(ZeroVariance(0).seen(1.0, 0.9))
 
 
 def test_nothing_accepted_is_told_of_once_until_something_is() -> None:
-    guard = Refused(2)
+    guard = NothingAccepted(2)
     said = [list(guard.seen(share, 0.3)) for share in (0, 0.1, 0, 0, 0, 0.1, 0, 0)]
     assert [bool(s) for s in said] == [False, False, False, True, False, False, False, True]
     assert "no drawing was accepted" in said[3][0]
-    assert "model.accept" in said[3][0]
-    assert not list(Refused(0).seen(0, 0.3))
+    assert "model.rollout.accept_threshold" in said[3][0]
+    assert not list(NothingAccepted(0).seen(0, 0.3))
 
 
 @pytest.mark.parametrize(("gap", "speaks"), [(0.0, False), (0.009, False), (0.02, True), (float("nan"), True)])
 def test_scoring_gap(gap: float, speaks: bool) -> None:
-    assert bool(list(ScoringGap(0.01).seen(gap))) == speaks
-    assert not list(ScoringGap(0).seen(gap))
-    assert bool(list(ScoringGap(0.01).seen(100 * gap, "answers", precise=False))) == speaks  # rounding alone is passed
+    assert bool(list(LogprobGap(0.01).seen(gap))) == speaks
+    assert not list(LogprobGap(0).seen(gap))
+    assert bool(list(LogprobGap(0.01).seen(100 * gap, "answers", precise=False))) == speaks  # rounding alone is passed
 
 
 def test_skipped_steps_are_all_counted_and_told_of_at_powers_of_two() -> None:
@@ -56,20 +56,20 @@ def test_skipped_steps_are_all_counted_and_told_of_at_powers_of_two() -> None:
 
 
 def test_validation_compares_with_the_first_one() -> None:
-    guard = Validation(diversity=0.5, reward=0.02, fall=0.1)
-    start = {"drawing/overall": 0.5, "drawing/counting": 0.4, "seeing/position": 0.8, "diversity/codes": 0.6}
+    guard = Validation(diversity=0.5, reward=0.02, max_accuracy_drop=0.1)
+    start = {"generation/overall": 0.5, "generation/counting": 0.4, "understanding/position": 0.8, "diversity/codes": 0.6}
     assert not list(guard.seen(start, []))
-    assert not list(guard.seen(start | {"drawing/overall": 0.45, "diversity/codes": 0.35}, [0.3] * 20))
-    (counting,) = guard.seen(start | {"drawing/counting": 0.25}, [0.3])
+    assert not list(guard.seen(start | {"generation/overall": 0.45, "diversity/codes": 0.35}, [0.3] * 20))
+    (counting,) = guard.seen(start | {"generation/counting": 0.25}, [0.3])
     assert counting.startswith("drawing fell below its first validation: counting from 0.40 to 0.25")
-    (seeing,) = guard.seen(start | {"seeing/position": 0.6}, [0.3])
+    (seeing,) = guard.seen(start | {"understanding/position": 0.6}, [0.3])
     assert "answer_weight" in seeing
     (same,) = guard.seen(start | {"diversity/codes": 0.2}, [0.3])
     assert "fell from 0.60 to 0.20" in same
     assert not list(guard.seen(start | {"diversity/codes": 0.1}, [0.3]))  # told already
     assert not list(guard.seen(start, [0.3]))
     assert list(guard.seen(start | {"diversity/codes": 0.1}, [0.3]))  # it had got better in between
-    worse = start | {"drawing/overall": 0.35}
+    worse = start | {"generation/overall": 0.35}
     assert not any("gamed" in sentence for sentence in guard.seen(worse, [0.31] * 10))  # the reward did not rise
     guard.told.clear()
     assert any("being gamed" in sentence for sentence in guard.seen(worse, [0.3] * 90 + [0.4] * 10))
@@ -103,7 +103,7 @@ def fit(checkpoint: Path, folder: Path, callbacks: list[Callback], **options: ob
     settings: dict = {"group_size": 2, "sampling": ImageSampling(steps=4), "answering": AnswerSampling(4), "lr": 1e-3}
     settings |= {"update": GRPO(answer_weight=0.0), "rewards": [Colorful()]}
     model = SelfImprovement(Showo(str(checkpoint)), **(settings | options))
-    data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=4, held_out=6, validation_batch=6)
+    data = PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch=4, num_val_prompts=6, val_batch_size=6)
     Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -169,16 +169,16 @@ def test_groups_that_always_score_alike_are_noticed(
     updates: int, rollouts: int, shapes_checkpoint: Path, tmp_path: Path
 ) -> None:
     """Four steps are as many rollouts as they draw, however often each is learnt from."""
-    guards = Guards(flat_rollouts=rollouts)
-    fit(shapes_checkpoint, tmp_path, [guards], rewards=[Alike()], updates_per_rollout=updates)
+    guards = Guards(zero_variance_patience=rollouts)
+    fit(shapes_checkpoint, tmp_path, [guards], rewards=[Alike()], num_iterations=updates)
     assert guards.flat.row == len(guards._rewards) == rollouts
     (said,) = guards.said
     assert "harder prompts" in said
 
 
 def test_a_sample_without_a_group_is_not_called_flat(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    guards = Guards(flat_rollouts=2)
-    rule = SFT(end_to_end=True, relaxed_steps=1)
+    guards = Guards(zero_variance_patience=2)
+    rule = SFT(end_to_end=True, straight_through_steps=1)
     fit(shapes_checkpoint, tmp_path, [guards], rewards=[Alike()], update=rule, group_size=1)
     assert guards.flat.row == 0
     assert not any("nothing to compare" in sentence for sentence in guards.said)
@@ -193,7 +193,7 @@ class FirstOfTwo(Callback):
 
 
 def test_groups_of_which_too_little_was_kept_are_noticed(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    guards = Guards(flat_rollouts=4)
+    guards = Guards(zero_variance_patience=4)
     fit(shapes_checkpoint, tmp_path, [guards, FirstOfTwo()])
     (said,) = guards.said
     assert "nothing to compare" in said
@@ -202,7 +202,7 @@ def test_groups_of_which_too_little_was_kept_are_noticed(shapes_checkpoint: Path
 class Second(Alike):
     """Accepts the second of each group."""
 
-    accept = 1.0
+    accept_threshold = 1.0
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         return torch.tensor([0.0, 1.0]).repeat(len(examples) // 2)
@@ -221,7 +221,7 @@ class Second(Alike):
 def test_a_rule_that_learns_from_accepted_drawings_and_gets_none_is_noticed(
     update: UpdateRule, reward: Reward, callbacks: list[Callback], speaks: bool, shapes_checkpoint: Path, tmp_path: Path
 ) -> None:
-    guards = Guards(refused_rollouts=4)
+    guards = Guards(zero_accepted_patience=4)
     fit(shapes_checkpoint, tmp_path, [guards, *callbacks], update=update, rewards=[reward])
     assert [sentence[:55] for sentence in guards.said] == (
         ["in each of the last 4 rollouts, no drawing was accepted"] if speaks else []
@@ -230,7 +230,7 @@ def test_a_rule_that_learns_from_accepted_drawings_and_gets_none_is_noticed(
 
 def test_what_was_noticed_survives_a_resume() -> None:
     guards = Guards()
-    guards.finite.skipped, guards.validation.first, guards.said = 3, {"drawing/overall": 0.4}, ["told"]
+    guards.finite.skipped, guards.validation.first, guards.said = 3, {"generation/overall": 0.4}, ["told"]
     guards.validation.first_reward, guards._rewards = 0.2, [0.3]
     guards.flat.row, guards.refused.row = 2, 4
     again = Guards()

@@ -9,11 +9,11 @@ from torch import Tensor
 from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import QualityControl
-from unirl.callbacks.quality import colored_share, repeats
+from unirl.callbacks.quality import colored_share, is_duplicate
 from unirl.errors import UserError
 from unirl.hooks.lifecycle import Lifecycle
 from unirl.rewards.likelihood import Likelihood
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 from unirl.updates.grpo import GRPO
@@ -31,7 +31,7 @@ def rollout(pixels: Tensor | None = None) -> Rollout:
 
 
 def test_the_first_of_equal_drawings_stays_and_groups_are_apart() -> None:
-    assert repeats(CODES, 3).tolist() == [False, True, False, False, False, True]
+    assert is_duplicate(CODES, 3).tolist() == [False, True, False, False, False, True]
     assert QualityControl(confidence=0).unirl_rollout_scored(rollout()).tolist() == [1, 0, 1, 1, 1, 0]
     assert QualityControl(duplicates=1, confidence=0).unirl_rollout_scored(rollout()).tolist() == [1] * 6
     assert QualityControl(duplicates=0.5, confidence=0).unirl_rollout_scored(rollout()).tolist() == [
@@ -124,7 +124,7 @@ def test_a_run_drops_and_says_why(shapes_checkpoint: Path, tmp_path: Path, logge
         answering=AnswerSampling(3),
         lr=1e-2,
     )
-    data = PromptsModule(ShapesPrompts(), 2, steps_per_epoch=2, held_out=6)
+    data = PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch=2, num_val_prompts=6)
     trainer = Trainer(
         default_root_dir=tmp_path / "new",
         logger=logged,
@@ -143,5 +143,5 @@ def test_a_run_drops_and_says_why(shapes_checkpoint: Path, tmp_path: Path, logge
     assert all("unlikely" in row["why"] and row["weight"] == 0 for row in rows)
     assert trainer.logged_metrics["quality/kept"] == 0
     assert trainer.logged_metrics["loss"] == 0
-    assert trainer.logged_metrics["train/flat_groups"] == 1
+    assert trainer.logged_metrics["train/zero_variance_groups"] == 1
     assert 0 < trainer.logged_metrics["reward"] < 1

@@ -20,12 +20,12 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.callbacks import survival
-from unirl.checkpoint import CheckpointFiles
-from unirl.checkpoint.io import WholeTrainer
+from unirl.callbacks import fault_tolerance_callbacks
+from unirl.checkpoint import AtomicCheckpointIO
+from unirl.checkpoint.io import AtomicTrainer
 from unirl.checkpoint.sharded import META, index
 from unirl.rewards.likelihood import Likelihood
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates.grpo import GRPO
@@ -103,13 +103,13 @@ def mortal(kind: str, checkpoint: Path, rule: str, folder: Path, **options: Any)
 def fit(model: Mortal, saving: Checkpoint | None = None, ckpt: Path | None = None, **options: Any) -> Trainer:
     model.folder.mkdir(parents=True, exist_ok=True)
     steps = options.pop("steps_per_epoch", STEPS)
-    data = PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=steps, held_out=4, validation_batch=2)
+    data = PromptsDataModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=steps, num_val_prompts=4, val_batch_size=2)
     settings: dict[str, Any] = {"max_epochs": 1, "limit_val_batches": 0, "num_sanity_val_steps": 0} | options
-    trainer = WholeTrainer(
+    trainer = AtomicTrainer(
         accelerator="cpu",
         logger=TensorBoardLogger(model.folder, "logs"),
-        plugins=[CheckpointFiles()],
-        callbacks=[*survival(), saving or EachBatch(model.folder / "checkpoints")],
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[*fault_tolerance_callbacks(), saving or EachBatch(model.folder / "checkpoints")],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

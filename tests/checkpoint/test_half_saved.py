@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
 from mortal import forked
 
-from unirl.checkpoint import CheckpointFiles, fault, newest_whole, writing
+from unirl.checkpoint import AtomicCheckpointIO, find_corruption, latest_valid, writing
 from unirl.checkpoint.integrity import SUMS, sum_of, write_sums
 from unirl.checkpoint.sharded import META
 from unirl.errors import UserError
@@ -48,33 +48,33 @@ def saved_till(offset: int, path: Path) -> None:
 
     writing._Watched.write = mortal  # type: ignore[method-assign]
     os.replace = die  # type: ignore[assignment]
-    CheckpointFiles().save_checkpoint(NEW, path)
+    AtomicCheckpointIO().save_checkpoint(NEW, path)
 
 
 def loaded(path: Path) -> list[float]:
-    weights: list[float] = CheckpointFiles().load_checkpoint(path)["state_dict"]["w"].tolist()
+    weights: list[float] = AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["w"].tolist()
     return weights
 
 
 @pytest.mark.parametrize("offset", OFFSETS)
 def test_a_save_that_a_kill_cuts_off_leaves_the_checkpoint_before_it(offset: int, tmp_path: Path) -> None:
     last, part = tmp_path / "last.ckpt", tmp_path / "last.ckpt.part"
-    CheckpointFiles().save_checkpoint(OLD, last)
+    AtomicCheckpointIO().save_checkpoint(OLD, last)
     assert 4_000 < last.stat().st_size < 2 * SIZE
     assert forked(lambda: saved_till(offset, last), tmp_path / "log") == -signal.SIGKILL
     assert part.stat().st_size == offset
-    found = newest_whole([tmp_path])
+    found = latest_valid([tmp_path])
     assert found.path == last
     assert found.skipped == [f"{part}: half-written, the run was killed meanwhile"]
     assert loaded(last) == OLD["state_dict"]["w"].tolist()
-    CheckpointFiles().save_checkpoint(NEW, last)
+    AtomicCheckpointIO().save_checkpoint(NEW, last)
     assert not part.exists()
     assert loaded(last) == NEW["state_dict"]["w"].tolist()
 
 
 def test_a_save_that_is_killed_before_its_renaming_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
     last = tmp_path / "last.ckpt"
-    CheckpointFiles().save_checkpoint(OLD, last)
+    AtomicCheckpointIO().save_checkpoint(OLD, last)
     assert forked(lambda: saved_till(1_000_000, last), tmp_path / "log") == -signal.SIGKILL
     assert (tmp_path / "last.ckpt.part").stat().st_size == last.stat().st_size
     assert loaded(last) == OLD["state_dict"]["w"].tolist()
@@ -98,17 +98,17 @@ def test_a_flipped_bit_anywhere_is_told_or_does_no_harm(sealed: bool, tmp_path: 
     """Without a seal, as others write them, it may do harm where zip archives have no checksum, but is no crash."""
     path, rng = tmp_path / "last.ckpt", random.Random(0)
     if sealed:
-        CheckpointFiles().save_checkpoint(OLD, path)
+        AtomicCheckpointIO().save_checkpoint(OLD, path)
     else:
         torch.save(OLD, path)
     whole, refused = path.read_bytes(), 0
-    assert fault(path) is None
+    assert find_corruption(path) is None
     for _ in range(300):
         data, position = bytearray(whole), rng.randrange(len(whole))
         data[position] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         try:
-            found = CheckpointFiles().load_checkpoint(path)
+            found = AtomicCheckpointIO().load_checkpoint(path)
         except UserError:
             refused += 1
             continue
@@ -130,7 +130,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 def test_a_flipped_bit_of_a_sharded_checkpoint_is_told(shards: Path) -> None:
-    assert fault(shards) is None
+    assert find_corruption(shards) is None
     rng = random.Random(0)
     for path in sorted(shards.iterdir()):
         whole = path.read_bytes()
@@ -138,15 +138,15 @@ def test_a_flipped_bit_of_a_sharded_checkpoint_is_told(shards: Path) -> None:
             data, position = bytearray(whole), rng.randrange(len(whole))
             data[position] ^= 1 << rng.randrange(8)
             path.write_bytes(data)
-            assert fault(shards) is not None, (path.name, position)
+            assert find_corruption(shards) is not None, (path.name, position)
         path.write_bytes(whole)
-    assert fault(shards) is None
+    assert find_corruption(shards) is None
 
 
 def test_a_shard_that_is_gone_is_named(shards: Path) -> None:
     (shard,) = shards.glob("*.distcp")
     shard.unlink()
-    assert fault(shards) == f"{shard.name} is missing"
+    assert find_corruption(shards) == f"{shard.name} is missing"
 
 
 def test_checksums_are_what_the_systems_own_tool_writes(shards: Path) -> None:

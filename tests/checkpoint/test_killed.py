@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 from mortal import assert_same_run, fit, forked, mortal
 from pair import ended, together
 
-from unirl.checkpoint import newest_whole
+from unirl.checkpoint import latest_valid
 from unirl.distributed.strategies import register
 
 
@@ -26,7 +26,7 @@ def checkpoints(shapes_checkpoint: Path, janus_checkpoint: Path) -> dict[str, Pa
 
 
 def newest(folder: Path) -> Path:
-    found = newest_whole([folder / "checkpoints"])
+    found = latest_valid([folder / "checkpoints"])
     assert found.path is not None
     return found.path
 
@@ -47,7 +47,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     """It dies in the fourth batch: between two updates of a rollout, or between two batches of a step."""
 
     def run(name: str, ends_at: int | None = None, ckpt: Path | None = None) -> Any:
-        model = mortal(kind, checkpoints[kind], rule, tmp_path / name, updates_per_rollout=updates)
+        model = mortal(kind, checkpoints[kind], rule, tmp_path / name, num_iterations=updates)
         model.ends_at = ends_at
         return fit(model, ckpt=ckpt, accumulate_grad_batches=batches)
 
@@ -76,7 +76,7 @@ def test_two_processes_of_which_one_is_killed_go_on_as_if_nothing_had_been(
 
     def run(folder: Path, ends_at: int | None = None, ckpt: Path | None = None) -> int:
         register()
-        model = mortal(kind, checkpoints[kind], rule, folder, updates_per_rollout=updates)
+        model = mortal(kind, checkpoints[kind], rule, folder, num_iterations=updates)
         model.ends_at = ends_at if os.environ["LOCAL_RANK"] == "0" else None
         return fit(model, ckpt=ckpt, strategy=strategy, devices=2, accumulate_grad_batches=batches).global_step
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 from mortal import EachBatch, fit, forked, mortal
 
 from unirl.backbones.showo import Showo
-from unirl.checkpoint import fault
+from unirl.checkpoint import find_corruption
 from unirl.cli.main import main
 from unirl.training.module import SelfImprovement
 
@@ -33,8 +33,8 @@ def overlay(folder: Path, checkpoint: Path, **trainer: Any) -> list[str]:
     model = {"backbone": {"checkpoint": str(checkpoint)}, "group_size": 2, "accept": 0.0, "sampling": {"steps": 2}}
     options = {
         "name": "a run",
-        "model": model | {"updates_per_rollout": 1},
-        "data": {"prompts_per_step": 2, "steps_per_epoch": 4, "held_out": 12, "validation_batch": 12},
+        "model": model | {"num_iterations": 1},
+        "data": {"prompts_per_step": 2, "steps_per_epoch": 4, "held_out": 12, "val_batch_size": 12},
         "trainer": {"default_root_dir": str(folder), "max_epochs": 1, "callbacks": [saving]} | still | trainer,
     }
     path = folder.parent / f"{folder.name}.yaml"
@@ -128,7 +128,7 @@ def test_a_full_disk_does_not_stop_a_run(disk: Path, shapes_checkpoint: Path, tm
         fit(model, Filling(disk / "checkpoints"), steps_per_epoch=4)
     left = sorted((disk / "checkpoints").iterdir())
     assert [path.name for path in left] == ["0.ckpt", "3.ckpt"]
-    assert [fault(path) for path in left] == [None, None]
+    assert [find_corruption(path) for path in left] == [None, None]
     held = torch.load(left[1], weights_only=True)
     assert held["global_step"] == 4
     for name, value in model.state_dict().items():

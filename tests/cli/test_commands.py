@@ -9,7 +9,7 @@ from unirl.cli.main import main
 from unirl_shapes.cli import main as shapes_main
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "showo_sft.yaml")
-QUICK = ["--data.held_out", "12", "--model.exam_size", "12", "--data.validation_batch", "6"]
+QUICK = ["--data.num_val_prompts", "12", "--model.num_understanding", "12", "--data.val_batch_size", "6"]
 QUICK += ["--trainer.logger", "false"]
 
 

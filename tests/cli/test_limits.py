@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 
 from unirl.cli.parser import LIMITS, check_null, check_numbers, check_text, never_null
 from unirl.errors import UserError
-from unirl.hooks.arguments import Place, resolve
+from unirl.hooks.arguments import PluginArgument, resolve
 from unirl.training.module import SelfImprovement
 
 NAN, INF, HUGE = math.nan, math.inf, 10**30
@@ -29,7 +29,7 @@ def test_the_parser_looks_at_numbers_of_lightning_and_of_callbacks(option: str) 
 def test_null_is_refused_where_a_value_must_be() -> None:
     filled = never_null(SelfImprovement)
     assert {"lr", "backbone", "rewards", "sampling"} <= filled
-    assert not {"judge", "accept", "validation_sampling", "lora", "self"} & filled
+    assert not {"judge", "accept", "val_image_sampling", "lora", "self"} & filled
     check_null({"model": {"judge": None, "lr": 1}}, {f"model.{name}" for name in filled})
     with pytest.raises(UserError, match=r"^model\.lr: null says nothing here"):
         check_null({"model": {"judge": None, "lr": None}}, {f"model.{name}" for name in filled})
@@ -50,7 +50,7 @@ def test_a_null_byte_is_refused_at_any_depth(value: object) -> None:
 
 @pytest.mark.parametrize("value", [None, 5, ["showo"]])
 def test_what_cannot_be_a_name_or_options_of_a_plugin_is_said_so(value: object) -> None:
-    place = Place("backbone", many=False)
+    place = PluginArgument("backbone", many=False)
     with pytest.raises(UserError, match=r"^class_path: expected the name of a backbone, or its full class path, got "):
         resolve({"class_path": value}, place)
     with pytest.raises(UserError, match=r"^init_args of a backbone: expected options by name, got "):

@@ -129,24 +129,24 @@ def test_the_parser_itself_says_where_yaml_stumbles(tmp_path: Path, text: str) -
 
 
 LOW = """
-model: {lr: 1.0e-12, betas: [0, 0], weight_decay: 0, group_size: 2, accept: -1.0e+9, exam_size: 0, diversity_prompts: 0,
+model: {lr: 1.0e-12, betas: [0, 0], weight_decay: 0, group_size: 2, accept: -1.0e+9, num_understanding: 0, diversity_prompts: 0,
   sampling: {temperature: 1.0e-4, guidance: -1, confidence_noise: 0, steps: 1},
   answering: {temperature: 1.0e-4, max_tokens: 1}, rewards: [{class_path: keyword, init_args: {weight: -1.0e+6}}]}
-data: {prompts_per_step: 1, steps_per_epoch: 1, held_out: 0, validation_batch: 1, seed: -1}
+data: {prompts_per_step: 1, steps_per_epoch: 1, held_out: 0, val_batch_size: 1, seed: -1}
 pictures: {count: 1, columns: 1}
 """
 HIGH = """
 model: {lr: 10, betas: [0.999999, 0.999999], weight_decay: 100, warmup_steps: 1000000000, group_size: 2, accept: 1.0e+9,
   seed: 100000000000000000000, sampling: {temperature: 1.0e+4, guidance: 1000, confidence_noise: 1.0e+30, steps: 40},
   answering: {temperature: 1.0e+4, max_tokens: 40}, rewards: [{class_path: keyword, init_args: {weight: 1.0e+6}}]}
-data: {prompts_per_step: 1, steps_per_epoch: 1000000000, held_out: 1, validation_batch: 100000}
-guards: {flat_rollouts: 1000000000, fall: 1}
+data: {prompts_per_step: 1, steps_per_epoch: 1000000000, held_out: 1, val_batch_size: 100000}
+guards: {zero_variance_patience: 1000000000, fall: 1}
 """
 RULES = {
     "grpo, low": "{class_path: grpo, init_args: {epsilon: 0, clip_low: 0, clip_high: 0, negative: 0, scored_steps: 1}}",
     "grpo, high": "{class_path: grpo, init_args: {epsilon: 1.0e+6, clip_low: 1.0e+6, beta: 1.0e+6, negative: 1.0e+6}}",
-    "sft, low": "{class_path: sft, init_args: {end_to_end: true, temperature: 1.0e-4, relaxed_steps: 1}}",
-    "sft, high": "{class_path: sft, init_args: {end_to_end: true, temperature: 1.0e+4, relaxed_steps: 1000, views: 3}}",
+    "sft, low": "{class_path: sft, init_args: {end_to_end: true, temperature: 1.0e-4, straight_through_steps: 1}}",
+    "sft, high": "{class_path: sft, init_args: {end_to_end: true, temperature: 1.0e+4, straight_through_steps: 1000, num_masks: 3}}",
 }
 
 

@@ -15,7 +15,7 @@ from unirl.doctor.checks import MOST, check_devices, check_features, check_share
 from unirl.errors import UserError
 from unirl.rewards.keyword import Keyword
 from unirl.testing.table import TableBackbone
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates.grpo import GRPO
@@ -30,16 +30,16 @@ def model(**options: Any) -> SelfImprovement:
     return SelfImprovement(**{**parts, **options})
 
 
-def data(**options: Any) -> PromptsModule:
-    return PromptsModule(ShapesPrompts(), **options)
+def data(**options: Any) -> PromptsDataModule:
+    return PromptsDataModule(ShapesPrompts(), **options)
 
 
 def sampling(**options: Any) -> SelfImprovement:
     return model(sampling=ImageSampling(**options))
 
 
-def validation_sampling(**options: Any) -> SelfImprovement:
-    return model(validation_sampling=ImageSampling(**options))
+def val_image_sampling(**options: Any) -> SelfImprovement:
+    return model(val_image_sampling=ImageSampling(**options))
 
 
 def answering(**options: Any) -> SelfImprovement:
@@ -59,8 +59,8 @@ WRONG: list[tuple[Callable[..., object], str, list[Any]]] = [
     (QualityControl, "saturation", [-0.1, 1.5, NAN]),
     (QualityControl, "confidence", [-0.1, 1.5, NAN]),
     (model, "group_size", [0, -1, 10**9, HUGE, NAN, None]),
-    (model, "updates_per_rollout", [0, -1, HUGE]),
-    (model, "exam_size", [-1, 10**9]),
+    (model, "num_iterations", [0, -1, HUGE]),
+    (model, "num_understanding", [-1, 10**9]),
     (model, "diversity_prompts", [-1, HUGE]),
     (model, "lr", [0.0, -1e-5, 1e-300, 1e9, NAN, INF, None]),
     (model, "weight_decay", [-0.01, NAN, INF]),
@@ -70,7 +70,7 @@ WRONG: list[tuple[Callable[..., object], str, list[Any]]] = [
     (sampling, "guidance", [NAN, INF, -5.0, 1e30]),
     (sampling, "temperature", [-1.0, 1e-300, NAN, INF, None]),
     (sampling, "confidence_noise", [-1.0, NAN, INF]),
-    (validation_sampling, "temperature", [-0.5]),
+    (val_image_sampling, "temperature", [-0.5]),
     (answering, "max_tokens", [0, -1, 10**9, None]),
     (answering, "temperature", [-1.0, 1e-300, NAN, None]),
     (keyword, "weight", [NAN, INF, -INF]),
@@ -79,7 +79,7 @@ WRONG: list[tuple[Callable[..., object], str, list[Any]]] = [
     (data, "prompts_per_step", [0, -1, 10**9, HUGE, NAN]),
     (data, "steps_per_epoch", [0, HUGE]),
     (data, "held_out", [-1, 10**9]),
-    (data, "validation_batch", [0, -1, HUGE]),
+    (data, "val_batch_size", [0, -1, HUGE]),
     (GRPO, "image_weight", [-1.0, NAN, INF]),
     (GRPO, "answer_weight", [-1.0, NAN]),
     (GRPO, "epsilon", [-1e-4, NAN]),
@@ -92,8 +92,8 @@ WRONG: list[tuple[Callable[..., object], str, list[Any]]] = [
     (SFT, "image_weight", [-1.0, NAN, None]),
     (SFT, "answer_weight", [-1.0, INF]),
     (SFT, "temperature", [0.0, -1.0, NAN, 1e-300]),
-    (SFT, "relaxed_steps", [0, HUGE]),
-    *((rule, "score_guidance", [NAN, -INF]) for rule in (GRPO, SFT)),
+    (SFT, "straight_through_steps", [0, HUGE]),
+    *((rule, "loss_guidance", [NAN, -INF]) for rule in (GRPO, SFT)),
 ]
 EACH = [(make, name, value) for make, name, values in WRONG for value in values]
 
@@ -115,19 +115,19 @@ def test_betas_are_below_1(betas: tuple[float, float]) -> None:
 
 
 def test_the_option_is_named_where_two_have_the_same_settings() -> None:
-    with pytest.raises(UserError, match=r"^model\.validation_sampling: steps 0; "):
-        validation_sampling(steps=0)
+    with pytest.raises(UserError, match=r"^model\.val_image_sampling: steps 0; "):
+        val_image_sampling(steps=0)
     with pytest.raises(UserError, match=r"^model\.sampling: steps 0; "):
         sampling(steps=0)
-    assert model(validation_sampling=None).validation_sampling == ImageSampling()
+    assert model(val_image_sampling=None).val_image_sampling == ImageSampling()
 
 
 def test_a_model_says_itself_whether_it_draws_the_likeliest_code() -> None:
     greedy = ImageSampling(temperature=0.0)
-    for option in ("sampling", "validation_sampling"):
+    for option in ("sampling", "val_image_sampling"):
         with pytest.raises(UserError, match=rf"^model\.{option}: temperature 0\.0; it must be from"):
             model(**{"backbone": Showo("nowhere"), option: greedy})
-    assert model(backbone=Janus("nowhere"), validation_sampling=greedy).validation_sampling == greedy
+    assert model(backbone=Janus("nowhere"), val_image_sampling=greedy).val_image_sampling == greedy
     assert answering(temperature=0.0).answering.temperature == 0
 
 
@@ -141,19 +141,19 @@ def test_something_must_be_trained() -> None:
     with pytest.raises(UserError, match="targets is empty"):
         lora(targets=())
     with pytest.raises(UserError, match=r"model\.trained: the list is empty"):
-        model(trained=[])
+        model(trainable_modules=[])
 
 
 @pytest.mark.parametrize("name", ["nope", "", "unirl_shapes:nowhere", "unirl_shapes:checkpoints"])
 def test_features_that_only_validation_would_miss_are_missed_before(name: str) -> None:
-    (found,) = check_features(model(features=name))
+    (found,) = check_features(model(diversity_model=name))
     assert found.level == "error"
-    assert not check_features(model(features=name, diversity_prompts=0))
+    assert not check_features(model(diversity_model=name, diversity_prompts=0))
 
 
 @pytest.mark.parametrize("name", [None, "resnet18", "hf-hub:a/b", "unirl_shapes:checkpoints/features"])
 def test_features_that_can_be_there_are_not_loaded_to_see(name: str | None) -> None:
-    assert check_features(model(features=name)) == []
+    assert check_features(model(diversity_model=name)) == []
 
 
 def test_more_drawings_than_any_device_holds_are_an_error_of_sizes() -> None:
@@ -169,7 +169,7 @@ def test_more_drawings_than_any_device_holds_are_an_error_of_sizes() -> None:
     [(1.0, 1.0, 0), (0.1, 0.5, 0), (0, 0, 0), (1e-3, 1.0, 1), (1, 0.4, 1), (1e-300, 1e-300, 2)],
 )
 def test_a_share_of_an_epoch_is_a_batch_at_least(train: float, val: float, wrong: int) -> None:
-    some = data(steps_per_epoch=10, held_out=20, validation_batch=10)
+    some = data(steps_per_epoch=10, num_val_prompts=20, val_batch_size=10)
     trainer = SimpleNamespace(num_devices=1, num_nodes=1, limit_train_batches=train, limit_val_batches=val)
     assert [one.level for one in check_shares(some, trainer)] == ["error"] * wrong
     some.examples.clear()  # nothing to validate on

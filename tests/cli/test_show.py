@@ -15,7 +15,7 @@ from unirl.cli.show import REQUIRED, snippet
 from unirl.errors import UserError
 from unirl.hooks.host import Registered, host
 from unirl.hooks.source import Parameter
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
 EVERYTHING = [(kind, name) for kind, names in host().registry.items() for name in names]
@@ -35,7 +35,7 @@ def show(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def parsed(config: dict[str, Any]) -> Any:
     parser = PluginParser(exit_on_error=False)
     parser.add_class_arguments(SelfImprovement, "model")
-    parser.add_class_arguments(PromptsModule, "data")
+    parser.add_class_arguments(PromptsDataModule, "data")
     merged = {section: {**BASE[section], **config.get(section, {})} for section in BASE}
     return parser.parse_string(yaml.safe_dump(merged))
 

@@ -31,7 +31,7 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     module.install(tmp_path, "demoplug", module.PLUGIN)
     run = importlib.import_module("unirl.cli.train")
     monkeypatch.setattr(run, "SelfImprovement", module.Model)
-    monkeypatch.setattr(run, "PromptsModule", module.Data)
+    monkeypatch.setattr(run, "PromptsDataModule", module.Data)
     monkeypatch.chdir(tmp_path)
     Path("base.yaml").write_text(BASE)
     monkeypatch.setattr(module.Model, "last", None)

@@ -12,12 +12,12 @@ from torch import Tensor
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained, Guards
-from unirl.checkpoint.io import WholeTrainer
+from unirl.checkpoint.io import AtomicTrainer
 from unirl.distributed.strategies import register
 from unirl.functional import relaxation
 from unirl.functional.seeding import generator_for
 from unirl.rewards.likelihood import Likelihood
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
@@ -32,7 +32,7 @@ SAMPLING = ImageSampling(steps=3, guidance=0.5, temperature=1.5)
 
 def rule(name: str) -> UpdateRule:
     if name == "sft":
-        return SFT(end_to_end=True, relaxed_steps=2)
+        return SFT(end_to_end=True, straight_through_steps=2)
     return GRPO(beta=0.1, answer_beta=0.5, answers="all")
 
 
@@ -58,7 +58,7 @@ class Recorder(SelfImprovement):
             parts.append(super().rollout(batch[rank * share : (rank + 1) * share]))
         return parts[0] if self.played == 1 else joined(parts)
 
-    def counted(self, purpose: str, step: int | None = None) -> torch.Generator:
+    def rng(self, purpose: str, step: int | None = None) -> torch.Generator:
         step = self.trainer.fit_loop.total_batch_idx if step is None else step
         return generator_for(self.device, self.seed, step, getattr(self, "rank", self.global_rank), purpose)
 
@@ -107,13 +107,13 @@ def train(
     register()
     relaxation.gumbel = lambda like, generator=None: torch.full_like(like, 0.5)  # type: ignore[assignment]
     settings: dict[str, Any] = {"group_size": 2, "sampling": SAMPLING, "answering": AnswerSampling(3), "lr": 1e-3}
-    settings |= {"accept": 0.0, "exam_size": 3, "diversity_prompts": 1} | options.pop("model", {})
+    settings |= {"accept": 0.0, "num_understanding": 3, "diversity_prompts": 1} | options.pop("model", {})
     model = Recorder(BACKBONES[kind](str(checkpoint)), rule(name), [Likelihood()], ShapesJudge(), **settings)
     model.played = options.pop("played", 1)
-    data = PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, held_out=3, validation_batch=2)
+    data = PromptsDataModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, num_val_prompts=3, val_batch_size=2)
     saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     guards = Guards()
-    trainer = WholeTrainer(
+    trainer = AtomicTrainer(
         accelerator="cpu",
         devices=devices,
         strategy=strategy,

@@ -43,7 +43,7 @@ def fit(folder: Path, checkpoint: Path, hurt: Callable[[], None]) -> None:
     SelfImprovement.rollout = rollout  # type: ignore[method-assign] # the process is its own
     options = {"trainer.devices": 2, "trainer.strategy": "ddp", "trainer.default_root_dir": folder / "runs"}
     options |= {"trainer.num_sanity_val_steps": 0, "trainer.enable_progress_bar": "false", "model.group_size": 2}
-    options |= {"data.prompts_per_step": 2, "model.backbone.checkpoint": checkpoint, "model.accept": 0.0}
+    options |= {"data.prompts_per_step": 2, "model.backbone.checkpoint": checkpoint, "model.rollout.accept_threshold": 0.0}
     main(["fit", "--config", str(CONFIG), *(f"--{name}={value}" for name, value in options.items())])
 
 

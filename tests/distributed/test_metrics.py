@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from unirl.metrics.accuracy import AccuracyByCategory
 from unirl.metrics.consistency import Consistency
 from unirl.metrics.diversity import GroupDiversity
-from unirl.metrics.self_reward import CriticFairness
+from unirl.metrics.self_reward import SelfRewardAccuracy
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
@@ -31,7 +31,7 @@ def measured(folder: Path, processes: int) -> dict[str, float]:
     codes, features = torch.randint(3, (24, 5), generator=chance), torch.randn(24, 6, generator=chance)
     categories = [CATEGORIES[i % 3 == 0] for i in range(24)]
     part = SHARES[dist.get_rank()] if processes > 1 else slice(None)
-    metrics: dict[str, Metric] = {"drawing": AccuracyByCategory(CATEGORIES), "critic": CriticFairness(CATEGORIES)}
+    metrics: dict[str, Metric] = {"drawing": AccuracyByCategory(CATEGORIES), "critic": SelfRewardAccuracy(CATEGORIES)}
     metrics |= {"consistency": Consistency(), "codes": GroupDiversity("hamming"), "features": GroupDiversity("cosine")}
     metrics["drawing"].update(right[part], categories[part])
     metrics["critic"].update(said[part], right[part], categories[part])
@@ -53,4 +53,4 @@ def test_two_processes_measure_what_one_measures(tmp_path: Path) -> None:
     first, second = together(measured, tmp_path / "two", 2)
     assert first == second == whole
     assert len(whole) > 10
-    assert 0 < whole["critic/overall"] < 1
+    assert 0 < whole["self_reward/overall"] < 1

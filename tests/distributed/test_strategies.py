@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 
 from unirl.backbones.lora import LoRA
 from unirl.backbones.showo import Showo
-from unirl.checkpoint import fault
+from unirl.checkpoint import find_corruption
 from unirl.checkpoint.export import backbone_weights
 from unirl.checkpoint.integrity import SUMS
 from unirl.distributed.strategies import check
@@ -61,7 +61,7 @@ def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: P
     for name, value in weights("showo", whole).items():
         assert torch.equal(after[name], value), name
     last = tmp_path / "tail" / "step=4.ckpt"
-    assert fault(last) is None
+    assert find_corruption(last) is None
     assert {path.name for path in last.iterdir()} == summed(last)
     saved = backbone_weights(last)  # what `unirl export` writes
     for name, value in after.items():

@@ -14,8 +14,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 
 from unirl.backbones.showo import Showo
-from unirl.distributed.fsdp2 import shard, twin
-from unirl.distributed.strategies import in_turns
+from unirl.distributed.fsdp2 import frozen_copy, shard
+from unirl.distributed.strategies import build_rank_by_rank
 from unirl.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
@@ -55,7 +55,7 @@ def test_one_is_built_after_another(tmp_path: Path) -> None:
             time.sleep(0.3)
             times.append(time.monotonic())
 
-        in_turns(build, Machine())
+        build_rank_by_rank(build, Machine())
         return times[0], times[1], sizes[0]
 
     found = together(run, tmp_path, processes=3)
@@ -65,8 +65,8 @@ def test_one_is_built_after_another(tmp_path: Path) -> None:
 
 def test_without_processes_it_is_simply_built() -> None:
     meshes: list[DeviceMesh | None] = []
-    in_turns(meshes.append, None)
-    in_turns(meshes.append, Machine())
+    build_rank_by_rank(meshes.append, None)
+    build_rank_by_rank(meshes.append, Machine())
     assert meshes == [None, None]
 
 
@@ -79,7 +79,7 @@ def test_all_end_where_one_cannot_be_built(broken: int, tmp_path: Path) -> None:
                 raise UserError("model.safetensors is truncated")
 
         with pytest.raises(UserError) as raised:
-            in_turns(build, Machine())
+            build_rank_by_rank(build, Machine())
         return str(raised.value)
 
     codes, logs = ended(run, tmp_path, patience=60)
@@ -96,7 +96,7 @@ def test_a_reference_is_the_model_and_no_process_holds_it_whole(shapes_checkpoin
         backbone = Showo.from_pretrained(str(shapes_checkpoint))
         whole = sum(p.numel() for p in backbone.parameters())
         shard(backbone)
-        other = twin(backbone)
+        other = frozen_copy(backbone)
         mine = sum(p.to_local().numel() for p in other.parameters())  # type: ignore[attr-defined]
         pairs = list(zip(backbone.named_parameters(), other.parameters(), strict=True))
         with torch.no_grad():

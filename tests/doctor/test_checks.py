@@ -31,8 +31,8 @@ def test_prompts_must_divide_among_devices() -> None:
 
 
 def test_too_few_held_out_prompts_are_told() -> None:
-    assert "warning sizes: there are no held-out prompts" in sizes(4, 2, 1, held_out=0)
-    data = SimpleNamespace(steps_per_epoch=5, validation_batch=2, examples=["a"] * 3)
+    assert "warning sizes: there are no held-out prompts" in sizes(4, 2, 1, num_val_prompts=0)
+    data = SimpleNamespace(steps_per_epoch=5, val_batch_size=2, examples=["a"] * 3)
     trainer = {"num_devices": 2, "num_nodes": 2, "limit_train_batches": 1.0}
     (found,) = check_shares(data, SimpleNamespace(**trainer, limit_val_batches=1.0))
     assert found.level == "error"

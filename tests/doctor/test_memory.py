@@ -61,7 +61,7 @@ def test_recomputation_keeps_inputs_and_one_layer() -> None:
 
 def step_on(device: str, precision: str, kind: type = Showo) -> Step:
     model = SelfImprovement(kind("nowhere"), GRPO(), [Keyword()], sampling=ImageSampling(steps=16))
-    data = Made(examples=[], prompts_per_step=1, validation_batch=1)
+    data = Made(examples=[], prompts_per_step=1, val_batch_size=1)
     strategy = Made(root_device=torch.device(device))
     trainer = Made(num_devices=1, num_nodes=1, limit_val_batches=0, strategy=strategy, precision=precision)
     return step_of(model, data, trainer)
@@ -70,7 +70,7 @@ def step_on(device: str, precision: str, kind: type = Showo) -> Step:
 @pytest.mark.parametrize(("kind", "contexts"), [(Showo, 16), (Janus, 1)])
 def test_only_a_masked_model_is_scored_in_the_context_of_each_step(kind: type, contexts: int) -> None:
     step = step_on("cpu", "32-true", kind)
-    assert (step.views, step.scored) == (contexts, 1)
+    assert (step.num_masks, step.scored) == (contexts, 1)
 
 
 @pytest.mark.parametrize(

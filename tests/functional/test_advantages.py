@@ -1,6 +1,6 @@
 import torch
 
-from unirl.functional.advantages import flat_groups, group_mean
+from unirl.functional.advantages import group_mean, zero_variance_groups
 
 
 def test_group_mean_is_prompt_major_and_constant_within_groups() -> None:
@@ -16,5 +16,5 @@ def test_flat_is_what_would_be_flat_without_the_dropped() -> None:
     weights = [1, 1, 1], [1, 0.5, 0], [0, 1, 0], [0, 0, 0]
     for first, flat in zip(weights, (False, True, True, True), strict=True):
         counted = torch.tensor([*first, 0.0, 1.0, 1.0])
-        assert flat_groups(scores, 3, counted).tolist() == [flat, True]
-    assert flat_groups(scores, 3, torch.ones(6)).tolist() == flat_groups(scores, 3).tolist() == [False, False]
+        assert zero_variance_groups(scores, 3, counted).tolist() == [flat, True]
+    assert zero_variance_groups(scores, 3, torch.ones(6)).tolist() == zero_variance_groups(scores, 3).tolist() == [False, False]

@@ -52,7 +52,7 @@ def world(install, standins, monkeypatch: pytest.MonkeyPatch):
     install("demoplug", standins.PLUGIN)
     run = import_module("unirl.cli.train")
     monkeypatch.setattr(run, "SelfImprovement", standins.Model)
-    monkeypatch.setattr(run, "PromptsModule", standins.Data)
+    monkeypatch.setattr(run, "PromptsDataModule", standins.Data)
     monkeypatch.setattr(standins.Model, "last", None)
     Path("base.yaml").write_text(BASE)
     return standins

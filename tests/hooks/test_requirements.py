@@ -7,7 +7,7 @@ import pytest
 
 from unirl.cli.main import main
 from unirl.errors import UserError
-from unirl.hooks.requirements import met
+from unirl.hooks.requirements import resolve_requirements
 
 SOURCE = """
 from unirl import hookimpl
@@ -36,7 +36,7 @@ def two_configs(install):
 )
 def test_what_is_installed_is_enough(two_configs, text: str) -> None:
     argv = two_configs(f'requires_plugins: ["{text}"]')
-    assert met(argv)[:3] == argv
+    assert resolve_requirements(argv)[:3] == argv
 
 
 @pytest.mark.parametrize(
@@ -52,29 +52,29 @@ def test_what_is_installed_is_enough(two_configs, text: str) -> None:
 )
 def test_what_is_missing_says_what_to_do(two_configs, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        met(two_configs(f"requires_plugins: [{text}]"))
+        resolve_requirements(two_configs(f"requires_plugins: [{text}]"))
 
 
 def test_the_lists_of_all_configs_count_and_are_passed_on_as_one(two_configs) -> None:
     argv = two_configs("requires_plugins: [my-plug]", "requires_plugins: [my-plug>=1]")
-    assert met([*argv, "--requires_plugins+=my-plug<3"])[-1] == (
+    assert resolve_requirements([*argv, "--requires_plugins+=my-plug<3"])[-1] == (
         '--requires_plugins=["my-plug", "my-plug>=1", "my-plug<3"]'
     )
     with pytest.raises(UserError, match=r"b.yaml: 'absent'"):
-        met(two_configs("requires_plugins: [my-plug]", "requires_plugins: [absent]"))
+        resolve_requirements(two_configs("requires_plugins: [my-plug]", "requires_plugins: [absent]"))
     with pytest.raises(UserError, match=r"--requires_plugins: 'absent'"):
-        met(["--requires_plugins", "[absent]"])
+        resolve_requirements(["--requires_plugins", "[absent]"])
 
 
 def test_a_required_plugin_must_have_loaded(two_configs, install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("badplug", "import no_such_module\n", "0.9")
     with pytest.raises(UserError, match=r"'badplug' is required; plugin 'badplug' of badplug 0.9 did not load"):
-        met(two_configs("requires_plugins: [badplug]"))
+        resolve_requirements(two_configs("requires_plugins: [badplug]"))
 
 
 def test_a_config_that_cannot_be_read_is_left_to_the_parser(two_configs) -> None:
     argv = two_configs("requires_plugins: [", "- a list")
-    assert met([*argv, "-c", "missing.yaml"]) == [*argv, "-c", "missing.yaml"]
+    assert resolve_requirements([*argv, "-c", "missing.yaml"]) == [*argv, "-c", "missing.yaml"]
 
 
 def test_nothing_else_of_a_config_is_looked_at_before(world, capsys: pytest.CaptureFixture[str]) -> None:

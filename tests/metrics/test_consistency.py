@@ -1,6 +1,6 @@
 import torch
 
-from unirl.metrics.consistency import Consistency, answered_rightly
+from unirl.metrics.consistency import Consistency, is_correct_answer
 from unirl.types import Example, Item
 
 
@@ -24,10 +24,10 @@ def test_nothing_drawn_right_leaves_out_what_is_not_defined() -> None:
 def test_an_answer_may_say_more_than_the_right_one() -> None:
     objects = (Item("dog"), Item("cup", relation=("left of", 0)))
     example = Example("a cup left of a dog", "where ?", "left", "position", objects)
-    assert [answered_rightly(example, text) for text in ("left", "left above", "right", "above")] == [
+    assert [is_correct_answer(example, text) for text in ("left", "left above", "right", "above")] == [
         True,
         True,
         False,
         False,
     ]
-    assert answered_rightly(Example("p", "is it ?", "Is It", "c"), "is it")
+    assert is_correct_answer(Example("p", "is it ?", "Is It", "c"), "is it")

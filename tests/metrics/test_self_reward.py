@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from unirl.metrics.self_reward import CriticFairness
+from unirl.metrics.self_reward import SelfRewardAccuracy
 
 NAMES = ["colors", "counting"]
 Verdicts = list[tuple[bool, bool, str]]
@@ -16,14 +16,14 @@ ROWS: Verdicts = [
 ]
 
 
-def filled(rows: Verdicts) -> CriticFairness:
-    metric = CriticFairness(NAMES)
+def filled(rows: Verdicts) -> SelfRewardAccuracy:
+    metric = SelfRewardAccuracy(NAMES)
     accepted, right, categories = zip(*rows, strict=True)
     metric.update(torch.tensor(accepted), torch.tensor(right), categories)
     return metric
 
 
-def numbers(metric: CriticFairness) -> dict[str, float]:
+def numbers(metric: SelfRewardAccuracy) -> dict[str, float]:
     return {name: pytest.approx(value.item()) for name, value in metric.compute().items()}
 
 
@@ -36,8 +36,8 @@ def test_mean_of_accepted_right_and_refused_wrong() -> None:
 
 
 @pytest.mark.parametrize(("accept", "fair"), [(lambda right: right, 1.0), (lambda right: not right, 0.0)])
-def test_extremes(accept: object, fair: float) -> None:
-    rows = [(bool(accept(right)), right, "colors") for right in (True, False, True, True)]  # type: ignore[operator]
+def test_extremes(accept_threshold: object, fair: float) -> None:
+    rows = [(bool(accept_threshold(right)), right, "colors") for right in (True, False, True, True)]  # type: ignore[operator]
     assert numbers(filled(rows)) == {"colors": fair, "overall": fair}
 
 
@@ -55,7 +55,7 @@ def test_without_both_kinds_nothing_is_said() -> None:
 
 
 def test_two_processes() -> None:
-    merged, first, second = CriticFairness(NAMES), filled(ROWS[:3]), filled(ROWS[3:])
+    merged, first, second = SelfRewardAccuracy(NAMES), filled(ROWS[:3]), filled(ROWS[3:])
     merged.counts = first.counts + second.counts
     merged._update_count = 1
     assert numbers(merged) == numbers(filled(ROWS))

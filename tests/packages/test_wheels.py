@@ -83,8 +83,8 @@ def test_a_rule_from_a_wheel_trains_on_the_world_from_a_wheel(bin: Path, tmp_pat
         "--config",
         ROOT / "plugins/unirl-dpo/configs/showo_dpo.yaml",
     )
-    small = ("--trainer.max_steps=1", "--data.prompts_per_step=2", "--model.group_size=4", "--model.exam_size=6")
-    few = ("--data.held_out=6", "--model.diversity_prompts=0", "--trainer.num_sanity_val_steps=0")
+    small = ("--trainer.max_steps=1", "--data.prompts_per_step=2", "--model.group_size=4", "--model.num_understanding=6")
+    few = ("--data.num_val_prompts=6", "--model.diversity_prompts=0", "--trainer.num_sanity_val_steps=0")
     run(bin / "unirl", "fit", *config, *small, *few, cwd=tmp_path)
     (exported,) = tmp_path.glob("runs/*/version_0/pretrained")
     assert (exported / "model.safetensors").is_file()

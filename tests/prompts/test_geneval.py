@@ -174,7 +174,7 @@ def test_no_possible_prompt_and_no_possible_scene_is_the_benchmarks(examples: li
 
 @given(st.integers(0, 2**62), st.integers(0, 2**31))
 def test_every_prompt_names_an_extra_thing(seed: int, index: int) -> None:
-    example = GenEval().draw(seed, index)
+    example = GenEval().sample(seed, index)
     extra = [item for item in example.objects if item.name in v.EXTRA]
     assert any(item.name in example.prompt or v.many(item.name) in example.prompt for item in extra)
     assert not is_held_out(example)
@@ -190,7 +190,7 @@ def test_prompts_differ_where_scenes_do(examples: list[Example]) -> None:
 def test_coco_classes_are_trained_on_in_five_categories() -> None:
     seen: dict[str, set[str]] = {category: set() for category in CATEGORIES}
     for index in range(4000):
-        example = GenEval().draw(0, index)
+        example = GenEval().sample(0, index)
         seen[example.category] |= {item.name for item in example.objects} & set(v.COCO)
     assert not seen.pop("single_object")
     assert all(len(names) > 70 for names in seen.values())
@@ -198,7 +198,7 @@ def test_coco_classes_are_trained_on_in_five_categories() -> None:
 
 def test_unfit_things_are_not_counted_or_colored() -> None:
     for index in range(3000):
-        example = GenEval({"counting": 1, "colors": 1, "color_attr": 1}).draw(1, index)
+        example = GenEval({"counting": 1, "colors": 1, "color_attr": 1}).sample(1, index)
         assert not {item.name for item in example.objects if item.color} & v.UNCOLORED
         assert not {item.name for item in example.exclude} & v.UNCOUNTED
         if example.category == "color_attr":
@@ -207,7 +207,7 @@ def test_unfit_things_are_not_counted_or_colored() -> None:
 
 def test_draws_are_the_same_on_every_machine() -> None:
     # Resumed runs rely on this: whoever changes these changes everybody's runs.
-    assert [GenEval().draw(3, index).prompt for index in range(4)] == [
+    assert [GenEval().sample(3, index).prompt for index in range(4)] == [
         "a photo of a wolf and a spatula",
         "a photo of a brown broccoli and an orange mushroom",
         "a photo of a pretzel left of a pencil",
@@ -216,14 +216,14 @@ def test_draws_are_the_same_on_every_machine() -> None:
 
 
 def test_seeds_and_indices_give_different_draws() -> None:
-    assert len({GenEval().draw(seed, index).prompt for seed in range(30) for index in range(30)}) > 700
+    assert len({GenEval().sample(seed, index).prompt for seed in range(30) for index in range(30)}) > 700
 
 
 def test_weights_choose_the_categories() -> None:
-    drawn = Counter(GenEval({"counting": 3, "colors": 1, "position": 0}).draw(0, i).category for i in range(2000))
+    drawn = Counter(GenEval({"counting": 3, "colors": 1, "position": 0}).sample(0, i).category for i in range(2000))
     assert set(drawn) == {"counting", "colors"}
     assert 2.5 < drawn["counting"] / drawn["colors"] < 3.6
-    even = Counter(GenEval().draw(0, index).category for index in range(6000))
+    even = Counter(GenEval().sample(0, index).category for index in range(6000))
     assert all(880 < even[category] < 1120 for category in CATEGORIES)
 
 
@@ -248,7 +248,7 @@ def test_held_out_is_balanced_distinct_and_never_drawn() -> None:
     assert Counter(example.category for example in held) == dict.fromkeys(CATEGORIES, 8)
     assert len({example.prompt for example in held}) == 48
     assert all(is_held_out(example) for example in held)
-    drawn = {combination(GenEval().draw(0, index)) for index in range(5000)}
+    drawn = {combination(GenEval().sample(0, index)) for index in range(5000)}
     assert not drawn & {combination(example) for example in held}
 
 

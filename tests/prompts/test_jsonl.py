@@ -24,7 +24,7 @@ def numbered(count: int, **more: object) -> list[dict[str, object]]:
 
 
 def test_required_fields_alone_are_enough(tmp_path: Path) -> None:
-    example = JsonLines(write(tmp_path / "a.jsonl", LINE)).draw(0, 0)
+    example = JsonLines(write(tmp_path / "a.jsonl", LINE)).sample(0, 0)
     assert (example.prompt, example.question, example.answer) == tuple(LINE.values())
     assert (example.category, example.objects, example.exclude) == ("prompts", (), ())
 
@@ -42,7 +42,7 @@ def test_genevals_form_and_ours_read_the_same(tmp_path: Path) -> None:
         "objects": [{"name": "cup", "count": 2}, {"name": "dog", "color": "red", "relation": ["left of", 0]}],
         "exclude": [{"name": "cup", "count": 3}],
     }
-    first, second = (JsonLines(write(tmp_path / "a.jsonl", row)).draw(0, 0) for row in (theirs, ours))
+    first, second = (JsonLines(write(tmp_path / "a.jsonl", row)).sample(0, 0) for row in (theirs, ours))
     assert first == second
     assert first.category == "position"
     assert first.objects == (Item("cup", 2), Item("dog", color="red", relation=("left of", 0)))
@@ -52,22 +52,22 @@ def test_genevals_form_and_ours_read_the_same(tmp_path: Path) -> None:
 @given(st.integers(1, 12), st.integers(0, 2**40), st.integers(0, 5))
 def test_each_line_comes_once_an_epoch(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, epoch: int) -> None:
     prompts = JsonLines(write(tmp_path_factory.mktemp("lines") / "a.jsonl", *numbered(n)))
-    drawn = [prompts.draw(seed, index) for index in range(epoch * n, (epoch + 1) * n)]
+    drawn = [prompts.sample(seed, index) for index in range(epoch * n, (epoch + 1) * n)]
     assert sorted(example.prompt for example in drawn) == sorted(example.prompt for example in prompts.examples)
-    assert prompts.draw(seed, epoch * n) == drawn[0]
+    assert prompts.sample(seed, epoch * n) == drawn[0]
 
 
 def test_seed_and_epoch_change_the_order(tmp_path: Path) -> None:
     prompts = JsonLines(write(tmp_path / "a.jsonl", *numbered(30)))
     orders = {
-        tuple(prompts.draw(seed, epoch * 30 + i).prompt for i in range(30)) for seed in (0, 1) for epoch in (0, 1)
+        tuple(prompts.sample(seed, epoch * 30 + i).prompt for i in range(30)) for seed in (0, 1) for epoch in (0, 1)
     }
     assert len(orders) == 4
 
 
 def test_the_order_is_the_same_on_every_machine(tmp_path: Path) -> None:
     prompts = JsonLines(write(tmp_path / "a.jsonl", *numbered(6)))
-    assert [prompts.draw(7, index).prompt[-1] for index in range(6)] == list("512034")
+    assert [prompts.sample(7, index).prompt[-1] for index in range(6)] == list("512034")
 
 
 def test_blank_lines_byte_order_mark_and_carriage_returns_are_fine(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_blank_lines_byte_order_mark_and_carriage_returns_are_fine(tmp_path: Pat
 def test_other_line_separators_stay_inside_a_text(tmp_path: Path) -> None:
     row = {**LINE, "prompt": "one\u2028two\x85three"}
     path = write(tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False))
-    assert JsonLines(path).draw(0, 0).prompt == row["prompt"]
+    assert JsonLines(path).sample(0, 0).prompt == row["prompt"]
 
 
 @pytest.mark.parametrize(

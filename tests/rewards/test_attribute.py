@@ -140,7 +140,7 @@ def test_what_describes_a_thing_is_not_the_thing() -> None:
 @pytest.mark.parametrize("category", GenEval.categories)
 def test_right_answers_are_right(category: str) -> None:
     reward, prompts = Attribute(), GenEval({category: 1.0})
-    examples = [prompts.draw(0, i) for i in range(100)] + list(all_examples(category))[:200]
+    examples = [prompts.sample(0, i) for i in range(100)] + list(all_examples(category))[:200]
     ids = torch.zeros(len(examples), 1, dtype=torch.long)
     assert reward.score(examples, Images(ids), Answers(ids, ids.bool(), [e.answer for e in examples])).min() == 1
     others = [e.answer for e in examples[1:] + examples[:1]]

@@ -50,7 +50,7 @@ class TestCLIP(RewardConformance):
 
 class TestCLIPWithVerdicts(TestCLIP):
     def make(self) -> Reward:
-        return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0, accept=0.5)
+        return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0, accept_threshold=0.5)
 
 
 class TestOracle(RewardConformance):

@@ -78,7 +78,7 @@ def test_name_and_weight() -> None:
 
 def test_every_drawn_answer_gives_itself_full_marks() -> None:
     for index in range(200):
-        answer = GenEval().draw(0, index).answer
+        answer = GenEval().sample(0, index).answer
         assert score(Keyword(), answer, answer) == score(Keyword(ordered=True), answer, answer.upper()) == [1]
 
 

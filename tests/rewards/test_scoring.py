@@ -12,7 +12,7 @@ from unirl.rewards.clip import CLIP
 from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import Likelihood
 from unirl.rewards.oracle import Oracle
-from unirl.rewards.scoring import contrasts, distribution_of, score, verdicts
+from unirl.rewards.scoring import distribution_of, normalized_rewards, score, verdicts
 from unirl.types import Answers, Example, Images
 
 EXAMPLES = [Example(f"a photo of {n} cups", "how many?", f"{n} cups", "counting") for n in ("two", "three", "four")]
@@ -171,13 +171,13 @@ def test_no_error_of_a_reward_hides_whose_it_is(raised: BaseException, says: str
 def test_rewards_are_compared_in_standard_deviations_where_asked() -> None:
     parts = {"wide": torch.tensor([0.0, 10.0, 5.0, 5.0]), "narrow": torch.tensor([0.1, 0.0, 0.0, 0.1])}
     rewards = [Keyword(weight=1.0), Keyword(weight=2.0)]
-    assert contrasts(rewards, parts, 2) is None
+    assert normalized_rewards(rewards, parts, 2) is None
     rewards[0].standardize = True
-    got = contrasts(rewards, parts, 2)
+    got = normalized_rewards(rewards, parts, 2)
     half = 0.5**0.5  # of two samples, each is this far from their mean in standard deviations
     assert got is not None
     torch.testing.assert_close(got, torch.tensor([-half + 0.2, half, 0.0, 0.2]), atol=1e-3, rtol=0)
-    alone = contrasts(rewards, parts, 2, torch.tensor([1.0, 0.0, 1.0, 1.0]))  # who does not count sets no scale
+    alone = normalized_rewards(rewards, parts, 2, torch.tensor([1.0, 0.0, 1.0, 1.0]))  # who does not count sets no scale
     assert alone is not None
     assert alone[0].item() == pytest.approx(0.2)
 
@@ -185,7 +185,7 @@ def test_rewards_are_compared_in_standard_deviations_where_asked() -> None:
 class Sure(Given):
     """Says from what score on a drawing is right."""
 
-    accept = 0.8
+    accept_threshold = 0.8
 
 
 class Says(Given):
@@ -199,8 +199,8 @@ class Says(Given):
         return self.verdict  # type: ignore[return-value] - what a plugin might do
 
 
-def accepted(*rewards: Reward, accept: float | None = None) -> list[bool]:
-    return score(rewards, EXAMPLES, IMAGES, ANSWERS, accept)[2].tolist()
+def accepted(*rewards: Reward, accept_threshold: float | None = None) -> list[bool]:
+    return score(rewards, EXAMPLES, IMAGES, ANSWERS, accept_threshold)[2].tolist()
 
 
 def given(*values: float, weight: float = 1.0, kind: type[Given] = Given) -> Given:
@@ -227,9 +227,9 @@ def test_where_nobody_can_tell_full_marks_are_right() -> None:
 
 def test_a_least_sum_decides_instead() -> None:
     both = Keyword(), given(0.0, 1.0, 0.2)
-    assert accepted(*both, accept=1.1) == [False, True, False]
-    assert accepted(*both, accept=1.5) == [False, True, False]  # the sum is 1.5, but for rounding
-    assert accepted(*both, accept=-1.0) == [True] * 3
+    assert accepted(*both, accept_threshold=1.1) == [False, True, False]
+    assert accepted(*both, accept_threshold=1.5) == [False, True, False]  # the sum is 1.5, but for rounding
+    assert accepted(*both, accept_threshold=-1.0) == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_a_least_sum_decides_instead() -> None:
         (Attribute(), 1.0),
         (Oracle(None), 1.0),  # type: ignore[arg-type]
         (Likelihood(), 0.5),
-        (Likelihood(accept=0.9), 0.9),
-        (CLIP(accept=0.7), 0.7),
+        (Likelihood(accept_threshold=0.9), 0.9),
+        (CLIP(accept_threshold=0.7), 0.7),
     ],
 )
 def test_what_the_shipped_ones_accept(reward: Reward, least: float) -> None:
@@ -252,7 +252,7 @@ def test_what_the_shipped_ones_accept(reward: Reward, least: float) -> None:
 
 def test_some_give_no_verdict() -> None:
     assert CLIP().accepts(EXAMPLES, torch.ones(3)) is None
-    assert Likelihood(accept=None).accepts(EXAMPLES, torch.ones(3)) is None
+    assert Likelihood(accept_threshold=None).accepts(EXAMPLES, torch.ones(3)) is None
 
 
 def test_a_plain_count_is_accepted_where_every_keyword_was_found() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from unirl.errors import UserError
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
-from unirl.rewards.timeout import within
+from unirl.rewards.timeout import time_limit
 from unirl.types import Answers, Example, Images
 
 EXAMPLES = [Example("a photo of two cups", "how many?", "two cups", "counting")]
@@ -58,7 +58,7 @@ def test_one_that_is_slow_in_time_is_heard(timeout: float | None) -> None:
 
 
 def test_afterwards_nothing_rings() -> None:
-    with within(0.2, "it"):
+    with time_limit(0.2, "it"):
         pass
     time.sleep(0.4)
 

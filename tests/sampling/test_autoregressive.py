@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unirl.sampling.autoregressive import guide, pick, sample_codes, uniform
+from unirl.sampling.autoregressive import guide, sample_codes, sample_inverse_cdf, sample_uniforms
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def test_codes_come_as_often_as_they_are_probable() -> None:
     probable = torch.tensor([0.1, 0.0, 0.6, 0.25, 0.05])
-    codes, log_probs = pick(probable.log().expand(20000, -1), 1.0, torch.rand(20000, generator=seeded()))
+    codes, log_probs = sample_inverse_cdf(probable.log().expand(20000, -1), 1.0, torch.rand(20000, generator=seeded()))
     seen = codes.bincount(minlength=5) / 20000
     assert seen[1] == 0
     assert (seen - probable).abs().max() < 4 * (0.25 / 20000) ** 0.5
@@ -29,9 +29,9 @@ def test_every_chance_is_a_possible_code(seed: int, count: int, temperature: flo
     logits = 20 * torch.randn(8, count, generator=seeded(seed))
     logits[:, ::3] = -torch.inf
     logits[:, -1] = 0.0
-    chance = torch.rand(8, generator=seeded(seed))
-    chance[:2] = torch.tensor([0.0, 1 - 2**-24])
-    codes, log_probs = pick(logits, temperature, chance)
+    uniforms = torch.rand(8, generator=seeded(seed))
+    uniforms[:2] = torch.tensor([0.0, 1 - 2**-24])
+    codes, log_probs = sample_inverse_cdf(logits, temperature, uniforms)
     assert codes.min() >= 0
     assert codes.max() < count
     assert log_probs.isfinite().all()
@@ -40,7 +40,7 @@ def test_every_chance_is_a_possible_code(seed: int, count: int, temperature: flo
 
 def test_temperature_nought_takes_the_likeliest() -> None:
     logits = torch.randn(6, 9, generator=seeded())
-    codes, log_probs = pick(logits, 0.0, torch.rand(6))
+    codes, log_probs = sample_inverse_cdf(logits, 0.0, torch.rand(6))
     assert torch.equal(codes, logits.argmax(-1))
     torch.testing.assert_close(log_probs, logits.log_softmax(-1).max(-1).values)
 
@@ -55,20 +55,20 @@ def test_guidance_is_the_field_s_formula(guidance: float) -> None:
 def test_each_step_gets_what_the_last_one_left() -> None:
     given: list[tuple[list[float], list[float]]] = []
 
-    def step(embeds: Tensor, chance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        given.append((embeds[:, 0].tolist(), chance.tolist()))
+    def step(embeds: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        given.append((embeds[:, 0].tolist(), uniforms.tolist()))
         return embeds + 1, embeds[:, 0].long() * 10, -embeds[:, 0]
 
-    chance = torch.arange(6.0).view(3, 2) / 6
-    draw = sample_codes(step, torch.tensor([[1.0], [5.0]]), 3, chance)
+    uniforms = torch.arange(6.0).view(3, 2) / 6
+    draw = sample_codes(step, torch.tensor([[1.0], [5.0]]), 3, uniforms)
     assert [embeds for embeds, _ in given] == [[1, 5], [2, 6], [3, 7]]
-    assert torch.equal(torch.tensor([c for _, c in given]), chance)
+    assert torch.equal(torch.tensor([c for _, c in given]), uniforms)
     assert draw.codes.tolist() == [[10, 20, 30], [50, 60, 70]]
     assert draw.log_probs.tolist() == [[-1, -2, -3], [-5, -6, -7]]
 
 
 def test_chance_comes_from_the_generator_alone() -> None:
-    one, same, other = (uniform(4, 3, seeded(s), CPU) for s in (0, 0, 1))
+    one, same, other = (sample_uniforms(4, 3, seeded(s), CPU) for s in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert one.shape == (4, 3)

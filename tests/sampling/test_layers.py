@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unirl.sampling.kv_cache import PrefixCache, again, through
+from unirl.sampling.kv_cache import PrefixCache, checkpointed, run_layers
 
 
 class Mixing(nn.Module):
@@ -37,7 +37,7 @@ def layers(request: pytest.FixtureRequest) -> nn.ModuleList:
     return nn.ModuleList(request.param(index) for index in range(3))
 
 
-def learnt(layers: nn.ModuleList, recompute: bool) -> tuple[list[Tensor], int]:
+def learnt(layers: nn.ModuleList, gradient_checkpointing: bool) -> tuple[list[Tensor], int]:
     """Outputs and gradients of rows that follow two prefixes, and how many numbers were kept for the gradient."""
     kept = 0
 
@@ -48,7 +48,7 @@ def learnt(layers: nn.ModuleList, recompute: bool) -> tuple[list[Tensor], int]:
 
     rows = [torch.randn(2, length, 8, generator=torch.Generator().manual_seed(length)) for length in (5, 4, 3)]
     layers.zero_grad()
-    run = partial(through, layers, recompute=recompute, scale=0.1)
+    run = partial(run_layers, layers, gradient_checkpointing=gradient_checkpointing, scale=0.1)
     cache = PrefixCache(grow=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         found = [run(row, cache) for row in rows[:2]]
@@ -70,5 +70,5 @@ def test_computed_again_it_is_the_same(layers: nn.ModuleList) -> None:
 def test_without_gradient_nothing_is_computed_again() -> None:
     calls: list[Any] = []
     with torch.no_grad():
-        again(lambda value: calls.append(value) or value, torch.ones(1))  # type: ignore[func-returns-value]
+        checkpointed(lambda value: calls.append(value) or value, torch.ones(1))  # type: ignore[func-returns-value]
     assert len(calls) == 1

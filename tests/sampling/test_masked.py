@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from unirl.sampling import masked
-from unirl.sampling.masked import MaskedDraw, choose_steps, sample_masked, unknown_after
+from unirl.sampling.masked import MaskedSample, choose_steps, sample_masked, unknown_after
 from unirl.types import ImageSampling
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def draw(logits: Logits, shape: tuple[int, int], seed: int = 0, **sampling: float) -> MaskedDraw:
+def draw(logits: Logits, shape: tuple[int, int], seed: int = 0, **sampling: float) -> MaskedSample:
     return sample_masked(logits, torch.zeros(shape, dtype=torch.long), ImageSampling(**sampling), seeded(seed))
 
 

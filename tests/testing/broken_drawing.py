@@ -120,8 +120,8 @@ class HalfMask(TableBackbone):
 
 
 class Unweighed(TableBackbone):
-    def picture_log_probs(self, *args: Any) -> tuple[Tensor, Tensor]:
-        log_probs, _ = super().picture_log_probs(*args)
+    def image_log_likelihood(self, *args: Any) -> tuple[Tensor, Tensor]:
+        log_probs, _ = super().image_log_likelihood(*args)
         return log_probs, torch.ones_like(log_probs)
 
 

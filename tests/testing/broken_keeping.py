@@ -17,7 +17,7 @@ class Forgetful(TableBackbone):
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         fresh = TableBackbone()
         fresh.build()
-        return {**super().state_dict(*args, **kwargs), "look.weight": fresh.look.weight.detach()}
+        return {**super().state_dict(*args, **kwargs), "look.weight": fresh.embed_images.weight.detach()}
 
 
 class Pickled(TableBackbone):

@@ -36,36 +36,36 @@ class SlopelessAnswers(TableBackbone):
 
 class DeafToSoft(TableBackbone):
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
-        return super().answer_log_probs(replace(images, soft=None), questions, answers) + 0 * self.look.weight.sum()
+        return super().answer_log_probs(replace(images, soft=None), questions, answers) + 0 * self.embed_images.weight.sum()
 
 
 class CutRelax(TableBackbone):
-    def relax(self, *args: Any) -> Images:
-        images = super().relax(*args)
+    def straight_through(self, *args: Any) -> Images:
+        images = super().straight_through(*args)
         assert images.soft is not None
         return replace(images, soft=images.soft.detach())
 
 
 class LeafRelax(TableBackbone):
-    def relax(self, *args: Any) -> Images:
-        images = super().relax(*args)
+    def straight_through(self, *args: Any) -> Images:
+        images = super().straight_through(*args)
         assert images.soft is not None
         return replace(images, soft=images.soft.detach().requires_grad_())
 
 
 class SoftRelax(TableBackbone):
-    def relax(self, *args: Any) -> Images:
-        images = super().relax(*args)
+    def straight_through(self, *args: Any) -> Images:
+        images = super().straight_through(*args)
         assert images.soft is not None
         return replace(images, soft=(images.soft * 0.9))
 
 
 class VagueRefusal(TableBackbone):
-    can_relax = False
+    supports_straight_through = False
 
-    def relax(self, *args: Any) -> Images:
+    def straight_through(self, *args: Any) -> Images:
         raise TypeError("no")
 
 
 class WrongCan(TableBackbone):
-    can_relax = False
+    supports_straight_through = False

@@ -57,7 +57,7 @@ BROKEN: list[tuple[type[Backbone], str, str]] = [
     (
         drawing.Unweighed,
         "test_picture_weights_add_up_to_one",
-        "picture_log_probs: the weights .* add up to 4 on average",
+        "image_log_likelihood: the weights .* add up to 4 on average",
     ),
     (drawing.Bright, "test_pixels_are_pictures", r"decode: pixels range from .* to .*, expected \[0, 1\]"),
     (
@@ -178,7 +178,7 @@ BROKEN: list[tuple[type[Backbone], str, str]] = [
     (
         learning.WrongCan,
         "test_a_backbone_without_soft_codes_says_so",
-        "relax: returns something, though can_relax is False",
+        "relax: returns something, though supports_straight_through is False",
     ),
     (
         keeping.Forgetful,
@@ -240,7 +240,7 @@ def test_what_is_broken_is_named(kind: type[Backbone], check: str, says: str, tm
 class Unrelaxed(TableBackbone):
     """Has no soft codes, which the contract allows."""
 
-    relax = Backbone.relax
+    relax = Backbone.straight_through
 
 
 def test_soft_codes_are_optional(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Shade(Judge):
         pictures[:, 0] = torch.tensor([self.shade(example) for example in examples])[:, None, None]
         return pictures
 
-    def exam(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
         examples = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
         pictures = self.references(examples)
         assert pictures is not None
@@ -113,22 +113,22 @@ class OneReference(Shade):
 
 
 class ShortExam(Shade):
-    def exam(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
-        return super().exam(count - 1, seed)
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+        return super().understanding_set(count - 1, seed)
 
 
 class BytesExam(Shade):
-    def exam(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
         return [EXAMPLES[0]] * count, torch.zeros(count, 3, 64, 64, dtype=torch.uint8)
 
 
 class NoAnswers(Shade):
-    def exam(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
         return [Example("a ring", "what is it ?", "", "c")] * count, torch.zeros(count, 3, 64, 64)
 
 
 class NewExam(Shade):
-    def exam(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
         return [EXAMPLES[0]] * count, torch.rand(count, 3, 64, 64)
 
 
@@ -160,10 +160,10 @@ def test_a_right_one_passes(faults: Faults) -> None:
         (WrongReferences, "WrongReferences.references gave pictures of which WrongReferences.verdicts calls 0% right"),
         (BrightReferences, "BrightReferences.references gave pictures from 255 to 255, expected [0, 1]"),
         (OneReference, "OneReference.references gave pictures of shape (1, 3, 64, 64), expected (6, 3, H, W)"),
-        (ShortExam, "ShortExam.exam(24) gave 23 examples"),
-        (BytesExam, "BytesExam.exam(24) gave pictures of torch.uint8, expected floats in [0, 1]"),
-        (NoAnswers, "NoAnswers.exam(24) gave no question or no answer for picture 0"),
-        (NewExam, "NewExam.exam(24) is another exam when it is asked for again"),
+        (ShortExam, "ShortExam.understanding_set(24) gave 23 examples"),
+        (BytesExam, "BytesExam.understanding_set(24) gave pictures of torch.uint8, expected floats in [0, 1]"),
+        (NoAnswers, "NoAnswers.understanding_set(24) gave no question or no answer for picture 0"),
+        (NewExam, "NewExam.understanding_set(24) is another exam when it is asked for again"),
     ],
 )
 def test_a_broken_one_is_told_what_is_wrong(faults: Faults, kind: type[Judge], message: str) -> None:

@@ -24,7 +24,7 @@ class Numbers(Prompts):
 
     categories: ClassVar[tuple[str, ...]] = ("few", "many")
 
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         return numbered(Random(f"{seed}/{index}").randrange(100))
 
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
@@ -32,7 +32,7 @@ class Numbers(Prompts):
 
 
 class Chance(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         return numbered(random.randrange(100))
 
 
@@ -40,12 +40,12 @@ class InTurn(Numbers):
     def __init__(self) -> None:
         self.random = Random(0)
 
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         return numbered(self.random.randrange(100))
 
 
 class Hashed(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         return numbered(hash(f"{seed}/{index}") % 100)
 
 
@@ -65,8 +65,8 @@ class Leaking(Numbers):
 
 
 class NoAnswer(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
-        return replace(super().draw(seed, index), answer=" ")
+    def sample(self, seed: int, index: int) -> Example:
+        return replace(super().sample(seed, index), answer=" ")
 
 
 class NoQuestionHeldOut(Numbers):
@@ -75,8 +75,8 @@ class NoQuestionHeldOut(Numbers):
 
 
 class NumberForAnswer(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
-        return replace(super().draw(seed, index), answer=3)  # type: ignore[arg-type]
+    def sample(self, seed: int, index: int) -> Example:
+        return replace(super().sample(seed, index), answer=3)  # type: ignore[arg-type]
 
 
 class Undeclared(Numbers):
@@ -84,22 +84,22 @@ class Undeclared(Numbers):
 
 
 class Lists(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
-        return replace(super().draw(seed, index), objects=[Item("cup")])  # type: ignore[arg-type]
+    def sample(self, seed: int, index: int) -> Example:
+        return replace(super().sample(seed, index), objects=[Item("cup")])  # type: ignore[arg-type]
 
 
 class Forward(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
-        return replace(super().draw(seed, index), objects=(Item("cup", relation=("above", 0)),))
+    def sample(self, seed: int, index: int) -> Example:
+        return replace(super().sample(seed, index), objects=(Item("cup", relation=("above", 0)),))
 
 
 class Seedless(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
-        return super().draw(0, index)
+    def sample(self, seed: int, index: int) -> Example:
+        return super().sample(0, index)
 
 
 class Few(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         return [numbered(i % 100) for i in range(seed, seed + 1000)][index]
 
 
@@ -119,8 +119,8 @@ class OtherExam(Numbers):
 
 
 class Texts(Numbers):
-    def draw(self, seed: int, index: int) -> Example:
-        return super().draw(seed, index).prompt  # type: ignore[return-value]
+    def sample(self, seed: int, index: int) -> Example:
+        return super().sample(seed, index).prompt  # type: ignore[return-value]
 
 
 def judged(faults: Faults, kind: type[Prompts], elsewhere: bool = False) -> str:
@@ -147,7 +147,7 @@ def test_a_right_one_passes(faults: Faults) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Hashed, "Hashed.draw(0, 0) gives another example in another process: a set, hash() or id() decides"),
+        (Hashed, "Hashed.sample(0, 0) gives another example in another process: a set, hash() or id() decides"),
         (HashedExam, "HashedExam.held_out gives other examples in another process"),
         (Unpicklable, "Unpicklable cannot be pickled, as workers need"),
     ],
@@ -162,18 +162,18 @@ def test_one_that_is_broken_between_processes_is_told_so(faults: Faults, kind: t
         (Chance, "Chance.draw draws from a global generator: make a random.Random from both"),
         (InTurn, "gave another example when asked again in another order"),
         (Leaking, "what is measured with must never be trained on"),
-        (NoAnswer, "NoAnswer.draw(0, 0) gave an empty answer"),
+        (NoAnswer, "NoAnswer.sample(0, 0) gave an empty answer"),
         (NoQuestionHeldOut, "NoQuestionHeldOut.held_out(24)[0] gave an empty question"),
-        (NumberForAnswer, "NumberForAnswer.draw(0, 0) gave the answer 3, expected a string"),
+        (NumberForAnswer, "NumberForAnswer.sample(0, 0) gave the answer 3, expected a string"),
         (Undeclared, "gave the category 'many', which categories leaves out"),
-        (Lists, "Lists.draw(0, 0) gave objects [Item(name='cup'"),
+        (Lists, "Lists.sample(0, 0) gave objects [Item(name='cup'"),
         (Forward, "a relation to ('above', 0), which is no earlier object"),
         (Seedless, "Seedless.draw gives the same examples for seed 0 and seed 1: it ignores seed"),
-        (Few, "Few.draw(0, 1000000000) fails: IndexError"),
+        (Few, "Few.sample(0, 1000000000) fails: IndexError"),
         (TooMany, "TooMany.held_out(0) gave 1 examples; at most 0 were asked for"),
         (OneSided, "OneSided.held_out(24) gave 0 examples of 'many' and 24 of another category"),
         (OtherExam, "gives other examples when asked again"),
-        (Texts, "Texts.draw(0, 0) gave a str, expected a unirl.types.Example"),
+        (Texts, "Texts.sample(0, 0) gave a str, expected a unirl.types.Example"),
     ],
 )
 def test_a_broken_one_is_told_what_is_wrong(faults: Faults, kind: type[Prompts], message: str) -> None:

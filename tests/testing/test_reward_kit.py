@@ -18,7 +18,7 @@ Faults = Callable[[object], str]
 class Short(Reward):
     """One over the number of tokens: a right one, from which the broken ones differ in a line."""
 
-    accept: float | None = 0.5
+    accept_threshold: float | None = 0.5
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         return 1 / answers.mask.sum(1)
@@ -153,14 +153,14 @@ class Stuck(Short):
 
 
 class FloatVerdicts(Short):
-    accept = None
+    accept_threshold = None
 
     def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
         return (scores > 0.4).float()
 
 
 class BackwardVerdicts(Short):
-    accept = None
+    accept_threshold = None
 
     def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
         return scores < 0.4
@@ -172,7 +172,7 @@ class OtherVerdicts(Short):
 
 
 class OutOfReach(Short):
-    accept = 2.0
+    accept_threshold = 2.0
 
 
 def judged(faults: Faults, kind: type[Reward]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from unirl.backbones import Backbone
 from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages, group_mean
-from unirl.functional.reductions import nothing
+from unirl.functional.reductions import zero_loss
 from unirl.testing import UpdateConformance
 from unirl.types import ImageSampling, Rollout
 from unirl.updates import UpdateRule
@@ -38,7 +38,7 @@ class Reinforce(UpdateRule):
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         found = self.log_probs(backbone, rollout, sampling, generator)
-        return -(self.gains(rollout) * found).mean() + nothing(backbone), {"likelihood": found.detach().mean()}
+        return -(self.gains(rollout) * found).mean() + zero_loss(backbone), {"likelihood": found.detach().mean()}
 
 
 class Flipped(Reinforce):
@@ -180,7 +180,7 @@ class Unchecked(FlatNaN):
 
 class UncheckedRelaxing(Reinforce):
     def log_probs(self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: Any) -> Tensor:
-        backbone.relax(rollout.prompts, rollout.images, sampling, generator=generator)
+        backbone.straight_through(rollout.prompts, rollout.images, sampling, generator=generator)
         return super().log_probs(backbone, rollout, sampling, generator)
 
 

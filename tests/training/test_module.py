@@ -11,12 +11,12 @@ from torch import Tensor
 
 from unirl import hookimpl
 from unirl.backbones.showo import Showo
-from unirl.callbacks import ExportPretrained, Pictures, ResultsTable
+from unirl.callbacks import ExportPretrained, LogImages, ResultsTable
 from unirl.errors import UserError
-from unirl.metrics.self_reward import CriticFairness
+from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.rewards import Reward
 from unirl.rewards.keyword import Keyword
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
 from unirl.updates.grpo import GRPO
@@ -46,9 +46,9 @@ def module(checkpoint: Path, reward: Reward | None = None, **options: object) ->
     return SelfImprovement(Showo(str(checkpoint)), update, [reward or Dark()], **(settings | options))  # type: ignore[arg-type]
 
 
-def data(**options: int) -> PromptsModule:
-    settings = {"prompts_per_step": 2, "steps_per_epoch": 3, "held_out": 12, "validation_batch": 6}
-    return PromptsModule(ShapesPrompts(), **(settings | options))
+def data(**options: int) -> PromptsDataModule:
+    settings = {"prompts_per_step": 2, "steps_per_epoch": 3, "held_out": 12, "val_batch_size": 6}
+    return PromptsDataModule(ShapesPrompts(), **(settings | options))
 
 
 def trainer(folder: Path, **options: object) -> Trainer:
@@ -89,10 +89,10 @@ def test_resume_in_the_middle_of_an_epoch_is_the_same_run(
     updates: int, shapes_checkpoint: Path, tmp_path: Path
 ) -> None:
     """With three updates a rollout, the run stops between the first and the second one."""
-    whole = run(shapes_checkpoint, tmp_path / "whole", updates_per_rollout=updates)
-    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4, updates_per_rollout=updates)
+    whole = run(shapes_checkpoint, tmp_path / "whole", num_iterations=updates)
+    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4, num_iterations=updates)
     saved = tmp_path / "head" / "step-4.ckpt"
-    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, updates_per_rollout=updates)
+    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, num_iterations=updates)
     assert len(whole.seen) == 6
     assert head.seen + tail.seen == whole.seen
     assert ("rollout" in torch.load(saved, weights_only=True)) == (updates > 1)
@@ -101,12 +101,12 @@ def test_resume_in_the_middle_of_an_epoch_is_the_same_run(
 def test_a_rollout_of_a_version_that_did_not_keep_what_was_accepted_is_drawn_afresh(
     shapes_checkpoint: Path, tmp_path: Path
 ) -> None:
-    run(shapes_checkpoint, tmp_path / "head", max_steps=4, updates_per_rollout=3)
+    run(shapes_checkpoint, tmp_path / "head", max_steps=4, num_iterations=3)
     saved = tmp_path / "head" / "step-4.ckpt"
     checkpoint = torch.load(saved, weights_only=True)
     del checkpoint["rollout"][0].__dict__["accepted"]
     torch.save(checkpoint, saved)
-    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, updates_per_rollout=3)
+    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, num_iterations=3)
     assert len(tail.seen) == 2
 
 
@@ -114,7 +114,7 @@ def test_grpo_with_a_reference_and_old_policies_resumes_exactly(shapes_checkpoin
     """The reference is the base and not what the checkpoint holds; the log-probabilities of drawing come back."""
 
     def grpo() -> dict[str, object]:
-        return {"update": GRPO(beta=0.1, answers="all", likelihood="masks"), "updates_per_rollout": 3}
+        return {"update": GRPO(beta=0.1, answers="all", likelihood="random_masks"), "num_iterations": 3}
 
     whole = run(shapes_checkpoint, tmp_path / "whole", **grpo())
     head = run(shapes_checkpoint, tmp_path / "head", max_steps=4, **grpo())
@@ -142,7 +142,7 @@ def test_several_updates_learn_from_the_same_drawings(
     draw, learn = SelfImprovement.rollout, SFT.loss
     monkeypatch.setattr(SelfImprovement, "rollout", lambda m, b: drawn.append(draw(m, b)) or drawn[-1])
     monkeypatch.setattr(SFT, "loss", lambda s, b, r, *rest: learnt.append(r.images.codes) or learn(s, b, r, *rest))
-    run(shapes_checkpoint, tmp_path, updates_per_rollout=4)
+    run(shapes_checkpoint, tmp_path, num_iterations=4)
     assert len(drawn) == 2
     assert [torch.equal(codes, drawn[i // 4].images.codes) for i, codes in enumerate(learnt)] == [True] * 6
 
@@ -176,8 +176,8 @@ def test_end_to_end_runs_and_learns_from_every_drawing(shapes_checkpoint: Path, 
 
 
 def test_fit_measures_draws_and_exports(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    results, model = ResultsTable(), module(shapes_checkpoint, judge=ShapesJudge(), exam_size=12)
-    callbacks = [results, Pictures(count=4), ExportPretrained()]
+    results, model = ResultsTable(), module(shapes_checkpoint, judge=ShapesJudge(), num_understanding=12)
+    callbacks = [results, LogImages(count=4), ExportPretrained()]
     fit = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=callbacks)
     fit.fit(model, data())
     assert set(results.before["drawing"]) == {*ShapesPrompts.categories, "overall"}
@@ -196,10 +196,10 @@ def test_plugins_are_told_what_was_measured(shapes_checkpoint: Path, tmp_path: P
         def unirl_validated(self, metrics: dict[str, float]) -> None:
             told.append(dict(metrics))
 
-    model = module(shapes_checkpoint, judge=ShapesJudge(), exam_size=6, diversity_prompts=3)
+    model = module(shapes_checkpoint, judge=ShapesJudge(), num_understanding=6, diversity_prompts=3)
     trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=[Listener()]).fit(model, data())
     assert len(told) == 2
-    assert {"drawing/overall", "seeing/overall", "diversity/codes"} <= set(told[0])
+    assert {"generation/overall", "understanding/overall", "diversity/codes"} <= set(told[0])
     assert all(isinstance(value, float) for value in told[1].values())
 
 
@@ -219,11 +219,11 @@ def test_groups_differ_within_and_pixels_are_only_decoded_for_who_needs_them(
     ("accept", "shares"), [(None, [0.0, 1.0]), (1.9, [0.0, 1.0]), (2.1, [0.0, 0.0]), (0.0, [1.0, 1.0])]
 )
 def test_learning_and_measuring_share_one_verdict(
-    accept: float | None, shares: list[float], shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accept_threshold: float | None, shares: list[float], shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     critic: list[list[bool]] = []
-    heard = CriticFairness.update
-    monkeypatch.setattr(CriticFairness, "update", lambda s, a, *rest: critic.append(a.tolist()) or heard(s, a, *rest))
+    heard = SelfRewardAccuracy.update
+    monkeypatch.setattr(SelfRewardAccuracy, "update", lambda s, a, *rest: critic.append(a.tolist()) or heard(s, a, *rest))
     for truth, share in zip((0.0, 1.0), shares, strict=True):
         critic.clear()
         model = SelfImprovement(
@@ -234,8 +234,8 @@ def test_learning_and_measuring_share_one_verdict(
             group_size=2,
             sampling=ImageSampling(steps=2),
             answering=AnswerSampling(2),
-            accept=accept,
-            exam_size=0,
+            accept_threshold=accept_threshold,
+            num_understanding=0,
             diversity_prompts=0,
         )
         fit = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
@@ -248,9 +248,9 @@ def test_learning_and_measuring_share_one_verdict(
 class Fixed(Reward):
     """Always gives the same."""
 
-    def __init__(self, value: float, accept: float | None = None) -> None:
+    def __init__(self, value: float, accept_threshold: float | None = None) -> None:
         super().__init__()
-        self.value, self.accept = value, accept
+        self.value, self.accept_threshold = value, accept_threshold
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         return torch.full((len(examples),), self.value)
@@ -291,7 +291,7 @@ def test_what_is_standardized_is_compared_so_and_each_reward_is_logged(shapes_ch
     fit.fit(model, data(steps_per_epoch=1))
     rollout = model._rollout
     assert rollout is not None
-    first, second, *_ = rollout.compared.tolist()
+    first, second, *_ = rollout.advantage_rewards.tolist()
     assert first == pytest.approx(-second, rel=0.02)
     assert 25 < abs(first) < 100 * 0.5**0.5  # in standard deviations, but for epsilon
     torch.testing.assert_close(fit.callback_metrics["train/reward_dark"], rollout.score_parts["dark"].mean())
@@ -301,8 +301,8 @@ def test_what_is_standardized_is_compared_so_and_each_reward_is_logged(shapes_ch
 def test_settings_that_cannot_train_are_refused(shapes_checkpoint: Path) -> None:
     with pytest.raises(UserError, match="group_size 0"):
         module(shapes_checkpoint, group_size=0)
-    with pytest.raises(UserError, match="updates_per_rollout 0"):
-        module(shapes_checkpoint, updates_per_rollout=0)
+    with pytest.raises(UserError, match="num_iterations 0"):
+        module(shapes_checkpoint, num_iterations=0)
     with pytest.raises(UserError, match="rewards is empty"):
         SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [])
     with pytest.raises(UserError, match="every weight in rewards is 0"):
@@ -321,7 +321,7 @@ def test_what_training_sees_has_no_pictures() -> None:
         assert all(isinstance(value, str | tuple) for value in values)
 
 
-@pytest.mark.parametrize("update", [SFT(end_to_end=True, relaxed_steps=2), GRPO(beta=0.1, likelihood="masks")])
+@pytest.mark.parametrize("update", [SFT(end_to_end=True, straight_through_steps=2), GRPO(beta=0.1, likelihood="random_masks")])
 def test_it_trains_with_weights_of_16_bits(update: object, shapes_checkpoint: Path, tmp_path: Path) -> None:
     model = module(shapes_checkpoint, update=update)
     fit = trainer(tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-true", enable_checkpointing=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 from unirl.backbones.janus import Janus
 from unirl.callbacks import ExportPretrained
 from unirl.rewards.likelihood import Likelihood
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates import UpdateRule
@@ -45,9 +45,9 @@ class Recorder(SelfImprovement):
 
 def run(checkpoint: Path, folder: Path, update: UpdateRule, resume: Path | None = None, **options: Any) -> Recorder:
     settings: dict[str, Any] = {"group_size": 3, "sampling": ImageSampling(guidance=0.5), "lr": 1e-3, "accept": 0.0}
-    settings |= {"answering": AnswerSampling(4), "updates_per_rollout": options.pop("updates_per_rollout", 1)}
+    settings |= {"answering": AnswerSampling(4), "num_iterations": options.pop("num_iterations", 1)}
     model = Recorder(Janus(str(checkpoint)), update, [Likelihood()], **settings)
-    data = PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, held_out=6, validation_batch=6)
+    data = PromptsDataModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, num_val_prompts=6, val_batch_size=6)
     trainer = Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -65,9 +65,9 @@ def run(checkpoint: Path, folder: Path, update: UpdateRule, resume: Path | None 
 
 RULES = {
     "sft": lambda: SFT(end_to_end=False, answers="all"),
-    "end-to-end": lambda: SFT(end_to_end=True, relaxed_steps=4),
+    "end-to-end": lambda: SFT(end_to_end=True, straight_through_steps=4),
     "grpo": lambda: GRPO(beta=0.1, answer_beta=0.5),
-    "grpo-by-masks": lambda: GRPO(likelihood="masks", answer_weight=0.0, normalize=False, negative=0.25),
+    "grpo-by-masks": lambda: GRPO(likelihood="random_masks", answer_weight=0.0, normalize=False, negative_scale=0.25),
 }
 
 
@@ -86,15 +86,15 @@ def test_every_rule_trains_it(checkpoint: Path, tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize(("name", "updates"), [("sft", 1), ("sft", 2), ("grpo", 2)])
 def test_a_resumed_run_is_the_same_run(checkpoint: Path, tmp_path: Path, name: str, updates: int) -> None:
-    whole = run(checkpoint, tmp_path / "a", RULES[name](), max_steps=4, updates_per_rollout=updates)
-    run(checkpoint, tmp_path / "b", RULES[name](), max_steps=3, updates_per_rollout=updates)
+    whole = run(checkpoint, tmp_path / "a", RULES[name](), max_steps=4, num_iterations=updates)
+    run(checkpoint, tmp_path / "b", RULES[name](), max_steps=3, num_iterations=updates)
     rest = run(
         checkpoint,
         tmp_path / "b",
         RULES[name](),
         tmp_path / "b" / "last.ckpt",
         max_steps=4,
-        updates_per_rollout=updates,
+        num_iterations=updates,
     )
     assert rest.losses == whole.losses[3:]
     assert torch.equal(rest.drawn[0], whole.drawn[3])
@@ -119,10 +119,10 @@ def test_validation_and_export(checkpoint: Path, tmp_path: Path) -> None:
         [Likelihood()],
         ShapesJudge(),
         answering=AnswerSampling(4),
-        exam_size=12,
+        num_understanding=12,
         diversity_prompts=2,
     )
-    data = PromptsModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=1, held_out=12, validation_batch=6)
+    data = PromptsDataModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=1, num_val_prompts=12, val_batch_size=6)
     trainer = Trainer(
         default_root_dir=tmp_path,
         accelerator="cpu",

@@ -13,7 +13,7 @@ class TestSFTBesideTheDrawing(UpdateConformance):
 
 class TestSFTOnWhatItSaid(UpdateConformance):
     def make(self) -> UpdateRule:
-        return SFT(end_to_end=False, answers="own", hard_first=False, views=2)
+        return SFT(end_to_end=False, answers="self", weight_by_failure_rate=False, num_masks=2)
 
 
 class TestSFTEndToEnd(UpdateConformance):
@@ -42,12 +42,12 @@ class TestGRPOWithReference(UpdateConformance):
 
 class TestGRPOOnMasks(UpdateConformance):
     def make(self) -> UpdateRule:
-        return GRPO(likelihood="masks", views=2, normalize=False, reduction="token")
+        return GRPO(likelihood="random_masks", num_masks=2, normalize=False, reduction="token")
 
 
 class TestGRPOOnSomeSteps(UpdateConformance):
     def make(self) -> UpdateRule:
-        return GRPO(answers="all", negative=0.5, scored_steps=2)
+        return GRPO(answers="all", negative_scale=0.5, scored_steps=2)
 
 
 class TestGRPOOnAnswersAlone(UpdateConformance):

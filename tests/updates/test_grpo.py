@@ -101,9 +101,9 @@ def test_answers_of_accepted_drawings_learn_and_of_others_only_if_asked() -> Non
 
 
 def test_it_says_whether_it_needs_accepted_samples() -> None:
-    assert GRPO().learns_accepted
-    assert not GRPO(answers="all").learns_accepted
-    assert not GRPO(answer_weight=0.0).learns_accepted
+    assert GRPO().learns_from_accepted
+    assert not GRPO(answers="all").learns_from_accepted
+    assert not GRPO(answer_weight=0.0).learns_from_accepted
 
 
 def test_what_is_alike_but_for_what_was_dropped_teaches_nothing() -> None:
@@ -219,7 +219,7 @@ def test_later_updates_weigh_by_the_policy_that_drew_and_clip() -> None:
     torch.testing.assert_close(first, torch.tensor(0.0), atol=1e-6, rtol=0)  # ratio 1, advantages that add up to 0
     with torch.no_grad():
         policy.drawing += torch.tensor([1.0, 0.0, -1.0])
-    loss, logs = loss_of(rule, policy, dataclasses.replace(batch, update=1))
+    loss, logs = loss_of(rule, policy, dataclasses.replace(batch, iteration=1))
     ratio = (policy.drawing.log_softmax(-1)[0].detach() - old).exp()[CODES[:3]]
     gain = torch.tensor([[2 / 3], [-1 / 3], [-1 / 3]])
     expected = -torch.minimum(ratio * gain, ratio.clamp(0.9, 1.3) * gain).sum() / 2 / 6
@@ -231,20 +231,20 @@ def test_later_updates_weigh_by_the_policy_that_drew_and_clip() -> None:
 def test_rewards_in_standard_deviations_are_what_is_compared() -> None:
     policy = Table()
     by_score = loss_of(GRPO(**DRAWING), policy, rollout())[0]
-    by_contrast = loss_of(GRPO(**DRAWING), policy, rollout(torch.ones(6), contrasts=SCORES))[0]
+    by_contrast = loss_of(GRPO(**DRAWING), policy, rollout(torch.ones(6), normalized_rewards=SCORES))[0]
     torch.testing.assert_close(slope(by_contrast, policy.drawing), slope(by_score, policy.drawing))
 
 
 @pytest.mark.parametrize("negative", [0.0, 0.25])
-def test_what_is_worse_than_its_group_counts_less_where_asked(negative: float) -> None:
+def test_what_is_worse_than_its_group_counts_less_where_asked(negative_scale: float) -> None:
     policy = Table()
-    loss, _ = loss_of(GRPO(negative=negative, **DRAWING), policy, rollout())
+    loss, _ = loss_of(GRPO(negative_scale=negative_scale, **DRAWING), policy, rollout())
     chances, expected = policy.drawing[0].softmax(0).detach(), torch.zeros(2, 3)
-    for codes, advantage in zip(CODES[:3], (2 / 3, -negative / 3, -negative / 3), strict=True):
+    for codes, advantage in zip(CODES[:3], (2 / 3, -negative_scale / 3, -negative_scale / 3), strict=True):
         for code in codes:
             expected[0] -= advantage * (torch.eye(3)[code] - chances) / 2 / 6
     torch.testing.assert_close(slope(loss, policy.drawing), expected)
-    assert policy.calls == [("image", 3 if negative else 1)]  # what teaches nothing costs nothing
+    assert policy.calls == [("image", 3 if negative_scale else 1)]  # what teaches nothing costs nothing
 
 
 def test_weights_of_samples_scale_what_they_teach() -> None:
@@ -313,7 +313,7 @@ def test_the_scored_steps_and_the_guidance_are_those_asked_for() -> None:
         loss_of(GRPO(**DRAWING), policy, dataclasses.replace(rollout(), images=Images(CODES[:, :1])))[0], policy.drawing
     )
     torch.testing.assert_close(slope(one, policy.drawing), expected)
-    guided = slope(loss_of(GRPO(score_guidance=1.0, **DRAWING), policy, rollout())[0], policy.drawing)
+    guided = slope(loss_of(GRPO(loss_guidance=1.0, **DRAWING), policy, rollout())[0], policy.drawing)
     torch.testing.assert_close(guided, 2 * slope(loss_of(GRPO(**DRAWING), policy, rollout())[0], policy.drawing))
 
 
@@ -339,4 +339,4 @@ def test_what_does_not_fit_the_loop_is_refused() -> None:
     with pytest.raises(UserError, match=r"scored_steps 9, but sampling\.steps is 8"):
         GRPO(scored_steps=9).check(Table(), 2, ImageSampling(steps=8))
     with pytest.warns(UserWarning, match=r"drawn with guidance 2\.0, scored with 0\.0"):
-        GRPO(score_guidance=0.0).check(Table(), 2, ImageSampling(guidance=2.0))
+        GRPO(loss_guidance=0.0).check(Table(), 2, ImageSampling(guidance=2.0))

@@ -89,7 +89,7 @@ def run(rule: SFT, backbone: Showo, rollout: Rollout) -> tuple[Tensor, dict[str,
 
 def paper_loss(backbone: Showo, rollout: Rollout, detach: bool = False) -> Tensor:
     """-mean log p(right answer | relaxed drawing, question)."""
-    images = backbone.relax(rollout.prompts, rollout.images, SAMPLING, 1.0, 2, seeded(1))
+    images = backbone.straight_through(rollout.prompts, rollout.images, SAMPLING, 1.0, 2, seeded(1))
     assert images.soft is not None
     images = dataclasses.replace(images, soft=images.soft.detach() if detach else images.soft)
     right = backbone.tokenize_answers([example.answer for example in rollout.examples])
@@ -131,11 +131,11 @@ def test_end_to_end_teaches_answers_on_accepted_drawings_only(backbone: Showo, r
 def test_rejection_learns_accepted_drawings_and_their_answers(
     guidance: float | None, backbone: Showo, rollout: Rollout
 ) -> None:
-    rule = SFT(end_to_end=False, image_weight=0.5, answer_weight=2.0, views=3, score_guidance=guidance)
+    rule = SFT(end_to_end=False, image_weight=0.5, answer_weight=2.0, num_masks=3, loss_guidance=guidance)
     loss, logs, got = run(rule, backbone, rollout)
     examples, images = EXAMPLES[::3], rollout.images[::3]
     policy = dataclasses.replace(SAMPLING, guidance=SAMPLING.guidance if guidance is None else guidance)
-    log_probs, weights = backbone.picture_log_probs([e.prompt for e in examples], images, policy, 3, seeded(1))
+    log_probs, weights = backbone.image_log_likelihood([e.prompt for e in examples], images, policy, 3, seeded(1))
     image = -(log_probs * weights).sum(1)
     right = backbone.tokenize_answers([e.answer for e in examples])
     says = backbone.answer_log_probs(images, [e.question for e in examples], right)
@@ -146,8 +146,8 @@ def test_rejection_learns_accepted_drawings_and_their_answers(
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_rejected_drawings_leave_no_trace(views: int, backbone: Showo, rollout: Rollout) -> None:
-    rule = SFT(end_to_end=False, views=views)
+def test_rejected_drawings_leave_no_trace(num_masks: int, backbone: Showo, rollout: Rollout) -> None:
+    rule = SFT(end_to_end=False, num_masks=num_masks)
     codes = rollout.images.codes.clone()
     codes[1:3] = (codes[1:3] + 7) % 64
     changed = dataclasses.replace(rollout, images=dataclasses.replace(rollout.images, codes=codes))
@@ -172,20 +172,20 @@ def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: 
     """The second group is accepted whole; the first one's only accepted drawing is all that is learnt."""
     saturated = accepting(rollout, True, False, True, True)
     _, logs, got = run(SFT(end_to_end=False, answer_weight=0.0), backbone, saturated)
-    log_probs, weights = backbone.picture_log_probs([EXAMPLES[0].prompt], rollout.images[:1], SAMPLING, 1, seeded(1))
+    log_probs, weights = backbone.image_log_likelihood([EXAMPLES[0].prompt], rollout.images[:1], SAMPLING, 1, seeded(1))
     expected = -(log_probs * weights).sum()
     torch.testing.assert_close(logs["image_loss"], expected.detach())
     close(got, gradients(backbone, expected))
-    _, every, _ = run(SFT(end_to_end=False, answer_weight=0.0, hard_first=False), backbone, saturated)
+    _, every, _ = run(SFT(end_to_end=False, answer_weight=0.0, weight_by_failure_rate=False), backbone, saturated)
     assert every["image_loss"] != logs["image_loss"]
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])
-@pytest.mark.parametrize("answers", ["all", "accepted", "own"])
+@pytest.mark.parametrize("answers", ["all", "accepted", "self"])
 def test_what_quality_control_drops_leaves_no_trace(
-    end_to_end: bool, answers: Literal["all", "accepted", "own"], backbone: Showo, rollout: Rollout
+    end_to_end: bool, answers: Literal["all", "accepted", "self"], backbone: Showo, rollout: Rollout
 ) -> None:
-    rule = SFT(end_to_end=end_to_end, answers=answers, hard_first=False)
+    rule = SFT(end_to_end=end_to_end, answers=answers, weight_by_failure_rate=False)
     dropped = dataclasses.replace(rollout, weights=torch.tensor([1.0, 1.0, 1.0, 0.0]))
     whole, less = run(rule, backbone, rollout), run(rule, backbone, dropped)
     assert whole[0] != less[0]
@@ -208,16 +208,16 @@ def test_a_group_that_always_succeeds_teaches_nothing_even_if_some_of_it_is_drop
         (SFT(end_to_end=True, answers="all"), False),
         (SFT(end_to_end=True, answer_weight=0.0), False),
         (SFT(end_to_end=False, answers="all"), True),
-        (SFT(end_to_end=False, answers="own", image_weight=0.0), False),
+        (SFT(end_to_end=False, answers="self", image_weight=0.0), False),
     ],
 )
 def test_it_says_whether_it_needs_accepted_samples(rule: SFT, needs: bool) -> None:
-    assert rule.learns_accepted == needs
+    assert rule.learns_from_accepted == needs
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])
 def test_own_answers_are_what_was_said(end_to_end: bool, backbone: Showo, rollout: Rollout) -> None:
-    rule = SFT(end_to_end=end_to_end, image_weight=0.0, answers="own")
+    rule = SFT(end_to_end=end_to_end, image_weight=0.0, answers="self")
     _, logs, got = run(rule, backbone, rollout)
     said = backbone.answer_log_probs(rollout.images, [e.question for e in EXAMPLES], rollout.answers)
     expected = -masked_mean(said, rollout.answers.mask)
@@ -253,17 +253,17 @@ def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
     SFT().check(Rigid(), 2, SAMPLING)
     SFT(end_to_end=True).check(Showo("not built yet"), 2, SAMPLING)
     with pytest.raises(TypeError, match="Rigid does not relax"):
-        Rigid().relax([], None, SAMPLING)
+        Rigid().straight_through([], None, SAMPLING)
 
 
 def test_a_group_of_one_has_no_share_that_failed() -> None:
     with pytest.raises(UserError, match=r"group_size is 1, so none would count; take 2 or more"):
         SFT().check(Rigid(), 1, SAMPLING)
-    SFT(end_to_end=False, hard_first=False).check(Rigid(), 1, SAMPLING)
+    SFT(end_to_end=False, weight_by_failure_rate=False).check(Rigid(), 1, SAMPLING)
     SFT(end_to_end=False, image_weight=0.0).check(Rigid(), 1, SAMPLING)
 
 
-@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"relaxed_steps": 0}, {"views": 0}])
+@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"straight_through_steps": 0}, {"views": 0}])
 def test_settings_that_cannot_train(setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         SFT(**setting)

@@ -46,8 +46,8 @@ class Masked(Table):
         super().__init__()
         self.masks: list[list[list[float]]] = []
 
-    def picture_log_probs(
-        self, prompts: Sequence[str], images: Images, sampling: ImageSampling, views: int = 1, generator: Any = None
+    def image_log_likelihood(
+        self, prompts: Sequence[str], images: Images, sampling: ImageSampling, num_masks: int = 1, generator: Any = None
     ) -> tuple[Tensor, Tensor]:
         log_probs, _ = self.image_log_probs(prompts, images, sampling)
         shown = torch.rand(len(prompts), 2, generator=generator)

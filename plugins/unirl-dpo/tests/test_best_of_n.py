@@ -61,9 +61,9 @@ def test_weights_tell_groups_apart() -> None:
 
 def test_prompts_that_always_succeed_teach_nothing_if_asked() -> None:
     accepted = torch.tensor([True, True, True, True, False, False])
-    for hard_first, learnt in ((True, ["1"]), (False, ["0", "1"])):
+    for weight_by_failure_rate, learnt in ((True, ["1"]), (False, ["0", "1"])):
         policy = Table()
-        learn(BestOfN(hard_first=hard_first), policy, rollout(SCORES, accepted=accepted))
+        learn(BestOfN(weight_by_failure_rate=weight_by_failure_rate), policy, rollout(SCORES, accepted=accepted))
         assert policy.calls[0][0] == learnt
 
 
@@ -76,12 +76,12 @@ def test_a_masked_model_learns_under_the_masks_of_the_generator() -> None:
 
 
 def test_it_says_whether_it_needs_accepted_samples() -> None:
-    assert BestOfN().learns_accepted
-    assert not BestOfN(learn="best").learns_accepted
+    assert BestOfN().learns_from_accepted
+    assert not BestOfN(learn="best").learns_from_accepted
 
 
 def test_what_cannot_train_is_refused() -> None:
     with pytest.raises(UserError, match="best_of_n takes the best drawing of a group, and group_size is 1; take 2"):
         BestOfN().check(Table(), 1, ImageSampling())
     with pytest.raises(UserError, match="best_of_n: views 0"):
-        BestOfN(views=0)
+        BestOfN(num_masks=0)

@@ -71,7 +71,7 @@ def test_rewards_in_standard_deviations_are_what_is_compared() -> None:
     policy = Table()
     rule = attached(policy)
     by_score = learn(rule, policy, prepared(rule, policy, rollout()))[0]
-    contrasted = rollout(torch.ones(6), contrasts=SCORES)
+    contrasted = rollout(torch.ones(6), normalized_rewards=SCORES)
     by_contrast = learn(rule, policy, prepared(rule, policy, contrasted))[0]
     torch.testing.assert_close(slope(by_contrast, policy), slope(by_score, policy))
 

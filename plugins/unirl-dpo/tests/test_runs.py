@@ -14,7 +14,7 @@ from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA
 from unirl.cli.train import Run
 from unirl.rewards import Reward
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
 from unirl.updates import UpdateRule
@@ -24,9 +24,9 @@ from unirl_shapes.prompts import ShapesPrompts
 
 ROOT = Path(__file__).parents[3]
 RULES: dict[str, Callable[[], UpdateRule]] = {
-    "dpo": lambda: DPO(views=2),
+    "dpo": lambda: DPO(num_masks=2),
     "dpo of all pairs": lambda: DPO(variant="ipo", pairs="all", likelihood="decisions", sft_weight=0.1),
-    "best of n": lambda: BestOfN(views=2),
+    "best of n": lambda: BestOfN(num_masks=2),
     "best of n, accepted or not": lambda: BestOfN(learn="best"),
 }
 
@@ -51,7 +51,7 @@ class Recorder(SelfImprovement):
 
 
 def run(backbone: Backbone, rule: UpdateRule, folder: Path, resume: Path | None = None, **options: Any) -> Recorder:
-    sizes = {name: options.pop(name) for name in ("updates_per_rollout", "lora") if name in options}
+    sizes = {name: options.pop(name) for name in ("num_iterations", "lora") if name in options}
     sampling, answering = ImageSampling(steps=4), AnswerSampling(4)
     model = Recorder(backbone, rule, [Dark()], group_size=3, sampling=sampling, answering=answering, lr=1e-3, **sizes)
     trainer = Trainer(
@@ -66,7 +66,7 @@ def run(backbone: Backbone, rule: UpdateRule, folder: Path, resume: Path | None 
         callbacks=[ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
         **options,
     )
-    trainer.fit(model, PromptsModule(ShapesPrompts(), 2, steps_per_epoch=6, held_out=6), ckpt_path=resume)
+    trainer.fit(model, PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch=6, num_val_prompts=6), ckpt_path=resume)
     return model
 
 
@@ -88,7 +88,7 @@ def test_both_backbones_are_trained(name: str, fresh: Callable[[], Backbone], tm
 @pytest.mark.parametrize("name", ["dpo", "best of n"])
 def test_a_resumed_run_is_the_same_run(name: str, updates: int, fresh: Callable[[], Backbone], tmp_path: Path) -> None:
     """With three updates a rollout, the run stops between the first and the second one of the second rollout."""
-    options = {"updates_per_rollout": updates}
+    options = {"num_iterations": updates}
     whole = run(fresh(), RULES[name](), tmp_path / "whole", max_steps=6, **options)
     head = run(fresh(), RULES[name](), tmp_path / "head", max_steps=4, **options)
     saved = tmp_path / "head" / "step=4.ckpt"
@@ -123,7 +123,7 @@ def test_shipped_overlays_parse_and_build(base: str, overlay: str) -> None:
         pytest.skip("the overlays lie on configs of a checkout of lightning-unirl")
     files = ROOT / "configs" / f"{base}.yaml", ROOT / "plugins" / "unirl-dpo" / "configs" / f"{overlay}.yaml"
     arguments = [argument for file in files for argument in ("--config", str(file))]
-    model = Built(SelfImprovement, PromptsModule, ["fit", *arguments, "--trainer.logger", "false"]).model
+    model = Built(SelfImprovement, PromptsDataModule, ["fit", *arguments, "--trainer.logger", "false"]).model
     assert isinstance(model, SelfImprovement)
     assert type(model.update) is {"showo_dpo": DPO, "showo_best_of_n": BestOfN}[overlay]
     model.configure_model()

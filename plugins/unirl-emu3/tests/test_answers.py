@@ -106,7 +106,7 @@ def test_the_answer_loss_reaches_drawing_through_soft_codes_only(backbone: Emu3)
     images = backbone.sample_images(prompts, sampling, seeded())
     answers = backbone.tokenize_answers(["red", "two circles", "blue"])
     by_codes = backbone.answer_log_probs(images, QUESTIONS, answers)
-    relaxed = backbone.relax(prompts, images, sampling, 1.0, None, seeded())
+    relaxed = backbone.straight_through(prompts, images, sampling, 1.0, None, seeded())
     assert relaxed.soft is not None
     by_soft = backbone.answer_log_probs(relaxed, QUESTIONS, answers)
     torch.testing.assert_close(by_soft, by_codes, atol=1e-4, rtol=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unirl.cli.train import Run
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl_emu3.emu3 import Emu3
 
@@ -22,7 +22,7 @@ class Built(Run):
 
 def test_the_public_config_builds_on_the_meta_device() -> None:
     arguments = ["fit", "--config", str(CONFIG), *HERE, "--trainer.precision=32-true"]
-    model = Built(SelfImprovement, PromptsModule, arguments).model
+    model = Built(SelfImprovement, PromptsDataModule, arguments).model
     assert isinstance(model, SelfImprovement)
     assert isinstance(model.backbone, Emu3)
     model.backbone.build(meta=True)

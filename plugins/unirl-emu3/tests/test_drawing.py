@@ -100,10 +100,10 @@ def test_scores_are_those_of_the_plain_forward(backbone: Emu3) -> None:
 
 def test_computing_again_makes_no_difference(checkpoint: Path) -> None:
     found = []
-    for recompute in (False, True):
-        backbone = Emu3.from_pretrained(str(checkpoint), image_area=32 * 32, recompute=recompute)
+    for gradient_checkpointing in (False, True):
+        backbone = Emu3.from_pretrained(str(checkpoint), image_area=32 * 32, gradient_checkpointing=gradient_checkpointing)
         images = backbone.sample_images(PROMPTS, GUIDED, seeded())
-        relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
+        relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
         answers = backbone.tokenize_answers(["red"] * 4)
         log_probs, _ = backbone.image_log_probs(PROMPTS, images, GUIDED)
         (log_probs.sum() + backbone.answer_log_probs(relaxed, ["how many"] * 4, answers).sum()).backward()
@@ -141,7 +141,7 @@ def test_only_the_columns_of_codes_are_computed(backbone: Emu3, monkeypatch: pyt
     monkeypatch.setattr(backbone.transformer.emu3.lm_head, "forward", refuse)
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     backbone.image_log_probs(PROMPTS, images, GUIDED)
-    backbone.relax(PROMPTS, images, GUIDED)
+    backbone.straight_through(PROMPTS, images, GUIDED)
 
 
 def test_the_negative_prompt_matters_under_guidance_only(checkpoint: Path) -> None:
@@ -185,7 +185,7 @@ def test_drawing_learns_from_its_scores(backbone: Emu3) -> None:
 
 def test_relaxed_codes_are_the_drawn_ones_and_carry_gradient_to_the_last_steps(backbone: Emu3) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
-    relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, 3, seeded(1))
+    relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, 3, seeded(1))
     assert relaxed.soft is not None
     close(relaxed.soft.detach(), F.one_hot(images.codes, 40).float(), 1e-6)
     weighed = relaxed.soft * torch.randn(40, generator=seeded(2))
@@ -198,7 +198,7 @@ def test_relaxed_codes_are_the_drawn_ones_and_carry_gradient_to_the_last_steps(b
 
 def test_pictures_of_soft_codes_are_those_of_hard_ones(backbone: Emu3) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
-    relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
+    relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
     pixels = backbone.decode(relaxed)
     assert pixels.shape == (4, 3, 48, 64)
     close(pixels.detach(), backbone.decode(images), 1e-5)

@@ -12,8 +12,8 @@ from unirl_emu3.tiny import save
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHORT = {
     "trainer": {"max_steps": 2, "num_sanity_val_steps": 0, "limit_val_batches": 0, "enable_progress_bar": "false"},
-    "model": {"group_size": 2, "exam_size": 0, "diversity_prompts": 0, "accept": 0.0},
-    "data": {"prompts_per_step": 1, "held_out": 4, "validation_batch": 4},
+    "model": {"group_size": 2, "num_understanding": 0, "diversity_prompts": 0, "accept": 0.0},
+    "data": {"prompts_per_step": 1, "held_out": 4, "val_batch_size": 4},
 }
 RULES = {
     "grpo": ["--model.update.init_args.beta", "0.1"],

@@ -21,7 +21,7 @@ class TestPickScore(RewardConformance):
 
 class TestHPSv2(TestPickScore):
     def make(self) -> Reward:
-        return HPSv2(self.model, low=-1.0, high=1.0, accept=0.5)
+        return HPSv2(self.model, low=-1.0, high=1.0, accept_threshold=0.5)
 
 
 class TestVLMJudge(RewardConformance):

@@ -6,7 +6,7 @@ import pytest
 
 from unirl.cli.main import main
 from unirl.cli.train import Run
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
 OVERLAY = Path(__file__).parents[1] / "configs" / "pickscore.yaml"
@@ -19,7 +19,7 @@ model:
   group_size: 2
   sampling: {steps: 4}
   answering: {max_tokens: 6}
-  exam_size: 0
+  num_understanding: 0
   diversity_prompts: 0
 data: {prompts: shapes, prompts_per_step: 2, steps_per_epoch: 1, held_out: 6}
 trainer: {accelerator: cpu, max_steps: 1, limit_val_batches: 0, num_sanity_val_steps: 0, enable_progress_bar: false}
@@ -41,7 +41,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rewards(base: Path, *arguments: str) -> list[dict[str, object]]:
-    model = Parsed(SelfImprovement, PromptsModule, ["fit", "--config", str(base), *arguments]).model
+    model = Parsed(SelfImprovement, PromptsDataModule, ["fit", "--config", str(base), *arguments]).model
     return [{"name": r.name, "weight": r.weight, "model": getattr(r, "model", "")} for r in model.rewards]
 
 

@@ -70,7 +70,7 @@ def test_verdicts_and_name(vlm_folder: Path) -> None:
     assert verdict is not None
     assert verdict.tolist() == [False, True]
     assert reward.name == "vlm_judge"
-    assert VLMJudge("x/y", accept=None).accepts([], torch.tensor([0.6])) is None
+    assert VLMJudge("x/y", accept_threshold=None).accepts([], torch.tensor([0.6])) is None
 
 
 def no_template(folder: Path) -> None:

@@ -146,8 +146,8 @@ def test_wrong_pictures_are_refused(shape, message):
 
 def test_the_exam_is_balanced_repeatable_and_true():
     judge = ShapesJudge()
-    examples, pictures = judge.exam(240, seed=2)
-    again, same = judge.exam(240, seed=2)
+    examples, pictures = judge.understanding_set(240, seed=2)
+    again, same = judge.understanding_set(240, seed=2)
     assert examples == again
     assert torch.equal(pictures, same)
     assert pictures.shape == (240, 3, 64, 64)
@@ -156,18 +156,18 @@ def test_the_exam_is_balanced_repeatable_and_true():
     for category in CATEGORIES:
         share = sum(v for v, e in zip(verdicts.tolist(), examples, strict=True) if e.category == category) / 40
         assert 0.5 <= share <= 0.7
-    assert judge.exam(6, seed=3)[0] != [replace(e) for e in examples[:6]]
+    assert judge.understanding_set(6, seed=3)[0] != [replace(e) for e in examples[:6]]
 
 
 def test_exam_prompts_do_not_tell_the_answer():
-    examples, _ = ShapesJudge().exam(600)
+    examples, _ = ShapesJudge().understanding_set(600)
     singles = [(e.objects[0].name, e.answer) for e in examples if e.category == "single_object"]
     truths = {shape: [answer == shape for asked, answer in singles if asked == shape] for shape in ("diamond", "ring")}
     assert all(0.3 < sum(truth) / len(truth) < 0.7 for truth in truths.values())
 
 
 def test_the_exam_has_the_asked_size():
-    assert ShapesJudge(size=96).exam(4)[1].shape == (4, 3, 96, 96)
+    assert ShapesJudge(size=96).understanding_set(4)[1].shape == (4, 3, 96, 96)
     with pytest.raises(UserError, match="multiple of 32"):
         ShapesJudge(size=50)
 

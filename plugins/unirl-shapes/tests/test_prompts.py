@@ -40,7 +40,7 @@ def leaves(value):
 
 @given(st.integers(0, 2**40), st.integers(0, 2**40))
 def test_training_never_draws_a_held_out_combination(seed, index):
-    example = ShapesPrompts().draw(seed, index)
+    example = ShapesPrompts().sample(seed, index)
     assert combination(example) not in HELD_OUT
     assert not held_out(example)
 
@@ -108,30 +108,30 @@ def test_a_combination_is_the_same_however_it_is_said():
 
 def test_an_example_holds_no_picture():
     prompts = ShapesPrompts()
-    for example in [*(prompts.draw(0, i) for i in range(50)), *prompts.held_out(12)]:
+    for example in [*(prompts.sample(0, i) for i in range(50)), *prompts.held_out(12)]:
         assert all(isinstance(leaf, str | int | None) for leaf in leaves(example))
         assert not any(isinstance(leaf, Tensor) for leaf in leaves(example))
 
 
 def test_draws_can_be_made_again_and_differ():
     a, b = ShapesPrompts(), ShapesPrompts()
-    draws = [a.draw(3, i) for i in range(100)]
-    assert draws == [b.draw(3, i) for i in reversed(range(100))][::-1]
-    assert draws != [a.draw(4, i) for i in range(100)]
+    draws = [a.sample(3, i) for i in range(100)]
+    assert draws == [b.sample(3, i) for i in reversed(range(100))][::-1]
+    assert draws != [a.sample(4, i) for i in range(100)]
     assert len({example.prompt for example in draws}) > 50
 
 
 def test_draws_are_the_same_in_another_process():
-    code = "from unirl_shapes.prompts import ShapesPrompts as P; print([P().draw(1, i).prompt for i in range(20)])"
+    code = "from unirl_shapes.prompts import ShapesPrompts as P; print([P().sample(1, i).prompt for i in range(20)])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == str([ShapesPrompts().draw(1, i).prompt for i in range(20)])
+    assert told.strip() == str([ShapesPrompts().sample(1, i).prompt for i in range(20)])
 
 
 def test_categories_come_evenly_or_as_weighted():
-    even = Counter(ShapesPrompts().draw(0, i).category for i in range(3000))
+    even = Counter(ShapesPrompts().sample(0, i).category for i in range(3000))
     assert set(even) == set(CATEGORIES)
     assert all(400 < n < 600 for n in even.values())
-    weighted = Counter(ShapesPrompts({"counting": 3, "colors": 1}).draw(0, i).category for i in range(1000))
+    weighted = Counter(ShapesPrompts({"counting": 3, "colors": 1}).sample(0, i).category for i in range(1000))
     assert set(weighted) == {"counting", "colors"}
     assert 700 < weighted["counting"] < 800
 

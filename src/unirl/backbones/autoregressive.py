@@ -17,7 +17,7 @@ from unirl.sampling.text import answer_log_probs, sample_answers
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
 
-class CodeByCode(Backbone):
+class AutoregressiveImages(Backbone):
     """Scores and relaxes drawings in one pass over their codes. N codes a picture, K kinds of them.
 
     `transformer` is a `LlamaRows`, `length` is N.
@@ -51,7 +51,7 @@ class CodeByCode(Backbone):
         log_probs = model.code_log_probs(hidden, images.codes, sampling.guidance, temperature)
         return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
-    def relax(
+    def straight_through(
         self,
         prompts: Sequence[str],
         images: Images,
@@ -80,7 +80,7 @@ class TextAnswers(Backbone):
     chat: Any
 
     @abstractmethod
-    def look(self, images: Images) -> Tensor:
+    def embed_images(self, images: Images) -> Tensor:
         """What the language model is given for some pictures; with gradient where codes are soft. (B, n, D)"""
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class TextAnswers(Backbone):
     ) -> tuple[Prefix, list[list[int]]]:
         """Each picture once, then as many rows as there are questions about it; and the questions' own tokens."""
         before, rows = self.chat.questions(questions)
-        seen = self.look(images)
+        seen = self.embed_images(images)
         opening = self.transformer.embed(torch.tensor([before], device=seen.device)).expand(len(images), -1, -1)
         embeds = torch.cat((opening, seen.to(opening.dtype)), 1)
         keys = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)

@@ -59,12 +59,12 @@ class Backbone(nn.Module, ABC):
             returns log-probabilities (B, A), nats, and the mask (B, A) of what was scored.
         """
 
-    def picture_log_probs(
+    def image_log_likelihood(
         self,
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
-        views: int = 1,
+        num_masks: int = 1,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities whose weighted sum is the log-likelihood of each picture, per code, however it was drawn.
@@ -77,7 +77,7 @@ class Backbone(nn.Module, ABC):
             prompts: What was asked for.
             images: Their codes.
             sampling: Guidance, temperature and steps of the policy whose likelihood it is.
-            views: Random masks of each picture.
+            num_masks: Random masks of each picture.
             generator: Draws them; in the same state it draws the same ones.
 
         Shapes:
@@ -112,7 +112,7 @@ class Backbone(nn.Module, ABC):
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
         """Log-probability (B, T) of each answer token, nats, 0 outside the mask. Gradient reaches soft codes, too."""
 
-    def relax(
+    def straight_through(
         self,
         prompts: Sequence[str],
         images: Images,
@@ -121,7 +121,7 @@ class Backbone(nn.Module, ABC):
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Images:
-        """The same drawings with straight-through codes, for end-to-end SFT. Optional: see `can_relax`.
+        """The same drawings with straight-through codes, for end-to-end SFT. Optional: see `supports_straight_through`.
 
         Args:
             prompts: What was asked for.
@@ -131,25 +131,25 @@ class Backbone(nn.Module, ABC):
             steps: How many of the last sampling steps carry gradient; None lets all of them.
             generator: Draws the Gumbel noise.
         """
-        raise TypeError(f"{type(self).__name__} does not relax its codes (can_relax is False)")
+        raise TypeError(f"{type(self).__name__} does not relax its codes (supports_straight_through is False)")
 
     @property
-    def relaxed_steps(self) -> int | None:
-        """What `relax` is asked for where nobody says how many steps carry gradient; None for all of them."""
+    def straight_through_steps(self) -> int | None:
+        """What `straight_through` is asked for where nobody says how many steps carry gradient; None for all of them."""
         return None
 
     @property
-    def can_relax(self) -> bool:
-        """Whether `relax` is implemented."""
-        return type(self).relax is not Backbone.relax
+    def supports_straight_through(self) -> bool:
+        """Whether `straight_through` is implemented."""
+        return type(self).straight_through is not Backbone.straight_through
 
     @property
-    def draws_greedily(self) -> bool:
+    def supports_greedy_images(self) -> bool:
         """Whether `ImageSampling.temperature` may be 0: the likeliest code, each time."""
         return True
 
     @property
-    def sees_pixels(self) -> bool:
+    def understands_pixels(self) -> bool:
         """Whether questions are answered from pixels: then a drawing is decoded once, before it is asked about."""
         return False
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from unirl.sampling.kv_cache import Prefix, PrefixCache, again, through
+from unirl.sampling.kv_cache import Prefix, PrefixCache, checkpointed, run_layers
 
 WIDTH = 32
 """Prefixes are padded to a multiple of it where shapes are fixed, so that few shapes occur."""
@@ -22,12 +22,12 @@ class LlamaRows(nn.Module, ABC):
     """A model around transformers' Llama, or one of the same modules, that draws codes from rows of it.
 
     Args:
-        recompute: Keep little for the gradient, and compute it again.
+        gradient_checkpointing: Keep little for the gradient, and compute it again.
     """
 
-    def __init__(self, recompute: bool = True) -> None:
+    def __init__(self, gradient_checkpointing: bool = True) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.gradient_checkpointing = gradient_checkpointing
 
     @property
     @abstractmethod
@@ -46,11 +46,11 @@ class LlamaRows(nn.Module, ABC):
         """
         model = self.language_model
         rows = {"attention_mask": mask, "position_embeddings": model.rotary_emb(embeds, positions)}
-        return model.norm(through(model.layers, embeds, cache, self.recompute, **rows))
+        return model.norm(run_layers(model.layers, embeds, cache, self.gradient_checkpointing, **rows))
 
-    def again(self, part: Callable[..., Tensor], *given: Tensor) -> Tensor:
-        """What a part computes; for the gradient it computes it again, where `recompute` is set."""
-        return again(part, *given, recompute=self.recompute)
+    def checkpointed(self, part: Callable[..., Tensor], *given: Tensor) -> Tensor:
+        """What a part computes; for the gradient it computes it again, where `gradient_checkpointing` is set."""
+        return checkpointed(part, *given, gradient_checkpointing=self.gradient_checkpointing)
 
     def code_log_probs(self, hidden: Tensor, codes: Tensor, guidance: float, temperature: float) -> Tensor:
         """Log-probabilities of codes, a part of the positions at a time, whose logits are not kept for the gradient.
@@ -65,10 +65,10 @@ class LlamaRows(nn.Module, ABC):
 
         size = max(1, CHUNK // len(codes))
         pieces = zip(hidden.split(size, 1), codes.split(size, 1), strict=True)
-        return torch.cat([self.again(part, *piece) for piece in pieces], 1)
+        return torch.cat([self.checkpointed(part, *piece) for piece in pieces], 1)
 
 
-class NextRow:
+class IncrementalDecoder:
     """The next row of each sequence, over keys and values in buffers that never grow.
 
     It computes what `LlamaModel.forward` does, from the same modules (adapters included), with half the operations:
@@ -134,7 +134,7 @@ class NextRow:
         return buffer[:, :, : place + 1]
 
 
-class FixedRow(NextRow):
+class StaticCacheDecoder(IncrementalDecoder):
     """The same with shapes that stay: a compiler or a CUDA graph sees the same pass at every row.
 
     The place to write is a tensor, and attention reads the whole buffer under a mask. Prefixes take one of few widths.

@@ -82,7 +82,7 @@ def merged(model: nn.Module) -> Iterator[nn.Module]:
             layer.unmerge()
 
 
-def choose_trained(model: nn.Module, trained: Sequence[str] | None = None, lora: LoRA | None = None) -> None:
+def select_trainable(model: nn.Module, trained: Sequence[str] | None = None, lora: LoRA | None = None) -> None:
     """Add adapters, and freeze what is not trained, as a run's settings say.
 
     Args:
@@ -96,10 +96,10 @@ def choose_trained(model: nn.Module, trained: Sequence[str] | None = None, lora:
     if lora is not None:
         add_adapters(model, lora)
     if trained is not None:
-        freeze_others(model, trained)
+        freeze_except(model, trained)
 
 
-def freeze_others(model: nn.Module, trained: Sequence[str]) -> None:
+def freeze_except(model: nn.Module, trained: Sequence[str]) -> None:
     """Leave gradients to the parameters whose name contains one of the given parts; what is frozen stays frozen.
 
     Args:

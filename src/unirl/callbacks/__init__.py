@@ -5,26 +5,26 @@ from lightning import Callback
 from unirl.callbacks.accumulation import KeepGradients
 from unirl.callbacks.export import ExportPretrained
 from unirl.callbacks.guards import Guards
-from unirl.callbacks.images import Pictures
+from unirl.callbacks.images import LogImages
 from unirl.callbacks.preemption import StopOnSigterm
 from unirl.callbacks.quality import QualityControl
 from unirl.callbacks.results import ResultsTable
-from unirl.callbacks.validation_replay import KeepLogs, KeepValidation
+from unirl.callbacks.validation_replay import KeepLogs, ReplayMissedValidation
 
 __all__ = [
     "ExportPretrained",
     "Guards",
     "KeepGradients",
     "KeepLogs",
-    "KeepValidation",
-    "Pictures",
+    "LogImages",
     "QualityControl",
+    "ReplayMissedValidation",
     "ResultsTable",
     "StopOnSigterm",
-    "survival",
+    "fault_tolerance_callbacks",
 ]
 
 
-def survival() -> list[Callback]:
+def fault_tolerance_callbacks() -> list[Callback]:
     """What every run has, lest it be lost; in this order."""
-    return [StopOnSigterm(), KeepGradients(), KeepLogs(), KeepValidation()]
+    return [StopOnSigterm(), KeepGradients(), KeepLogs(), ReplayMissedValidation()]

@@ -6,7 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from unirl.distributed.collectives import of_all, own
+from unirl.distributed.collectives import gather_object, local_item
 
 KEY = "accumulated_gradients"
 
@@ -24,10 +24,10 @@ class KeepGradients(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.fit_loop.epoch_loop._should_accumulate():
             learning = pl_module.named_parameters()
-            checkpoint[KEY] = of_all({name: _share(p.grad).cpu() for name, p in learning if p.grad is not None})
+            checkpoint[KEY] = gather_object({name: _share(p.grad).cpu() for name, p in learning if p.grad is not None})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._kept = own(checkpoint.get(KEY)) or {}
+        self._kept = local_item(checkpoint.get(KEY)) or {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name, parameter in pl_module.named_parameters():

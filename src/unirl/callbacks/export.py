@@ -6,7 +6,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from unirl.backbones.lora import merged
-from unirl.distributed.fsdp2 import unsharded
+from unirl.distributed.fsdp2 import gather_full_model
 
 
 class ExportPretrained(Callback):
@@ -16,7 +16,7 @@ class ExportPretrained(Callback):
         folder = trainer.log_dir  # all processes must ask
         if folder is None:
             return
-        backbone: Any = unsharded(pl_module.backbone, trainer.is_global_zero)  # type: ignore[arg-type]
+        backbone: Any = gather_full_model(pl_module.backbone, trainer.is_global_zero)  # type: ignore[arg-type]
         if backbone is not None:
             with merged(backbone):
                 backbone.save_pretrained(Path(folder) / "pretrained")

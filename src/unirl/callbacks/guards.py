@@ -21,7 +21,7 @@ WINDOW = 10
 
 
 @dataclass
-class InARow:
+class StreakCounter:
     """Something that does no harm once, and must not go on.
 
     Args:
@@ -38,7 +38,7 @@ class InARow:
         return self.rollouts > 0 and self.row == self.rollouts
 
 
-class FlatGroups(InARow):
+class ZeroVariance(StreakCounter):
     """All groups without variance for some rollouts: nothing is compared, so nothing is learnt."""
 
     def seen(self, share: float, reward: float) -> Iterator[str]:
@@ -52,7 +52,7 @@ class FlatGroups(InARow):
             )
 
 
-class Refused(InARow):
+class NothingAccepted(StreakCounter):
     """Nothing was accepted for some rollouts, where accepted samples are what is learnt."""
 
     def seen(self, share: float, reward: float) -> Iterator[str]:
@@ -62,12 +62,12 @@ class Refused(InARow):
                 f"in each of the last {self.rollouts} rollouts, no drawing was accepted and kept (mean reward "
                 f"{reward:.2f}), so what learns from accepted drawings learnt nothing. Try easier prompts or larger "
                 "groups; where rewards have no full marks to give, say from what sum on a drawing is right "
-                "(model.accept), or learn from whatever is better than its group (grpo)"
+                "(model.rollout.accept_threshold), or learn from whatever is better than its group (grpo)"
             )
 
 
 @dataclass
-class ScoringGap:
+class LogprobGap:
     """Sampling and scoring disagree about how likely the first drawings and answers were.
 
     Args:
@@ -82,7 +82,7 @@ class ScoringGap:
         """Look at the largest difference, before the first update; of drawings or of answers."""
         allowed = self.most if precise else max(self.most, self.rough)
         if self.most and not gap <= allowed:
-            first = "model.answering.temperature: 0 or 1, or " if of == "answers" else ""
+            first = "model.rollout.answer_sampling.temperature: 0 or 1, or " if of == "answers" else ""
             yield (
                 f"log-probabilities of {of} from sampling and from scoring differ by {gap:.2g} nats before anything "
                 f"was learnt (allowed: {allowed:g}). The ratio of GRPO is off from the start: the backbone scores "
@@ -113,13 +113,13 @@ class Validation:
 
     Args:
         diversity: Least share of the first diversity; 0 switches it off.
-        reward: How far the training reward may rise while drawing falls by `fall`; 0 switches it off.
+        reward: How far the training reward may rise while drawing falls by `max_accuracy_drop`; 0 switches it off.
         fall: How far drawing may fall, or a category: in accuracy, [0, 1]; 0 switches both off.
     """
 
     diversity: float
     reward: float
-    fall: float
+    max_accuracy_drop: float
     first: dict[str, float] = field(default_factory=dict)
     first_reward: float | None = None
     told: list[str] = field(default_factory=list)
@@ -149,10 +149,10 @@ class Validation:
                 )
 
     def _gamed(self, metrics: Mapping[str, float], reward: float) -> Iterator[tuple[str, str]]:
-        now, then, start = metrics.get("drawing/overall"), self.first.get("drawing/overall"), self.first_reward
-        if now is None or then is None or start is None or not self.fall:
+        now, then, start = metrics.get("generation/overall"), self.first.get("generation/overall"), self.first_reward
+        if now is None or then is None or start is None or not self.max_accuracy_drop:
             return
-        if reward > start + self.reward and now < then - self.fall:
+        if reward > start + self.reward and now < then - self.max_accuracy_drop:
             yield (
                 "gamed",
                 f"the training reward rose from {start:.2f} to {reward:.2f}, while drawing as the judge sees it fell "
@@ -164,12 +164,17 @@ class Validation:
         for name, now in metrics.items():
             kind, _, category = name.partition("/")
             then = self.first.get(name)
-            if kind in ("drawing", "seeing") and then is not None and self.fall and now < then - self.fall:
+            if (
+                kind in ("generation", "understanding")
+                and then is not None
+                and self.max_accuracy_drop
+                and now < then - self.max_accuracy_drop
+            ):
                 yield (
                     name,
                     f"{kind} fell below its first validation: {category} from {then:.2f} to {now:.2f}. Better "
                     "elsewhere may have been paid for here. Try more such prompts, a lower learning rate, or grpo's KL "
-                    "weights" + (", or a lower answer_weight" if kind == "seeing" else ""),
+                    "weights" + (", or a lower answer_weight" if kind == "understanding" else ""),
                 )
 
 
@@ -183,14 +188,14 @@ class Guards(Callback):
     Each sentence is printed once per event, counted in the logs (`guards/spoken`), and kept in `said`.
 
     Args:
-        flat_rollouts: Rollouts in a row in which all groups scored alike, not counting what quality control dropped; 0
+        zero_variance_patience: Rollouts in a row in which all groups scored alike, not counting what quality control dropped; 0
             switches it off. So it is with all of these.
-        refused_rollouts: Rollouts in a row in which nothing was accepted and kept; looked at where the update rule
+        zero_accepted_patience: Rollouts in a row in which nothing was accepted and kept; looked at where the update rule
             learns from accepted samples.
-        scoring_gap: Largest difference of log-probabilities between sampling and scoring, nats, before the first step;
+        max_logprob_gap: Largest difference of log-probabilities between sampling and scoring, nats, before the first step;
             in lower precision than 32 bits, 1 at least.
         diversity: Least share of the first validation's diversity.
-        reward_rise: Rise of the training reward that is suspicious where drawing falls by `fall`.
+        reward_rise: Rise of the training reward that is suspicious where drawing falls by `max_accuracy_drop`.
         fall: Fall of accuracy below the first validation, [0, 1], of drawing as a whole, or of a category in drawing or
             seeing. Mind the size of the validation: with 60 pictures a category, 0.1 is a standard error and a half.
         skip_non_finite: Whether steps with a gradient that is not finite are skipped.
@@ -198,17 +203,17 @@ class Guards(Callback):
 
     def __init__(
         self,
-        flat_rollouts: int = 20,
-        refused_rollouts: int = 20,
-        scoring_gap: float = 1e-3,
+        zero_variance_patience: int = 20,
+        zero_accepted_patience: int = 20,
+        max_logprob_gap: float = 1e-3,
         diversity: float = 0.7,
         reward_rise: float = 0.02,
-        fall: float = 0.1,
+        max_accuracy_drop: float = 0.1,
         skip_non_finite: bool = True,
     ) -> None:
-        self.flat, self.refused = FlatGroups(flat_rollouts), Refused(refused_rollouts)
-        self.gap, self.finite = ScoringGap(scoring_gap), NonFinite()
-        self.validation, self.skip_non_finite = Validation(diversity, reward_rise, fall), skip_non_finite
+        self.flat, self.refused = ZeroVariance(zero_variance_patience), NothingAccepted(zero_accepted_patience)
+        self.gap, self.finite = LogprobGap(max_logprob_gap), NonFinite()
+        self.validation, self.skip_non_finite = Validation(diversity, reward_rise, max_accuracy_drop), skip_non_finite
         self.said: list[str] = []
         self._rewards: list[float] = []
         self._fresh = False
@@ -228,7 +233,9 @@ class Guards(Callback):
         images, answers = rollout.images[one], rollout.answers[one]
         if images.log_probs is not None:
             generator = torch.Generator(images.log_probs.device).manual_seed(0)
-            scored, mask = backbone.image_log_probs(rollout.prompts[one], images, self._module.sampling, 4, generator)
+            scored, mask = backbone.image_log_probs(
+                rollout.prompts[one], images, self._module.rollout.image_sampling, 4, generator
+            )
             gap = ((scored - images.log_probs) * mask).abs().max().item()
             self._say(self.gap.seen(gap, "drawings", precise))
         if answers.log_probs is not None:
@@ -276,12 +283,12 @@ class Guards(Callback):
 
     def _look(self, metrics: Mapping[str, Tensor]) -> None:
         """At what was logged of a fresh rollout, over all processes."""
-        names = "reward", "train/flat_groups", "train/accepted"
+        names = "reward", "frac_reward_zero_std", "frac_accepted"
         reward, flat, accepted = (float(metrics.get(name, math.nan)) for name in names)
         self._rewards.append(reward)
-        if self._module.group_size > 1:  # one sample has nobody to be compared with
+        if self._module.rollout.group_size > 1:  # one sample has nobody to be compared with
             self._say(self.flat.seen(flat, reward))
-        if self._module.update.learns_accepted:
+        if self._module.update.learns_from_accepted:
             self._say(self.refused.seen(accepted, reward))
 
     def _say(self, sentences: Iterable[str]) -> None:

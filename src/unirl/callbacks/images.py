@@ -34,7 +34,7 @@ class Caption:
     right: bool | None = None
 
 
-def draw_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> Image.Image:
+def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> Image.Image:
     """Pictures in rows, each with its prompt and its answer; the answer is green under a right picture, else red.
 
     Args:
@@ -68,7 +68,7 @@ def _enlarged(picture: Tensor) -> Image.Image:
     return Image.fromarray(array).resize((SIDE, SIDE), resample)
 
 
-class Pictures(Callback):
+class LogImages(Callback):
     """Writes a grid of held-out drawings, with prompts and answers, as PNG and to TensorBoard.
 
     The prompts and the random numbers are the same every time, so that grids can be compared.
@@ -97,7 +97,7 @@ class Pictures(Callback):
             for i in shown
         ]
         assert rollout.images.pixels is not None
-        grid = draw_grid(rollout.images.pixels[: len(shown)], captions, self.columns)
+        grid = image_grid(rollout.images.pixels[: len(shown)], captions, self.columns)
         if log_dir is not None:
             folder = Path(log_dir) / "pictures"
             folder.mkdir(parents=True, exist_ok=True)

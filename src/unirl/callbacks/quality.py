@@ -9,8 +9,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from unirl.errors import within
-from unirl.functional.policy_gradient import typical_probability
+from unirl.errors import check_range
+from unirl.functional.policy_gradient import geometric_mean
 from unirl.hooks import hookimpl
 from unirl.types import Rollout
 
@@ -40,8 +40,8 @@ class QualityControl(Callback):
         confidence: float = 0.5,
         down_weight: bool = False,
     ) -> None:
-        within(0, 1, "QualityControl", duplicates=duplicates, confidence=confidence)
-        within(0, 1, "QualityControl", saturation=1.0 if saturation is None else saturation)
+        check_range(0, 1, "QualityControl", duplicates=duplicates, confidence=confidence)
+        check_range(0, 1, "QualityControl", saturation=1.0 if saturation is None else saturation)
         self.duplicates, self.saturation, self.confidence = duplicates, saturation, confidence
         self.down_weight = down_weight
         self._module: Any = None
@@ -62,7 +62,7 @@ class QualityControl(Callback):
         if self.confidence and sure is not None:
             reasons["unlikely"] = sure < self.confidence
             weights = torch.where(reasons["unlikely"], weights * (sure if self.down_weight else 0), weights)
-        reasons["duplicate"] = repeats(rollout.images.codes, rollout.group_size, weights > 0)
+        reasons["duplicate"] = is_duplicate(rollout.images.codes, rollout.group_size, weights > 0)
         weights = torch.where(reasons["duplicate"], weights * self.duplicates, weights)
         self._note(rollout, reasons, weights)
         return weights
@@ -91,7 +91,7 @@ class QualityControl(Callback):
             self._dropped.append(said | {"score": rollout.scores[i].item(), "weight": weights[i].item(), "why": why})
 
 
-def repeats(codes: Tensor, group_size: int, kept: Tensor | None = None) -> Tensor:
+def is_duplicate(codes: Tensor, group_size: int, kept: Tensor | None = None) -> Tensor:
     """Whether an earlier drawing of the group, of those that are kept, has the same codes.
 
     Shapes:
@@ -129,4 +129,4 @@ def confidence(rollout: Rollout) -> Tensor | None:
     answers = rollout.answers
     if answers.log_probs is None:
         return None
-    return typical_probability(answers.log_probs, answers.mask)
+    return geometric_mean(answers.log_probs, answers.mask)

@@ -78,7 +78,7 @@ def heading(first: int, last: int, once: bool) -> str:
 
 def figures(module: LightningModule) -> Figures:
     """The module's measured figures as plain numbers: kind, then category."""
-    measured = getattr(module, "measured", {})
+    measured = getattr(module, "val_metrics", {})
     return {kind: {name: float(value) for name, value in values.items()} for kind, values in measured.items() if values}
 
 

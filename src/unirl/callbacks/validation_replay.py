@@ -29,7 +29,7 @@ class KeepLogs(Callback):
                 logger.experiment.flush()
 
 
-class KeepValidation(Callback):
+class ReplayMissedValidation(Callback):
     """Validates where a resumed run starts, if its checkpoint was saved before a validation that was due was over.
 
     Lightning goes on with the next step. Not where `max_steps` ends the run at that very step: there is no training

@@ -12,12 +12,12 @@ from torch import Tensor
 from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import load_exactly
 from unirl.backbones.lora import LoRA, add_adapters, merged
-from unirl.checkpoint.integrity import fault
-from unirl.checkpoint.io import part_of, replace_folder
-from unirl.checkpoint.resume import refused
+from unirl.checkpoint.integrity import find_corruption
+from unirl.checkpoint.io import partial_path, replace_folder
+from unirl.checkpoint.resume import corrupt_message
 from unirl.checkpoint.sharded import sharded_weights
 from unirl.errors import UserError
-from unirl.hooks.arguments import Place, resolve
+from unirl.hooks.arguments import PluginArgument, resolve
 
 PREFIX = "backbone."
 
@@ -36,7 +36,7 @@ def export(ckpt: Path, config: Path, out: Path) -> None:
     weights = backbone_weights(ckpt)
     backbone: Any = _built(config)
     load_exactly(backbone, weights, ckpt)
-    part = part_of(out)
+    part = partial_path(out)
     with merged(backbone):
         backbone.save_pretrained(part)
     if out.exists():
@@ -53,8 +53,8 @@ def backbone_weights(ckpt: Path) -> dict[str, Tensor]:
     Raises:
         UserError: it is broken, holds more than data, or has no backbone in it.
     """
-    if (why := fault(ckpt)) is not None:
-        raise UserError(refused(ckpt, why))
+    if (why := find_corruption(ckpt)) is not None:
+        raise UserError(corrupt_message(ckpt, why))
     if ckpt.is_dir():
         found: Mapping[str, Tensor] = sharded_weights(ckpt)
     else:
@@ -76,7 +76,7 @@ def _built(config: Path) -> Backbone:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--lora", type=LoRA | None)
-    given["backbone"] = resolve(given["backbone"], Place("backbone", many=False))
+    given["backbone"] = resolve(given["backbone"], PluginArgument("backbone", many=False))
     made = parser.instantiate_classes(parser.parse_object(given))
     made.backbone.build()
     if made.lora is not None:

@@ -88,7 +88,7 @@ def broken_sum(folder: Path) -> str | None:
     return None
 
 
-def fault(path: Path) -> str | None:
+def find_corruption(path: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None where nothing is.
 
     Ours end with a checksum of the whole file, or have those of all files beside them. Any other that `torch.save`

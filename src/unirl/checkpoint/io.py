@@ -14,8 +14,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, St
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from typing_extensions import override
 
-from unirl.checkpoint.integrity import PART, Seal, fault, sum_of, write_sums
-from unirl.checkpoint.resume import OLD, refused
+from unirl.checkpoint.integrity import PART, Seal, find_corruption, sum_of, write_sums
+from unirl.checkpoint.resume import OLD, corrupt_message
 from unirl.errors import UserError
 
 
@@ -42,17 +42,17 @@ class _Watched:
         self.file.flush()
 
 
-def part_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where a file is while it is being written.
 
     Example:
-        >>> part_of(Path("last.ckpt")).name
+        >>> partial_path(Path("last.ckpt")).name
         'last.ckpt.part'
     """
     return path.with_name(path.name + PART)
 
 
-def write_whole(value: Any, path: Path) -> None:
+def write_atomically(value: Any, path: Path) -> None:
     """`torch.save` to a temporary name beside it, to the disk, and only then to its name; the old one stays till then.
 
     It ends with a seal, a checksum of all of it.
@@ -65,7 +65,7 @@ def write_whole(value: Any, path: Path) -> None:
         OSError: the disk is full, or read-only; the temporary file is gone then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
+    part = partial_path(path)
     try:
         with part.open("wb", buffering=0) as file:
             _save(value, file)
@@ -100,7 +100,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-class CheckpointFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Whole files or none, and nothing but data. A save that fails is told, and the run goes on.
 
     Where a save failed, older checkpoints are kept, though there may be more of them than was asked for, till one
@@ -116,7 +116,7 @@ class CheckpointFiles(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         try:
-            write_whole(checkpoint, Path(path))
+            write_atomically(checkpoint, Path(path))
         except OSError as error:
             self._failed = True
             rank_zero_warn(
@@ -135,14 +135,14 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Callable | None = lambda storage, loc: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        if "://" not in str(path) and (why := fault(Path(path))) is not None:
-            raise UserError(refused(Path(path), why))
+        if "://" not in str(path) and (why := find_corruption(Path(path))) is not None:
+            raise UserError(corrupt_message(Path(path), why))
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
         except OSError:
             raise
         except Exception as error:  # of another writer, without a seal: a flipped bit may show only here
-            raise UserError(refused(Path(path), f"broken: {' '.join(str(error).split())[:120]}")) from error
+            raise UserError(corrupt_message(Path(path), f"broken: {' '.join(str(error).split())[:120]}")) from error
 
     @override
     def remove_checkpoint(self, path: Any) -> None:
@@ -162,7 +162,7 @@ class CheckpointFiles(TorchCheckpointIO):
             )
 
 
-class WholeTrainer(Trainer):
+class AtomicTrainer(Trainer):
     """Saves a folder of shards beside its place, and moves it there when all processes are done."""
 
     @override
@@ -171,7 +171,7 @@ class WholeTrainer(Trainer):
             super().save_checkpoint(filepath, weights_only, storage_options)
             return
         path = Path(self.strategy.broadcast(filepath))
-        part = part_of(path)
+        part = partial_path(path)
         if self.is_global_zero and part.exists():
             shutil.rmtree(part)
         self.strategy.barrier("unirl.part")

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from unirl.checkpoint.integrity import PART, fault
+from unirl.checkpoint.integrity import PART, find_corruption
 from unirl.errors import UserError
 
 OLD = ".old"
@@ -17,7 +17,7 @@ OLD = ".old"
 
 
 @dataclass
-class Found:
+class CheckpointSearch:
     """The newest whole checkpoint, and what is newer and was skipped.
 
     Args:
@@ -29,16 +29,16 @@ class Found:
     skipped: list[str] = field(default_factory=list)
 
 
-def newest_whole(folders: Iterable[Path]) -> Found:
+def latest_valid(folders: Iterable[Path]) -> CheckpointSearch:
     """The newest checkpoint in some folders that is whole.
 
     Args:
         folders: Where to look, not below them.
     """
     paths = [path for folder in folders for path in folder.glob("*.ckpt*") if _is_candidate(path)]
-    found = Found()
+    found = CheckpointSearch()
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        why = "half-written, the run was killed meanwhile" if path.suffix == PART else fault(path)
+        why = "half-written, the run was killed meanwhile" if path.suffix == PART else find_corruption(path)
         if why is None:
             found.path = path
             break
@@ -50,14 +50,14 @@ def _is_candidate(path: Path) -> bool:
     return path.suffix in (".ckpt", PART, OLD) and path.exists()  # `save_last: link` may leave a link to nothing
 
 
-def refused(path: Path, why: str) -> str:
+def corrupt_message(path: Path, why: str) -> str:
     """What a user reads about a checkpoint that cannot be gone on from; names one that can.
 
     Args:
         path: Of the broken one.
         why: As `fault` says.
     """
-    other = newest_whole([path.parent]).path
+    other = latest_valid([path.parent]).path
     go_on = f"the newest whole one beside it: --ckpt_path {other}" if other else "no whole one is beside it"
     return f"checkpoint {path} is refused: {why}; {go_on}"
 
@@ -86,13 +86,13 @@ def checkpoint_of(path: str, options: Any) -> str | None:
         return path
     if not Path(path).exists():
         raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
-    if (why := fault(Path(path))) is not None:
-        raise UserError(refused(Path(path), why))
+    if (why := find_corruption(Path(path))) is not None:
+        raise UserError(corrupt_message(Path(path), why))
     return path
 
 
 def _last(folders: list[Path]) -> str | None:
-    found = newest_whole(folders)
+    found = latest_valid(folders)
     for line in found.skipped:
         _say(f"skipped {line}")
     if found.path is not None:

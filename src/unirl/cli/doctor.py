@@ -10,12 +10,12 @@ from typing_extensions import override
 
 from unirl.cli.train import Run
 from unirl.distributed import strategies
-from unirl.doctor.checks import check_checkpoint, check_import_name, check_plugins, checked_settings, there
+from unirl.doctor.checks import check_checkpoint, check_import_name, check_plugins, check_settings, there
 from unirl.doctor.findings import Finding, shown
 from unirl.doctor.needs import check_needs
 from unirl.errors import UserError
-from unirl.hooks.requirements import met
-from unirl.training.datamodule import PromptsModule
+from unirl.hooks.requirements import resolve_requirements
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
 
@@ -66,7 +66,7 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         return
     strategies.register()
     try:
-        run = Examined(SelfImprovement, PromptsModule, ["fit", *met(argv)])
+        run = Examined(SelfImprovement, PromptsDataModule, ["fit", *resolve_requirements(argv)])
     except UserError as error:
         yield Finding("error", "config", str(error))
         return
@@ -76,7 +76,7 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         yield from check_checkpoint(run.model.backbone)
         return
     yield from check_checkpoint(run.model.backbone)
-    yield from checked_settings(run, run.trainer)
+    yield from check_settings(run, run.trainer)
     yield from check_needs(run.model, run.datamodule, run.trainer)
 
 

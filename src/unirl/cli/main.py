@@ -8,7 +8,7 @@ from unirl import __version__
 from unirl.errors import UserError, nearest
 from unirl.hooks.host import with_switches
 from unirl.hooks.options import HELP
-from unirl.hooks.requirements import met
+from unirl.hooks.requirements import resolve_requirements
 
 COMMANDS = {
     "fit": ("let a model improve itself", "unirl.cli.train:fit"),
@@ -58,7 +58,9 @@ def _dispatch(argv: list[str]) -> None:
     elif argv[0] == "--version":
         print(f"unirl {__version__}")
     else:
-        arguments = met(argv[1:]) if argv[0] in RUNS else argv[1:]  # before the command's module imports torch
+        arguments = (
+            resolve_requirements(argv[1:]) if argv[0] in RUNS else argv[1:]
+        )  # before the command's module imports torch
         _command(argv[0])(arguments)
 
 

@@ -11,7 +11,7 @@ _OPTION = re.compile(
     r"(?:Option|(?:Subcommand|Group) '[^']*' does not accept option) '(?P<key>[^']+)'(?: is not accepted)?"
     r"|unrecognized arguments: --(?P<flag>[^\s=]+).*"
 )
-_MOVED = {"accept": "model.accept"}
+_MOVED = {"accept": "model.rollout.accept_threshold"}
 """Where an option is now that was elsewhere in an earlier version, whose saved configs go on being used."""
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
@@ -50,7 +50,7 @@ def explain_option(message: str, options: Iterable[str]) -> str:
     return f"{message[: found.start()]}no option {tried!r}; nearest: {offer}{message[found.end() :]}"
 
 
-def cause(message: str) -> str:
+def root_message(message: str) -> str:
     """The innermost reason in a nested message, with the key it is about, as one line.
 
     Args:

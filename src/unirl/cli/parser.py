@@ -11,9 +11,17 @@ from jsonargparse import Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from unirl.cli.messages import cause, explain_option
-from unirl.errors import UserError, within
-from unirl.hooks.arguments import Place, got, hints_of, place_of, places_of, resolve, resolve_all
+from unirl.cli.messages import explain_option, root_message
+from unirl.errors import UserError, check_range
+from unirl.hooks.arguments import (
+    PluginArgument,
+    format_value,
+    hints_of,
+    plugin_argument,
+    plugin_arguments,
+    resolve,
+    resolve_all,
+)
 
 
 class PluginParser(LightningArgumentParser):
@@ -26,7 +34,7 @@ class PluginParser(LightningArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, PluginArgument] = {}
         self._filled: set[str] = set()
         # An abbreviation is as often a misspelt option; it must not be guessed at.
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -34,7 +42,7 @@ class PluginParser(LightningArgumentParser):
     def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> list[str]:
         """Add a constructor's arguments and remember which of them take plugins."""
         prefix = f"{nested_key}." if nested_key else ""
-        self._places |= {f"{prefix}{name}": place for name, place in places_of(theclass).items()}
+        self._places |= {f"{prefix}{name}": place for name, place in plugin_arguments(theclass).items()}
         self._filled |= {f"{prefix}{name}" for name in never_null(theclass)}
         return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
@@ -108,7 +116,7 @@ class PluginParser(LightningArgumentParser):
         try:
             return super().instantiate_classes(*args, **kwargs)
         except (MisconfigurationException, ValueError, TypeError, OverflowError) as error:
-            raise UserError(f"a part of the run cannot be made: {cause(str(error))}") from error
+            raise UserError(f"a part of the run cannot be made: {root_message(str(error))}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what went wrong instead of printing the usage page.
@@ -121,7 +129,7 @@ class PluginParser(LightningArgumentParser):
         message = explain_option(message, parser._options())
         if not self.exit_on_error:
             super().error(message, ex)
-        raise UserError(cause(message)) from ex
+        raise UserError(root_message(message)) from ex
 
     def _options(self) -> list[str]:
         names = {action.dest.removesuffix("+") for action in self._actions if action.option_strings}
@@ -141,10 +149,10 @@ class PluginParser(LightningArgumentParser):
             if isinstance(value, dict):
                 self._refuse_unknown(value, f"{name}.")
             elif not isinstance(value, str):  # which may be the path of a file
-                raise UserError(f"{name}: expected options by name below it, got {got(value)}")
+                raise UserError(f"{name}: expected options by name below it, got {format_value(value)}")
 
     def _resolved_argv(self, argv: list[str]) -> Iterator[str]:
-        waiting: Place | None = None
+        waiting: PluginArgument | None = None
         for arg in argv:
             if waiting and not arg.startswith("--"):
                 yield _resolve_text(arg, waiting)
@@ -152,7 +160,7 @@ class PluginParser(LightningArgumentParser):
                 continue
             waiting = None
             option, equals, value = arg.partition("=")
-            place = place_of(option[2:], self._places) if option.startswith("--") else None
+            place = plugin_argument(option[2:], self._places) if option.startswith("--") else None
             if place and equals:
                 yield f"{option}={_resolve_text(value, place)}"
             else:
@@ -160,7 +168,7 @@ class PluginParser(LightningArgumentParser):
                 yield arg
 
 
-def _resolve_text(text: str, place: Place) -> str:
+def _resolve_text(text: str, place: PluginArgument) -> str:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -195,12 +203,12 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "trainer.accumulate_grad_batches": (1, 1_000_000),
     "trainer.gradient_clip_val": (0, MANY),
     "trainer.reload_dataloaders_every_n_epochs": (0, MANY),
-    "guards.flat_rollouts": (0, MANY),
-    "guards.refused_rollouts": (0, MANY),
-    "guards.scoring_gap": (0, MANY),
+    "guards.zero_variance_patience": (0, MANY),
+    "guards.zero_accepted_patience": (0, MANY),
+    "guards.max_logprob_gap": (0, MANY),
     "guards.diversity": (0, 1),
     "guards.reward_rise": (0, MANY),
-    "guards.fall": (0, 1),
+    "guards.max_accuracy_drop": (0, 1),
     "pictures.count": (1, 1000),
     "pictures.columns": (1, 100),
 }
@@ -221,7 +229,7 @@ def check_numbers(config: Namespace) -> None:
         value = config.get(f"{command}.{option}")
         if isinstance(value, int | float) and not isinstance(value, bool):
             owner, _, name = option.rpartition(".")
-            within(low, high, owner or "config", **{name: value})
+            check_range(low, high, owner or "config", **{name: value})
     folder = f"{command}.trainer.default_root_dir"
     if command and folder in config and config.get(folder) is None:
         raise UserError("trainer.default_root_dir: null is no folder; give one, or leave the option out for 'runs'")

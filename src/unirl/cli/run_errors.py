@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from unirl.checkpoint.resume import out_of_disk
-from unirl.distributed.collectives import is_loss
+from unirl.distributed.collectives import is_peer_failure
 from unirl.errors import UserError
 
 GO_ON = "the run stops; what was saved before is intact, and `--ckpt_path last` goes on from it"
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def translate() -> Iterator[None]:
     """Turn what Lightning, the disk or another process did into an error that a user can read.
 
     Raises:
@@ -24,7 +24,7 @@ def told() -> Iterator[None]:
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
     except RuntimeError as error:
-        if not is_loss(error):
+        if not is_peer_failure(error):
             raise
         said = str(error).rpartition("] ")[2].partition(". ")[0]
         raise UserError(

@@ -53,7 +53,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
 
 
 def _draw(options: argparse.Namespace, out: Path) -> None:
-    from unirl.callbacks.images import Caption, draw_grid  # noqa: PLC0415 - torch stays out of --help
+    from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415 - torch stays out of --help
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
     from unirl.types import AnswerSampling, ImageSampling  # noqa: PLC0415
 
@@ -67,7 +67,7 @@ def _draw(options: argparse.Namespace, out: Path) -> None:
     if options.question:
         said = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
     captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, said, strict=True)]
-    draw_grid(pixels, captions).save(out)
+    image_grid(pixels, captions).save(out)
 
 
 def _load(name: str, checkpoint: str) -> "Backbone":

@@ -13,16 +13,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from unirl.callbacks import ExportPretrained, Guards, Pictures, ResultsTable, survival
-from unirl.checkpoint import CheckpointFiles
-from unirl.checkpoint.io import WholeTrainer
+from unirl.callbacks import ExportPretrained, Guards, LogImages, ResultsTable, fault_tolerance_callbacks
+from unirl.checkpoint import AtomicCheckpointIO
+from unirl.checkpoint.io import AtomicTrainer
 from unirl.checkpoint.resume import checkpoint_of
 from unirl.cli.parser import PluginParser
-from unirl.cli.run_errors import told
+from unirl.cli.run_errors import translate
 from unirl.distributed import strategies
 from unirl.doctor.checks import before_building
 from unirl.errors import UserError
-from unirl.training.datamodule import PromptsModule
+from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
 TRAINER_DEFAULTS = {
@@ -81,8 +81,8 @@ class Run(LightningCLI):
             datamodule_class,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
-            trainer_class=WholeTrainer,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": survival()},
+            trainer_class=AtomicTrainer,
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": fault_tolerance_callbacks()},
             seed_everything_default=0,
             parser_class=PluginParser,
             parser_kwargs={"prog": "unirl", "description": "Self-improvement of unified multimodal models."},
@@ -105,7 +105,7 @@ class Run(LightningCLI):
             help="Distributions that must be there: unirl-shapes>=0.2.",
         )
         parser.add_lightning_class_args(Guards, "guards")
-        parser.add_lightning_class_args(Pictures, "pictures")
+        parser.add_lightning_class_args(LogImages, "pictures")
         parser.add_lightning_class_args(ResultsTable, "results")
         parser.add_lightning_class_args(ExportPretrained, "export")
 
@@ -133,7 +133,7 @@ class Run(LightningCLI):
             raise UserError(f"trainer: {error}") from error
         strategies.check(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody chose another
-            trainer.strategy.checkpoint_io = CheckpointFiles()
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         folder = trainer.log_dir if trainer.loggers else None
         self._new_folder = Path(folder) if folder and not Path(folder).exists() else None
         return trainer
@@ -141,7 +141,7 @@ class Run(LightningCLI):
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            with told():
+            with translate():
                 before_building(self)
                 super()._run_subcommand(subcommand)
         except UserError:
@@ -184,7 +184,7 @@ def test(argv: list[str]) -> None:
 def _run(argv: list[str]) -> None:
     _hush()
     strategies.register()
-    Run(SelfImprovement, PromptsModule, argv)
+    Run(SelfImprovement, PromptsDataModule, argv)
 
 
 def _hush() -> None:

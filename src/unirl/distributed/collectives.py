@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
+def all_reduce_mean(value: Tensor) -> Tensor:
     """Mean of what each process has, without gradient; all must call it. With one process, the value itself.
 
     Args:
@@ -19,17 +19,17 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-def shared_mean(values: Tensor, mask: Tensor) -> Tensor:
+def global_masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """`masked_mean` whose mean over processes is that of all their values together, whoever has how many; all call it.
 
     Args:
         values: This process's, maybe none.
         mask: Which of them count, or how much.
     """
-    return (values * mask).sum() / mean_over_processes(mask.sum()).clamp(min=1e-9)
+    return (values * mask).sum() / all_reduce_mean(mask.sum()).clamp(min=1e-9)
 
 
-def of_all(value: Any) -> list[Any] | None:
+def gather_object(value: Any) -> list[Any] | None:
     """What each process has, by its rank: for the first one, which writes. The others get None; all must call it.
 
     Args:
@@ -42,14 +42,14 @@ def of_all(value: Any) -> list[Any] | None:
     return values
 
 
-def own(values: list[Any] | None) -> Any:
+def local_item(values: list[Any] | None) -> Any:
     """This process's part of what `of_all` gave; None where there is none, or there were more processes, or fewer."""
     together = dist.is_available() and dist.is_initialized()
     rank, size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     return values[rank] if isinstance(values, list) and len(values) == size else None
 
 
-def is_loss(error: BaseException) -> bool:
+def is_peer_failure(error: BaseException) -> bool:
     """Whether an error says that another process is gone, or has not been heard of for too long.
 
     Args:

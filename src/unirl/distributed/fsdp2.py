@@ -18,7 +18,7 @@ from unirl.backbones.base import Backbone
 BEGIN = "_begin_sharded"
 
 
-class Whole:
+class FullParams:
     """Gathers all weights of a sharded backbone, and lets go of them.
 
     Args:
@@ -93,7 +93,7 @@ SAMPLING = ("sample_images", "sample_answers", "encode")
 """Methods without gradient."""
 KEPT = "_whole"
 """Where a sharded backbone keeps what gathers it."""
-SCORING = ("image_log_probs", "picture_log_probs", "answer_log_probs", "decode", "relax")
+SCORING = ("image_log_probs", "image_log_likelihood", "answer_log_probs", "decode", "straight_through")
 
 
 def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) -> None:
@@ -115,7 +115,7 @@ def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) ->
     for module in [module for module in backbone.modules() if isinstance(module, backbone.blocks)]:
         fully_shard(module, mesh=mesh, reshard_after_forward=False, **options)
     fully_shard(backbone, mesh=mesh, reshard_after_forward=False, **options)
-    whole = Whole(backbone, skeleton)
+    whole = FullParams(backbone, skeleton)
     backbone.__dict__[KEPT] = whole  # nobody's submodule
     for name in (*SAMPLING, *SCORING):
         _enter_by(backbone, name, whole)
@@ -128,11 +128,11 @@ def is_sharded(backbone: Backbone) -> bool:
 
 def mesh_of(backbone: Backbone) -> DeviceMesh:
     """The processes that a sharded backbone is sharded over."""
-    whole: Whole = backbone.__dict__[KEPT]
+    whole: FullParams = backbone.__dict__[KEPT]
     return whole.places[0][2].device_mesh  # type: ignore[attr-defined]
 
 
-def hold(backbone: Backbone) -> None:
+def unshard(backbone: Backbone) -> None:
     """Gather all weights of a sharded backbone, on all processes, until `settle` or `release`; nothing for another one.
 
     Meanwhile its methods wait for nobody, so processes may call them unequally often: one may have no sample to learn
@@ -145,7 +145,7 @@ def hold(backbone: Backbone) -> None:
         whole.hold()
 
 
-def settle(backbone: Backbone) -> None:
+def reduce_grads_and_reshard(backbone: Backbone) -> None:
     """After a backward pass: each process keeps its share of the mean gradient, and of the weights.
 
     Args:
@@ -156,7 +156,7 @@ def settle(backbone: Backbone) -> None:
         whole.let_go()
 
 
-def release(backbone: Backbone) -> None:
+def reshard(backbone: Backbone) -> None:
     """Each process keeps its share of the weights.
 
     Args:
@@ -167,27 +167,27 @@ def release(backbone: Backbone) -> None:
 
 
 @contextmanager
-def held(backbone: Backbone) -> Iterator[None]:
+def unsharded(backbone: Backbone) -> Iterator[None]:
     """`hold` for the time of a `with` block, without gradient.
 
     Args:
         backbone: Sharded, or whole.
     """
-    hold(backbone)
+    unshard(backbone)
     try:
         yield
     finally:
-        release(backbone)
+        reshard(backbone)
 
 
-def unsharded(backbone: Backbone, writes: bool) -> Backbone | None:
+def gather_full_model(backbone: Backbone, writes: bool) -> Backbone | None:
     """The model in one piece, on the CPU, to be saved; all processes must call it.
 
     Args:
         backbone: Sharded, or whole: then it is returned as it is.
         writes: Whether this process, the first one, is given it; the others get None.
     """
-    whole: Whole | None = backbone.__dict__.get(KEPT)
+    whole: FullParams | None = backbone.__dict__.get(KEPT)
     if whole is None:
         return backbone if writes else None
     weights = get_model_state_dict(backbone, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -198,13 +198,13 @@ def unsharded(backbone: Backbone, writes: bool) -> Backbone | None:
     return model
 
 
-def twin(backbone: Backbone) -> Backbone:
+def frozen_copy(backbone: Backbone) -> Backbone:
     """A frozen copy; of a sharded backbone a sharded one, which no process ever holds whole.
 
     Args:
         backbone: Built; not held by `hold`.
     """
-    whole: Whole | None = backbone.__dict__.get(KEPT)
+    whole: FullParams | None = backbone.__dict__.get(KEPT)
     if whole is None:
         return copy.deepcopy(backbone).requires_grad_(False).eval()
     other = copy.deepcopy(whole.skeleton).requires_grad_(False).eval()
@@ -220,7 +220,7 @@ def _skeleton(backbone: Backbone) -> Backbone:
     return copy.deepcopy(backbone, empty)
 
 
-def _enter_by(backbone: Backbone, name: str, whole: Whole) -> None:
+def _enter_by(backbone: Backbone, name: str, whole: FullParams) -> None:
     """Let a method find all weights. One that is called by another finds them already."""
     plain: Callable[..., Any] = getattr(backbone, name)
 

@@ -44,7 +44,7 @@ def check(strategy: Strategy) -> None:
         )
 
 
-def in_turns(build: Callable[[DeviceMesh | None], None], strategy: Strategy | None) -> None:
+def build_rank_by_rank(build: Callable[[DeviceMesh | None], None], strategy: Strategy | None) -> None:
     """Build the models of a machine one after another, where each process keeps no more than its share in the end.
 
     So a machine's memory needs room for one whole model and the shares, not for as many models as it has devices; and

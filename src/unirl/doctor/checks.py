@@ -41,14 +41,14 @@ def before_building(run: Made) -> None:
     Raises:
         UserError: it would fail.
     """
-    findings = [*checked_settings(run, run.trainer), *check_disk(log_folder(run.trainer))]
+    findings = [*check_settings(run, run.trainer), *check_disk(log_folder(run.trainer))]
     refuse(findings)
     for one in findings:
         if one.level == "warning":
             rank_zero_warn(str(one))
 
 
-def checked_settings(run: Made, trainer: Trainer) -> Iterator[Finding]:
+def check_settings(run: Made, trainer: Trainer) -> Iterator[Finding]:
     """Devices, sizes, and what only validation would load.
 
     Args:
@@ -209,27 +209,28 @@ def _room(here: Path, free: int, one: float, kept: float) -> Finding:
 
 
 HUBS = ("hf-hub:", "hf_hub:", "timm/")
-ADVICE = 'take a name from timm.list_models(pretrained=True), a folder that timm saved, or "model.features: null"'
+ADVICE = 'take a name from timm.list_models(pretrained=True), a folder that timm saved, or "model.evaluation.diversity_model: null"'
 
 
 def check_features(model: Any) -> list[Finding]:
-    """Whether timm knows the model's `features`, or they are a folder that it can have saved. Nothing is loaded.
+    """Whether timm knows the `diversity_model`, or it is a folder that timm can have saved. Nothing is loaded.
 
     Args:
         model: The LightningModule.
     """
-    name = getattr(model, "features", None)
-    if name is None or not getattr(model, "diversity_prompts", 0) or name.startswith(HUBS):
+    config = getattr(model, "evaluation", None)
+    name = getattr(config, "diversity_model", None)
+    if config is None or name is None or not config.num_diversity_prompts or name.startswith(HUBS):
         return []
     if not name or not (Path(name).is_dir() or ":" in name):
-        return [] if _known(name) else [Finding("error", "features", f"timm has no model {name!r}", ADVICE)]
+        return [] if _known(name) else [Finding("error", "diversity_model", f"timm has no model {name!r}", ADVICE)]
     try:
         folder = locate(name)
     except UserError as error:
-        return [Finding("error", "features", str(error), ADVICE)]
+        return [Finding("error", "diversity_model", str(error), ADVICE)]
     if (folder / "config.json").is_file():
         return []
-    return [Finding("error", "features", f"{folder} has no config.json, so timm did not save it", ADVICE)]
+    return [Finding("error", "diversity_model", f"{folder} has no config.json, so timm did not save it", ADVICE)]
 
 
 def _known(name: str) -> bool:
@@ -250,7 +251,10 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
         data: The LightningDataModule.
         devices: Processes of the run, over all nodes.
     """
-    prompts, group = getattr(data, "prompts_per_step", None), getattr(model, "group_size", None)
+    prompts, group = (
+        getattr(data, "prompts_per_step", None),
+        getattr(getattr(model, "rollout", None), "group_size", None),
+    )
     if prompts is None or group is None:  # a module of somebody's own
         return []
     if prompts % devices:
@@ -260,12 +264,12 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
     share = prompts // devices
     if share * group > MOST:
         text = f"{prompts} prompts x group {group} are {share * group} drawings a step on a device, above {MOST}"
-        return [Finding("error", "sizes", text, "take a smaller model.group_size or data.prompts_per_step")]
+        return [Finding("error", "sizes", text, "take a smaller model.rollout.group_size or data.prompts_per_step")]
     text = f"{prompts} prompts x group {group} = {prompts * group} drawings a step, {share * group} a device"
     found = [Finding("ok", "sizes", text)]
-    if not len(getattr(data, "examples", ())):
+    if not len(getattr(data, "val_examples", ())):
         text = "there are no held-out prompts: validation draws nothing"
-        found.append(Finding("warning", "sizes", text, "raise data.held_out"))
+        found.append(Finding("warning", "sizes", text, "raise data.num_val_prompts"))
     return found
 
 
@@ -299,10 +303,10 @@ def check_shares(data: Any, trainer: Any) -> list[Finding]:
         data: The LightningDataModule.
         trainer: Of the run, with `limit_train_batches` and `limit_val_batches`.
     """
-    steps, batch = getattr(data, "steps_per_epoch", None), getattr(data, "validation_batch", None)
+    steps, batch = getattr(data, "steps_per_epoch", None), getattr(data, "val_batch_size", None)
     if not steps or not batch:  # a module of somebody's own
         return []
-    devices, count = trainer.num_devices * trainer.num_nodes, len(data.examples)
+    devices, count = trainer.num_devices * trainer.num_nodes, len(data.val_examples)
     if 0 < count < devices and trainer.limit_val_batches:
         text = f"{count} held-out prompts for {devices} devices, each of which validates on its own share"
         return [Finding("error", "sizes", text, f"take {devices} or more, or trainer.limit_val_batches: 0")]

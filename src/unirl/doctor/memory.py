@@ -34,7 +34,7 @@ class Shape:
         tower: What the tower that looks at a picture keeps of one for the gradient; 0 where there is none.
         painted: What the widest layer that paints a picture holds of one.
         painting: What all modules that paint a picture are given and give, of one: about what they keep for a gradient.
-        recompute: Whether layers keep their input only.
+        gradient_checkpointing: Whether layers keep their input only.
         together: Pictures that are painted or looked at together where that is computed again; 0 for all of them.
         packed: Weights of all layers that may be packed while it draws or answers.
     """
@@ -52,7 +52,7 @@ class Shape:
     tower: int
     painted: int
     painting: int = 0
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     together: int = 0
     packed: int = 0
 
@@ -187,7 +187,7 @@ class Step:
         validated: Held-out prompts drawn at once.
         prompt: Tokens of the longest prompt.
         answer: Tokens of the longest question with its answer.
-        views: Contexts in which a drawing is scored: random masks, scored steps, or one.
+        num_masks: Contexts in which a drawing is scored: random masks, scored steps, or one.
         scored: How often each code of it is: once in the step that drew it, or under every mask.
         guided: Whether drawings are scored under guidance, which doubles the rows.
         learns_drawing: Whether drawings are scored with gradient.
@@ -204,7 +204,7 @@ class Step:
     validated: int = 0
     prompt: int = 16
     answer: int = 32
-    views: int = 1
+    num_masks: int = 1
     scored: int = 1
     guided: bool = False
     learns_drawing: bool = True
@@ -244,10 +244,10 @@ class Memory:
     logits: float
     rollout: float
 
-    def total(self, recompute: bool = False) -> float:
+    def total(self, gradient_checkpointing: bool = False) -> float:
         """The peak: what is always held, and the larger of training and drawing."""
         held = self.weights + self.gradients + self.optimizer + self.reference
-        return held + max((self.recomputed if recompute else self.activations) + self.logits, self.rollout)
+        return held + max((self.recomputed if gradient_checkpointing else self.activations) + self.logits, self.rollout)
 
 
 def estimate(shape: Shape, step: Step) -> Memory:
@@ -297,7 +297,7 @@ def _passes(shape: Shape, step: Step) -> list[tuple[float, float]]:
     """
     picture, passes = shape.length + MARKS, []
     if step.learns_drawing:
-        contexts = step.drawings * step.views * (2 if step.guided else 1)
+        contexts = step.drawings * step.num_masks * (2 if step.guided else 1)
         passes.append(_pass(shape, step, contexts, picture, step.prompt))
     if step.learns_answer:
         one, again = _pass(shape, step, step.drawings, picture, 0)

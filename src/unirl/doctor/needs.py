@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import reason
-from unirl.backbones.lora import choose_trained
+from unirl.backbones.lora import select_trainable
 from unirl.doctor.checks import check_disk, kept_at_once, log_folder
 from unirl.doctor.findings import Finding, size
 from unirl.doctor.memory import FLOAT, Memory, Shape, Step, estimate, shape_of
@@ -57,39 +56,35 @@ def adapted(model: Any) -> Shape:
     Raises:
         UserError: its config does not fit it.
     """
-    choose_trained(model.backbone, model.trained, model.lora)
+    select_trainable(model.backbone, model.trainable_modules, model.lora)
     rule = copy.deepcopy(model.update)
     rule.attach(model.backbone)
     return shape_of(model.backbone, rule)
 
 
 def step_of(model: Any, data: Any, trainer: Trainer) -> Step:
-    """What a device does, from the settings. Of a rule that has not got SFT's and GRPO's options, it assumes the most.
+    """What a device computes in a step, from the settings and from what the update rule says of itself.
 
     Args:
-        model: A `SelfImprovement`.
-        data: A `PromptsModule`.
+        model: A `SelfImprovement` whose backbone is built.
+        data: A `PromptsDataModule`.
         trainer: Of the run.
     """
-    devices, rule = trainer.num_devices * trainer.num_nodes, vars(model.update)
-    weights = rule.get("_weights", {"image": rule.get("image_weight", 1.0), "answer": rule.get("answer_weight", 1.0)})
-    held = rule.get("_betas", {})
+    devices, strategy = trainer.num_devices * trainer.num_nodes, type(trainer.strategy).__name__
+    rollout, work = model.rollout, model.update.workload(model.backbone, model.rollout.image_sampling)
     prompt, answer = _longest(data)
-    guidance = rule.get("score_guidance")
-    through, strategy = bool(rule.get("end_to_end")), type(trainer.strategy).__name__
-    views, scored = _views(rule, model.backbone, model.sampling.steps) if _masked(model.backbone) else (1, 1)
     return Step(
-        drawings=max(1, data.prompts_per_step // devices) * model.group_size,
-        validated=data.validation_batch if trainer.limit_val_batches else 0,
+        drawings=max(1, data.prompts_per_step // devices) * rollout.group_size,
+        validated=data.val_batch_size if trainer.limit_val_batches else 0,
         prompt=prompt,
-        answer=answer + model.answering.max_tokens,
-        views=views,
-        scored=scored,
-        guided=bool(model.sampling.guidance if guidance is None else guidance),
-        learns_drawing=through or bool(weights["image"] or held.get("image")),
-        learns_answer=through or bool(weights["answer"] or held.get("answer")),
-        painted=model.backbone.sees_pixels or any(reward.needs_pixels for reward in model.rewards),
-        through=through and model.backbone.sees_pixels,
+        answer=answer + rollout.answer_sampling.max_tokens,
+        num_masks=max(1, work.image_passes),
+        scored=work.code_passes,
+        guided=work.guided,
+        learns_drawing=bool(work.image_passes),
+        learns_answer=work.scores_answers,
+        painted=model.rollouts.needs_pixels,
+        through=work.straight_through and model.backbone.understands_pixels,
         shards=devices if strategy in SHARED else 1,
         gathered=strategy == "ModelParallelStrategy",
         half=2 if "16" in str(trainer.precision) else FLOAT,
@@ -99,24 +94,9 @@ def step_of(model: Any, data: Any, trainer: Trainer) -> Step:
 
 def _longest(data: Any) -> tuple[int, int]:
     """Tokens of the longest prompt, and of the longest question with its right answer."""
-    words = [(len(e.prompt.split()), len(f"{e.question} {e.answer}".split())) for e in data.examples]
+    words = [(len(e.prompt.split()), len(f"{e.question} {e.answer}".split())) for e in data.val_examples]
     prompt, answer = (int(TOKENS * max(counts)) + 2 for counts in zip(*(words or [(16, 16)]), strict=True))
     return prompt, answer
-
-
-def _masked(backbone: Backbone) -> bool:
-    """Whether it scores a drawing in several contexts. Others score all codes in one pass, whatever a rule asks for."""
-    return type(backbone).picture_log_probs is not Backbone.picture_log_probs
-
-
-def _views(rule: dict[str, Any], backbone: Backbone, steps: int) -> tuple[int, int]:
-    """Contexts of a drawing, and how often each of its codes is scored in them."""
-    if rule.get("end_to_end"):
-        return min(int(rule.get("relaxed_steps") or backbone.relaxed_steps or steps), steps), 1
-    if rule.get("likelihood") == "decisions":
-        return min(int(rule.get("scored_steps") or steps), steps), 1
-    views = int(rule.get("views", 1))
-    return views, views
 
 
 def _fits(memory: Memory, shape: Shape, trainer: Trainer) -> Finding:
@@ -129,7 +109,7 @@ def _fits(memory: Memory, shape: Shape, trainer: Trainer) -> Finding:
     room = _room(trainer)
     if room and need > room:
         advice = (
-            "fewer prompts_per_step, group_size, views or validation_batch; recompute, lora, or FSDP over more devices"
+            "fewer prompts_per_step, group_size, views or val_batch_size; recompute, lora, or FSDP over more devices"
         )
         return Finding("warning", "memory", f"{text}; there are {size(room)}", advice)
     return Finding("ok", "memory", text)

@@ -22,7 +22,25 @@ def group_mean(values: Tensor, group_size: int) -> Tensor:
     return values.view(-1, group_size).mean(1).repeat_interleave(group_size)
 
 
-def flat_groups(scores: Tensor, group_size: int, weights: Tensor | None = None) -> Tensor:
+def group_std(values: Tensor, group_size: int) -> Tensor:
+    """Standard deviation of each group; 0 for groups of one sample.
+
+    Args:
+        values: One number for each sample, prompt-major.
+        group_size: Samples of a prompt.
+
+    Shapes:
+        values (B,); returns (B / group_size,).
+
+    Example:
+        >>> import torch
+        >>> group_std(torch.tensor([0.0, 2.0, 4.0, 4.0]), 2).tolist()
+        [1.4142135381698608, 0.0]
+    """
+    return values.view(-1, group_size).std(1, correction=min(1, group_size - 1))
+
+
+def zero_variance_groups(scores: Tensor, group_size: int, weights: Tensor | None = None) -> Tensor:
     """Whether all samples of a group scored alike, to the last bit: the mean of equals may differ from them.
 
     Args:
@@ -35,9 +53,9 @@ def flat_groups(scores: Tensor, group_size: int, weights: Tensor | None = None) 
 
     Example:
         >>> import torch
-        >>> flat_groups(torch.tensor([0.1, 0.1, 0.0, 1.0]), 2).tolist()
+        >>> zero_variance_groups(torch.tensor([0.1, 0.1, 0.0, 1.0]), 2).tolist()
         [True, False]
-        >>> flat_groups(torch.tensor([0.0, 1.0, 1.0]), 3, torch.tensor([0.0, 1.0, 0.5])).tolist()
+        >>> zero_variance_groups(torch.tensor([0.0, 1.0, 1.0]), 3, torch.tensor([0.0, 1.0, 0.5])).tolist()
         [True]
     """
     groups = scores.view(-1, group_size)
@@ -80,4 +98,4 @@ def group_advantages(
         variance = (better.square() * shares).sum(1, keepdim=True) / counts
         bessel = many / (many - 1).clamp(min=1e-9)  # as in the plain deviation
         better = better / ((variance * bessel).sqrt() + epsilon)
-    return better.masked_fill(flat_groups(scores, group_size, weights)[:, None], 0.0).flatten()
+    return better.masked_fill(zero_variance_groups(scores, group_size, weights)[:, None], 0.0).flatten()

@@ -31,6 +31,27 @@ def clipped_objective(log_ratio: Tensor, advantages: Tensor, low: float, high: f
     return torch.minimum(ratio * gain, ratio.clamp(1 - low, 1 + high) * gain)
 
 
+def clip_ratio(log_ratio: Tensor, weights: Tensor, low: float, high: float) -> Tensor:
+    """Weighted share of the decisions whose ratio lies outside the clipping range.
+
+    Args:
+        log_ratio: Log-probability now minus that of the policy that sampled, nats.
+        weights: Of the decisions.
+        low: The range begins at 1 - low.
+        high: The range ends at 1 + high.
+
+    Shapes:
+        log_ratio and weights (B, A); returns a scalar in [0, 1].
+
+    Example:
+        >>> clip_ratio(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2), 0.2, 0.2).item()
+        0.5
+    """
+    ratio = log_ratio.exp()
+    outside = (ratio < 1 - low) | (ratio > 1 + high)
+    return (outside * weights).sum() / weights.sum().clamp(min=1e-9)
+
+
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
     """Estimate of KL(policy || reference) at each decision that the policy took; never negative, 0 where they agree.
 
@@ -69,7 +90,7 @@ def decision_weights(mask: Tensor, reduction: Reduction, typical: Tensor | None 
     return mask / (counts if reduction == "sample" else typical).clamp(min=1)
 
 
-def typical_probability(log_probs: Tensor, mask: Tensor) -> Tensor:
+def geometric_mean(log_probs: Tensor, mask: Tensor) -> Tensor:
     """Geometric mean of the probabilities of each sample's decisions: long samples are no less likely than short ones.
 
     Args:
@@ -81,7 +102,7 @@ def typical_probability(log_probs: Tensor, mask: Tensor) -> Tensor:
 
     Example:
         >>> mask = torch.tensor([[True, True, False]])
-        >>> round(typical_probability(torch.tensor([[0.1, 0.4, 0.5]]).log(), mask).item(), 4)
+        >>> round(geometric_mean(torch.tensor([[0.1, 0.4, 0.5]]).log(), mask).item(), 4)
         0.2
     """
     return (log_probs * decision_weights(mask, "sample")).sum(1).exp()

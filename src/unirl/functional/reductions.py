@@ -19,7 +19,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1e-9)
 
 
-def nothing(model: nn.Module) -> Tensor:
+def zero_loss(model: nn.Module) -> Tensor:
     """A loss of 0 that reaches every trainable parameter: with several processes, each must go backwards through all.
 
     Example:

@@ -19,7 +19,7 @@ BASES = {"backbone": Backbone, "reward": Reward, "update": UpdateRule, "prompts"
 
 
 @dataclass(frozen=True)
-class Place:
+class PluginArgument:
     """An argument that takes a plugin.
 
     Args:
@@ -31,7 +31,7 @@ class Place:
     many: bool
 
 
-def places_of(owner: Any) -> dict[str, Place]:
+def plugin_arguments(owner: Any) -> dict[str, PluginArgument]:
     """The arguments of a class (or function) that take plugins, by name.
 
     Args:
@@ -41,7 +41,7 @@ def places_of(owner: Any) -> dict[str, Place]:
     places = {}
     for function in functions:
         for name, annotation in hints_of(function).items():
-            if place := _place(annotation):
+            if place := _plugin_argument(annotation):
                 places[name] = place
     return places
 
@@ -58,17 +58,17 @@ def hints_of(function: Any) -> dict[str, Any]:
         return {}
 
 
-def _place(annotation: Any) -> Place | None:
+def _plugin_argument(annotation: Any) -> PluginArgument | None:
     if inspect.isclass(annotation) and get_origin(annotation) is None:
         kinds = (kind for kind, base in BASES.items() if issubclass(annotation, base))
-        return next((Place(kind, many=False) for kind in kinds), None)
-    inner = next((place for arg in get_args(annotation) if (place := _place(arg))), None)
+        return next((PluginArgument(kind, many=False) for kind in kinds), None)
+    inner = next((place for arg in get_args(annotation) if (place := _plugin_argument(arg))), None)
     origin = get_origin(annotation)
     is_list = inspect.isclass(origin) and issubclass(origin, Sequence)
-    return Place(inner.kind, many=True) if inner and is_list else inner
+    return PluginArgument(inner.kind, many=True) if inner and is_list else inner
 
 
-def resolve(value: Any, place: Place) -> Any:
+def resolve(value: Any, place: PluginArgument) -> Any:
     """A config's value for a place, with registered names replaced by class paths.
 
     Args:
@@ -84,23 +84,27 @@ def resolve(value: Any, place: Place) -> Any:
     if isinstance(value, Namespace):  # jsonargparse's form of what it has read before
         value = vars(value)
     if isinstance(value, list):
-        return [resolve(item, Place(place.kind, many=False)) for item in value]
+        return [resolve(item, PluginArgument(place.kind, many=False)) for item in value]
     if isinstance(value, Mapping) and not isinstance(value.get("init_args", {}), Mapping | Namespace):
-        raise UserError(f"init_args of a {place.kind}: expected options by name, got {got(value['init_args'])}")
+        raise UserError(
+            f"init_args of a {place.kind}: expected options by name, got {format_value(value['init_args'])}"
+        )
     if isinstance(value, Mapping) and "class_path" in value:
         name = value["class_path"]
         if not isinstance(name, str):
-            raise UserError(f"class_path: expected the name of a {place.kind}, or its full class path, got {got(name)}")
-        return {**value, "class_path": resolve(name, Place(place.kind, many=False))}
+            raise UserError(
+                f"class_path: expected the name of a {place.kind}, or its full class path, got {format_value(name)}"
+            )
+        return {**value, "class_path": resolve(name, PluginArgument(place.kind, many=False))}
     return value
 
 
-def got(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as a config has it, for messages."""
     return "null" if value is None else repr(value)
 
 
-def resolve_all(config: Mapping[str, Any], places: Mapping[str, Place], prefix: str = "") -> dict[str, Any]:
+def resolve_all(config: Mapping[str, Any], places: Mapping[str, PluginArgument], prefix: str = "") -> dict[str, Any]:
     """A config with the names in all its places resolved; keys may be nested or dotted.
 
     Args:
@@ -111,10 +115,12 @@ def resolve_all(config: Mapping[str, Any], places: Mapping[str, Place], prefix: 
     return dict(_resolved(config, places, prefix))
 
 
-def _resolved(config: Mapping[str, Any], places: Mapping[str, Place], prefix: str) -> Iterator[tuple[str, Any]]:
+def _resolved(
+    config: Mapping[str, Any], places: Mapping[str, PluginArgument], prefix: str
+) -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         full = f"{prefix}{key}"
-        if place := place_of(full, places):
+        if place := plugin_argument(full, places):
             yield key, resolve(value, place)
         elif isinstance(value, Mapping) and any(name.startswith(f"{full}.") for name in places):
             yield key, resolve_all(value, places, f"{full}.")
@@ -122,7 +128,7 @@ def _resolved(config: Mapping[str, Any], places: Mapping[str, Place], prefix: st
             yield key, value
 
 
-def place_of(key: str, places: Mapping[str, Place]) -> Place | None:
+def plugin_argument(key: str, places: Mapping[str, PluginArgument]) -> PluginArgument | None:
     """The place that a dotted key names, if it does.
 
     Args:
@@ -131,8 +137,8 @@ def place_of(key: str, places: Mapping[str, Place]) -> Place | None:
     """
     for suffix in (".class_path", ".help"):
         if key.endswith(suffix) and (place := places.get(key.removesuffix(suffix))):
-            return Place(place.kind, many=False)
+            return PluginArgument(place.kind, many=False)
     # What is appended is one item, even where the place takes a list.
     if key.endswith("+") and (place := places.get(key[:-1])):
-        return Place(place.kind, many=False)
+        return PluginArgument(place.kind, many=False)
     return places.get(key)

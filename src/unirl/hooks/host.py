@@ -138,7 +138,7 @@ def shared_entry_point(one: Candidate, others: Iterable[Candidate]) -> str:
     return f"the name {one.name!r} is also that of a plugin of {' and '.join(same)}; remove one{advice}"
 
 
-def settle(plugins: list[Plugin]) -> tuple[list[Plugin], list[str]]:
+def resolve_conflicts(plugins: list[Plugin]) -> tuple[list[Plugin], list[str]]:
     """The plugins, those failed that register a name which another registers too, and a sentence for each such name.
 
     Args:
@@ -198,7 +198,7 @@ class Host:
         builtin = [name for one in found if one.builtin for name in one.names]
         self.switches.check((name for one in found for name in one.names), builtin)
         allowed = [one for one in found if not self._blocked(one)]
-        self.plugins, self.conflicts = settle([self._plugin(one, allowed) for one in found])
+        self.plugins, self.conflicts = resolve_conflicts([self._plugin(one, allowed) for one in found])
         self.registry: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
         for plugin in self.plugins:
             for kind, items in plugin.registers.items():

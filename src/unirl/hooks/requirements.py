@@ -17,7 +17,7 @@ from unirl.hooks.host import host
 KEY = "requires_plugins"
 
 
-def met(argv: Sequence[str]) -> list[str]:
+def resolve_requirements(argv: Sequence[str]) -> list[str]:
     """The arguments of a run, with the requirements of all its configs as one list.
 
     Args:

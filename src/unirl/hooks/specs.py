@@ -87,5 +87,5 @@ def unirl_validated(metrics: Mapping[str, float]) -> None:
     """Watch: called after every validation, with the same figures on every process.
 
     Args:
-        metrics: By name as in the logs, such as "drawing/counting"; accuracies in [0, 1].
+        metrics: By name as in the logs, such as "generation/counting"; accuracies in [0, 1].
     """

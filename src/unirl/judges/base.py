@@ -19,7 +19,7 @@ class Judge(ABC):
             pixels (B, 3, H, W) in [0, 1]; returns (B,) bool.
         """
 
-    def exam(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
         """Given pictures with questions and true answers, to measure seeing; None where the judge has none.
 
         Shapes:

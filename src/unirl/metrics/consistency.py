@@ -55,11 +55,11 @@ class Consistency(Metric):
         return {name: value for name, value in values.items() if torch.isfinite(value)}
 
 
-def answered_rightly(example: Example, text: str) -> bool:
+def is_correct_answer(example: Example, text: str) -> bool:
     """Whether an answer states all that the right one does; "left above" states "left".
 
     Example:
-        >>> answered_rightly(Example("two cups", "how many ?", "two cups", "counting"), "There are 2 cups.")
+        >>> is_correct_answer(Example("two cups", "how many ?", "two cups", "counting"), "There are 2 cups.")
         True
     """
     wanted = facts(example.answer, example.objects)

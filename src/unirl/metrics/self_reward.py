@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class CriticFairness(Metric):
+class SelfRewardAccuracy(Metric):
     """Balanced accuracy of the model's own verdict against a judge's, by category and over all.
 
     The mean of two shares: right drawings that were accepted, and wrong drawings that were refused. A critic that
@@ -18,7 +18,7 @@ class CriticFairness(Metric):
         categories: All that can occur, in the order of tables.
 
     Example:
-        >>> metric = CriticFairness(["colors"])
+        >>> metric = SelfRewardAccuracy(["colors"])
         >>> metric.update(torch.tensor([True, True]), torch.tensor([True, False]), ["colors"] * 2)
         >>> metric.compute()["overall"].item()
         0.5

@@ -13,9 +13,9 @@ class Prompts(ABC):
     """The categories in the order tables show them; empty where they are not known in advance."""
 
     @abstractmethod
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         """Training example number `index`: a pure function of `(seed, index)`, so any draw can be made again."""
 
     @abstractmethod
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
-        """At most `count` examples that `draw` never gives, spread evenly over the categories; may be empty."""
+        """At most `count` examples that `sample` never gives, spread evenly over the categories; may be empty."""

@@ -61,8 +61,8 @@ class GenEval(Prompts):
     Source: UniRL (arXiv 2505.23380) for the shapes of question and answer; GenEval (arXiv 2310.11513) for the rest.
 
     Example:
-        >>> example = GenEval({"counting": 1.0}).draw(seed=0, index=0)
-        >>> example == GenEval({"counting": 1.0}).draw(seed=0, index=0)
+        >>> example = GenEval({"counting": 1.0}).sample(seed=0, index=0)
+        >>> example == GenEval({"counting": 1.0}).sample(seed=0, index=0)
         True
     """
 
@@ -78,7 +78,7 @@ class GenEval(Prompts):
     def __init__(self, weights: dict[str, float] | None = None) -> None:
         self.weights = _checked(dict.fromkeys(self.categories, 1.0) if weights is None else weights)
 
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         # A string seeds `Random` through SHA-512: the same in every process and on every machine.
         rng = Random(f"geneval/{seed}/{index}")
         category = rng.choices(self.categories, [self.weights.get(name, 0.0) for name in self.categories])[0]

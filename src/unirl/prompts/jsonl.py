@@ -50,7 +50,7 @@ class JsonLines(Prompts):
                 )
         self.kept_back = list(held_out.values())
 
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         epoch, place = divmod(index, len(self.examples))
         return self.examples[_order(len(self.examples), seed, epoch)[place]]
 

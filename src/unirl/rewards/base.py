@@ -31,7 +31,7 @@ class Reward(ABC):
 
     needs_pixels: ClassVar[bool] = False
     """Whether `images.pixels` must be decoded before `score`."""
-    accept: float | None = None
+    accept_threshold: float | None = None
     """Least score that says "this drawing is right"; None where a score says how good, and not whether right."""
 
     def __init__(self, weight: float = 1.0, standardize: bool = False) -> None:
@@ -54,7 +54,7 @@ class Reward(ABC):
         """
 
     def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
-        """Which samples are right by its own scores, or None where it cannot tell; for most, `accept` is all it takes.
+        """Which samples are right by its own scores, or None where it cannot tell; for most, `accept_threshold` is all it takes.
 
         Args:
             examples: What was asked for.
@@ -63,7 +63,7 @@ class Reward(ABC):
         Shapes:
             scores (B,); returns (B,) bool, or None.
         """
-        return None if self.accept is None else reaches(scores, self.accept)
+        return None if self.accept_threshold is None else reaches(scores, self.accept_threshold)
 
 
 def reaches(scores: Tensor, least: float | Tensor) -> Tensor:

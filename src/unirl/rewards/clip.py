@@ -59,10 +59,10 @@ class CLIP(PretrainedReward):
         batch: int = 64,
         weight: float = 1.0,
         standardize: bool = False,
-        accept: float | None = None,
+        accept_threshold: float | None = None,
         processor: str | None = None,
     ) -> None:
-        super().__init__(model, low, high, batch, weight, standardize, accept)
+        super().__init__(model, low, high, batch, weight, standardize, accept_threshold)
         self.processor = processor
 
     def measure(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:

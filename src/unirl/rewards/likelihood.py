@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.functional.policy_gradient import typical_probability
+from unirl.functional.policy_gradient import geometric_mean
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
@@ -23,9 +23,9 @@ class Likelihood(Reward):
         accept: Least probability with which it accepts a drawing; None gives no verdict.
     """
 
-    def __init__(self, weight: float = 1.0, standardize: bool = False, accept: float | None = 0.5) -> None:
+    def __init__(self, weight: float = 1.0, standardize: bool = False, accept_threshold: float | None = 0.5) -> None:
         super().__init__(weight, standardize)
-        self.accept = accept
+        self.accept_threshold = accept_threshold
         self._backbone: Backbone | None = None
 
     def attach(self, backbone: Backbone) -> None:
@@ -41,4 +41,4 @@ class Likelihood(Reward):
         assert self._backbone is not None, "attach comes first"
         right = self._backbone.tokenize_answers([example.answer for example in examples])
         log_probs = self._backbone.answer_log_probs(images, [example.question for example in examples], right)
-        return typical_probability(log_probs, right.mask)
+        return geometric_mean(log_probs, right.mask)

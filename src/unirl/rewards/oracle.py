@@ -22,7 +22,7 @@ class Oracle(Reward):
     """
 
     needs_pixels = True
-    accept = 1.0
+    accept_threshold = 1.0
 
     def __init__(self, judge: Judge, weight: float = 1.0, standardize: bool = False) -> None:
         super().__init__(weight, standardize)

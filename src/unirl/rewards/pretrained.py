@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unirl.errors import UserError, at_least
+from unirl.errors import UserError, check_minimum
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
@@ -55,13 +55,13 @@ class PretrainedReward(Reward):
         batch: int = 64,
         weight: float = 1.0,
         standardize: bool = False,
-        accept: float | None = None,
+        accept_threshold: float | None = None,
     ) -> None:
         super().__init__(weight, standardize)
         if not low < high:
             raise UserError(f"{self.name}: low {low} must be below high {high}; they are what counts as 0 and as 1")
-        at_least(1, self.name, batch=batch)
-        self.model, self.low, self.high, self.batch, self.accept = model, low, high, batch, accept
+        check_minimum(1, self.name, batch=batch)
+        self.model, self.low, self.high, self.batch, self.accept_threshold = model, low, high, batch, accept_threshold
 
     @abstractmethod
     def load(self) -> Any:

@@ -11,7 +11,7 @@ from unirl.errors import UserError
 from unirl.functional.advantages import group_advantages
 from unirl.hooks import PROJECT
 from unirl.rewards.base import Reward, reaches
-from unirl.rewards.timeout import within
+from unirl.rewards.timeout import time_limit
 from unirl.types import Answers, Example, Images
 
 FAILURES = (Exception, SystemExit)
@@ -23,7 +23,7 @@ def score(
     examples: Sequence[Example],
     images: Images,
     answers: Answers,
-    accept: float | None = None,
+    accept_threshold: float | None = None,
     timeout: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The weighted sum of all rewards, each by its name, and which samples are accepted as right.
@@ -46,13 +46,17 @@ def score(
     parts: dict[str, Tensor] = {}
     for reward in rewards:
         name = reward.name if reward.name not in parts else f"{reward.name}_{len(parts)}"
-        with within(timeout, _who(reward)):
+        with time_limit(timeout, _who(reward)):
             found = _asked(reward, examples, images, answers)
         parts[name] = _checked(reward, found, examples, answers)
     total = torch.stack([r.weight * p for r, p in zip(rewards, parts.values(), strict=True)]).sum(0)
     if not torch.isfinite(total).all():
         raise UserError("the rewards are finite, and their weighted sum is not; take smaller weights")
-    return total, parts, verdicts(rewards, examples, parts) if accept is None else reaches(total, accept)
+    return (
+        total,
+        parts,
+        verdicts(rewards, examples, parts) if accept_threshold is None else reaches(total, accept_threshold),
+    )
 
 
 def verdicts(rewards: Sequence[Reward], examples: Sequence[Example], parts: Mapping[str, Tensor]) -> Tensor:
@@ -79,7 +83,7 @@ def verdicts(rewards: Sequence[Reward], examples: Sequence[Example], parts: Mapp
     return torch.stack(given).all(0)
 
 
-def contrasts(
+def normalized_rewards(
     rewards: Sequence[Reward], parts: Mapping[str, Tensor], group_size: int, weights: Tensor | None = None
 ) -> Tensor | None:
     """What the samples of a group are compared by, where that is not their score; None where it is.

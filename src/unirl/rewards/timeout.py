@@ -20,7 +20,7 @@ class _Late(BaseException):
 
 
 @contextmanager
-def within(seconds: float | None, who: str) -> Iterator[None]:
+def time_limit(seconds: float | None, who: str) -> Iterator[None]:
     """Stop what takes longer than it may.
 
     Python code, sleeping and waiting for an answer are interrupted where they are. What is deep in a library and never

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class CodeDraw:
+class SampledCodes:
     """What autoregressive decoding drew.
 
     Args:
@@ -28,8 +28,8 @@ def sample_codes(
     step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
     start: Tensor,
     length: int,
-    chance: Tensor,
-) -> CodeDraw:
+    uniforms: Tensor,
+) -> SampledCodes:
     """Draw codes one after another. Nothing in the loop waits for the device.
 
     Args:
@@ -44,13 +44,13 @@ def sample_codes(
     """
     embeds, codes, log_probs = start, [], []
     for i in range(length):
-        embeds, code, log_prob = step(embeds, chance[i])
+        embeds, code, log_prob = step(embeds, uniforms[i])
         codes.append(code)
         log_probs.append(log_prob)
-    return CodeDraw(torch.stack(codes, 1), torch.stack(log_probs, 1))
+    return SampledCodes(torch.stack(codes, 1), torch.stack(log_probs, 1))
 
 
-def pick(logits: Tensor, temperature: float, chance: Tensor) -> tuple[Tensor, Tensor]:
+def sample_inverse_cdf(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """One code of each row by the inverse of its cumulative distribution, and its log-probability.
 
     One uniform number a code is all the chance that it needs, so a captured step can be fed with it.
@@ -73,11 +73,11 @@ def pick(logits: Tensor, temperature: float, chance: Tensor) -> tuple[Tensor, Te
         code = log_probs.argmax(-1, keepdim=True)
     else:
         total = log_probs.exp().cumsum(-1)
-        code = torch.searchsorted(total, chance[:, None] * total[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
+        code = torch.searchsorted(total, uniforms[:, None] * total[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
     return code.squeeze(1), log_probs.gather(1, code).squeeze(1)
 
 
-def uniform(length: int, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+def sample_uniforms(length: int, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """The chance of a whole drawing, (length, batch), in [0, 1)."""
     return torch.rand(length, batch, generator=generator, device=device)
 

@@ -191,24 +191,28 @@ def suffix_mask(prefix_keys: Tensor, suffix: Tensor) -> Tensor:
 Computed = TypeVar("Computed", bound=Tensor | tuple[Tensor, ...])
 
 
-def again(part: Callable[..., Computed], *given: Tensor, recompute: bool = True) -> Computed:
+def checkpointed(part: Callable[..., Computed], *given: Tensor, gradient_checkpointing: bool = True) -> Computed:
     """What a part computes; only what it was given is kept for the gradient, and it is computed again for it.
 
     Args:
         part: A pure function.
         given: Its arguments.
-        recompute: Whether to do so.
+        gradient_checkpointing: Whether to do so.
 
     Source: Chen et al. 2016 (arXiv 1604.06174), activation checkpointing.
     """
-    if recompute and torch.is_grad_enabled():
+    if gradient_checkpointing and torch.is_grad_enabled():
         computed: Computed = checkpoint(part, *given, use_reentrant=False)
         return computed
     return part(*given)
 
 
-def through(
-    layers: Iterable[nn.Module], hidden: Tensor, cache: PrefixCache | None, recompute: bool = False, **rows: Any
+def run_layers(
+    layers: Iterable[nn.Module],
+    hidden: Tensor,
+    cache: PrefixCache | None,
+    gradient_checkpointing: bool = False,
+    **rows: Any,
 ) -> Tensor:
     """Hidden states after all layers, each of which may be computed again, even where it fills a cache.
 
@@ -224,10 +228,16 @@ def through(
     """
     for index, layer in enumerate(layers):
         if cache is None or not cache.grow:
-            hidden = again(partial(layer, **{_name(type(layer).forward): cache}, **rows), hidden, recompute=recompute)
+            hidden = checkpointed(
+                partial(layer, **{_name(type(layer).forward): cache}, **rows),
+                hidden,
+                gradient_checkpointing=gradient_checkpointing,
+            )
             continue
         apart = LayerCache(cache)  # as it is now: it will have grown when the layer is computed again
-        hidden, key, value = again(partial(_filling, layer, apart, rows), hidden, recompute=recompute)
+        hidden, key, value = checkpointed(
+            partial(_filling, layer, apart, rows), hidden, gradient_checkpointing=gradient_checkpointing
+        )
         cache.put(key, value, index)
     return hidden
 

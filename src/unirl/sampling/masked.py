@@ -15,7 +15,7 @@ from unirl.types import ImageSampling
 
 
 @dataclass(frozen=True)
-class MaskedDraw:
+class MaskedSample:
     """What masked decoding drew.
 
     Args:
@@ -56,7 +56,7 @@ def sample_masked(
     blank: Tensor,
     sampling: ImageSampling,
     generator: torch.Generator | None = None,
-) -> MaskedDraw:
+) -> MaskedSample:
     """Draw codes in parallel, from nothing.
 
     Args:
@@ -82,7 +82,7 @@ def sample_masked(
         fixed_log_probs = torch.where(fixed, log_probs, fixed_log_probs)
         steps = steps.masked_fill(fixed, step)
         known = known | fixed
-    return MaskedDraw(codes, fixed_log_probs, steps)
+    return MaskedSample(codes, fixed_log_probs, steps)
 
 
 def _draw(logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ class AnsweringChecks(Checks):
 
     @torch.no_grad()
     def test_scored_answers_are_those_kept_while_sampling(self, backbone: Backbone) -> None:
-        images, questions = self.seen(backbone, self.draw(backbone)), list(self.questions)
+        images, questions = self.seen(backbone, self.generate(backbone)), list(self.questions)
         for temperature in (0.0, 1.0):
             sampling = dataclasses.replace(self.answering, temperature=temperature)
             answers = backbone.sample_answers(images, questions, sampling, seeded())
@@ -32,7 +32,7 @@ class AnsweringChecks(Checks):
 
     @torch.no_grad()
     def test_scoring_answers_follows_question_and_picture(self, backbone: Backbone) -> None:
-        images, questions = self.seen(backbone, self.draw(backbone)), list(self.questions)
+        images, questions = self.seen(backbone, self.generate(backbone)), list(self.questions)
         given = backbone.tokenize_answers(list(self.answers))
         scored = backbone.answer_log_probs(images, questions, given)
         other = backbone.answer_log_probs(images, [*questions[1:], questions[0]], given)
@@ -42,7 +42,7 @@ class AnsweringChecks(Checks):
         require(gap(scored, other) > 0, "answer_log_probs: the picture makes no difference to what is scored")
 
     def test_the_generator_alone_decides_answers(self, backbone: Backbone) -> None:
-        images, questions = self.seen(backbone, self.draw(backbone)), list(self.questions) * 3
+        images, questions = self.seen(backbone, self.generate(backbone)), list(self.questions) * 3
 
         def answer(seed: int) -> torch.Tensor:
             asked = images[torch.arange(len(images)).repeat_interleave(3)]
@@ -60,7 +60,7 @@ class AnsweringChecks(Checks):
 
     @torch.no_grad()
     def test_companions_do_not_matter_in_answering(self, backbone: Backbone) -> None:
-        images, questions = self.seen(backbone, self.draw(backbone)), list(self.questions)
+        images, questions = self.seen(backbone, self.generate(backbone)), list(self.questions)
         greedy = dataclasses.replace(self.answering, temperature=0.0)
         answers = backbone.sample_answers(images, questions, greedy)
         together = backbone.answer_log_probs(images, questions, answers)
@@ -80,7 +80,7 @@ class AnsweringChecks(Checks):
 
     @torch.no_grad()
     def test_several_questions_about_each_picture(self, backbone: Backbone) -> None:
-        images = self.seen(backbone, self.draw(backbone))[:2]
+        images = self.seen(backbone, self.generate(backbone))[:2]
         questions = [*self.questions[:2], *self.questions[:2]]
         given = backbone.tokenize_answers([self.answers[0]] * 4)
         each = images[torch.tensor([0, 0, 1, 1])]
@@ -119,7 +119,7 @@ class AnsweringChecks(Checks):
         texts = list(self.answers)
         if len({len(text) for text in texts}) == 1:
             pytest.skip("all of `answers` have one length")
-        images, given = self.seen(backbone, self.draw(backbone)), backbone.tokenize_answers(texts)
+        images, given = self.seen(backbone, self.generate(backbone)), backbone.tokenize_answers(texts)
         other = given.ids.masked_fill(~given.mask, int(given.ids[0, 0]))
         off = gap(
             backbone.answer_log_probs(images, list(self.questions), given),

@@ -64,7 +64,7 @@ class Checks:
     def backbone(self) -> Backbone:
         return self.make()
 
-    def draw(self, backbone: Backbone, sampling: ImageSampling | None = None, seed: int = 0) -> Images:
+    def generate(self, backbone: Backbone, sampling: ImageSampling | None = None, seed: int = 0) -> Images:
         """One drawing of each prompt."""
         return backbone.sample_images(list(self.prompts), sampling or self.sampling, seeded(seed))
 
@@ -85,7 +85,7 @@ class Checks:
 
 def with_pixels(backbone: Backbone, images: Images) -> Images:
     """As the training loop does it: a drawing is decoded once, before it is asked about."""
-    if not backbone.sees_pixels or images.soft is not None:
+    if not backbone.understands_pixels or images.soft is not None:
         return images
     return Images(images.codes, backbone.decode(images), images.actions, images.log_probs, images.memory)
 

@@ -24,7 +24,7 @@ class DrawingChecks(Checks):
     @torch.no_grad()
     def test_scored_log_probs_are_those_kept_while_sampling(self, backbone: Backbone) -> None:
         for sampling in self.samplings:
-            images = self.draw(backbone, sampling)
+            images = self.generate(backbone, sampling)
             log_probs, _ = backbone.image_log_probs(list(self.prompts), images, sampling)
             off = gap(log_probs, self.kept(images))
             require(
@@ -37,7 +37,7 @@ class DrawingChecks(Checks):
     @torch.no_grad()
     def test_scoring_follows_prompt_guidance_and_temperature(self, backbone: Backbone) -> None:
         prompts, plain = list(self.prompts), self.samplings[0]
-        images = self.draw(backbone, plain)
+        images = self.generate(backbone, plain)
         log_probs, _ = backbone.image_log_probs(prompts, images, plain)
         others = {
             "the temperature": (prompts, dataclasses.replace(plain, temperature=2.0)),
@@ -51,7 +51,7 @@ class DrawingChecks(Checks):
 
     @torch.no_grad()
     def test_a_scored_part_is_the_same_as_in_the_whole(self, backbone: Backbone) -> None:
-        prompts, images = list(self.prompts), self.draw(backbone)
+        prompts, images = list(self.prompts), self.generate(backbone)
         whole, _ = backbone.image_log_probs(prompts, images, self.sampling)
         part, mask = backbone.image_log_probs(prompts, images, self.sampling, 1, seeded(1))
         _, again = backbone.image_log_probs(prompts, images, self.sampling, 1, seeded(1))
@@ -67,8 +67,8 @@ class DrawingChecks(Checks):
         require(torch.equal(mask, again), "image_log_probs: the same generator chooses other steps to score")
 
     def test_the_generator_alone_decides_drawings(self, backbone: Backbone) -> None:
-        one = untouched("sample_images", lambda: self.draw(backbone))
-        same = untouched("sample_images", lambda: self.draw(backbone), 2)
+        one = untouched("sample_images", lambda: self.generate(backbone))
+        same = untouched("sample_images", lambda: self.generate(backbone), 2)
         require(
             torch.equal(one.codes, same.codes) and gap(self.kept(one), self.kept(same)) <= self.tolerance,
             "sample_images: a generator in the same state gives another drawing; every random number must come from it",
@@ -81,13 +81,17 @@ class DrawingChecks(Checks):
         require(rows > 1, "sample_images: all drawings of a group are the same; each needs random numbers of its own")
 
     def test_the_generator_alone_decides_scoring(self, backbone: Backbone) -> None:
-        prompts, images = list(self.prompts), self.draw(backbone)
+        prompts, images = list(self.prompts), self.generate(backbone)
         calls = {
             "image_log_probs": lambda: backbone.image_log_probs(prompts, images, self.sampling, 1, seeded())[0],
-            "picture_log_probs": lambda: backbone.picture_log_probs(prompts, images, self.sampling, 1, seeded())[0],
+            "image_log_likelihood": lambda: backbone.image_log_likelihood(prompts, images, self.sampling, 1, seeded())[
+                0
+            ],
         }
-        if backbone.can_relax:
-            calls["relax"] = lambda: backbone.decode(backbone.relax(prompts, images, self.sampling, 1.0, 1, seeded()))
+        if backbone.supports_straight_through:
+            calls["straight_through"] = lambda: backbone.decode(
+                backbone.straight_through(prompts, images, self.sampling, 1.0, 1, seeded())
+            )
         for name, call in calls.items():
             off = gap(untouched(name, call), untouched(name, call, 2))
             require(off <= self.tolerance, f"{name}: a generator in the same state gives other numbers (by {off:.2g})")
@@ -96,7 +100,7 @@ class DrawingChecks(Checks):
     def test_companions_do_not_matter_in_drawing(self, backbone: Backbone) -> None:
         prompts = list(self.prompts)
         for sampling in (self.samplings[0], self.sampling):
-            images = self.draw(backbone, sampling)
+            images = self.generate(backbone, sampling)
             together, _ = backbone.image_log_probs(prompts, images, sampling)
             for row in range(len(prompts)):
                 part = slice(row, row + 1)

@@ -24,7 +24,7 @@ class GradientChecks(Checks):
     """Who learns from what."""
 
     def test_sampling_carries_no_gradient(self, backbone: Backbone) -> None:
-        images = self.draw(backbone)
+        images = self.generate(backbone)
         answers = backbone.sample_answers(self.seen(backbone, images), list(self.questions), self.answering, seeded())
         given = backbone.encode(backbone.decode(images).detach())
         for method, values in {
@@ -36,14 +36,14 @@ class GradientChecks(Checks):
             require(not carries, f"{method}: what it returns carries gradient; put it under torch.no_grad()")
 
     def test_drawing_learns_from_its_scores(self, backbone: Backbone) -> None:
-        images = self.draw(backbone)
+        images = self.generate(backbone)
         log_probs, _ = backbone.image_log_probs(list(self.prompts), images, self.sampling)
         self._teaches(backbone, log_probs, "image_log_probs")
-        log_probs, _ = backbone.picture_log_probs(list(self.prompts), images, self.sampling, 1, seeded())
-        self._teaches(backbone, log_probs, "picture_log_probs")
+        log_probs, _ = backbone.image_log_likelihood(list(self.prompts), images, self.sampling, 1, seeded())
+        self._teaches(backbone, log_probs, "image_log_likelihood")
 
     def test_answering_learns_from_its_scores(self, backbone: Backbone) -> None:
-        images, given = self.seen(backbone, self.draw(backbone)), backbone.tokenize_answers(list(self.answers))
+        images, given = self.seen(backbone, self.generate(backbone)), backbone.tokenize_answers(list(self.answers))
         log_probs = backbone.answer_log_probs(images, list(self.questions), given)
         self._teaches(backbone, log_probs, "answer_log_probs")
 
@@ -55,7 +55,7 @@ class GradientChecks(Checks):
         require(not wrong, f"{method}: its gradient reaches {wrong and wrong[0]!r}, which must be frozen")
 
     def test_the_image_tokenizer_is_frozen(self, backbone: Backbone) -> None:
-        images = self.draw(backbone)
+        images = self.generate(backbone)
         pixels = backbone.decode(images)
         trained = reached(backbone, pixels.sum()) if pixels.requires_grad else []
         require(
@@ -69,9 +69,9 @@ class GradientChecks(Checks):
             require(not any(p.requires_grad for p in found), f"build: {part!r} must be frozen (requires_grad_(False))")
 
     def test_relaxed_codes_carry_gradient(self, backbone: Backbone) -> None:
-        if not backbone.can_relax:
-            pytest.skip("can_relax is False")
-        images, questions = self.draw(backbone), list(self.questions)
+        if not backbone.supports_straight_through:
+            pytest.skip("supports_straight_through is False")
+        images, questions = self.generate(backbone), list(self.questions)
         relaxed = self._relaxed(backbone, images)
         given = backbone.tokenize_answers(list(self.answers))
         log_probs = backbone.answer_log_probs(relaxed, questions, given)
@@ -88,9 +88,9 @@ class GradientChecks(Checks):
         )
 
     def test_soft_codes_decode_to_the_same_picture_with_gradient(self, backbone: Backbone) -> None:
-        if not backbone.can_relax:
-            pytest.skip("can_relax is False")
-        images = self.draw(backbone)
+        if not backbone.supports_straight_through:
+            pytest.skip("supports_straight_through is False")
+        images = self.generate(backbone)
         relaxed = self._relaxed(backbone, images)
         assert relaxed.soft is not None
         soft = relaxed.soft.detach().requires_grad_()
@@ -104,7 +104,7 @@ class GradientChecks(Checks):
         require(not wrong, f"decode: its gradient reaches {wrong and wrong[0]!r}; the image tokenizer must be frozen")
 
     def _relaxed(self, backbone: Backbone, images: Images) -> Images:
-        relaxed = backbone.relax(list(self.prompts), images, self.sampling, 1.0, None, seeded(1))
+        relaxed = backbone.straight_through(list(self.prompts), images, self.sampling, 1.0, None, seeded(1))
         require(relaxed.soft is not None, "relax: soft is None, expected straight-through codes (B, N, K)")
         assert relaxed.soft is not None
         soft, codes = relaxed.soft, images.codes
@@ -117,12 +117,12 @@ class GradientChecks(Checks):
         return relaxed
 
     def test_a_backbone_without_soft_codes_says_so(self, backbone: Backbone) -> None:
-        if backbone.can_relax:
-            pytest.skip("can_relax is True")
+        if backbone.supports_straight_through:
+            pytest.skip("supports_straight_through is True")
         name = type(backbone).__name__
         try:
-            backbone.relax(list(self.prompts), self.draw(backbone), self.sampling)
+            backbone.straight_through(list(self.prompts), self.generate(backbone), self.sampling)
         except (TypeError, UserError) as error:
             require(name in str(error), f"relax: refuses without saying that it is {name} which cannot ({error})")
             return
-        raise AssertionError("relax: returns something, though can_relax is False")
+        raise AssertionError("relax: returns something, though supports_straight_through is False")

@@ -52,9 +52,11 @@ class SavingChecks(Checks):
         learn(backbone)
         other = copy.deepcopy(backbone)
         self._behave_alike(backbone, other, "copy.deepcopy: the copy, which a KL term keeps as its reference,")
-        before = self.kept(self.draw(other))
+        before = self.kept(self.generate(other))
         learn(backbone)
-        require(gap(before, self.kept(self.draw(other))) == 0, "copy.deepcopy: the copy shares weights with the model")
+        require(
+            gap(before, self.kept(self.generate(other))) == 0, "copy.deepcopy: the copy shares weights with the model"
+        )
 
     def test_the_state_dict_holds_everything(self, backbone: Backbone) -> None:
         learn(backbone)
@@ -63,7 +65,7 @@ class SavingChecks(Checks):
         self._behave_alike(backbone, other, "state_dict: a model that loads it")
 
     def _behave_alike(self, backbone: Backbone, other: Backbone, who: str) -> None:
-        images, again = self.draw(backbone), self.draw(other)
+        images, again = self.generate(backbone), self.generate(other)
         same = torch.equal(images.codes, again.codes)
         off = gap(self.kept(images), self.kept(again))
         require(same and off <= 1e-5, f"{who} draws otherwise (log-probabilities differ by up to {off:.2g} nats)")

@@ -11,7 +11,7 @@ class ShapeChecks(Checks):
     """Each method gives what the contract says."""
 
     def test_drawings_have_codes_and_log_probs(self, backbone: Backbone) -> None:
-        images, count = self.draw(backbone), len(self.prompts)
+        images, count = self.generate(backbone), len(self.prompts)
         require(
             isinstance(images, Images), f"sample_images: returns {type(images).__name__}, expected unirl.types.Images"
         )
@@ -30,7 +30,7 @@ class ShapeChecks(Checks):
             require(rows == count, f"sample_images: memory {name!r} has {rows} rows, expected one a picture, {count}")
 
     def test_scores_have_the_shape_of_decisions(self, backbone: Backbone) -> None:
-        images = self.draw(backbone)
+        images = self.generate(backbone)
         scored = backbone.image_log_probs(list(self.prompts), images, self.sampling)
         require(isinstance(scored, tuple) and len(scored) == 2, "image_log_probs: returns no pair (log_probs, mask)")
         log_probs, mask = scored
@@ -44,18 +44,18 @@ class ShapeChecks(Checks):
     def test_picture_weights_add_up_to_one(self, backbone: Backbone) -> None:
         count = 64
         images, prompts = self.group(backbone, count), [self.prompts[0]] * count
-        log_probs, weights = backbone.picture_log_probs(prompts, images, self.sampling, 2, seeded())
-        check_log_probs(log_probs, weights, "picture_log_probs", "the weights")
-        require(len(log_probs) == count, f"picture_log_probs: {len(log_probs)} rows for {count} pictures")
-        require(bool((weights >= 0).all()), "picture_log_probs: a weight is below 0")
+        log_probs, weights = backbone.image_log_likelihood(prompts, images, self.sampling, 2, seeded())
+        check_log_probs(log_probs, weights, "image_log_likelihood", "the weights")
+        require(len(log_probs) == count, f"image_log_likelihood: {len(log_probs)} rows for {count} pictures")
+        require(bool((weights >= 0).all()), "image_log_likelihood: a weight is below 0")
         total = weights.sum(1)
         mean, error = float(total.mean()), float(total.std()) / count**0.5
         # Random masks weigh 1 on average only; five standard errors are no chance.
         near = abs(mean - 1) <= 5 * error + 1e-4
-        require(near, f"picture_log_probs: the weights of a picture add up to {mean:.4g} on average, expected 1")
+        require(near, f"image_log_likelihood: the weights of a picture add up to {mean:.4g} on average, expected 1")
 
     def test_pixels_are_pictures(self, backbone: Backbone) -> None:
-        pixels = backbone.decode(self.draw(backbone)).detach()
+        pixels = backbone.decode(self.generate(backbone)).detach()
         right = pixels.ndim == 4 and pixels.shape[:2] == (len(self.prompts), 3)
         require(right, f"decode: pixels have shape {shape(pixels)}, expected ({len(self.prompts)}, 3, H, W)")
         require(pixels.is_floating_point(), f"decode: pixels are {pixels.dtype}, expected floats in [0, 1]")
@@ -64,14 +64,14 @@ class ShapeChecks(Checks):
 
     def test_given_pictures_can_be_asked_about(self, backbone: Backbone) -> None:
         count = len(self.questions)
-        pixels = backbone.decode(self.draw(backbone)).detach()[:1].repeat(count, 1, 1, 1)
+        pixels = backbone.decode(self.generate(backbone)).detach()[:1].repeat(count, 1, 1, 1)
         given = backbone.encode(pixels)
         require(len(given) == count, f"encode: {len(given)} pictures of {count} given ones")
         answers = backbone.sample_answers(given, list(self.questions), self.answering, seeded())
         check_answers(answers, count, "sample_answers (about what encode gave)")
 
     def test_answers_have_ids_mask_and_text(self, backbone: Backbone) -> None:
-        images = self.seen(backbone, self.draw(backbone))
+        images = self.seen(backbone, self.generate(backbone))
         answers = backbone.sample_answers(images, list(self.questions), self.answering, seeded())
         check_answers(answers, len(self.questions), "sample_answers")
         longest, most = answers.ids.shape[1], self.answering.max_tokens
@@ -81,7 +81,7 @@ class ShapeChecks(Checks):
         check_log_probs(answers.log_probs, answers.ids, "sample_answers", "the ids")
 
     def test_answer_scores_have_the_shape_of_tokens(self, backbone: Backbone) -> None:
-        images, given = self.seen(backbone, self.draw(backbone)), backbone.tokenize_answers(list(self.answers))
+        images, given = self.seen(backbone, self.generate(backbone)), backbone.tokenize_answers(list(self.answers))
         log_probs = backbone.answer_log_probs(images, list(self.questions), given)
         check_log_probs(log_probs, given.ids, "answer_log_probs", "the ids")
         outside = log_probs[~given.mask]

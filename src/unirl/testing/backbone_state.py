@@ -25,10 +25,10 @@ class StateChecks(Checks):
 
     def test_using_a_model_leaves_it_as_it_was(self, backbone: Backbone) -> None:
         prompts, questions = list(self.prompts), list(self.questions)
-        images, seen = self.draw(backbone), self.seen(backbone, self.draw(backbone))
+        images, seen = self.generate(backbone), self.seen(backbone, self.generate(backbone))
         pixels, given = backbone.decode(images).detach(), backbone.tokenize_answers(list(self.answers))
         calls: dict[str, Callable[[], Any]] = {
-            "sample_images": lambda: self.draw(backbone),
+            "sample_images": lambda: self.generate(backbone),
             "image_log_probs": lambda: backbone.image_log_probs(prompts, images, self.sampling),
             "decode": lambda: backbone.decode(images),
             "encode": lambda: backbone.encode(pixels),
@@ -47,9 +47,9 @@ class StateChecks(Checks):
 
     @torch.no_grad()
     def test_train_mode_draws_what_eval_mode_draws(self, backbone: Backbone) -> None:
-        images = self.draw(backbone.train())
+        images = self.generate(backbone.train())
         fault = "what was drawn in training would be scored as by another model; switch dropout off"
-        same = torch.equal(images.codes, self.draw(backbone.eval()).codes)
+        same = torch.equal(images.codes, self.generate(backbone.eval()).codes)
         require(same, f"sample_images: draws otherwise in train() than in eval(); {fault}")
         one, other = (
             backbone.train(mode).image_log_probs(list(self.prompts), images, self.sampling)[0] for mode in (True, False)

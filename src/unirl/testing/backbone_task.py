@@ -84,8 +84,8 @@ def learnt(backbone: Backbone, task: Task, rank: int) -> dict[str, Tensor]:
     log_probs, _ = backbone.image_log_probs(prompts, images, task.sampling)
     told = backbone.answer_log_probs(with_pixels(backbone, images), questions, given)
     loss = -log_probs.mean() - told.sum() / given.mask.sum()
-    if backbone.can_relax:  # as end-to-end SFT does it: two backward passes
-        relaxed = backbone.relax(prompts, images, task.sampling, 1.0, None, seeded(rank))
+    if backbone.supports_straight_through:  # as end-to-end SFT does it: two backward passes
+        relaxed = backbone.straight_through(prompts, images, task.sampling, 1.0, None, seeded(rank))
         assert relaxed.soft is not None
         codes = relaxed.soft.detach().requires_grad_()
         told = backbone.answer_log_probs(replace(relaxed, soft=codes), questions, given)

@@ -48,7 +48,7 @@ class Bandit(Backbone):
         """Nothing is left to build."""
 
     @property
-    def can_relax(self) -> bool:
+    def supports_straight_through(self) -> bool:
         return self.relaxes
 
     def logits(self, prompts: Sequence[str], sampling: ImageSampling) -> Tensor:
@@ -78,19 +78,19 @@ class Bandit(Backbone):
         order = torch.rand(found.shape, generator=generator).argsort(1)
         return found, order < (CODES if scored is None else scored)
 
-    def picture_log_probs(
+    def image_log_likelihood(
         self,
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
-        views: int = 1,
+        num_masks: int = 1,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        found = _taken(self.logits(prompts, sampling).log_softmax(-1), images.codes).repeat(1, views)
+        found = _taken(self.logits(prompts, sampling).log_softmax(-1), images.codes).repeat(1, num_masks)
         hidden = torch.rand(found.shape, generator=generator) < 0.5
-        return found, 2 * hidden / (CODES * views)
+        return found, 2 * hidden / (CODES * num_masks)
 
-    def relax(
+    def straight_through(
         self,
         prompts: Sequence[str],
         images: Images,
@@ -100,7 +100,7 @@ class Bandit(Backbone):
         generator: torch.Generator | None = None,
     ) -> Images:
         if not self.relaxes:
-            return super().relax(prompts, images, sampling, temperature, steps, generator)
+            return super().straight_through(prompts, images, sampling, temperature, steps, generator)
         soft = straight_through(self.logits(prompts, sampling), images.codes, temperature, generator)
         return dataclasses.replace(images, soft=soft)
 

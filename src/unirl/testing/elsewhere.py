@@ -43,7 +43,7 @@ def main() -> None:
     sys.path[:] = path  # instead of this file's own folder
     _load(module, file)
     prompts: Prompts = pickle.loads(source)
-    found = [prompts.draw(0, i) for i in range(draws)], prompts.held_out(count)
+    found = [prompts.sample(0, i) for i in range(draws)], prompts.held_out(count)
     sys.stdout.buffer.write(pickle.dumps(found))
 
 

@@ -122,7 +122,7 @@ class JudgeConformance(ABC):
 
     def test_an_exam_has_pictures_questions_and_answers(self) -> None:
         judge = self.make()
-        exam: Any = judge.exam(self.count)
+        exam: Any = judge.understanding_set(self.count)
         if exam is None:
             pytest.skip("it has no exam")
         where = f"{who(judge, 'exam')}({self.count})"
@@ -135,7 +135,9 @@ class JudgeConformance(ABC):
             fine = isinstance(example, Example) and example.question.strip() and example.answer.strip()
             assert fine, f"{where} gave no question or no answer for picture {i}: {example!r}"
         stir(1)
-        assert same(exam, self.make().exam(self.count)), f"{where} is another exam when it is asked for again"
+        assert same(exam, self.make().understanding_set(self.count)), (
+            f"{where} is another exam when it is asked for again"
+        )
 
 
 def _checked(pictures: object, count: int, where: str) -> Tensor:

@@ -41,7 +41,7 @@ class PromptsConformance(ABC):
         first = self._drawn(prompts)
         stir(1)
         before = torch.get_rng_state(), random.getstate()
-        backwards = [prompts.draw(0, i) for i in reversed(range(self.draws))][::-1]
+        backwards = [prompts.sample(0, i) for i in reversed(range(self.draws))][::-1]
         untouched = same(before, (torch.get_rng_state(), random.getstate()))
         told = "make a random.Random from both, such as Random(f'{seed}/{index}')"
         where = who(prompts, "draw")
@@ -53,7 +53,7 @@ class PromptsConformance(ABC):
 
     def test_other_processes_draw_the_same(self) -> None:
         prompts = self.make()
-        for thing, what in ((prompts, type(prompts).__name__), (prompts.draw(0, 0), "an example")):
+        for thing, what in ((prompts, type(prompts).__name__), (prompts.sample(0, 0), "an example")):
             try:
                 pickle.dumps(thing)
             except Exception as error:
@@ -84,14 +84,14 @@ class PromptsConformance(ABC):
         prompts, where = self.make(), who(self.make(), "draw")
         for seed, index in ((0, 10**9), (2**62, 3), (2**62, 2**40)):
             try:
-                example = prompts.draw(seed, index)
+                example = prompts.sample(seed, index)
             except Exception as error:
                 raise AssertionError(f"{where}({seed}, {index}) fails: {type(error).__name__}: {error}") from error
             _assert_complete(example, f"{where}({seed}, {index})", prompts.categories)
 
     def test_examples_come_back_from_a_pickle(self) -> None:
         prompts = self.make()
-        example = prompts.draw(0, 0)
+        example = prompts.sample(0, 0)
         assert pickle.loads(pickle.dumps(example)) == example, f"{who(prompts, 'draw')} gave one that pickle changes"
 
     def test_held_out_examples_are_never_drawn(self) -> None:
@@ -127,7 +127,7 @@ class PromptsConformance(ABC):
             )
 
     def _drawn(self, prompts: Prompts, seed: int = 0) -> list[Example]:
-        return [prompts.draw(seed, i) for i in range(self.draws)]
+        return [prompts.sample(seed, i) for i in range(self.draws)]
 
 
 def _assert_complete(example: object, where: str, categories: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ from unirl.rewards.base import ROUNDING, Reward, reaches
 from unirl.rewards.scoring import score
 from unirl.testing.checks import held_modules, same, stir, who
 from unirl.testing.samples import EXAMPLES, ODD_TEXTS, sample_answers, sample_images, sample_texts
-from unirl.types import Answers, Example, Images, moved
+from unirl.types import Answers, Example, Images, to_device
 
 
 def made_with(make: Callable[[], Reward], **options: Any) -> Reward:
@@ -147,7 +147,7 @@ class RewardConformance(ABC):
         """
         examples = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
         images, there = sample_images(count, pixels=self.make().needs_pixels), torch.device(self.device)
-        return examples, moved(images, there), moved(sample_answers(sample_texts(examples)), there)
+        return examples, to_device(images, there), to_device(sample_answers(sample_texts(examples)), there)
 
     def test_weight_and_standardize_are_options_that_it_keeps(self) -> None:
         reward = self.make()
@@ -224,7 +224,7 @@ class RewardConformance(ABC):
         reward, (examples, images, answers) = self.make(), self.samples()
         if reward.needs_pixels:
             pytest.skip("needs_pixels is declared")
-        seen = moved(sample_images(len(examples)).pixels, answers.ids.device)
+        seen = to_device(sample_images(len(examples)).pixels, answers.ids.device)
         told_how = "set needs_pixels = True on the class"
         try:
             blind = reward.score(examples, replace(images, pixels=None), answers)
@@ -237,7 +237,7 @@ class RewardConformance(ABC):
         reward, examples = self.make(), self.samples()[0]
         values, where = self._scores(reward), who(reward, "accepts")
         verdict: object = reward.accepts(examples, values)
-        if verdict is None and reward.accept is None:
+        if verdict is None and reward.accept_threshold is None:
             pytest.skip("it gives no verdicts")
         expected = f"expected torch.bool {tuple(values.shape)} on {values.device}"
         assert isinstance(verdict, Tensor), f"{where} returned {told(verdict)}, {expected}"
@@ -245,18 +245,18 @@ class RewardConformance(ABC):
         assert kind == (torch.bool, values.shape, values.device), (
             f"{where} returned {verdict.dtype} {tuple(verdict.shape)} on {verdict.device}, {expected}"
         )
-        if (accept := reward.accept) is not None:
-            reachable = (
-                f"accept is {accept:g} where scores end at {self.high:g}: {type(reward).__name__} accepts nothing"
+        if (accept_threshold := reward.accept_threshold) is not None:
+            reachable = f"accept is {accept_threshold:g} where scores end at {self.high:g}: {type(reward).__name__} accepts nothing"
+            assert accept_threshold <= self.high + ROUNDING, reachable
+            assert same(verdict, reaches(values, accept_threshold)), (
+                f"{where} contradicts accept = {accept_threshold:g} of its own class"
             )
-            assert accept <= self.high + ROUNDING, reachable
-            assert same(verdict, reaches(values, accept)), f"{where} contradicts accept = {accept:g} of its own class"
         assert_monotone(reward, examples, values, self.high)
 
     def test_it_survives_odd_answers(self) -> None:
         reward, (examples, images, _) = self.make(), self.samples(len(ODD_TEXTS))
         for i, text in enumerate(ODD_TEXTS):
-            answers = moved(sample_answers([text]), torch.device(self.device))
+            answers = to_device(sample_answers([text]), torch.device(self.device))
             shown = repr(text) if len(text) < 40 else f"{text[:12]!r}..., {len(text)} characters long"
             values = scored(reward, ([examples[i]], images[i : i + 1], answers), f" on the answer {shown}")
             fine = torch.isfinite(values).all()

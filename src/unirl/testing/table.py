@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
-from unirl.sampling.autoregressive import guide, pick, uniform
+from unirl.sampling.autoregressive import guide, sample_inverse_cdf, sample_uniforms
 from unirl.sampling.kv_cache import pad_right
 from unirl.sampling.text import sample_text
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
@@ -148,7 +148,7 @@ class TableBackbone(Backbone):
         self.position = nn.Embedding(length, self.width)
         self.layers = nn.ModuleList(Layer(self.width) for _ in range(2))
         self.code_head = nn.Linear(self.width, self.codes)
-        self.look = nn.Linear(length * self.width, self.width)
+        self.embed_images = nn.Linear(length * self.width, self.width)
         self.image_tokenizer = Palette(self.codes, self.side).requires_grad_(False)
 
     @property
@@ -162,12 +162,12 @@ class TableBackbone(Backbone):
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
         length, device = self.side**2, self.position.weight.device
-        chance = uniform(length, len(prompts), generator, device)
+        uniforms = sample_uniforms(length, len(prompts), generator, device)
         codes = torch.zeros(len(prompts), length, dtype=torch.long, device=device)
         log_probs = torch.zeros(len(prompts), length, device=device)
         for i in range(length):
             logits = self.code_logits(prompts, codes, sampling.guidance)[:, i]
-            codes[:, i], log_probs[:, i] = pick(logits, sampling.temperature, chance[i])
+            codes[:, i], log_probs[:, i] = sample_inverse_cdf(logits, sampling.temperature, uniforms[i])
         return Images(codes, actions=codes, log_probs=log_probs)
 
     def image_log_probs(
@@ -182,7 +182,7 @@ class TableBackbone(Backbone):
         log_probs = logits.log_softmax(-1).gather(-1, images.codes.unsqueeze(-1)).squeeze(-1)
         return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
-    def relax(
+    def straight_through(
         self,
         prompts: Sequence[str],
         images: Images,
@@ -256,7 +256,7 @@ class TableBackbone(Backbone):
             raise UserError(f"{len(questions)} questions about {len(images)} pictures: expected a multiple")
         entries = self.code_embedding.weight[:-1]
         codes = entries[images.codes] if images.soft is None else images.soft @ entries
-        seen = self.look((codes + self.position.weight).flatten(1))
+        seen = self.embed_images((codes + self.position.weight).flatten(1))
         return seen.repeat_interleave(each, 0) + self.words(questions)
 
     def _letter_logits(self, asked: Tensor, before: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Learning:
         missing = [name for name, p in trained.items() if p.grad is None]
         assert not missing, (
             f"{who(self.rule, 'loss')}: no gradient reaches the trainable parameter {missing[0]!r}, and training on "
-            "several devices stops there: add unirl.functional.reductions.nothing(backbone)"
+            "several devices stops there: add unirl.functional.reductions.zero_loss(backbone)"
         )
         slopes = {name: p.grad.clone() for name, p in trained.items() if p.grad is not None}
         bad = [name for name, slope in slopes.items() if not torch.isfinite(slope).all()]

@@ -1,0 +1,19 @@
+"""Training and evaluation: the LightningModule, its data, its settings."""
+
+from unirl.training.config import EvaluationConfig, RolloutConfig
+from unirl.training.datamodule import PromptsDataModule
+from unirl.training.evaluation import Evaluator, evaluate
+from unirl.training.module import SelfImprovement
+from unirl.training.rollout import Rollouts
+from unirl.training.schedules import WarmupSchedule
+
+__all__ = [
+    "EvaluationConfig",
+    "Evaluator",
+    "PromptsDataModule",
+    "RolloutConfig",
+    "Rollouts",
+    "SelfImprovement",
+    "WarmupSchedule",
+    "evaluate",
+]

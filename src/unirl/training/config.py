@@ -1,78 +1,136 @@
-"""What `SelfImprovement` may be set to, looked at before anything loads."""
+"""Settings of a run as frozen dataclasses, checked before anything is loaded."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA
-from unirl.errors import UserError, temperature_within, within
+from unirl.errors import UserError, check_range, check_temperature
 from unirl.rewards import Reward
 from unirl.types import AnswerSampling, ImageSampling
 
 
-def check_drawing(owner: str, backbone: Backbone, sampling: ImageSampling | None) -> None:
-    """Refuse what no model can draw with.
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How training samples are generated and scored.
 
     Args:
-        owner: The option it stands under.
-        backbone: Not built; it says whether it can draw without chance.
-        sampling: None is fine.
+        group_size: Images generated for each prompt.
+        num_iterations: Training steps on each rollout (mu in GRPO). The prompts of all steps but the first are skipped.
+        image_sampling: How images are generated.
+        answer_sampling: How questions are answered in training; evaluation answers greedily.
+        accept_threshold: Least weighted sum of rewards with which a sample counts as correct. By default the rewards
+            decide: every reward that gives a verdict must accept the sample (docs/method.md).
+        reward_timeout: Seconds that a reward may take for a rollout before the run stops. None sets no limit.
+
+    Example:
+        >>> RolloutConfig(group_size=8).image_sampling.steps
+        16
+    """
+
+    group_size: int = 4
+    num_iterations: int = 1
+    image_sampling: ImageSampling = ImageSampling()
+    answer_sampling: AnswerSampling = AnswerSampling()
+    accept_threshold: float | None = None
+    reward_timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured in validation.
+
+    Args:
+        image_sampling: How images are generated in evaluation. Defaults to the rollout's `image_sampling`; use the base
+            model's best setting for a fair comparison.
+        num_understanding: Given images that the model is asked about.
+        num_diversity_prompts: Held-out prompts for each of which four images are generated, to measure their diversity.
+            0 switches it off.
+        diversity_model: A timm model in whose feature space diversity is measured, too: a name, a folder, or
+            `package:folder`.
+
+    Example:
+        >>> EvaluationConfig(num_understanding=0).num_diversity_prompts
+        12
+    """
+
+    image_sampling: ImageSampling | None = None
+    num_understanding: int = 240
+    num_diversity_prompts: int = 12
+    diversity_model: str | None = None
+
+
+def check_rollout(config: RolloutConfig, backbone: Backbone, rewards: Sequence[Reward]) -> None:
+    """Validate rollout settings against the backbone and the rewards.
+
+    Args:
+        config: The settings.
+        backbone: Not built yet; it says whether it supports temperature 0.
+        rewards: The rewards of the run.
 
     Raises:
-        UserError: a number is out of range.
+        UserError: a number is out of range, or no reward has a weight.
     """
-    if sampling is None:
-        return
-    within(1, 10_000, owner, steps=sampling.steps)
-    within(-1, 1000, owner, guidance=sampling.guidance)
-    within(0, 1e30, owner, confidence_noise=sampling.confidence_noise)
-    temperature_within(owner, sampling.temperature, greedy=backbone.draws_greedily)
-
-
-def check_answering(owner: str, sampling: AnswerSampling) -> None:
-    """Refuse what no model can answer with; arguments and errors as for `check_drawing`."""
-    within(1, 10_000, owner, max_tokens=sampling.max_tokens)
-    temperature_within(owner, sampling.temperature)
-
-
-def check_optimizer(lr: float, betas: tuple[float, float], weight_decay: float, warmup_steps: int) -> None:
-    """Refuse what AdamW cannot learn with; arguments as of `SelfImprovement`.
-
-    Raises:
-        UserError: a number is out of range.
-    """
-    within(1e-12, 10, "model", lr=lr)
-    for i, beta in enumerate(betas):
-        within(0, 0.999999, "model", **{f"betas[{i}]": beta})
-    within(0, 100, "model", weight_decay=weight_decay)
-    within(0, 10**9, "model", warmup_steps=warmup_steps)
-
-
-def check_scoring(rewards: Sequence[Reward], accept: float | None) -> None:
-    """Refuse rewards that say nothing, or not a number; arguments as of `SelfImprovement`.
-
-    Raises:
-        UserError: no reward has a weight, or a number is out of range.
-    """
+    check_range(1, 10_000, "model.rollout", group_size=config.group_size, num_iterations=config.num_iterations)
+    check_image_sampling("model.rollout.image_sampling", backbone, config.image_sampling)
+    answering = config.answer_sampling
+    check_range(1, 10_000, "model.rollout.answer_sampling", max_tokens=answering.max_tokens)
+    check_temperature("model.rollout.answer_sampling", answering.temperature)
+    threshold = 0.0 if config.accept_threshold is None else config.accept_threshold
+    check_range(-1e9, 1e9, "model.rollout", accept_threshold=threshold)
     for reward in rewards:
-        within(-1e6, 1e6, f"model.rewards: {reward.name}", weight=reward.weight)
+        check_range(-1e6, 1e6, f"model.rewards: {reward.name}", weight=reward.weight)
     if not any(reward.weight for reward in rewards):
         what = "every weight in rewards is 0" if rewards else "rewards is empty"
-        raise UserError(f"{what}: nothing would say which drawings are right; name one with a weight")
-    within(-1e9, 1e9, "model", accept=0 if accept is None else accept)
+        raise UserError(f"{what}: no sample could be accepted or preferred; name a reward with a weight")
 
 
-def check_trained(trained: Sequence[str] | None, lora: LoRA | None) -> None:
-    """Refuse adapters without a size or a place, and a model of which nothing is trained; arguments as of
-    `SelfImprovement`.
+def check_evaluation(config: EvaluationConfig, backbone: Backbone) -> None:
+    """Validate evaluation settings; arguments as for `check_rollout`.
 
     Raises:
-        UserError: a number is out of range, or nothing is named.
+        UserError: a number is out of range.
     """
-    if trained is not None and not trained:
-        raise UserError('model.trained: the list is empty; name parts to train, such as "self_attn", or null for all')
+    counts = {"num_understanding": config.num_understanding, "num_diversity_prompts": config.num_diversity_prompts}
+    check_range(0, 100_000, "model.evaluation", **counts)
+    if config.image_sampling is not None:
+        check_image_sampling("model.evaluation.image_sampling", backbone, config.image_sampling)
+
+
+def check_image_sampling(owner: str, backbone: Backbone, sampling: ImageSampling) -> None:
+    """Validate image sampling settings.
+
+    Args:
+        owner: The option that holds them, for the message.
+        backbone: Not built yet; it says whether it supports temperature 0.
+        sampling: The settings.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    check_range(1, 10_000, owner, steps=sampling.steps)
+    check_range(-1, 1000, owner, guidance=sampling.guidance)
+    check_range(0, 1e30, owner, confidence_noise=sampling.confidence_noise)
+    check_temperature(owner, sampling.temperature, greedy=backbone.supports_greedy_images)
+
+
+def check_trainable(trainable_modules: Sequence[str] | None, lora: LoRA | None) -> None:
+    """Validate which parameters are trained.
+
+    Args:
+        trainable_modules: Parts of parameter names; None trains all.
+        lora: Adapters; None trains the weights themselves.
+
+    Raises:
+        UserError: a number is out of range, or a list is empty.
+    """
+    if trainable_modules is not None and not trainable_modules:
+        raise UserError(
+            'model.trainable_modules: the list is empty; name modules to train, such as "self_attn", or null for all'
+        )
     if lora is None:
         return
-    within(1, 65_536, "model.lora", rank=lora.rank)
-    within(1, 1_000_000, "model.lora", alpha=lora.alpha)
+    check_range(1, 65_536, "model.lora", rank=lora.rank)
+    check_range(1, 1_000_000, "model.lora", alpha=lora.alpha)
     if not lora.targets:
-        raise UserError('model.lora: targets is empty; name the layers to adapt, such as "q_proj", or set lora: null')
+        raise UserError('model.lora: targets is empty; name layers to adapt, such as "q_proj", or set lora: null')

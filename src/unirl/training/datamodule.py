@@ -1,29 +1,30 @@
-"""Prompts as a LightningDataModule: what is asked for, in which order, on which process."""
+"""Prompts as a LightningDataModule."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from unirl.errors import UserError, within
+from unirl.errors import UserError, check_range
 from unirl.prompts import Prompts
+from unirl.training.sampler import PromptSampler
 from unirl.types import Example
 
 
-class PromptsModule(LightningDataModule):
-    """Training draws and held-out prompts of a prompts plugin.
+class PromptsDataModule(LightningDataModule):
+    """Training prompts and held-out prompts of a prompts plugin.
 
     Args:
         prompts: Where examples come from.
         prompts_per_step: Prompts of a training step, over all devices together.
-        steps_per_epoch: Training steps that make an epoch, the unit of progress bars and validation.
-        held_out: Held-out prompts that validation draws.
-        validation_batch: Held-out prompts drawn at once on a device.
-        seed: Together with a draw's number it decides the prompt.
+        steps_per_epoch: Training steps of an epoch, the unit of progress bars and validation.
+        num_val_prompts: Held-out prompts of a validation.
+        val_batch_size: Held-out prompts of a validation batch, on each device.
+        seed: Seed of the training prompts.
 
     Raises:
-        UserError: a number is out of range, or does not divide.
+        UserError: a number is out of range, or does not divide by the number of devices.
     """
 
     def __init__(
@@ -31,18 +32,18 @@ class PromptsModule(LightningDataModule):
         prompts: Prompts,
         prompts_per_step: int = 8,
         steps_per_epoch: int = 50,
-        held_out: int = 240,
-        validation_batch: int = 60,
+        num_val_prompts: int = 240,
+        val_batch_size: int = 60,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        within(1, 1_000_000, "data", prompts_per_step=prompts_per_step)
-        within(1, 10**9, "data", steps_per_epoch=steps_per_epoch)
-        within(0, 1_000_000, "data", held_out=held_out)
-        within(1, 100_000, "data", validation_batch=validation_batch)
+        check_range(1, 1_000_000, "data", prompts_per_step=prompts_per_step)
+        check_range(1, 10**9, "data", steps_per_epoch=steps_per_epoch)
+        check_range(0, 1_000_000, "data", num_val_prompts=num_val_prompts)
+        check_range(1, 100_000, "data", val_batch_size=val_batch_size)
         self.prompts, self.prompts_per_step, self.steps_per_epoch = prompts, prompts_per_step, steps_per_epoch
-        self.validation_batch, self.seed = validation_batch, seed
-        self.examples = prompts.held_out(held_out)
+        self.val_batch_size, self.seed = val_batch_size, seed
+        self.val_examples = prompts.held_out(num_val_prompts)
 
     def setup(self, stage: str) -> None:
         devices = self._world()[1]
@@ -53,20 +54,19 @@ class PromptsModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Example]:
-        rank, devices = self._world()
-        share = self.prompts_per_step // devices
-        sampler = DrawSampler(self, rank * share, share)
-        return _Resumable(_Draws(self.prompts, self.seed), batch_sampler=sampler, collate_fn=Batch)
+        sampler = PromptSampler(self.prompts_per_step, self.steps_per_epoch, *self._world(), self.steps_done)
+        return _ResumableDataLoader(_TrainPrompts(self.prompts, self.seed), batch_sampler=sampler, collate_fn=Batch)
 
     def val_dataloader(self) -> DataLoader[Example]:
         rank, devices = self._world()
-        return DataLoader(self.examples[rank::devices], self.validation_batch, collate_fn=Batch)  # type: ignore[arg-type]
+        share: Any = self.val_examples[rank::devices]
+        return DataLoader(share, self.val_batch_size, collate_fn=Batch)
 
     def test_dataloader(self) -> DataLoader[Example]:
         return self.val_dataloader()
 
     def steps_done(self) -> int:
-        """Training batches that this run has seen, before and after a resume."""
+        """Training batches that this run has finished, before and after a resume."""
         return self.trainer.fit_loop.total_batch_idx + 1 if self.trainer else 0
 
     def _world(self) -> tuple[int, int]:
@@ -74,10 +74,10 @@ class PromptsModule(LightningDataModule):
 
 
 class Batch:
-    """Examples of a step, in order. No list: Lightning would look into it for tensors, and cannot into an example.
+    """The examples of a step, in order. Not a list: Lightning would search it for tensors, and fails on an `Example`.
 
     Args:
-        examples: What they are.
+        examples: The examples.
     """
 
     def __init__(self, examples: Iterable[Example]) -> None:
@@ -89,45 +89,23 @@ class Batch:
     def __iter__(self) -> Iterator[Example]:
         return iter(self._examples)
 
-    def __getitem__(self, which: int | slice) -> Any:
-        return self._examples[which]
+    def __getitem__(self, index: int | slice) -> Any:
+        return self._examples[index]
 
 
-class _Draws(Dataset[Example]):
+class _TrainPrompts(Dataset[Example]):
     def __init__(self, prompts: Prompts, seed: int) -> None:
         self.prompts, self.seed = prompts, seed
 
     def __getitem__(self, index: int) -> Example:
-        return self.prompts.draw(self.seed, index)
+        return self.prompts.sample(self.seed, index)
 
 
-class _Resumable(DataLoader[Example]):
-    """Tells Lightning that a resumed epoch goes on where it stopped. The trainer's own count says where that is."""
+class _ResumableDataLoader(DataLoader[Example]):
+    """Stateful for Lightning, so that a resumed epoch continues where it stopped. The trainer's step count says where."""
 
     def state_dict(self) -> dict[str, int]:
         return {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         pass
-
-
-class DrawSampler(Sampler[list[int]]):
-    """Numbers of the draws of each training step; an epoch goes on where the steps that are done end.
-
-    Args:
-        data: Knows the sizes and how many steps are done.
-        first: This process's first draw in a step.
-        share: How many it takes.
-    """
-
-    def __init__(self, data: PromptsModule, first: int, share: int) -> None:
-        self.data, self.first, self.share = data, first, share
-
-    def __len__(self) -> int:
-        return self.data.steps_per_epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        done = self.data.steps_done()
-        for step in range(done, done + len(self)):
-            start = step * self.data.prompts_per_step + self.first
-            yield list(range(start, start + self.share))

@@ -1,133 +1,216 @@
-"""Validation: how a model draws, sees, and judges its own drawings."""
+"""Measuring a model: generation, understanding, its own reward, consistency of both tasks, diversity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 from torchmetrics import Metric
 
 from unirl.backbones import Backbone
-from unirl.distributed.fsdp2 import hold, release
 from unirl.functional.seeding import generator_for
-from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
 from unirl.metrics.accuracy import AccuracyByCategory
-from unirl.metrics.consistency import Consistency, answered_rightly
+from unirl.metrics.consistency import Consistency, is_correct_answer
 from unirl.metrics.diversity import GroupDiversity, TimmFeatures
-from unirl.metrics.self_reward import CriticFairness
+from unirl.metrics.self_reward import SelfRewardAccuracy
+from unirl.prompts import Prompts
 from unirl.rewards import Reward
-from unirl.rewards.scoring import score
+from unirl.training.config import EvaluationConfig
+from unirl.training.rollout import Rollouts
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
 
+Metrics = dict[str, dict[str, Tensor]]
+"""Values by metric and category, such as `{"generation": {"counting": ..., "overall": ...}}`."""
 
-class Measuring(LightningModule):
-    """The half of `SelfImprovement` that measures; the judge is asked here and nowhere else."""
 
-    backbone: Backbone
-    rewards: list[Reward]
-    judge: Judge | None
-    validation_sampling: ImageSampling
-    greedy: AnswerSampling
-    accept: float | None
-    reward_timeout: float | None
-    exam_size: int
-    diversity_prompts: int
-    features: str | None
-    _lifecycle: Lifecycle
+class Evaluator:
+    """Measures a backbone over one evaluation. The judge is asked here and nowhere else.
 
-    def on_validation_start(self) -> None:
-        hold(self.backbone)  # processes may have unequally much to draw
-        self._exam = self.judge.exam(self.exam_size) if self.judge is not None else None
-        asked = [*self.trainer.datamodule.examples, *(self._exam[0] if self._exam else [])]  # type: ignore[attr-defined]
+    Call `start`, then `step` for each batch of held-out examples, then `finish`. With several processes, `finish` is
+    collective: call it on every rank, also where a rank had no batch.
+
+    Args:
+        rollouts: Generates, answers and scores.
+        judge: Decides whether an image is correct. Without one, only diversity is measured.
+        config: What is measured.
+        image_sampling: How images are generated where `config` does not say.
+        answer_sampling: How questions are answered; its temperature is set to 0.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        judge: Judge | None,
+        config: EvaluationConfig,
+        image_sampling: ImageSampling,
+        answer_sampling: AnswerSampling,
+    ) -> None:
+        self.rollouts, self.judge, self.config = rollouts, judge, config
+        self.image_sampling = config.image_sampling or image_sampling
+        self.answer_sampling = replace(answer_sampling, temperature=0.0)
+        self._metrics: dict[str, Metric] = {}
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.rollouts.backbone
+
+    def start(
+        self, examples: Sequence[Example], device: torch.device | str = "cpu", rank: int = 0, world_size: int = 1
+    ) -> None:
+        """Begin an evaluation.
+
+        Args:
+            examples: All held-out examples, over all ranks.
+            device: Where the backbone is.
+            rank: Of this process.
+            world_size: Number of processes.
+        """
+        self._examples, self._device, self._rank, self._world_size = (
+            list(examples),
+            torch.device(device),
+            rank,
+            world_size,
+        )
+        self._given = None if self.judge is None else self.judge.understanding_set(self.config.num_understanding)
+        asked = [*self._examples, *(self._given[0] if self._given else [])]
         categories = list(dict.fromkeys(example.category for example in asked))
-        metrics: dict[str, Metric] = {"diversity/codes": GroupDiversity("hamming")} if self.diversity_prompts else {}
-        if self.diversity_prompts and self.features:
-            self._features = TimmFeatures(self.features, self.device)
-            metrics["diversity/features"] = GroupDiversity("cosine")
+        metrics: dict[str, Metric] = {}
+        if self.config.num_diversity_prompts:
+            metrics["diversity/codes"] = GroupDiversity("hamming")
+            if self.config.diversity_model:
+                self._features = TimmFeatures(self.config.diversity_model, self._device)
+                metrics["diversity/features"] = GroupDiversity("cosine")
         if self.judge is not None:
-            kinds = {"drawing": AccuracyByCategory, "seeing": AccuracyByCategory, "critic": CriticFairness}
-            metrics |= {name: kind(categories) for name, kind in kinds.items()}
+            metrics["generation"] = AccuracyByCategory(categories)
+            metrics["understanding"] = AccuracyByCategory(categories)
+            metrics["self_reward"] = SelfRewardAccuracy(categories)
             if self.judge.references(asked[:1]) is not None:
                 metrics["consistency"] = Consistency()
-        self._metrics = {name: metric.to(self.device) for name, metric in metrics.items()}
+        self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
 
-    def validation_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
-        """Draw held-out prompts, ask the judge, and ask the model itself."""
-        generator = generator_for(self.device, "validation", batch_idx, self.global_rank)
-        prompts, questions = [e.prompt for e in batch], [e.question for e in batch]
-        images = self.backbone.sample_images(prompts, self.validation_sampling, generator)
-        images = replace(images, pixels=self.backbone.decode(images))
-        answers = self.backbone.sample_answers(images, questions, self.greedy)
-        scores, parts, accepted = score(self.rewards, batch, images, answers, self.accept, self.reward_timeout)
-        if self.judge is not None and images.pixels is not None:
-            right = self.judge.verdicts(batch, images.pixels)
-            categories = [example.category for example in batch]
-            self._metrics["drawing"].update(right, categories)
-            self._metrics["critic"].update(accepted, right, categories)
-            parts["judge"] = right.float()
-            if "consistency" in self._metrics:
-                self._compare(batch, right, answers)
-        return {"rollout": Rollout(batch, images, answers, scores, parts, accepted, 1)}
+    def step(self, examples: Sequence[Example], batch_idx: int) -> Rollout:
+        """Generate one image for each example and measure it.
 
-    def on_validation_epoch_end(self) -> None:
-        self._examine()
-        self._vary()
-        self.measured: dict[str, dict[str, Tensor]] = {}
+        Args:
+            examples: A batch of this rank's held-out examples.
+            batch_idx: Its number; decides the random numbers, together with the rank.
+
+        Returns:
+            The samples; `score_parts["judge"]` holds the judge's verdicts where there is a judge.
+        """
+        generator = generator_for(self._device, "validation", batch_idx, self._rank)
+        rollout = self.rollouts.sample(examples, self.image_sampling, self.answer_sampling, generator, decode=True)
+        if self.judge is None or rollout.images.pixels is None:
+            return rollout
+        correct = self.judge.verdicts(examples, rollout.images.pixels)
+        categories = [example.category for example in examples]
+        self._metrics["generation"].update(correct, categories)
+        self._metrics["self_reward"].update(rollout.accepted, correct, categories)
+        if "consistency" in self._metrics:
+            self._consistency(self.judge, examples, correct, rollout.answers)
+        return replace(rollout, score_parts={**rollout.score_parts, "judge": correct.float()})
+
+    def finish(self) -> Metrics:
+        """Measure understanding and diversity, and compute all metrics. Collective: call it on every rank."""
+        self._understanding()
+        self._diversity()
+        measured: Metrics = {}
         for name, metric in self._metrics.items():
-            # Every process computes the same ones, even where its own share was empty: computing waits for the others.
             values, (kind, _, part) = metric.compute(), name.partition("/")
-            self.measured.setdefault(kind, {}).update({part: values} if part else values)
-        figures = {f"{kind}/{name}": v for kind, values in self.measured.items() for name, v in values.items()}
-        self.log_dict({f"val/{name}": value for name, value in figures.items()})
-        self._lifecycle.validated({name: float(value) for name, value in figures.items()})
-        release(self.backbone)
-
-    def test_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
-        return self.validation_step(batch, batch_idx)
-
-    def on_test_start(self) -> None:
-        self.on_validation_start()
-
-    def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()
+            measured.setdefault(kind, {}).update({part: values} if part else values)
+        return measured
 
     @torch.no_grad()
-    def _examine(self, chunk: int = 60) -> None:
-        """Ask about given pictures, each process its share of them."""
-        if self._exam is None:
+    def _understanding(self, chunk: int = 60) -> None:
+        """Ask about given images, each rank its share of them."""
+        if self._given is None:
             return
-        examples, pixels = self._exam
-        mine = range(self.global_rank, len(examples), self.trainer.world_size)
+        examples, pixels = self._given
+        mine = range(self._rank, len(examples), self._world_size)
         for start in range(0, len(mine), chunk):
             rows = list(mine[start : start + chunk])
             part = [examples[i] for i in rows]
-            images = self.backbone.encode(pixels[rows].to(self.device))
-            said = self.backbone.sample_answers(images, [e.question for e in part], self.greedy)
-            right = [a.casefold() == e.answer.casefold() for a, e in zip(said.text, part, strict=True)]
-            self._metrics["seeing"].update(torch.tensor(right, device=self.device), [e.category for e in part])
+            answers = self._answer(pixels[rows], part)
+            correct = [a.casefold() == e.answer.casefold() for a, e in zip(answers.text, part, strict=True)]
+            self._metrics["understanding"].update(
+                torch.tensor(correct, device=self._device), [example.category for example in part]
+            )
 
-    def _compare(self, batch: Sequence[Example], drawn: Tensor, answers: Answers) -> None:
-        """Does the model see in a right picture what it was asked to draw, and in its own?"""
-        assert self.judge is not None
-        pixels = self.judge.references(batch)
+    def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
+        """Compare what the model says about its own images and about correct reference images."""
+        pixels = judge.references(examples)
         assert pixels is not None
-        given = self.backbone.encode(pixels.to(self.device))
-        seen = self.backbone.sample_answers(given, [e.question for e in batch], self.greedy)
-        right = [[answered_rightly(e, t) for e, t in zip(batch, a.text, strict=True)] for a in (answers, seen)]
-        said, saw = torch.tensor(right, device=self.device)
-        self._metrics["consistency"].update(drawn, said, saw)
+        given = self._answer(pixels, examples)
+        both = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in (answers, given)]
+        own, reference = torch.tensor(both, device=self._device)
+        self._metrics["consistency"].update(generated, own, reference)
+
+    def _answer(self, pixels: Tensor, examples: Sequence[Example]) -> Answers:
+        images = self.backbone.encode(pixels.to(self._device))
+        return self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
 
     @torch.no_grad()
-    def _vary(self, group: int = 4) -> None:
-        """Draw some held-out prompts several times, each process its share of them."""
-        examples = self.trainer.datamodule.examples[: self.diversity_prompts]  # type: ignore[attr-defined]
-        prompts = [e.prompt for e in examples[self.global_rank :: self.trainer.world_size] for _ in range(group)]
+    def _diversity(self, group_size: int = 4) -> None:
+        """Generate groups of images for some held-out prompts, each rank its share of them."""
+        examples = self._examples[: self.config.num_diversity_prompts][self._rank :: self._world_size]
+        prompts = [example.prompt for example in examples for _ in range(group_size)]
         if not prompts:
             return
-        generator = generator_for(self.device, "diversity", self.global_rank)
-        images = self.backbone.sample_images(prompts, self.validation_sampling, generator)
-        self._metrics["diversity/codes"].update(images.codes, group)
+        generator = generator_for(self._device, "diversity", self._rank)
+        images = self.backbone.sample_images(prompts, self.image_sampling, generator)
+        self._metrics["diversity/codes"].update(images.codes, group_size)
         if "diversity/features" in self._metrics:
-            self._metrics["diversity/features"].update(self._features(self.backbone.decode(images)), group)
+            self._metrics["diversity/features"].update(self._features(self.backbone.decode(images)), group_size)
+
+
+def flatten(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+    """Metrics as plain numbers by one name each.
+
+    Example:
+        >>> flatten({"generation": {"overall": torch.tensor(0.5)}})
+        {'generation/overall': 0.5}
+    """
+    return {f"{kind}/{name}": float(value) for kind, values in measured.items() for name, value in values.items()}
+
+
+def evaluate(
+    backbone: Backbone,
+    examples: Sequence[Example] | Prompts,
+    rewards: Sequence[Reward],
+    judge: Judge | None = None,
+    config: EvaluationConfig = EvaluationConfig(),
+    image_sampling: ImageSampling = ImageSampling(),
+    answer_sampling: AnswerSampling = AnswerSampling(),
+    num_prompts: int = 240,
+    batch_size: int = 60,
+) -> dict[str, float]:
+    """Measure a backbone in this process, without a trainer.
+
+    Args:
+        backbone: The model, built.
+        examples: Held-out examples, or a source of prompts that has some.
+        rewards: The rewards whose verdicts are compared with the judge's.
+        judge: Decides whether an image is correct.
+        config: What is measured.
+        image_sampling: How images are generated where `config` does not say.
+        answer_sampling: How questions are answered; its temperature is set to 0.
+        num_prompts: Held-out examples to take where `examples` is a source of prompts.
+        batch_size: Images generated at a time.
+
+    Returns:
+        Values by name, such as "generation/overall"; accuracies in [0, 1].
+
+    Raises:
+        UserError: a setting is out of range, or a reward failed.
+    """
+    chosen = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
+    evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, image_sampling, answer_sampling)
+    was_training = backbone.training
+    backbone.eval()
+    evaluator.start(chosen, next(backbone.parameters()).device)
+    for batch_idx, start in enumerate(range(0, len(chosen), batch_size)):
+        evaluator.step(chosen[start : start + batch_size], batch_idx)
+    measured = flatten(evaluator.finish())
+    backbone.train(was_training)
+    return measured

@@ -1,7 +1,8 @@
-"""How do samples and scores become a loss?"""
+"""The contract of update rules: how samples and scores become a loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -11,52 +12,89 @@ from unirl.backbones.base import Backbone
 from unirl.types import ImageSampling, Rollout
 
 
-class UpdateRule(ABC):
-    """Turns a rollout into a loss for Lightning's automatic optimisation."""
+@dataclass(frozen=True)
+class Workload:
+    """What an update rule computes with gradient in a step, for the estimate of memory (`unirl doctor`).
 
-    learns_accepted: bool = False
-    """Whether part of it learns from accepted samples only, so that without any it learns nothing: a guard watches."""
+    Args:
+        image_passes: Forward passes over each image; 0 where images are not scored.
+        code_passes: How often logits of each image code are computed.
+        scores_answers: Whether answers are scored.
+        guided: Whether images are scored with classifier-free guidance, which doubles the rows.
+        straight_through: Whether the gradient passes through the codes of an image.
+    """
+
+    image_passes: int = 1
+    code_passes: int = 1
+    scores_answers: bool = True
+    guided: bool = False
+    straight_through: bool = False
+
+
+class UpdateRule(ABC):
+    """Turns a rollout into a loss for Lightning's automatic optimization."""
+
+    learns_from_accepted: bool = False
+    """Whether a part of the loss is computed from accepted samples only. A guard warns where none is accepted."""
 
     def check(  # noqa: B027 - an optional hook
         self, backbone: Backbone, group_size: int, sampling: ImageSampling
     ) -> None:
-        """Refuse what this rule cannot train, before anything is loaded.
+        """Refuse settings that this rule cannot train, before anything is loaded.
 
         Args:
             backbone: Not built yet.
-            group_size: Drawings of each prompt.
-            sampling: How it will draw.
+            group_size: Samples of each prompt.
+            sampling: How images are generated.
 
         Raises:
             UserError: with what was got and what is needed.
         """
 
     def attach(self, backbone: Backbone) -> None:  # noqa: B027 - an optional hook
-        """Look at the model when it is built and nothing is learnt yet: the place to keep a reference."""
+        """Called once with the built model, before the first step: the place to keep a reference model.
+
+        Args:
+            backbone: Built, and not trained yet.
+        """
 
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
-        """Add to a fresh rollout what only the policy that drew it can say, such as `old_log_probs`; without gradient.
+        """Add to a fresh rollout what only the policy that generated it can compute, such as `old_log_probs`.
+
+        Called without gradient.
 
         Args:
             backbone: The model in training.
-            rollout: What it drew, answered and earned.
-            sampling: How it drew.
-            generators: One for each update that will learn from the rollout, in the state that `loss` gets it in.
+            rollout: Fresh.
+            sampling: How its images were generated.
+            generators: One for each iteration on this rollout, in the state in which `loss` gets it.
+
+        Returns:
+            The rollout, perhaps with more in it.
         """
         return rollout
+
+    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
+        """What a step computes with gradient. The default assumes one pass over images and answers.
+
+        Args:
+            backbone: Built, perhaps on the meta device.
+            sampling: How images are generated.
+        """
+        return Workload(guided=bool(sampling.guidance))
 
     @abstractmethod
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise and what to log beside it.
+        """The loss to minimize, and metrics to log.
 
         Args:
             backbone: The model in training.
-            rollout: What it drew, answered and earned.
-            sampling: How it drew.
+            rollout: Scored samples.
+            sampling: How the images were generated.
             generator: The only source of randomness.
 
         Shapes:
@@ -64,16 +102,21 @@ class UpdateRule(ABC):
         """
 
 
-def warn_of_guidance(rule: str, scored: float | None, sampling: ImageSampling) -> None:
-    """Say where drawings are learnt under another guidance than drew them.
+def scores_contexts(backbone: Backbone) -> bool:
+    """Whether a backbone scores an image in several contexts, as masked models do, or all codes in one pass."""
+    return type(backbone).image_log_likelihood is not Backbone.image_log_likelihood
+
+
+def warn_guidance_mismatch(rule: str, loss_guidance: float | None, sampling: ImageSampling) -> None:
+    """Warn where images are scored with another guidance than generated them.
 
     Args:
-        rule: Whose setting it is.
-        scored: Guidance under which they are learnt; None is the one that drew them.
-        sampling: How they are drawn.
+        rule: Name of the update rule.
+        loss_guidance: Guidance in the loss; None takes that of `sampling`.
+        sampling: How images are generated.
     """
-    if scored not in (None, sampling.guidance):
+    if loss_guidance not in (None, sampling.guidance):
         rank_zero_warn(
-            f"{rule}: drawn with guidance {sampling.guidance}, scored with {scored}: what is learnt is not what draws; "
-            "leave score_guidance out"
+            f"{rule}: images are generated with guidance {sampling.guidance} and scored with {loss_guidance}: another "
+            "distribution is trained than the one that is sampled; leave loss_guidance out"
         )

@@ -1,58 +1,121 @@
-"""Group relative policy optimisation: what scored better than its group becomes likelier, in drawing and in answering.
+"""Group relative policy optimization over image generation and answering.
 
 Source: Shao et al. 2024 (GRPO, arXiv 2402.03300) as UniRL (arXiv 2505.23380) uses it.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.distributed.collectives import mean_over_processes
-from unirl.errors import UserError, within
+from unirl.distributed.collectives import all_reduce_mean
+from unirl.errors import UserError, check_range
 from unirl.functional.advantages import group_advantages
-from unirl.functional.policy_gradient import Reduction, clipped_objective, decision_weights, k3
-from unirl.functional.reductions import nothing
+from unirl.functional.policy_gradient import Reduction, clip_ratio, clipped_objective, decision_weights, k3
+from unirl.functional.reductions import zero_loss
 from unirl.types import ImageSampling, Rollout
-from unirl.updates.base import UpdateRule, warn_of_guidance
+from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
 from unirl.updates.reference import Reference
 
 Scored = tuple[Tensor, Tensor]
-"""Log-probabilities (R, A) and which of them are decisions, or the weights of these (R, A)."""
-PARTS = ("image", "answer")
+"""Log-probabilities (R, A) of decisions, and their mask or weights (R, A)."""
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """The policy-gradient part of `GRPO`.
+
+    Args:
+        scale_rewards: Divide advantages by the standard deviation of their group; off as in Dr. GRPO
+            (arXiv 2503.20783).
+        std_epsilon: Added to that standard deviation.
+        negative_scale: Factor on negative advantages. A sample that is wrong for its prompt may be right for a held-out
+            one; 0 learns from better samples only (docs/trials.md).
+        reduction: "sample" averages the decisions of each sample first, "token" averages all decisions of the batch
+            (DAPO, arXiv 2503.14476). All images of a model have equally many decisions, so it matters for answers.
+        epsilon: The ratio of new to old probability is clipped below 1 - epsilon. It matters with several iterations.
+        epsilon_high: The ratio is clipped above 1 + epsilon_high. Defaults to `epsilon`.
+    """
+
+    scale_rewards: bool = True
+    std_epsilon: float = 1e-4
+    negative_scale: float = 1.0
+    reduction: Reduction = "sample"
+    epsilon: float = 0.2
+    epsilon_high: float | None = None
+
+    @property
+    def clip(self) -> tuple[float, float]:
+        """Lower and upper distance from 1."""
+        return self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high
+
+
+@dataclass(frozen=True)
+class KLPenalty:
+    """The KL part of `GRPO`: a penalty on the divergence from the untrained model. Where both are 0, none is kept.
+
+    Args:
+        beta: Weight for images; 0.2 in the paper's run.
+        answer_beta: Weight for answers, also where `answer_weight` is 0. Defaults to `beta`.
+    """
+
+    beta: float = 0.0
+    answer_beta: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageScoring:
+    """Which log-probabilities of an image `GRPO` computes.
+
+    Args:
+        likelihood: "decisions" scores each code in the context in which the sampler fixed it. "random_masks" scores the
+            codes of a masked model under random masks; the expected gradient is the same for a sampler in random order.
+        scored_steps: Sampling steps that are scored, of "decisions". None scores all.
+        num_masks: Random masks of each image, of "random_masks".
+        loss_guidance: Guidance under which images are scored. None takes the one that generated them.
+    """
+
+    likelihood: Literal["decisions", "random_masks"] = "decisions"
+    scored_steps: int | None = None
+    num_masks: int = 1
+    loss_guidance: float | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One of the two tasks in a step.
+
+    Args:
+        name: "image" or "answer".
+        beta: Weight of its KL penalty.
+        rows: Samples that are scored. (R,)
+        advantages: Weighted advantages of these. (R,)
+    """
+
+    name: str
+    beta: float
+    rows: Tensor
+    advantages: Tensor
 
 
 class GRPO(UpdateRule):
-    """Group relative policy optimisation over drawing and answering, or one of them.
+    """Group relative policy optimization of image generation and answering, or of one of them.
 
-    With one update a rollout it is strictly on-policy: the ratio is exp(lp - stopgrad(lp)). With more, the
-    log-probabilities of the policy that drew are computed once, before the first of them.
+    With one iteration for each rollout it is on-policy: the ratio is exp(lp - stopgrad(lp)). With more, log-probabilities
+    under the policy that generated the rollout are computed once, before the first iteration.
 
     Args:
-        image_weight: Weight of drawing.
-        answer_weight: Weight of answering.
-        answers: Which answers learn. "accepted": those about accepted drawings. "all": the paper's choice; it pays for
-            calling wrong drawings right (docs/method.md has what such answers cost SFT in seeing).
-        normalize: Divide advantages by the group's standard deviation; off is Dr. GRPO's.
-        epsilon: Added to that standard deviation.
-        negative: Weight of samples that are worse than their group. What is worse for one prompt can be right for
-            another one that training never draws; 0 learns from the better ones only (docs/trials.md).
-        reduction: "sample" averages each sample's decisions first, "token" all decisions of the batch alike (DAPO).
-            Drawings of a model all have equally many, so it matters for answers.
-        clip_low: How far below 1 a ratio counts; matters with several updates a rollout.
-        clip_high: How far above 1.
-        beta: Weight of the KL divergence from the untrained model in drawing; the paper's run has 0.2.
-        answer_beta: The same in answering, also where `answer_weight` is 0: it holds on to what the model says about
-            its drawings. None takes `beta`; where both are 0, no reference is kept.
-        likelihood: What of a drawing is scored. "decisions": codes in the context in which the sampler fixed them.
-            "masks": a masked model's codes under random masks, each of which says something about every hidden code;
-            the same in expectation for a sampler in random order.
-        scored_steps: How many sampling steps are scored, of decisions; None scores them all.
-        views: How many masks of a drawing are scored, of masks.
-        score_guidance: Guidance under which drawings are scored; None takes the one they were drawn with.
+        image_weight: Weight of the image loss.
+        answer_weight: Weight of the answer loss.
+        answers: Which answers are trained. "accepted": those about accepted images. "all": the paper's choice; it also
+            rewards calling wrong images right (docs/method.md).
+        loss: Advantages and clipping.
+        kl: Penalty on the divergence from the untrained model.
+        scoring: Which log-probabilities of images are computed.
 
     Raises:
         UserError: a number is out of range.
@@ -63,137 +126,163 @@ class GRPO(UpdateRule):
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
         answers: Literal["all", "accepted"] = "accepted",
-        normalize: bool = True,
-        epsilon: float = 1e-4,
-        negative: float = 1.0,
-        reduction: Reduction = "sample",
-        clip_low: float = 0.2,
-        clip_high: float = 0.2,
-        beta: float = 0.0,
-        answer_beta: float | None = None,
-        likelihood: Literal["decisions", "masks"] = "decisions",
-        scored_steps: int | None = None,
-        views: int = 1,
-        score_guidance: float | None = None,
+        loss: PolicyLoss = PolicyLoss(),
+        kl: KLPenalty = KLPenalty(),
+        scoring: ImageScoring = ImageScoring(),
     ) -> None:
-        answer_beta = beta if answer_beta is None else answer_beta
-        within(0, 1e6, "grpo", image_weight=image_weight, answer_weight=answer_weight, negative=negative)
-        within(0, 1e6, "grpo", beta=beta, answer_beta=answer_beta, epsilon=epsilon)
-        within(0, 1e6, "grpo", clip_low=clip_low, clip_high=clip_high)
-        within(1, 1000, "grpo", views=views, scored_steps=1 if scored_steps is None else scored_steps)
-        within(-1, 1000, "grpo", score_guidance=0 if score_guidance is None else score_guidance)
+        answer_beta = kl.beta if kl.answer_beta is None else kl.answer_beta
+        low, high = loss.clip
+        check_range(0, 1e6, "grpo", image_weight=image_weight, answer_weight=answer_weight)
+        check_range(0, 1e6, "grpo.loss", negative_scale=loss.negative_scale, std_epsilon=loss.std_epsilon)
+        check_range(0, 1e6, "grpo.loss", epsilon=low, epsilon_high=high)
+        check_range(0, 1e6, "grpo.kl", beta=kl.beta, answer_beta=answer_beta)
+        check_range(1, 1000, "grpo.scoring", num_masks=scoring.num_masks)
+        check_range(1, 1000, "grpo.scoring", scored_steps=1 if scoring.scored_steps is None else scoring.scored_steps)
+        check_range(-1, 1000, "grpo.scoring", loss_guidance=scoring.loss_guidance or 0)
         if not image_weight and not answer_weight:
             raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
-        self._weights = {"image": image_weight, "answer": answer_weight}
-        self._betas = {"image": beta, "answer": answer_beta}
-        self.answers, self.learns_accepted = answers, bool(answer_weight and answers == "accepted")
-        self.normalize, self.epsilon, self.negative, self.reduction = normalize, epsilon, negative, reduction
-        self.clip_low, self.clip_high = clip_low, clip_high
-        self.likelihood, self.scored_steps, self.views = likelihood, scored_steps, views
-        self.score_guidance = score_guidance
+        self.weights = {"image": image_weight, "answer": answer_weight}
+        self.betas = {"image": kl.beta, "answer": answer_beta}
+        self.answers, self.policy_loss, self.scoring = answers, loss, scoring
+        self.learns_from_accepted = bool(answer_weight and answers == "accepted")
         self._reference: Reference | None = None
 
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if group_size < 2:
-            raise UserError(f"grpo compares the drawings of a group, and group_size is {group_size}; take 2 or more")
-        if (self.scored_steps or 0) > sampling.steps:
-            most = f"sampling.steps is {sampling.steps}; take at most {sampling.steps}, or null for all"
-            raise UserError(f"grpo: scored_steps {self.scored_steps}, but {most}")
-        warn_of_guidance("grpo", self.score_guidance, sampling)
+            raise UserError(f"grpo compares the samples of a group, and group_size is {group_size}; take 2 or more")
+        scored_steps = self.scoring.scored_steps
+        if (scored_steps or 0) > sampling.steps:
+            most = f"image_sampling.steps is {sampling.steps}; take at most {sampling.steps}, or null for all"
+            raise UserError(f"grpo: scored_steps {scored_steps}, but {most}")
+        warn_guidance_mismatch("grpo", self.scoring.loss_guidance, sampling)
 
     def attach(self, backbone: Backbone) -> None:
-        if any(self._betas.values()):
+        if any(self.betas.values()):
             self._reference = Reference(backbone)
+
+    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
+        scoring, passes, code_passes = self.scoring, 1, 1
+        if scores_contexts(backbone) and scoring.likelihood == "random_masks":
+            passes = code_passes = scoring.num_masks
+        elif scores_contexts(backbone):
+            passes = min(scoring.scored_steps or sampling.steps, sampling.steps)
+        guidance = sampling.guidance if scoring.loss_guidance is None else scoring.loss_guidance
+        return Workload(
+            image_passes=passes if self.weights["image"] or self.betas["image"] else 0,
+            code_passes=code_passes,
+            scores_answers=bool(self.weights["answer"] or self.betas["answer"]),
+            guided=bool(guidance),
+        )
 
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
         if len(generators) == 1:
-            return rollout  # on-policy: the present policy is the one that drew
-        scored = [self._score(backbone, rollout, sampling, generator) for generator in generators]
+            return rollout  # on-policy: the current policy generated it
+        tasks = self._tasks(rollout)
+        scored = [self._score(backbone, rollout, tasks, sampling, generator) for generator in generators]
         old = [{name: log_probs for name, (log_probs, _) in parts.items()} for parts in scored]
         return dataclasses.replace(rollout, old_log_probs=old)
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        again = torch.Generator(generator.device).set_state(generator.get_state())
-        policy = self._score(backbone, rollout, sampling, generator)
-        anchors = self._anchors(backbone, rollout, sampling, again)
-        advantages, loss = self._advantages(rollout), nothing(backbone)
-        typical = mean_over_processes(rollout.answers.mask.sum(1).float().mean())
-        # The same names on every process, also where its own samples have nothing to learn.
-        names = [f"{name}_clipped" for name in PARTS] + [f"{name}_kl" for name in PARTS if self._betas[name]]
-        logs = dict.fromkeys(names, advantages.new_zeros(()))
-        for name, (log_probs, which) in policy.items():
-            weights = self._averaged(name, which, typical)
-            old = rollout.old_log_probs[rollout.update][name] if rollout.old_log_probs else log_probs.detach()
-            gains = advantages if name == "image" else advantages * self._taught(rollout)
-            gains = self._weights[name] * gains[self._rows(rollout, name)]
-            term = -clipped_objective(log_probs - old, gains, self.clip_low, self.clip_high)
-            logs[f"{name}_clipped"] = self._clipped(log_probs.detach() - old, weights)
-            if self._betas[name]:
-                kl = k3(log_probs, anchors[name][0])
-                logs[f"{name}_kl"] = (kl.detach() * weights).sum() / len(advantages)
-                term = term + self._betas[name] * kl
-            loss = loss + (term * weights).sum() / len(advantages)
-        return loss, logs
+        same = torch.Generator(generator.device).set_state(generator.get_state())
+        tasks = self._tasks(rollout)
+        policy = self._score(backbone, rollout, tasks, sampling, generator)
+        reference = self._score_reference(backbone, rollout, tasks, sampling, same)
+        old = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
+        mean_length = all_reduce_mean(rollout.answers.mask.sum(1).float().mean())
+        loss, metrics = zero_loss(backbone), self._zero_metrics(rollout)
+        for task in tasks:
+            if task.name not in policy:
+                continue
+            log_probs, mask = policy[task.name]
+            weights = self._decision_weights(task.name, mask, mean_length)
+            log_ratio = log_probs - old.get(task.name, log_probs.detach())
+            term = -clipped_objective(log_ratio, task.advantages, *self.policy_loss.clip)
+            metrics[f"clip_ratio/{task.name}"] = clip_ratio(log_ratio.detach(), weights, *self.policy_loss.clip)
+            if task.beta:
+                kl = k3(log_probs, reference[task.name][0])
+                metrics[f"kl/{task.name}"] = (kl.detach() * weights).sum() / len(rollout)
+                term = term + task.beta * kl
+            loss = loss + (term * weights).sum() / len(rollout)
+        return loss, metrics
+
+    def _tasks(self, rollout: Rollout) -> list[_Task]:
+        """Advantages and scored samples of both tasks: all samples with a KL penalty, otherwise those with an advantage."""
+        config = self.policy_loss
+        advantages = group_advantages(
+            rollout.advantage_rewards, rollout.group_size, config.scale_rewards, config.std_epsilon, rollout.weights
+        )
+        advantages = torch.where(advantages < 0, config.negative_scale * advantages, advantages)
+        if rollout.weights is not None:
+            advantages = advantages * rollout.weights
+        tasks = []
+        for name, values in (("image", advantages), ("answer", advantages * self._answer_mask(rollout))):
+            weighted, beta = self.weights[name] * values, self.betas[name]
+            every = torch.arange(len(rollout), device=values.device)
+            rows = every if beta else weighted.nonzero().flatten()
+            tasks.append(_Task(name, beta, rows, weighted[rows]))
+        return tasks
+
+    def _answer_mask(self, rollout: Rollout) -> Tensor:
+        """1 for samples whose answer is trained. (B,)"""
+        return rollout.accepted.float().clamp(min=float(self.answers == "all"))
+
+    def _zero_metrics(self, rollout: Rollout) -> dict[str, Tensor]:
+        """The same names on every rank, also where its own samples have nothing to learn."""
+        names = [f"clip_ratio/{name}" for name in self.weights] + [
+            f"kl/{name}" for name, beta in self.betas.items() if beta
+        ]
+        return dict.fromkeys(names, rollout.scores.new_zeros(()))
 
     def _score(
-        self, backbone: Backbone, rollout: Rollout, *chance: Any, names: Sequence[str] = PARTS
+        self,
+        backbone: Backbone,
+        rollout: Rollout,
+        tasks: Sequence[_Task],
+        sampling: ImageSampling,
+        generator: torch.Generator,
     ) -> dict[str, Scored]:
-        """Drawings and answers, of those named, that have something to learn, each scored under a model."""
-        ways = {"image": self._drawings, "answer": self._said}
-        rows = {name: self._rows(rollout, name) for name in names}
-        return {name: ways[name](backbone, rollout, which, *chance) for name, which in rows.items() if len(which)}
+        """Log-probabilities of both tasks' samples under a model, where there are any."""
+        scored: dict[str, Scored] = {}
+        for task in tasks:
+            if len(task.rows) and task.name == "image":
+                scored["image"] = self._score_images(backbone, rollout, task.rows, sampling, generator)
+            elif len(task.rows):
+                scored["answer"] = self._score_answers(backbone, rollout, task.rows)
+        return scored
 
-    def _said(self, backbone: Backbone, rollout: Rollout, rows: Tensor, *_: Any) -> Scored:
-        answers, questions = rollout.answers[rows], [rollout.questions[i] for i in rows.tolist()]
-        log_probs = backbone.answer_log_probs(rollout.images[rows], questions, answers)
-        return log_probs, answers.mask
-
-    def _drawings(
+    def _score_images(
         self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
     ) -> Scored:
         prompts, images = [rollout.prompts[i] for i in rows.tolist()], rollout.images[rows]
-        if self.score_guidance is not None:
-            sampling = dataclasses.replace(sampling, guidance=self.score_guidance)
-        if self.likelihood == "masks":
-            return backbone.picture_log_probs(prompts, images, sampling, self.views, generator)
-        return backbone.image_log_probs(prompts, images, sampling, self.scored_steps, generator)
+        if self.scoring.loss_guidance is not None:
+            sampling = dataclasses.replace(sampling, guidance=self.scoring.loss_guidance)
+        if self.scoring.likelihood == "random_masks":
+            return backbone.image_log_likelihood(prompts, images, sampling, self.scoring.num_masks, generator)
+        return backbone.image_log_probs(prompts, images, sampling, self.scoring.scored_steps, generator)
 
-    def _averaged(self, name: str, which: Tensor, typical: Tensor) -> Tensor:
-        """Weights of the decisions; random masks come with theirs."""
-        weighted = name == "image" and self.likelihood == "masks"
-        return which if weighted else decision_weights(which, self.reduction, typical if name == "answer" else None)
+    def _score_answers(self, backbone: Backbone, rollout: Rollout, rows: Tensor) -> Scored:
+        answers, questions = rollout.answers[rows], [rollout.questions[i] for i in rows.tolist()]
+        return backbone.answer_log_probs(rollout.images[rows], questions, answers), answers.mask
 
-    def _anchors(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
-    ) -> dict[str, Scored]:
+    def _score_reference(
+        self,
+        backbone: Backbone,
+        rollout: Rollout,
+        tasks: Sequence[_Task],
+        sampling: ImageSampling,
+        generator: torch.Generator,
+    ) -> Mapping[str, Scored]:
         if self._reference is None:
             return {}
-        anchored = [name for name in PARTS if self._betas[name]]
         with self._reference.active(backbone) as reference:
-            return self._score(reference, rollout, sampling, generator, names=anchored)
+            return self._score(reference, rollout, [task for task in tasks if task.beta], sampling, generator)
 
-    def _rows(self, rollout: Rollout, name: str) -> Tensor:
-        """Samples worth a forward pass: all with a KL term, otherwise those better or worse than their group."""
-        if self._betas[name]:
-            return torch.arange(len(rollout.scores), device=rollout.scores.device)
-        worth = self._weights[name] * self._advantages(rollout)
-        return (worth * self._taught(rollout) if name == "answer" else worth).nonzero().flatten()
-
-    def _advantages(self, rollout: Rollout) -> Tensor:
-        compared, weights = rollout.compared, rollout.weights
-        advantages = group_advantages(compared, rollout.group_size, self.normalize, self.epsilon, weights)
-        advantages = torch.where(advantages < 0, self.negative * advantages, advantages)
-        return advantages if weights is None else advantages * weights
-
-    def _taught(self, rollout: Rollout) -> Tensor:
-        """1 where the answer is to be learnt."""
-        return rollout.accepted.float().clamp(min=float(self.answers == "all"))
-
-    def _clipped(self, log_ratio: Tensor, weights: Tensor) -> Tensor:
-        ratio = log_ratio.exp()
-        outside = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
-        return (outside * weights).sum() / weights.sum().clamp(min=1e-9)
+    def _decision_weights(self, name: str, mask: Tensor, mean_length: Tensor) -> Tensor:
+        """Weights of the decisions; random masks come with theirs."""
+        if name == "image" and self.scoring.likelihood == "random_masks":
+            return mask
+        return decision_weights(mask, self.policy_loss.reduction, mean_length if name == "answer" else None)

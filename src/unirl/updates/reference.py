@@ -7,7 +7,7 @@ import torch
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.lora import is_adapter
-from unirl.distributed.fsdp2 import held, twin
+from unirl.distributed.fsdp2 import frozen_copy, unsharded
 
 
 class Reference:
@@ -22,7 +22,7 @@ class Reference:
 
     def __init__(self, backbone: Backbone) -> None:
         self._adapters = [module for module in backbone.modules() if is_adapter(module)]
-        self._copy = None if self._adapters else twin(backbone)
+        self._copy = None if self._adapters else frozen_copy(backbone)
 
     @contextmanager
     def active(self, backbone: Backbone) -> Iterator[Backbone]:
@@ -34,7 +34,7 @@ class Reference:
         with torch.no_grad():
             if self._copy is not None:
                 self._follow(backbone, self._copy)
-                with held(self._copy):
+                with unsharded(self._copy):
                     yield self._copy
                 return
             trained = [(p, p.requires_grad) for p in backbone.parameters()]  # peft forgets it when it switches

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the model's own drawings: the known answer supervises drawing and answering.
+"""Supervised fine-tuning on the model's own images: the known answer supervises generation and understanding.
 
 Source: UniRL (arXiv 2505.23380). `end_to_end` is the paper's main variant, the other one its alternative.
 """
@@ -10,37 +10,36 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.distributed.collectives import shared_mean
-from unirl.errors import UserError, temperature_within, within
+from unirl.distributed.collectives import global_masked_mean
+from unirl.errors import UserError, check_range, check_temperature
 from unirl.functional.advantages import group_mean
-from unirl.functional.reductions import nothing
+from unirl.functional.reductions import zero_loss
 from unirl.types import Answers, ImageSampling, Rollout
-from unirl.updates.base import UpdateRule, warn_of_guidance
+from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
 
 
 class SFT(UpdateRule):
-    """Supervised fine-tuning, through the drawing or beside it.
+    """Supervised fine-tuning, end to end through the image or by rejection sampling.
 
-    End to end, the loss is -log p(right answer | straight-through drawing, question); its gradient reaches drawing
-    through the codes. Otherwise accepted drawings are images to learn under their prompts.
-    Either way, `answers` says what answering learns.
+    End to end, the loss is -log p(target answer | straight-through image, question), whose gradient reaches generation
+    through the image codes. Otherwise accepted images are trained on under their prompts.
 
     Args:
-        end_to_end: Which of the two. Measured here, learning through the drawing gains little and costs seeing
-            (docs/results.md), so it is not the default.
-        image_weight: Weight of what teaches drawing.
-        answer_weight: Weight of what teaches answering.
-        answers: "all": the right answers about all drawings. End to end that is the paper's loss; it also teaches the
-            model to call wrong drawings right. "accepted": the right answers about accepted drawings. "own": what the
-            model itself said about each drawing. What each costs in seeing is in docs/method.md.
-        temperature: Of the Gumbel-softmax, end to end.
-        relaxed_steps: How many of the last sampling steps carry gradient, end to end. None leaves it to the backbone:
-            all of those that one pass scores, the last two of a masked model, which needs a pass for each.
-        hard_first: Weigh an accepted drawing by the share of its group that was not accepted, otherwise: a prompt that
-            always succeeds has nothing to teach.
-        views: How many random masks of an accepted drawing a masked model learns at a time, otherwise.
-        score_guidance: Guidance under which accepted drawings are learnt, otherwise; None takes the one they were
-            drawn with. Where the two differ, what is learnt is not what draws: docs/trials.md has a run like that.
+        end_to_end: Train generation through the answer loss. Measured here, it gains little and costs understanding
+            (docs/results.md), so it is off by default.
+        image_weight: Weight of the loss that trains generation.
+        answer_weight: Weight of the loss that trains answering.
+        answers: Which answers are trained. "all": target answers about all images, the paper's loss end to end; it also
+            teaches to call wrong images right. "accepted": target answers about accepted images. "self": the model's
+            own answers about all images. docs/method.md has the cost of each.
+        temperature: Temperature of the Gumbel-softmax, end to end.
+        straight_through_steps: Last sampling steps that carry gradient, end to end. None leaves it to the backbone: all
+            where one pass scores them, 2 for a masked model, which needs a pass for each.
+        weight_by_failure_rate: Weigh an accepted image by the share of its group that was not accepted, so that prompts
+            that always succeed are not trained on. Not used end to end.
+        num_masks: Random masks of each accepted image, for a masked model. Not used end to end.
+        loss_guidance: Guidance under which accepted images are scored. None takes the one that generated them
+            (docs/trials.md has a run where the two differ). Not used end to end.
 
     Raises:
         UserError: a number is out of range.
@@ -51,101 +50,121 @@ class SFT(UpdateRule):
         end_to_end: bool = False,
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
-        answers: Literal["all", "accepted", "own"] = "accepted",
+        answers: Literal["all", "accepted", "self"] = "accepted",
         temperature: float = 1.0,
-        relaxed_steps: int | None = None,
-        hard_first: bool = True,
-        views: int = 1,
-        score_guidance: float | None = None,
+        straight_through_steps: int | None = None,
+        weight_by_failure_rate: bool = True,
+        num_masks: int = 1,
+        loss_guidance: float | None = None,
     ) -> None:
-        temperature_within("sft", temperature, greedy=False)
-        within(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight)
-        within(1, 100_000, "sft", relaxed_steps=1 if relaxed_steps is None else relaxed_steps)
-        within(1, 1000, "sft", views=views)
-        within(-1, 1000, "sft", score_guidance=0 if score_guidance is None else score_guidance)
+        check_temperature("sft", temperature, greedy=False)
+        check_range(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight)
+        steps = 1 if straight_through_steps is None else straight_through_steps
+        check_range(1, 100_000, "sft", straight_through_steps=steps)
+        check_range(1, 1000, "sft", num_masks=num_masks)
+        check_range(-1, 1000, "sft", loss_guidance=loss_guidance or 0)
         if not image_weight and not answer_weight:
             raise UserError("sft: image_weight and answer_weight are both 0; one of them must be above 0 to train")
         self.end_to_end, self.answers = end_to_end, answers
         self.image_weight, self.answer_weight = image_weight, answer_weight
-        self.temperature, self.relaxed_steps = temperature, relaxed_steps
-        self.hard_first, self.views, self.score_guidance = hard_first, views, score_guidance
-        drawing, answering = image_weight and not end_to_end, answer_weight and answers == "accepted"
-        self.learns_accepted = bool(drawing or answering)
+        self.temperature, self.straight_through_steps = temperature, straight_through_steps
+        self.weight_by_failure_rate, self.num_masks, self.loss_guidance = (
+            weight_by_failure_rate,
+            num_masks,
+            loss_guidance,
+        )
+        rejection, gated = image_weight and not end_to_end, answer_weight and answers == "accepted"
+        self.learns_from_accepted = bool(rejection or gated)
 
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
-        if self.end_to_end and not backbone.can_relax:
+        if self.end_to_end and not backbone.supports_straight_through:
             name = type(backbone).__name__
             raise UserError(f"sft end_to_end needs straight-through codes, and {name} has none; set end_to_end: false")
-        if self.hard_first and self.image_weight and not self.end_to_end and group_size == 1:
+        if self.weight_by_failure_rate and self.image_weight and not self.end_to_end and group_size == 1:
             raise UserError(
-                "sft: with hard_first, an accepted drawing counts by the share of its group that was not accepted, and "
-                "group_size is 1, so none would count; take 2 or more, or set hard_first: false"
+                "sft: weight_by_failure_rate weighs an accepted image by the share of its group that was not accepted, "
+                "and group_size is 1, so every weight would be 0; take 2 or more, or set weight_by_failure_rate: false"
             )
         if self.image_weight and not self.end_to_end:
-            warn_of_guidance("sft", self.score_guidance, sampling)
+            warn_guidance_mismatch("sft", self.loss_guidance, sampling)
+
+    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
+        if self.end_to_end:
+            steps = self.straight_through_steps or backbone.straight_through_steps or sampling.steps
+            passes = min(steps, sampling.steps) if scores_contexts(backbone) else 1
+            return Workload(passes, 1, scores_answers=True, guided=bool(sampling.guidance), straight_through=True)
+        passes = self.num_masks if scores_contexts(backbone) else 1
+        guidance = sampling.guidance if self.loss_guidance is None else self.loss_guidance
+        return Workload(
+            passes if self.image_weight else 0, passes, scores_answers=bool(self.answer_weight), guided=bool(guidance)
+        )
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        none = nothing(backbone)
+        zero = zero_loss(backbone)
         if self.end_to_end:
-            image, answer = self._through(backbone, rollout, sampling, generator)
+            image, answer = self._end_to_end_loss(backbone, rollout, sampling, generator)
         else:
-            image = self._beside(backbone, rollout, sampling, generator) if self.image_weight else none
-            answer = self._answering(backbone, rollout) if self.answer_weight else none
-        loss = self.image_weight * image + self.answer_weight * answer + none
-        return loss, {"image_loss": image.detach(), "answer_loss": answer.detach()}
+            image = self._rejection_loss(backbone, rollout, sampling, generator) if self.image_weight else zero
+            answer = self._answer_loss(backbone, rollout) if self.answer_weight else zero
+        loss = self.image_weight * image + self.answer_weight * answer + zero
+        return loss, {"loss/image": image.detach(), "loss/answer": answer.detach()}
 
-    def _through(
+    def _end_to_end_loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """One answer loss, split where it enters the codes: what drawing learns from it, and what answering learns.
+        """One answer loss, split at the image codes into what trains generation and what trains answering.
 
-        With `answers: all` and equal weights, the sum of the two gradients is that of the paper's single loss.
+        With `answers: all` and equal weights, the two gradients add up to that of the paper's single loss.
         """
-        steps = self.relaxed_steps or backbone.relaxed_steps
-        images = backbone.relax(rollout.prompts, rollout.images, sampling, self.temperature, steps, generator)
+        steps = self.straight_through_steps or backbone.straight_through_steps
+        images = backbone.straight_through(
+            rollout.prompts, rollout.images, sampling, self.temperature, steps, generator
+        )
         assert images.soft is not None
         codes = images.soft.detach().requires_grad_()
-        right = _right_answers(backbone, rollout)
-        log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), rollout.questions, right)
-        kept = rollout.kept
-        whole = -shared_mean(log_probs, right.mask * kept[:, None])
-        (slope,) = torch.autograd.grad(whole, codes, retain_graph=True)
-        drawing = (images.soft * slope).sum()
-        drawing = whole.detach() + drawing - drawing.detach()  # the value of the loss, the gradient of drawing
-        if self.answers == "own":
-            return drawing, self._answering(backbone, rollout)
-        taught = kept if self.answers == "all" else kept * rollout.accepted
-        return drawing, -shared_mean(log_probs, right.mask * taught[:, None])
+        target = _target_answers(backbone, rollout)
+        log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), rollout.questions, target)
+        weights = rollout.sample_weights
+        value = -global_masked_mean(log_probs, target.mask * weights[:, None])
+        (gradient,) = torch.autograd.grad(value, codes, retain_graph=True)
+        image = (images.soft * gradient).sum()
+        image = value.detach() + image - image.detach()  # value of the loss, gradient of generation
+        if self.answers == "self":
+            return image, self._answer_loss(backbone, rollout)
+        trained = weights if self.answers == "all" else weights * rollout.accepted
+        return image, -global_masked_mean(log_probs, target.mask * trained[:, None])
 
-    def _beside(
+    def _rejection_loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> Tensor:
-        """Cross-entropy of accepted drawings under their prompts: the image loss of pre-training."""
+        """Cross-entropy of accepted images under their prompts: the image loss of pre-training."""
         weights = rollout.accepted.float()
-        if self.hard_first:
+        if self.weight_by_failure_rate:
             weights = weights * (1 - group_mean(weights, rollout.group_size))
-        weights = weights * rollout.kept
+        weights = weights * rollout.sample_weights
         rows = weights.nonzero().flatten()
         if not len(rows):
-            return shared_mean(weights[rows], weights[rows])  # 0
+            return global_masked_mean(weights[rows], weights[rows])  # 0; collective
         prompts = [rollout.examples[i].prompt for i in rows.tolist()]
-        if self.score_guidance is not None:
-            sampling = dataclasses.replace(sampling, guidance=self.score_guidance)
-        log_probs, terms = backbone.picture_log_probs(prompts, rollout.images[rows], sampling, self.views, generator)
-        return -shared_mean((log_probs * terms).sum(1), weights[rows])
+        if self.loss_guidance is not None:
+            sampling = dataclasses.replace(sampling, guidance=self.loss_guidance)
+        images = rollout.images[rows]
+        log_probs, terms = backbone.image_log_likelihood(prompts, images, sampling, self.num_masks, generator)
+        return -global_masked_mean((log_probs * terms).sum(1), weights[rows])
 
-    def _answering(self, backbone: Backbone, rollout: Rollout) -> Tensor:
-        """Negative log-likelihood of the answers that are to be learnt, about the drawings as they are."""
-        said = rollout.answers if self.answers == "own" else _right_answers(backbone, rollout)
+    def _answer_loss(self, backbone: Backbone, rollout: Rollout) -> Tensor:
+        """Cross-entropy of the trained answers about the images as they are."""
+        answers = rollout.answers if self.answers == "self" else _target_answers(backbone, rollout)
         rows = rollout.accepted if self.answers == "accepted" else torch.ones_like(rollout.accepted)
+        weights = rollout.sample_weights[rows]
         if not rows.any():
-            return shared_mean(rollout.kept[rows], rollout.kept[rows])  # 0
-        said, images, kept = said[rows], rollout.images[rows], rollout.kept[rows]
-        questions = [rollout.questions[i] for i in rows.nonzero().flatten().tolist()]
-        return -shared_mean(backbone.answer_log_probs(images, questions, said), said.mask * kept[:, None])
+            return global_masked_mean(weights, weights)  # 0; collective
+        answers, questions = answers[rows], [rollout.questions[i] for i in rows.nonzero().flatten().tolist()]
+        log_probs = backbone.answer_log_probs(rollout.images[rows], questions, answers)
+        return -global_masked_mean(log_probs, answers.mask * weights[:, None])
 
 
-def _right_answers(backbone: Backbone, rollout: Rollout) -> Answers:
+def _target_answers(backbone: Backbone, rollout: Rollout) -> Answers:
     return backbone.tokenize_answers([example.answer for example in rollout.examples])

@@ -83,7 +83,7 @@ def test_companions_do_not_matter(backbone: Janus) -> None:
 
 def test_several_questions_about_one_picture_look_once(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
     images, seen = backbone.encode(pictures(2)), []
-    look = backbone.transformer.look
+    look = backbone.transformer.embed_images
     monkeypatch.setattr(backbone.transformer, "look", lambda pixels: seen.append(len(pixels)) or look(pixels))
     rows, forward = [], backbone.transformer.forward
     monkeypatch.setattr(backbone.transformer, "forward", lambda *a: rows.append(a[0].shape[:2]) or forward(*a))
@@ -116,7 +116,7 @@ def test_the_answer_loss_reaches_drawing_through_soft_codes_only(backbone: Janus
     tower = backbone.transformer.parts.vision_model.embeddings.patch_embedding.weight
     for relaxed in (False, True):
         backbone.zero_grad()
-        given = backbone.relax(prompts, images, sampling, 1.0, None, seeded()) if relaxed else images
+        given = backbone.straight_through(prompts, images, sampling, 1.0, None, seeded()) if relaxed else images
         backbone.answer_log_probs(given, QUESTIONS, answers).sum().backward()
         assert (head.grad is not None and head.grad.abs().sum().item() > 0) is relaxed
         assert tower.grad is not None

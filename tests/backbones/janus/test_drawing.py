@@ -71,11 +71,11 @@ def test_scores_are_the_log_probs_of_drawing(backbone: Janus, sampling: ImageSam
 
 def test_computing_again_makes_no_difference(checkpoint: Path) -> None:
     found = []
-    for recompute in (False, True):
-        backbone = Janus(str(checkpoint), recompute=recompute)
+    for gradient_checkpointing in (False, True):
+        backbone = Janus(str(checkpoint), gradient_checkpointing=gradient_checkpointing)
         backbone.build()
         images = backbone.sample_images(PROMPTS, GUIDED, seeded())
-        relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
+        relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
         answers = backbone.tokenize_answers(["red"] * 4)
         log_probs, _ = backbone.image_log_probs(PROMPTS, images, GUIDED)
         (log_probs.sum() + backbone.answer_log_probs(relaxed, ["how many"] * 4, answers).sum()).backward()
@@ -114,7 +114,7 @@ def test_scoring_never_touches_the_text_head_and_chunks_the_other(
     handle.remove()
     assert rows == [8] * (4 * 16 // 8)
     backbone.sample_images(PROMPTS, GUIDED, seeded())
-    backbone.relax(PROMPTS, images, GUIDED)
+    backbone.straight_through(PROMPTS, images, GUIDED)
 
 
 def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_drawing_learns_from_its_scores(backbone: Janus) -> None:
 
 def test_relaxed_codes_are_the_drawn_ones_and_carry_gradient_to_the_last_steps(backbone: Janus) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
-    relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, 3, seeded(1))
+    relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, 3, seeded(1))
     assert relaxed.soft is not None
     assert relaxed.pixels is None
     assert torch.equal(relaxed.soft.argmax(-1), images.codes)
@@ -230,7 +230,7 @@ def test_relaxed_codes_are_the_drawn_ones_and_carry_gradient_to_the_last_steps(b
 
 def test_pictures_of_soft_codes_are_those_of_hard_ones(backbone: Janus) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
-    relaxed = backbone.relax(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
+    relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
     pixels = backbone.decode(relaxed)
     close(pixels.detach(), backbone.decode(images), 1e-5)
     assert 0 <= pixels.min() < pixels.max() <= 1
@@ -270,15 +270,15 @@ def test_scoring_keeps_less_than_the_plain_forward(backbone: Janus) -> None:
 def test_painting_and_looking_are_computed_again_a_few_pictures_at_a_time(checkpoint: Path) -> None:
     """Of what the painter and the tower compute, nothing but pixels and features is kept for the gradient."""
     kept, sizes, gradients = [], [], []
-    for recompute in (False, True):
-        backbone = Janus(str(checkpoint), recompute=recompute).eval()
+    for gradient_checkpointing in (False, True):
+        backbone = Janus(str(checkpoint), gradient_checkpointing=gradient_checkpointing).eval()
         backbone.build()
         soft = torch.rand(10, 16, 40, generator=seeded()).softmax(-1).requires_grad_()
         saved: list[int] = []
         vq = backbone.transformer.parts.vqmodel
         handle = vq.decoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
         with torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.append(t.nbytes) or t, lambda t: t):
-            seen = backbone.look(Images(torch.zeros(10, 16, dtype=torch.long), soft=soft))
+            seen = backbone.embed_images(Images(torch.zeros(10, 16, dtype=torch.long), soft=soft))
         kept.append(sum(saved))
         gradients.append(torch.autograd.grad(seen.square().sum(), soft)[0])
         handle.remove()
@@ -297,5 +297,5 @@ def test_end_to_end_all_codes_learn_unless_some_are_asked_for(
     images, answers = backbone.sample_images(PROMPTS, PLAIN, seeded()), backbone.tokenize_answers(["red"] * 4)
     examples, ones = [Example(prompt, "what", "red", "c") for prompt in PROMPTS], torch.ones(4)
     rollout = Rollout(examples, images, answers, ones, {}, ones.bool(), 2)
-    SFT(end_to_end=True, relaxed_steps=relaxed).loss(backbone, rollout, PLAIN, seeded(1))
+    SFT(end_to_end=True, straight_through_steps=relaxed).loss(backbone, rollout, PLAIN, seeded(1))
     assert sizes == [learnt]

@@ -12,9 +12,9 @@ SAMPLING = ImageSampling(steps=3, guidance=0.5)
 PROMPTS = ["a red circle", "two blue squares"]
 
 
-def learnt(checkpoint: Path, recompute: bool) -> tuple[dict[str, Tensor], int]:
+def learnt(checkpoint: Path, gradient_checkpointing: bool) -> tuple[dict[str, Tensor], int]:
     """Gradients of drawing, and of answering about drawings that carry gradient; and numbers kept for them."""
-    backbone = Showo(str(checkpoint), recompute=recompute)
+    backbone = Showo(str(checkpoint), gradient_checkpointing=gradient_checkpointing)
     backbone.build()
     kept = 0
 
@@ -26,7 +26,7 @@ def learnt(checkpoint: Path, recompute: bool) -> tuple[dict[str, Tensor], int]:
     images = backbone.sample_images(PROMPTS, SAMPLING, torch.Generator().manual_seed(0))
     answers = backbone.tokenize_answers(["red"] * 2)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        relaxed = backbone.relax(PROMPTS, images, SAMPLING, 1.0, None, torch.Generator().manual_seed(1))
+        relaxed = backbone.straight_through(PROMPTS, images, SAMPLING, 1.0, None, torch.Generator().manual_seed(1))
         log_probs, _ = backbone.image_log_probs(PROMPTS, images, SAMPLING)
         said = backbone.answer_log_probs(relaxed, ["what color"] * 2, answers)
     (log_probs.sum() + said.sum()).backward()

@@ -63,7 +63,7 @@ def test_likelihood_is_that_of_a_sampler_in_random_order(backbone: Showo, sampli
     orders = torch.rand(1500, 16, generator=seeded(1)).argsort(1)
     in_order = dataclasses.replace(many, memory={"steps": fixed[orders]})
     by_order = -backbone.image_log_probs(prompts, in_order, sampling)[0].mean(1)
-    log_probs, weights = backbone.picture_log_probs(prompts, many, sampling, 4, seeded(2))
+    log_probs, weights = backbone.image_log_likelihood(prompts, many, sampling, 4, seeded(2))
     assert log_probs.shape == weights.shape == (1500, 4 * 16)
     by_mask = -(log_probs * weights).sum(1)
     error = (by_order.var() / 1500 + by_mask.var() / 1500).sqrt()
@@ -75,7 +75,7 @@ def test_likelihood_where_every_decision_is_scored_at_once(backbone: Showo) -> N
     """The default of the contract, right for a model without masks."""
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     assert images.log_probs is not None
-    log_probs, weights = Backbone.picture_log_probs(backbone, PROMPTS, images, GUIDED)
+    log_probs, weights = Backbone.image_log_likelihood(backbone, PROMPTS, images, GUIDED)
     close(log_probs, images.log_probs)
     close(weights, torch.full((4, 16), 1 / 16))
 
@@ -152,7 +152,7 @@ def test_gradient_reaches_the_transformer_and_never_the_image_tokenizer(backbone
 @pytest.mark.parametrize(("steps", "first"), [(1, 5), (2, 4), (None, 1), (9, 1)])
 def test_relaxed_codes(backbone: Showo, steps: int | None, first: int) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
-    soft = backbone.relax(PROMPTS, images, GUIDED, 1.0, steps, seeded()).soft
+    soft = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, steps, seeded()).soft
     assert soft is not None
     assert torch.equal(soft, F.one_hot(images.codes, 64).float())
     weight = torch.randn(soft.shape, generator=seeded(1))
@@ -164,7 +164,7 @@ def test_relaxed_codes(backbone: Showo, steps: int | None, first: int) -> None:
 
 def test_an_answer_teaches_drawing_through_relaxed_codes(backbone: Showo) -> None:
     images = backbone.sample_images(PROMPTS, SAMPLING, seeded())
-    relaxed = backbone.relax(PROMPTS, images, SAMPLING, 1.0, 2, seeded())
+    relaxed = backbone.straight_through(PROMPTS, images, SAMPLING, 1.0, 2, seeded())
     right = backbone.tokenize_answers(["three blue square", "a", "circle", "two"])
     said = backbone.answer_log_probs(relaxed, ["how many ?"] * 4, right)
     hard = backbone.answer_log_probs(images, ["how many ?"] * 4, right)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from unirl.backbones import Backbone
-from unirl.errors import UserError, at_least
-from unirl.functional.advantages import flat_groups, group_mean
-from unirl.functional.reductions import masked_mean, nothing
+from unirl.errors import UserError, check_minimum
+from unirl.functional.advantages import group_mean, zero_variance_groups
+from unirl.functional.reductions import masked_mean, zero_loss
 from unirl.types import ImageSampling, Rollout
 from unirl.updates import UpdateRule
 from unirl_dpo.functional import best_samples
@@ -23,20 +23,20 @@ class BestOfN(UpdateRule):
     Args:
         learn: "accepted": the best of those drawings of a group that are accepted; a group without any is skipped.
             "best": the one that scored best, accepted or not; a group that scored alike is skipped.
-        hard_first: Weigh it by the share of its group that was not accepted: a prompt that always succeeds has nothing
+        weight_by_failure_rate: Weigh it by the share of its group that was not accepted: a prompt that always succeeds has nothing
             to teach.
-        views: How many random masks of a drawing a masked model learns at a time.
+        num_masks: How many random masks of a drawing a masked model learns at a time.
 
     Raises:
         UserError: a number is out of range.
     """
 
     def __init__(
-        self, learn: Literal["accepted", "best"] = "accepted", hard_first: bool = False, views: int = 1
+        self, learn: Literal["accepted", "best"] = "accepted", weight_by_failure_rate: bool = False, num_masks: int = 1
     ) -> None:
-        at_least(1, "best_of_n", views=views)
-        self.learn, self.hard_first, self.views = learn, hard_first, views
-        self.learns_accepted = learn == "accepted"
+        check_minimum(1, "best_of_n", num_masks=num_masks)
+        self.learn, self.weight_by_failure_rate, self.num_masks = learn, weight_by_failure_rate, num_masks
+        self.learns_from_accepted = learn == "accepted"
 
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if group_size < 2:
@@ -47,25 +47,25 @@ class BestOfN(UpdateRule):
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = best_samples(rollout.compared, rollout.group_size, self._allowed(rollout))
+        rows = best_samples(rollout.advantage_rewards, rollout.group_size, self._allowed(rollout))
         learnt = rollout.scores.new_tensor(len(rows) * rollout.group_size / len(rollout.scores))
         image = learnt.new_zeros(())
         if len(rows):
             prompts = [rollout.prompts[i] for i in rows.tolist()]
-            log_probs, terms = backbone.picture_log_probs(
-                prompts, rollout.images[rows], sampling, self.views, generator
+            log_probs, terms = backbone.image_log_likelihood(
+                prompts, rollout.images[rows], sampling, self.num_masks, generator
             )
             image = -masked_mean((log_probs * terms).sum(1), self._weights(rollout)[rows])
-        return image + nothing(backbone), {"image_loss": image.detach(), "learnt_groups": learnt}
+        return image + zero_loss(backbone), {"image_loss": image.detach(), "learnt_groups": learnt}
 
     def _allowed(self, rollout: Rollout) -> Tensor:
         counts = self._weights(rollout) > 0
         if self.learn == "accepted":
             return rollout.accepted & counts
-        flat = flat_groups(rollout.compared, rollout.group_size, rollout.kept)
+        flat = zero_variance_groups(rollout.advantage_rewards, rollout.group_size, rollout.sample_weights)
         return counts & ~flat.repeat_interleave(rollout.group_size)
 
     def _weights(self, rollout: Rollout) -> Tensor:
-        if not self.hard_first:
-            return rollout.kept
-        return rollout.kept * (1 - group_mean(rollout.accepted.float(), rollout.group_size))
+        if not self.weight_by_failure_rate:
+            return rollout.sample_weights
+        return rollout.sample_weights * (1 - group_mean(rollout.accepted.float(), rollout.group_size))

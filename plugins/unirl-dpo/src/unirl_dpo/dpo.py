@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from unirl.backbones import Backbone
-from unirl.errors import UserError, at_least
+from unirl.errors import UserError, check_minimum
 from unirl.functional.policy_gradient import decision_weights
-from unirl.functional.reductions import masked_mean, nothing
+from unirl.functional.reductions import masked_mean, zero_loss
 from unirl.types import ImageSampling, Rollout
 from unirl.updates import Reference, UpdateRule
 from unirl_dpo.functional import Pairing, Variant, pair_weights, preference_loss, preference_pairs
@@ -38,9 +38,9 @@ class DPO(UpdateRule):
         margin: Least difference of the two scores; drawings that scored alike are never a pair.
         reduction: "sum": the log-likelihood of the whole drawing, as published. "mean": a code's on average; with N
             codes it is "sum" with beta / N.
-        likelihood: What of a drawing is scored. "masks": a masked model's codes under random masks; other models score
+        likelihood: What of a drawing is scored. "random_masks": a masked model's codes under random masks; other models score
             every code. "decisions": codes in the context in which the sampler fixed them.
-        views: How many random masks of a drawing are scored at a time, of masks.
+        num_masks: How many random masks of a drawing are scored at a time, of masks.
         sft_weight: Weight of the winner's own image loss, the mean over its codes; it keeps the winner from becoming
             less likely together with the loser.
 
@@ -56,8 +56,8 @@ class DPO(UpdateRule):
         pairs: Pairing = "extremes",
         margin: float = 0.0,
         reduction: Literal["sum", "mean"] = "sum",
-        likelihood: Literal["masks", "decisions"] = "masks",
-        views: int = 1,
+        likelihood: Literal["random_masks", "decisions"] = "random_masks",
+        num_masks: int = 1,
         sft_weight: float = 0.0,
     ) -> None:
         if not beta > 0:
@@ -68,11 +68,11 @@ class DPO(UpdateRule):
             raise UserError(
                 "dpo: label_smoothing belongs to variant sigmoid, and variant is ipo; leave one of them out"
             )
-        at_least(0, "dpo", margin=margin, sft_weight=sft_weight)
-        at_least(1, "dpo", views=views)
+        check_minimum(0, "dpo", margin=margin, sft_weight=sft_weight)
+        check_minimum(1, "dpo", num_masks=num_masks)
         self.beta, self.variant, self.label_smoothing = beta, variant, label_smoothing
         self.pairs, self.margin, self.sft_weight = pairs, margin, sft_weight
-        self.reduction, self.likelihood, self.views = reduction, likelihood, views
+        self.reduction, self.likelihood, self.num_masks = reduction, likelihood, num_masks
         self._reference: Reference | None = None
 
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
@@ -98,24 +98,24 @@ class DPO(UpdateRule):
             LOGS, rollout.scores.new_zeros(())
         )
         if not len(winners):
-            return nothing(backbone), logs
+            return zero_loss(backbone), logs
         log_probs = self._score(backbone, rollout, sampling, generator)
-        kept = rollout.old_log_probs[rollout.update] if rollout.old_log_probs else {}
+        kept = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
         # A rollout that comes from a checkpoint may be one that another rule prepared.
         anchor = kept["reference"] if "reference" in kept else self._anchor(backbone, rollout, sampling, generator)
         gains = log_probs - anchor
         if self.reduction == "sum":
             gains = gains * rollout.images.codes.shape[1]
         gaps = gains[winners] - gains[losers]
-        weights = pair_weights(winners, losers, rollout.group_size, rollout.kept)
+        weights = pair_weights(winners, losers, rollout.group_size, rollout.sample_weights)
         terms = preference_loss(gaps, self.beta, self.variant, self.label_smoothing)
         preferred, learnt = masked_mean(terms, weights), -masked_mean(log_probs[winners], weights)
         found = (preferred, learnt, (gaps > 0).float(), self.beta * gaps, gains[winners], gains[losers])
         logs |= {name: masked_mean(v.detach().expand_as(weights), weights) for name, v in zip(LOGS, found, strict=True)}
-        return preferred + self.sft_weight * learnt + nothing(backbone), logs
+        return preferred + self.sft_weight * learnt + zero_loss(backbone), logs
 
     def _pairs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        return preference_pairs(rollout.compared, rollout.group_size, self.pairs, self.margin, rollout.weights)
+        return preference_pairs(rollout.advantage_rewards, rollout.group_size, self.pairs, self.margin, rollout.weights)
 
     def _anchor(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
@@ -147,8 +147,8 @@ class DPO(UpdateRule):
         self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
     ) -> Tensor:
         prompts, images = [rollout.prompts[i] for i in rows.tolist()], rollout.images[rows]
-        if self.likelihood == "masks":
-            log_probs, weights = backbone.picture_log_probs(prompts, images, sampling, self.views, generator)
+        if self.likelihood == "random_masks":
+            log_probs, weights = backbone.image_log_likelihood(prompts, images, sampling, self.num_masks, generator)
         else:
             log_probs, mask = backbone.image_log_probs(prompts, images, sampling, None, generator)
             weights = decision_weights(mask, "sample")

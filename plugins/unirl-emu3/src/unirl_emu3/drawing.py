@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unirl.backbones.autoregressive import CodeByCode
-from unirl.sampling.autoregressive import sample_codes, uniform
+from unirl.backbones.autoregressive import AutoregressiveImages
+from unirl.sampling.autoregressive import sample_codes, sample_uniforms
 from unirl.sampling.kv_cache import Prefix, follow, pad_left, prefill
 from unirl.sampling.packing import packed
 from unirl.types import Images, ImageSampling
@@ -16,7 +16,7 @@ from unirl_emu3.step import Step
 from unirl_emu3.transformer import Transformer
 
 
-class Drawing(CodeByCode):
+class Drawing(AutoregressiveImages):
     """The half of Emu3 that draws."""
 
     transformer: Transformer
@@ -28,11 +28,11 @@ class Drawing(CodeByCode):
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
-        chance = uniform(self.length, len(prompts), generator, self.transformer.device)
+        uniforms = sample_uniforms(self.length, len(prompts), generator, self.transformer.device)
         with packed(self.transformer):
             prefix = self.prompt_prefix(prompts, sampling.guidance)
             step = Step(self.transformer, prefix, sampling)
-            draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
+            draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, uniforms)
         return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
 
     def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:

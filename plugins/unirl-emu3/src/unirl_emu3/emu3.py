@@ -39,7 +39,7 @@ class Emu3(Drawing, TextAnswers):
         image_area: Pixels of a picture; 64 pixels a code. By default as `ratio`, or else 518400, the authors' own.
         negative_prompt: What guidance leads away from.
         system: The first message of every conversation about a picture; empty for none.
-        recompute: Keep little for the gradient, and compute it again: far less memory, a third more time.
+        gradient_checkpointing: Keep little for the gradient, and compute it again: far less memory, a third more time.
     """
 
     mean: Tensor
@@ -52,11 +52,11 @@ class Emu3(Drawing, TextAnswers):
         image_area: int | None = None,
         negative_prompt: str = NEGATIVE,
         system: str = "You are a helpful assistant.",
-        recompute: bool = True,
+        gradient_checkpointing: bool = True,
     ) -> None:
         super().__init__()
         files.check_size(ratio or RATIO, AREA if image_area is None else image_area)
-        self.checkpoint, self.recompute = checkpoint, recompute
+        self.checkpoint, self.gradient_checkpointing = checkpoint, gradient_checkpointing
         self.ratio, self.image_area = ratio, image_area
         self.negative_prompt, self.system = negative_prompt, system
 
@@ -78,7 +78,7 @@ class Emu3(Drawing, TextAnswers):
         first = visual_tokens(vocabulary.vocab_map, count)
         self.layout = Layout(height, width, first, count, vocabulary.eol_token_id)
         self.length = self.layout.codes
-        self.transformer = Transformer(emu3, self.layout, self.recompute)
+        self.transformer = Transformer(emu3, self.layout, self.gradient_checkpointing)
         emu3.model.vqmodel.requires_grad_(False)
         self.train(self.training)
         if processor is not None:
@@ -106,9 +106,9 @@ class Emu3(Drawing, TextAnswers):
 
     def decode(self, images: Images) -> Tensor:
         if images.soft is not None:
-            return self._pixels(self.transformer.again(self.transformer.paint, images.soft))
+            return self._pixels(self.transformer.checkpointed(self.transformer.decode_codes, images.soft))
         with torch.no_grad():
-            return torch.cat([self._pixels(self.transformer.paint(part)) for part in images.codes.split(PICTURES)])
+            return torch.cat([self._pixels(self.transformer.decode_codes(part)) for part in images.codes.split(PICTURES)])
 
     def _pixels(self, painted: Tensor) -> Tensor:
         return (painted * self.std + self.mean).clamp(0, 1)
@@ -122,7 +122,7 @@ class Emu3(Drawing, TextAnswers):
         parts = [self.transformer.read((part - self.mean) / self.std) for part in pixels.split(PICTURES)]
         return Images(torch.cat(parts), pixels=pixels)
 
-    def look(self, images: Images) -> Tensor:
+    def embed_images(self, images: Images) -> Tensor:
         """A drawing is seen through its own codes: nothing is decoded for it."""
         return self.transformer.lines(images.codes if images.soft is None else images.soft)
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from unirl.backbones.llama import NextRow
-from unirl.sampling.autoregressive import pick
+from unirl.backbones.llama import IncrementalDecoder
+from unirl.sampling.autoregressive import sample_inverse_cdf
 from unirl.sampling.kv_cache import Prefix
 from unirl.types import ImageSampling
 from unirl_emu3.transformer import Transformer
@@ -23,15 +23,15 @@ class Step:
 
     def __init__(self, model: Transformer, prefix: Prefix, sampling: ImageSampling) -> None:
         self.model, self.guidance, self.temperature = model, sampling.guidance, sampling.temperature
-        self.next_row = NextRow(model.language_model, prefix, model.layout.height * (model.layout.width + 1))
+        self.next_row = IncrementalDecoder(model.language_model, prefix, model.layout.height * (model.layout.width + 1))
         self.end_of_line, self.drawn = model.end_of_line(len(prefix.keys)), 0
 
-    def __call__(self, embeds: Tensor, chance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, embeds: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next embeddings (R, D), codes (B,) and their log-probabilities (B,), from embeddings and chance (B,)."""
         if self.drawn and self.drawn % self.model.layout.width == 0:
             self.next_row(embeds)
             embeds = self.end_of_line
         self.drawn += 1
-        code, log_prob = pick(self.model.code_logits(self.next_row(embeds), self.guidance), self.temperature, chance)
+        code, log_prob = sample_inverse_cdf(self.model.code_logits(self.next_row(embeds), self.guidance), self.temperature, uniforms)
         after = self.model.embed_codes(code)
         return torch.cat((after, after)) if self.guidance else after, code, log_prob

@@ -18,11 +18,11 @@ class Transformer(LlamaRows):
     Args:
         emu3: The model.
         layout: Where codes are in its vocabulary, and how they lie in a sequence.
-        recompute: Keep little for the gradient, and compute it again.
+        gradient_checkpointing: Keep little for the gradient, and compute it again.
     """
 
-    def __init__(self, emu3: Emu3ForConditionalGeneration, layout: Layout, recompute: bool = True) -> None:
-        super().__init__(recompute)
+    def __init__(self, emu3: Emu3ForConditionalGeneration, layout: Layout, gradient_checkpointing: bool = True) -> None:
+        super().__init__(gradient_checkpointing)
         self.emu3, self.layout = emu3, layout
 
     @property
@@ -81,7 +81,7 @@ class Transformer(LlamaRows):
         vq, sizes = self.parts.vqmodel, [pixels.shape[2:]] * len(pixels)
         return torch.stack(vq.encode(pixels, torch.tensor(sizes)).image_tokens).flatten(1)
 
-    def paint(self, codes: Tensor) -> Tensor:
+    def decode_codes(self, codes: Tensor) -> Tensor:
         """Pictures of integer codes (B, N) or of mixtures of codes (B, N, K); (B, 3, H, W), normalised."""
         vq = self.parts.vqmodel
         grid = codes.unflatten(1, (self.layout.height, self.layout.width))

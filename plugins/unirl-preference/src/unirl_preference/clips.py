@@ -44,10 +44,10 @@ class PickScore(CLIP):
         batch: int = 32,
         weight: float = 1.0,
         standardize: bool = False,
-        accept: float | None = None,
+        accept_threshold: float | None = None,
         processor: str | None = None,
     ) -> None:
-        super().__init__(model, low, high, batch, weight, standardize, accept, processor)
+        super().__init__(model, low, high, batch, weight, standardize, accept_threshold, processor)
 
     def measure(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """PickScores, as the authors' `calc_probs` has them before the softmax.
@@ -96,7 +96,7 @@ class HPSv2(CLIP):
         batch: int = 32,
         weight: float = 1.0,
         standardize: bool = False,
-        accept: float | None = None,
+        accept_threshold: float | None = None,
         processor: str | None = None,
     ) -> None:
-        super().__init__(model, low, high, batch, weight, standardize, accept, processor)
+        super().__init__(model, low, high, batch, weight, standardize, accept_threshold, processor)

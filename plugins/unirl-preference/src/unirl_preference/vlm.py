@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.checkpoints import locate, reason
-from unirl.errors import UserError, at_least
+from unirl.errors import UserError, check_minimum
 from unirl.rewards import PretrainedReward
 
 FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors")
@@ -65,12 +65,12 @@ class VLMJudge(PretrainedReward):
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         weight: float = 1.0,
         standardize: bool = False,
-        accept: float | None = 0.5,
+        accept_threshold: float | None = 0.5,
     ) -> None:
-        super().__init__(model, low, high, batch, weight, standardize, accept)
+        super().__init__(model, low, high, batch, weight, standardize, accept_threshold)
         if "{prompt}" not in question:
             raise UserError(f"vlm_judge: the question {question!r} does not say what to look for; it needs {{prompt}}")
-        at_least(1, self.name, max_prompt_tokens=max_prompt_tokens)
+        check_minimum(1, self.name, max_prompt_tokens=max_prompt_tokens)
         self.question, self.yes_words, self.no_words = question, yes_words, no_words
         self.max_prompt_tokens, self.dtype = max_prompt_tokens, dtype
 

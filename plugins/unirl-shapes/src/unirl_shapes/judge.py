@@ -48,7 +48,7 @@ class ShapesJudge(Judge):
         right = [judged(example, detect(picture)) for example, picture in zip(examples, pixels, strict=True)]
         return torch.tensor(right, dtype=torch.bool, device=pixels.device)
 
-    def exam(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor]:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor]:
         """Held-out questions about cluttered renderings, half of them right for their prompt, with the true answers.
 
         Shapes:

@@ -34,7 +34,7 @@ class ShapesPrompts(Prompts):
             raise UserError(f"weights: at least one must be above 0; categories are {', '.join(CATEGORIES)}")
         self._weights = [weights.get(name, 0.0) for name in CATEGORIES]
 
-    def draw(self, seed: int, index: int) -> Example:
+    def sample(self, seed: int, index: int) -> Example:
         """Training example number `index`: a pure function of `(seed, index)`; never a held-out combination."""
         rng = Random(f"shapes {seed} {index}")
         (category,) = rng.choices(CATEGORIES, self._weights)

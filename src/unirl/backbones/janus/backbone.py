@@ -10,19 +10,19 @@ from transformers import JanusForConditionalGeneration
 from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from unirl.backbones.autoregressive import CodeByCode, TextAnswers
+from unirl.backbones.autoregressive import AutoregressiveImages, TextAnswers
 from unirl.backbones.checkpoints import locate, normalization
 from unirl.backbones.janus import checkpoint as files
 from unirl.backbones.janus.modeling import Step, Transformer
 from unirl.backbones.janus.processing import Chat
 from unirl.errors import UserError
-from unirl.sampling.autoregressive import sample_codes, uniform
+from unirl.sampling.autoregressive import sample_codes, sample_uniforms
 from unirl.sampling.kv_cache import Prefix, follow, pad_left, prefill
 from unirl.sampling.packing import packed
 from unirl.types import Images, ImageSampling
 
 
-class Drawing(CodeByCode):
+class Drawing(AutoregressiveImages):
     """The half of Janus that draws."""
 
     transformer: Transformer
@@ -33,11 +33,11 @@ class Drawing(CodeByCode):
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
-        chance = uniform(self.length, len(prompts), generator, self.transformer.device)
+        uniforms = sample_uniforms(self.length, len(prompts), generator, self.transformer.device)
         with packed(self.transformer, wanted=not self.compiled):
             prefix = self.prompt_prefix(prompts, sampling.guidance)
             step = Step(self.transformer, prefix, sampling, self.length, self.compiled)
-            draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, chance)
+            draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, uniforms)
         return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
 
     def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:
@@ -47,7 +47,7 @@ class Drawing(CodeByCode):
         """
         different = list(dict.fromkeys(prompts))
         rows = [tuple(row[:-1]) for row in self.chat.prompts(different)]
-        unguided = [tuple(self.chat.nothing(row)) for row in rows] if guidance else []
+        unguided = [tuple(self.chat.unconditional_ids(row)) for row in rows] if guidance else []
         places = {row: i for i, row in enumerate(dict.fromkeys([*rows, *unguided]))}
         ids, keys = (part.to(self.transformer.device) for part in pad_left(list(places), self.chat.pad))
         prefix = prefill(self.transformer, self.transformer.embed(ids), keys)
@@ -83,7 +83,7 @@ class Janus(Drawing, TextAnswers):
         compile: Draw through `torch.compile`. Each new number of pictures, width of prompts (in steps of 32 tokens),
             guidance or temperature costs one compilation, and after eight of them PyTorch goes on without; on a CPU it
             needs a C++ compiler.
-        recompute: Keep little for the gradient, and compute it again: far less memory, a third more time.
+        gradient_checkpointing: Keep little for the gradient, and compute it again: far less memory, a third more time.
     """
 
     mean: Tensor
@@ -91,9 +91,9 @@ class Janus(Drawing, TextAnswers):
     recomputed_together = 4
     """Pictures painted, or looked at, at a time where the gradient computes them again: memory does not grow beyond."""
 
-    def __init__(self, checkpoint: str, compile: bool = False, recompute: bool = True) -> None:
+    def __init__(self, checkpoint: str, compile: bool = False, gradient_checkpointing: bool = True) -> None:
         super().__init__()
-        self.checkpoint, self.compiled, self.recompute = checkpoint, compile, recompute
+        self.checkpoint, self.compiled, self.gradient_checkpointing = checkpoint, compile, gradient_checkpointing
 
     def build(self, meta: bool = False) -> None:
         if hasattr(self, "transformer"):
@@ -109,7 +109,7 @@ class Janus(Drawing, TextAnswers):
             self.register_buffer(name, values, persistent=False)
 
     def _assemble(self, janus: JanusForConditionalGeneration) -> None:
-        self.transformer = Transformer(janus, self.recompute)
+        self.transformer = Transformer(janus, self.gradient_checkpointing)
         vision: Any = janus.config.vision_config
         self.size, self.length = vision.image_size, vision.num_image_tokens
         janus.model.vqmodel.requires_grad_(False).eval()
@@ -127,17 +127,19 @@ class Janus(Drawing, TextAnswers):
     # --- pixels ---
 
     @property
-    def sees_pixels(self) -> bool:
+    def understands_pixels(self) -> bool:
         return True
 
     def decode(self, images: Images) -> Tensor:
         if images.soft is not None:
-            return self._pixels(self._by_parts(self.transformer.paint, images.soft))
+            return self._pixels(self._by_parts(self.transformer.decode_codes, images.soft))
         if not images.codes.shape[1]:  # it was given, not drawn
             assert images.pixels is not None
             return images.pixels
         with torch.no_grad():
-            return torch.cat([self._pixels(self.transformer.paint(part)) for part in images.codes.split(PICTURES)])
+            return torch.cat(
+                [self._pixels(self.transformer.decode_codes(part)) for part in images.codes.split(PICTURES)]
+            )
 
     def _pixels(self, painted: Tensor) -> Tensor:
         return (painted * self.std + self.mean).clamp(0, 1)
@@ -149,15 +151,17 @@ class Janus(Drawing, TextAnswers):
             raise UserError(f"pictures of shape {got}; this checkpoint sees (3, {side}, {side})")
         return Images(torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device), pixels)
 
-    def look(self, images: Images) -> Tensor:
+    def embed_images(self, images: Images) -> Tensor:
         given = images.pixels if images.soft is None else None
         pixels = self.decode(images) if given is None else given
-        return self._by_parts(self.transformer.look, (pixels - self.mean) / self.std)
+        return self._by_parts(self.transformer.embed_images, (pixels - self.mean) / self.std)
 
     def _by_parts(self, part: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         """What a part computes of some pictures, few at a time where the gradient computes it again."""
-        size = self.recomputed_together if self.recompute and torch.is_grad_enabled() else max(len(given), 1)
-        return torch.cat([self.transformer.again(part, few) for few in given.split(size)])
+        size = (
+            self.recomputed_together if self.gradient_checkpointing and torch.is_grad_enabled() else max(len(given), 1)
+        )
+        return torch.cat([self.transformer.checkpointed(part, few) for few in given.split(size)])
 
     # --- checkpoints ---
 

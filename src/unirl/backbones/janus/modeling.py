@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import JanusForConditionalGeneration
 
-from unirl.backbones.llama import FixedRow, LlamaRows, NextRow
-from unirl.sampling.autoregressive import guide, pick
+from unirl.backbones.llama import IncrementalDecoder, LlamaRows, StaticCacheDecoder
+from unirl.sampling.autoregressive import guide, sample_inverse_cdf
 from unirl.sampling.kv_cache import Prefix
 from unirl.types import ImageSampling
 
@@ -18,8 +18,8 @@ from unirl.types import ImageSampling
 class Transformer(LlamaRows):
     """transformers' Janus; computes only rows and head columns that somebody reads."""
 
-    def __init__(self, janus: JanusForConditionalGeneration, recompute: bool = True) -> None:
-        super().__init__(recompute)
+    def __init__(self, janus: JanusForConditionalGeneration, gradient_checkpointing: bool = True) -> None:
+        super().__init__(gradient_checkpointing)
         self.janus = janus
 
     @property
@@ -61,11 +61,11 @@ class Transformer(LlamaRows):
             features = guide(cond, uncond, guidance).to(features.dtype)
         return head.vision_head(features)
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def embed_images(self, pixels: Tensor) -> Tensor:
         """What the language model is given for normalised pictures. (B, 3, H, W) -> (B, n, D)"""
         return self.parts.get_image_features(pixels, return_dict=True).pooler_output
 
-    def paint(self, codes: Tensor) -> Tensor:
+    def decode_codes(self, codes: Tensor) -> Tensor:
         """Pictures of integer codes (B, N) or of mixtures of codes (B, N, K); (B, 3, H, W), normalised."""
         vq = self.parts.vqmodel
         if not codes.is_floating_point():
@@ -92,19 +92,26 @@ class Step:
         self, model: Transformer, prefix: Prefix, sampling: ImageSampling, length: int, compiled: bool = False
     ) -> None:
         self.model, self.guidance, self.temperature = model, sampling.guidance, sampling.temperature
-        self.next_row = (FixedRow if compiled else NextRow)(model.parts.language_model, prefix, length)
+        self.next_row = (StaticCacheDecoder if compiled else IncrementalDecoder)(
+            model.parts.language_model, prefix, length
+        )
         self.run = _compiled() if compiled else _run
 
-    def __call__(self, embeds: Tensor, chance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, embeds: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next embeddings (R, D), codes (B,) and their log-probabilities (B,), from embeddings and chance (B,)."""
-        return self.run(self.model, self.next_row, embeds, chance, self.guidance, self.temperature)
+        return self.run(self.model, self.next_row, embeds, uniforms, self.guidance, self.temperature)
 
 
 def _run(
-    model: Transformer, next_row: NextRow, embeds: Tensor, chance: Tensor, guidance: float, temperature: float
+    model: Transformer,
+    next_row: IncrementalDecoder,
+    embeds: Tensor,
+    uniforms: Tensor,
+    guidance: float,
+    temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     logits = model.code_logits(next_row(embeds), guidance)
-    code, log_prob = pick(logits, temperature, chance)
+    code, log_prob = sample_inverse_cdf(logits, temperature, uniforms)
     after = model.embed_codes(code).to(embeds.dtype)  # as autocast leaves the first row
     return torch.cat((after, after)) if guidance else after, code, log_prob
 

@@ -35,7 +35,7 @@ class Chat:
         encoded = self.processor(text=texts, generation_mode="image", padding=False, return_tensors=None)
         return [list(row) for row in encoded["input_ids"]]
 
-    def nothing(self, prompt: Sequence[int]) -> list[int]:
+    def unconditional_ids(self, prompt: Sequence[int]) -> list[int]:
         """The same prompt with everything but its marks padded: what guidance leads away from."""
         return [i if i in (self.begin, self.begin_image) else self.pad for i in prompt]
 

@@ -34,11 +34,11 @@ class Drawing(Backbone):
     tokenizer: PreTrainedTokenizerBase
 
     @property
-    def draws_greedily(self) -> bool:
+    def supports_greedy_images(self) -> bool:
         return False  # all codes at once, and which of them stay is chance, too
 
     @property
-    def relaxed_steps(self) -> int | None:
+    def straight_through_steps(self) -> int | None:
         return 2  # each is a pass of its own
 
     @torch.no_grad()
@@ -65,24 +65,24 @@ class Drawing(Backbone):
         log_probs = _log_probs(logits, sampling.temperature, images.codes[where])
         return log_probs.new_zeros(where.shape).masked_scatter(where, log_probs), where
 
-    def picture_log_probs(
+    def image_log_likelihood(
         self,
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
-        views: int = 1,
+        num_masks: int = 1,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         (batch, length), device = images.codes.shape, self.transformer.device
-        known, share = random_contexts(batch * views, length, sampling.steps, generator, device)
-        codes, masked = images.codes.repeat(views, 1), ~known
+        known, share = random_contexts(batch * num_masks, length, sampling.steps, generator, device)
+        codes, masked = images.codes.repeat(num_masks, 1), ~known
         logits = self._context_logits(prompts, codes, known, sampling.guidance, masked.nonzero(as_tuple=True))
         log_probs = _log_probs(logits, sampling.temperature, codes[masked])
         log_probs = log_probs.new_zeros(known.shape).masked_scatter(masked, log_probs)
-        weights = masked * (share / masked.sum(1) / views)[:, None]
-        return _side_by_side(log_probs, views), _side_by_side(weights, views)
+        weights = masked * (share / masked.sum(1) / num_masks)[:, None]
+        return _side_by_side(log_probs, num_masks), _side_by_side(weights, num_masks)
 
-    def relax(
+    def straight_through(
         self,
         prompts: Sequence[str],
         images: Images,
@@ -159,9 +159,9 @@ def _log_probs(logits: Tensor, temperature: float, codes: Tensor) -> Tensor:
     return (logits.float() / temperature).log_softmax(-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1)
 
 
-def _side_by_side(views: Tensor, count: int) -> Tensor:
+def _side_by_side(num_masks: Tensor, count: int) -> Tensor:
     """The views of each picture in one row. (V x B, N) -> (B, V x N)"""
-    return torch.cat(views.chunk(count), dim=1)
+    return torch.cat(num_masks.chunk(count), dim=1)
 
 
 class Answering(Backbone):
@@ -218,7 +218,7 @@ class Showo(Drawing, Answering):
         image_tokenizer: Where the MAGVIT-v2 is, if not where the checkpoint says.
         llm_model_path: Where the text model's config and tokenizer are, if not where the checkpoint says.
         max_text_len: Longest prompt in tokens, if not as the checkpoint says (128).
-        recompute: Keep little for the gradient, and compute it again: far less memory, a third more time.
+        gradient_checkpointing: Keep little for the gradient, and compute it again: far less memory, a third more time.
     """
 
     image_tokenizer: Magvit
@@ -229,10 +229,10 @@ class Showo(Drawing, Answering):
         image_tokenizer: str | None = None,
         llm_model_path: str | None = None,
         max_text_len: int | None = None,
-        recompute: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.checkpoint, self.recompute = checkpoint, recompute
+        self.checkpoint, self.gradient_checkpointing = checkpoint, gradient_checkpointing
         given = {"image_tokenizer": image_tokenizer, "llm_model_path": llm_model_path, "max_text_len": max_text_len}
         self.overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
@@ -252,7 +252,7 @@ class Showo(Drawing, Answering):
 
     def _assemble(self, phi: PhiForCausalLM, magvit: Magvit, config: files.ShowoConfig) -> None:
         self.config = config
-        self.transformer = Transformer(phi, config, self.recompute)
+        self.transformer = Transformer(phi, config, self.gradient_checkpointing)
         self.image_tokenizer = magvit.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Showo":

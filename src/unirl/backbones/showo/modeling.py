@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PhiForCausalLM
 
 from unirl.backbones.showo.checkpoint import ShowoConfig
-from unirl.sampling.kv_cache import Prefix, PrefixCache, causal_mask, pad_left, suffix_mask, through
+from unirl.sampling.kv_cache import Prefix, PrefixCache, causal_mask, pad_left, run_layers, suffix_mask
 
 QUESTION = "USER: \n{question} ASSISTANT:"
 
@@ -62,12 +62,12 @@ class Transformer(nn.Module):
     Args:
         phi: The model.
         config: Its vocabulary.
-        recompute: Keep little for the gradient, and compute it again.
+        gradient_checkpointing: Keep little for the gradient, and compute it again.
     """
 
-    def __init__(self, phi: PhiForCausalLM, config: ShowoConfig, recompute: bool = False) -> None:
+    def __init__(self, phi: PhiForCausalLM, config: ShowoConfig, gradient_checkpointing: bool = False) -> None:
         super().__init__()
-        self.phi, self.config, self.recompute = phi, config, recompute
+        self.phi, self.config, self.gradient_checkpointing = phi, config, gradient_checkpointing
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +81,7 @@ class Transformer(nn.Module):
         """
         model: Any = self.phi.model
         rows = {"attention_mask": mask, "position_embeddings": model.rotary_emb(embeds, position_ids=positions)}
-        hidden = through(model.layers, model.embed_dropout(embeds), cache, self.recompute, **rows)
+        hidden = run_layers(model.layers, model.embed_dropout(embeds), cache, self.gradient_checkpointing, **rows)
         return model.final_layernorm(hidden)
 
     def embed(self, ids: Tensor) -> Tensor:

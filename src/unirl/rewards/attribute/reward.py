@@ -25,7 +25,7 @@ class Attribute(Reward):
     Source: UniRL (arXiv 2505.23380) matches keywords; that matching misses binding is why this reward is here.
     """
 
-    accept = 1.0
+    accept_threshold = 1.0
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         """The share of matched facts.

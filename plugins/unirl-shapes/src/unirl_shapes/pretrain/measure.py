@@ -12,7 +12,7 @@ from unirl.backbones.checkpoints import locate, read_json
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.metrics.accuracy import AccuracyByCategory
-from unirl.metrics.self_reward import CriticFairness
+from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.rewards.keyword import Keyword
 from unirl.types import AnswerSampling, Example, ImageSampling
 from unirl_shapes.examples import Split, draw_example
@@ -38,9 +38,9 @@ def measure(
         split: "train" draws from training prompts instead, on which settings may be chosen.
 
     Shapes:
-        every figure is in [0, 1]; "drawing" and the like are over all, "drawing/colors" and the like by category.
+        every figure is in [0, 1]; "drawing" and the like are over all, "generation/colors" and the like by category.
     """
-    drawing, critic, seeing = AccuracyByCategory(CATEGORIES), CriticFairness(CATEGORIES), AccuracyByCategory(CATEGORIES)
+    drawing, critic, seeing = AccuracyByCategory(CATEGORIES), SelfRewardAccuracy(CATEGORIES), AccuracyByCategory(CATEGORIES)
     judge, reward = ShapesJudge(), Keyword(ordered=True)
     generator = torch.Generator().manual_seed(seed)
     examples = ShapesPrompts().held_out(count, seed) if split == "held_out" else _training(count, seed)
@@ -53,7 +53,7 @@ def measure(
         accepted = reward.accepts(part, reward.score(part, images, answers))
         drawing.update(right, _categories(part))
         critic.update(accepted, right, _categories(part))
-    asked, pixels = judge.exam(count, seed)
+    asked, pixels = judge.understanding_set(count, seed)
     for start in range(0, count, CHUNK):
         part = asked[start : start + CHUNK]
         images = backbone.encode(pixels[start : start + CHUNK])

@@ -1,0 +1,74 @@
+"""Generating images, answering questions about them and scoring the answers: one place for training and evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from unirl.backbones import Backbone
+from unirl.rewards import Reward
+from unirl.rewards.scoring import score
+from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
+
+
+class Rollouts:
+    """Generates images, decodes them where pixels are needed, answers the questions about them, and scores the answers.
+
+    Args:
+        backbone: The model; need not be built yet.
+        rewards: What scores a sample.
+        accept_threshold: As in `RolloutConfig`.
+        reward_timeout: As in `RolloutConfig`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        rewards: Sequence[Reward],
+        accept_threshold: float | None = None,
+        reward_timeout: float | None = None,
+    ) -> None:
+        self.backbone, self.rewards = backbone, list(rewards)
+        self.accept_threshold, self.reward_timeout = accept_threshold, reward_timeout
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether the backbone or a reward looks at pixels."""
+        return self.backbone.understands_pixels or any(reward.needs_pixels for reward in self.rewards)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        examples: Sequence[Example],
+        image_sampling: ImageSampling,
+        answer_sampling: AnswerSampling,
+        image_rng: torch.Generator | None = None,
+        answer_rng: torch.Generator | None = None,
+        group_size: int = 1,
+        decode: bool = False,
+    ) -> Rollout:
+        """Sample a group of images and answers for each example.
+
+        Args:
+            examples: Prompts with questions and right answers.
+            image_sampling: How images are generated.
+            answer_sampling: How questions are answered.
+            image_rng: The only source of randomness of the images.
+            answer_rng: The same of the answers; not needed for greedy ones.
+            group_size: Images of each prompt.
+            decode: Decode pixels even where neither the backbone nor a reward needs them.
+
+        Shapes:
+            B = examples x group_size, prompt-major.
+
+        Raises:
+            UserError: a reward failed or returned unusable numbers.
+        """
+        examples = [example for example in examples for _ in range(group_size)]
+        prompts, questions = [e.prompt for e in examples], [e.question for e in examples]
+        images = self.backbone.sample_images(prompts, image_sampling, image_rng)
+        if decode or self.needs_pixels:
+            images = replace(images, pixels=self.backbone.decode(images))
+        answers = self.backbone.sample_answers(images, questions, answer_sampling, answer_rng)
+        scored = score(self.rewards, examples, images, answers, self.accept_threshold, self.reward_timeout)
+        return Rollout(examples, images, answers, *scored, group_size)
