@@ -1,6 +1,85 @@
-"""Self-improvement of unified multimodal models: draw, answer, learn."""
+"""Self-improvement of unified multimodal models: generate, answer, score, learn.
 
+Names are imported when they are first used: `import unirl` takes no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from unirl.errors import UserError
 from unirl.hooks import hookimpl
 
+if TYPE_CHECKING:
+    from unirl.backbones.lora import LoRA
+    from unirl.callbacks import (
+        ExportPretrained,
+        Guards,
+        LogImages,
+        QualityControl,
+        ResultsTable,
+        fault_tolerance_callbacks,
+    )
+    from unirl.hooks.host import load
+    from unirl.training import (
+        EvaluationConfig,
+        PromptsDataModule,
+        RolloutConfig,
+        SelfImprovement,
+        WarmupSchedule,
+        evaluate,
+    )
+    from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Item, Rollout
+
 __version__ = "0.1.0"
-__all__ = ["__version__", "hookimpl"]
+__all__ = [
+    "AnswerSampling",
+    "Answers",
+    "EvaluationConfig",
+    "Example",
+    "ExportPretrained",
+    "Guards",
+    "ImageSampling",
+    "Images",
+    "Item",
+    "LoRA",
+    "LogImages",
+    "PromptsDataModule",
+    "QualityControl",
+    "ResultsTable",
+    "Rollout",
+    "RolloutConfig",
+    "SelfImprovement",
+    "UserError",
+    "WarmupSchedule",
+    "__version__",
+    "evaluate",
+    "fault_tolerance_callbacks",
+    "hookimpl",
+    "load",
+]
+
+_MODULES = {
+    "unirl.backbones.lora": ("LoRA",),
+    "unirl.callbacks": (
+        *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
+        "fault_tolerance_callbacks",
+    ),
+    "unirl.hooks.host": ("load",),
+    "unirl.training": (
+        *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "SelfImprovement", "WarmupSchedule"),
+        "evaluate",
+    ),
+    "unirl.types": ("AnswerSampling", "Answers", "Example", "ImageSampling", "Images", "Item", "Rollout"),
+}
+_SOURCES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SOURCES:
+        raise AttributeError(f"module 'unirl' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_SOURCES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

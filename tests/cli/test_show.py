@@ -14,7 +14,7 @@ from unirl.cli.parser import PluginParser
 from unirl.cli.show import REQUIRED, snippet
 from unirl.errors import UserError
 from unirl.hooks.host import Registered, host
-from unirl.hooks.source import Parameter
+from unirl.hooks.inspect import Parameter
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 

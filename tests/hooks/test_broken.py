@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unirl.cli.main import main
-from unirl.hooks import source
+from unirl.hooks import inspect
 
 GOOD = """
 from unirl import hookimpl
@@ -84,7 +84,7 @@ def test_a_class_of_the_wrong_kind(world, install, listed, stopped, monkeypatch:
     def wrong(kind: str, path: str) -> str | None:
         return "Eye is no Reward" if (kind, path) == ("reward", "standins:Eye") else None
 
-    monkeypatch.setattr(source, "problem", wrong)
+    monkeypatch.setattr(inspect, "problem", wrong)
     install("badplug", GOOD.replace("Words", "Eye"), "0.9")
     record, _ = listed()
     assert (record["status"], record["reason"]) == ("failed", "reward 'wanted': Eye is no Reward")

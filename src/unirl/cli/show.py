@@ -14,7 +14,7 @@ import yaml
 from unirl.cli.messages import CommandParser
 from unirl.errors import UserError, nearest
 from unirl.hooks.host import KINDS, Registered, host
-from unirl.hooks.source import ClassSource, Parameter, problem, read
+from unirl.hooks.inspect import ClassSource, Parameter, problem, read
 
 WIDEST = 110
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal
 
 import pluggy
 
@@ -301,9 +302,9 @@ def _inspected(plugin: Plugin) -> Plugin:
 
 
 def _problem(kind: str, item: Registered) -> str | None:
-    from unirl.hooks import source  # noqa: PLC0415 - parsing classes is for who asks for one
+    from unirl.hooks import inspect  # noqa: PLC0415 - griffe takes 50 ms to import
 
-    return source.problem(kind, item.path)
+    return inspect.problem(kind, item.path)
 
 
 @cache
@@ -344,3 +345,35 @@ def _set(text: str) -> None:
     if text:
         os.environ[VARIABLE] = text
     host.cache_clear()
+
+
+def load(kind: str, name: str, **options: Any) -> Any:
+    """An instance of a registered plugin class.
+
+    Args:
+        kind: "backbone", "reward", "update", "prompts" or "judge".
+        name: The registered name, or a full class path.
+        options: Arguments of its constructor.
+
+    Returns:
+        The instance. A backbone reads only its settings so far: call its `build()` to load the weights.
+
+    Raises:
+        UserError: the kind or the name is not registered, the class cannot be used, or it refuses its arguments.
+
+    Example:
+        >>> load("reward", "keyword", weight=0.5).weight
+        0.5
+    """
+    if kind not in KINDS:
+        raise UserError(f"no kind {kind!r}; nearest: {nearest(kind, KINDS)}")
+    path = name if "." in name else host().resolve(kind, name)
+    module, _, attribute = path.replace(":", ".").rpartition(".")
+    try:
+        cls = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"no {kind} class {name!r}: {error}") from error
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise UserError(f"{kind} {name!r}: {error}; see `unirl plugins show {kind} {name}`") from error

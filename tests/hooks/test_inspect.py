@@ -13,7 +13,7 @@ import pytest
 from unirl.errors import UserError
 from unirl.hooks import arguments
 from unirl.hooks.host import KINDS, host
-from unirl.hooks.source import BASES, problem, read
+from unirl.hooks.inspect import BASES, problem, read
 
 REGISTERED = [(kind, item.path) for kind, items in host().registry.items() for item in items.values()]
 
@@ -71,6 +71,9 @@ LAYOUTS = {
         "readone__init": "try:\n    from .inner import Thing\nexcept ImportError:\n    Thing = None",
         "readone__inner": "class Thing: ...",
     },
+    "assigned fallback": {
+        "readone": "class Slow: ...\ntry:\n    from no_such import Thing\nexcept ImportError:\n    Thing = Slow",
+    },
     "circle": {
         "readone__init": "from .inner import *\nfrom .inner import Thing",
         "readone__inner": "from readone import *\nclass Thing: ...",
@@ -82,7 +85,7 @@ LAYOUTS = {
 def test_a_class_is_found_through_re_exports_and_nothing_is_imported(write, layout: str) -> None:
     write(**LAYOUTS[layout])
     where = next(name for name, source in LAYOUTS[layout].items() if "class " in source)
-    name = "Other" if layout == "renamed" else "Thing"
+    name = {"renamed": "Other", "assigned fallback": "Slow"}.get(layout, "Thing")
     assert read("readone:Thing").path == f"{where.replace('__init', '').replace('__', '.')}:{name}"
     assert not any(module.startswith("readone") for module in sys.modules)
 
@@ -148,6 +151,14 @@ def test_parameters_follow_kwargs_as_in_jsonargparse(write) -> None:
             names: list[str] = field(default_factory=list)
             kept: ClassVar[int] = 3
             hidden: int = field(default=1, init=False)
+
+        @dataclass
+        class Derived(Fields):
+            low: float = 1.0
+            last: int = 3
+
+        class Reward(Reward):
+            '''Another of the same name.'''
         """
     )
     assert names("params:None_") == ["weight", "standardize"]
@@ -155,6 +166,8 @@ def test_parameters_follow_kwargs_as_in_jsonargparse(write) -> None:
     assert names("params:Most") == ["most", "size", "standardize"]
     assert names("params:Closed") == ["words"]
     assert names("params:Fields") == ["low", "names"]
+    assert names("params:Derived") == ["low", "names", "last"]
+    assert names("params:Reward") == ["weight", "standardize"]
     words, size, weight, _ = read("params:More").parameters
     assert (words.annotation, words.required, words.kind) == ("int", True, "positional or keyword")
     assert (size.annotation, size.default, size.kind) == (None, "64", "keyword only")
@@ -182,6 +195,7 @@ FINE = {
     "unknown base": "broken.rewards:Mixed",
     "made by getattr": "broken.lazy:Anything",
     "rebound": "broken.rewards:Decorated",
+    "unpacked": "broken.rewards:Left",
 }
 
 
@@ -209,6 +223,7 @@ def broken(write) -> None:
         class Plain: ...
         class Decorated(Reward): ...
         Decorated = wrap(Decorated)
+        Left, Right = wrap(Reward), wrap(Reward)
         """,
     )
 
@@ -241,7 +256,7 @@ def test_a_zipped_package_is_no_problem(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_reading_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from unirl.hooks.source import problem, read; from unirl.hooks.host import host\n"
+        "import sys; from unirl.hooks.inspect import problem, read; from unirl.hooks.host import host\n"
         "for kind, items in host().registry.items():\n"
         "    for item in items.values(): read(item.path), problem(kind, item.path)\n"
         "sys.exit(', '.join({'torch', 'transformers', 'lightning', 'unirl.rewards'} & sys.modules.keys()) or 0)"
