@@ -1,17 +1,17 @@
-"""Every update rule that we ship keeps the contract that third parties are held to."""
+"""The shipped update rules pass the conformance tests that plugin authors use."""
 
 from unirl.testing import UpdateConformance
 from unirl.updates import UpdateRule
-from unirl.updates.grpo import GRPO
+from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty, PolicyLoss
 from unirl.updates.sft import SFT
 
 
-class TestSFTBesideTheDrawing(UpdateConformance):
+class TestSFTByRejectionSampling(UpdateConformance):
     def make(self) -> UpdateRule:
         return SFT(end_to_end=False)
 
 
-class TestSFTOnWhatItSaid(UpdateConformance):
+class TestSFTOnOwnAnswers(UpdateConformance):
     def make(self) -> UpdateRule:
         return SFT(end_to_end=False, answers="self", weight_by_failure_rate=False, num_masks=2)
 
@@ -37,21 +37,24 @@ class TestGRPO(UpdateConformance):
 
 class TestGRPOWithReference(UpdateConformance):
     def make(self) -> UpdateRule:
-        return GRPO(beta=0.05)
+        return GRPO(kl=KLPenalty(beta=0.05))
 
 
 class TestGRPOOnMasks(UpdateConformance):
     def make(self) -> UpdateRule:
-        return GRPO(likelihood="random_masks", num_masks=2, normalize=False, reduction="token")
+        return GRPO(
+            loss=PolicyLoss(scale_rewards=False, reduction="token"),
+            scoring=ImageScoring(likelihood="random_masks", num_masks=2),
+        )
 
 
 class TestGRPOOnSomeSteps(UpdateConformance):
     def make(self) -> UpdateRule:
-        return GRPO(answers="all", negative_scale=0.5, scored_steps=2)
+        return GRPO(answers="all", loss=PolicyLoss(negative_scale=0.5), scoring=ImageScoring(scored_steps=2))
 
 
 class TestGRPOOnAnswersAlone(UpdateConformance):
     rise = None
 
     def make(self) -> UpdateRule:
-        return GRPO(image_weight=0.0, answers="all", answer_beta=0.1)
+        return GRPO(image_weight=0.0, answers="all", kl=KLPenalty(answer_beta=0.1))
