@@ -1,32 +1,42 @@
-"""Whole runs of the loop on a tiny untrained Show-o: what trains, what repeats, what is refused."""
+"""Whole runs on a tiny untrained Show-o: what trains, what is reproducible, what is refused."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from unirl import hookimpl
+from unirl import (
+    Answers,
+    Example,
+    ExportPretrained,
+    Images,
+    ImageSampling,
+    LogImages,
+    ResultsTable,
+    SelfImprovement,
+    UserError,
+    hookimpl,
+)
 from unirl.backbones.showo import Showo
-from unirl.callbacks import ExportPretrained, LogImages, ResultsTable
-from unirl.errors import UserError
 from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.rewards import Reward
 from unirl.rewards.keyword import Keyword
-from unirl.training.datamodule import PromptsDataModule
-from unirl.training.module import SelfImprovement
-from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
-from unirl.updates.grpo import GRPO
+from unirl.training.rollout import Rollouts
+from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty
 from unirl.updates.sft import SFT
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 
+AS_MASKS = ImageScoring(likelihood="random_masks")
+
 
 class Dark(Reward):
-    """Likes dark pictures; accepts everything, so that every step learns something."""
+    """Likes dark images; accepts everything, so that every step trains something."""
 
     needs_pixels = True
 
@@ -35,218 +45,148 @@ class Dark(Reward):
         return 2 - images.pixels.mean((1, 2, 3))
 
 
-class Broken(Reward):
-    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        return torch.full((len(examples),), float("nan"))
-
-
-def module(checkpoint: Path, reward: Reward | None = None, **options: object) -> SelfImprovement:
-    settings: dict = {"group_size": 2, "sampling": ImageSampling(steps=4), "answering": AnswerSampling(4), "lr": 1e-3}
-    update = options.pop("update", SFT(end_to_end=False))
-    return SelfImprovement(Showo(str(checkpoint)), update, [reward or Dark()], **(settings | options))  # type: ignore[arg-type]
-
-
-def data(**options: int) -> PromptsDataModule:
-    settings = {"prompts_per_step": 2, "steps_per_epoch": 3, "held_out": 12, "val_batch_size": 6}
-    return PromptsDataModule(ShapesPrompts(), **(settings | options))
-
-
-def trainer(folder: Path, **options: object) -> Trainer:
-    settings: dict = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "max_epochs": 2}
-    settings |= {"use_distributed_sampler": False, "inference_mode": False, "enable_model_summary": False}
-    return Trainer(default_root_dir=folder, **(settings | options))  # type: ignore[arg-type]
-
-
 class Recorder(SelfImprovement):
-    """Keeps what was asked and drawn, and the losses."""
+    """Records prompts and losses."""
 
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
-        self.seen = [*getattr(self, "seen", []), ([e.prompt for e in batch], loss.item())]
+        self.steps = [*getattr(self, "steps", []), ([e.prompt for e in batch], loss.item())]
         return loss
 
 
-def run(
-    checkpoint: Path, folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, **options: object
-) -> Recorder:
-    model = module(checkpoint, **options)
-    model.__class__ = Recorder
-    assert isinstance(model, Recorder)
-    saving = ModelCheckpoint(folder, "step-{step}", every_n_train_steps=1, save_top_k=-1, auto_insert_metric_name=False)
-    fit = trainer(folder, limit_val_batches=0, max_steps=max_steps, callbacks=[saving])
-    fit.fit(model, data(), ckpt_path=ckpt_path)
-    return model
+@pytest.fixture
+def module(runs, shapes_checkpoint: Path):
+    def make(reward: Reward | None = None, **options: Any) -> SelfImprovement:
+        update = options.pop("update", None) or SFT(end_to_end=False)
+        return runs.module(Showo(str(shapes_checkpoint)), update, [reward or Dark()], **options)
+
+    return make
 
 
-def test_same_seed_same_run_and_other_seed_another(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    first, again, other = (run(shapes_checkpoint, tmp_path / str(i), seed=s) for i, s in enumerate((0, 0, 1)))
-    assert first.seen == again.seen
-    assert [loss for _, loss in first.seen] != [loss for _, loss in other.seen]
+@pytest.fixture
+def fit(runs, module):
+    """A run of two epochs of three steps, with a checkpoint after each step."""
+
+    def run(folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, **options: Any) -> Recorder:
+        model = module(kind=Recorder, **options)
+        name = {"filename": "step-{step}", "auto_insert_metric_name": False}
+        saving = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, **name)
+        trainer = runs.trainer(folder, limit_val_batches=0, max_steps=max_steps, callbacks=[saving])
+        trainer.fit(model, runs.data(), ckpt_path=ckpt_path)
+        return model
+
+    return run
 
 
-@pytest.mark.parametrize("updates", [1, 3])
-def test_resume_in_the_middle_of_an_epoch_is_the_same_run(
-    updates: int, shapes_checkpoint: Path, tmp_path: Path
-) -> None:
-    """With three updates a rollout, the run stops between the first and the second one."""
-    whole = run(shapes_checkpoint, tmp_path / "whole", num_iterations=updates)
-    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4, num_iterations=updates)
+def sampled(runs, model: SelfImprovement, folder: Path, group_size: int = 2) -> Any:
+    """A rollout of an untrained model on two held-out prompts."""
+    model.configure_model()
+    model.trainer = runs.trainer(folder)  # type: ignore[assignment]
+    config = model.rollout
+    rngs = model.rng("images"), model.rng("answers")
+    examples = ShapesPrompts().held_out(2)
+    return model.rollouts.sample(examples, config.image_sampling, config.answer_sampling, *rngs, group_size)
+
+
+def test_the_seed_decides_the_run(fit, tmp_path: Path) -> None:
+    first, same, other = (fit(tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 1)))
+    assert first.steps == same.steps
+    assert [loss for _, loss in first.steps] != [loss for _, loss in other.steps]
+
+
+def grpo() -> GRPO:
+    return GRPO(answers="all", kl=KLPenalty(beta=0.1), scoring=AS_MASKS)
+
+
+@pytest.mark.parametrize(("rule", "iterations"), [(None, 1), (None, 3), (grpo, 3)])
+def test_a_resumed_run_is_the_same_run(rule, iterations: int, fit, tmp_path: Path) -> None:
+    """Resumed in the middle of an epoch; with three iterations, between the first and the second one.
+
+    The reference of GRPO is the base model and not that of the checkpoint; old log-probabilities are restored.
+    """
+
+    def run(name: str, **options: Any) -> Recorder:
+        return fit(tmp_path / name, num_iterations=iterations, update=rule and rule(), **options)
+
     saved = tmp_path / "head" / "step-4.ckpt"
-    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, num_iterations=updates)
-    assert len(whole.seen) == 6
-    assert head.seen + tail.seen == whole.seen
-    assert ("rollout" in torch.load(saved, weights_only=True)) == (updates > 1)
-
-
-def test_a_rollout_of_a_version_that_did_not_keep_what_was_accepted_is_drawn_afresh(
-    shapes_checkpoint: Path, tmp_path: Path
-) -> None:
-    run(shapes_checkpoint, tmp_path / "head", max_steps=4, num_iterations=3)
-    saved = tmp_path / "head" / "step-4.ckpt"
-    checkpoint = torch.load(saved, weights_only=True)
-    del checkpoint["rollout"][0].__dict__["accepted"]
-    torch.save(checkpoint, saved)
-    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=saved, num_iterations=3)
-    assert len(tail.seen) == 2
-
-
-def test_grpo_with_a_reference_and_old_policies_resumes_exactly(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    """The reference is the base and not what the checkpoint holds; the log-probabilities of drawing come back."""
-
-    def grpo() -> dict[str, object]:
-        return {"update": GRPO(beta=0.1, answers="all", likelihood="random_masks"), "num_iterations": 3}
-
-    whole = run(shapes_checkpoint, tmp_path / "whole", **grpo())
-    head = run(shapes_checkpoint, tmp_path / "head", max_steps=4, **grpo())
-    tail = run(shapes_checkpoint, tmp_path / "tail", ckpt_path=tmp_path / "head" / "step-4.ckpt", **grpo())
-    assert head.seen + tail.seen == whole.seen
-    assert [loss for _, loss in whole.seen][1] != 0
+    complete, head = run("complete"), run("head", max_steps=4)
+    tail = run("tail", ckpt_path=saved)
+    assert len(complete.steps) == 6
+    assert head.steps + tail.steps == complete.steps
+    assert rule is None or complete.steps[1][1] != 0
+    assert ("rollout" in torch.load(saved, weights_only=True)) == (iterations > 1)
 
 
 @pytest.mark.parametrize("sampling", [ImageSampling(4), ImageSampling(6, guidance=1.5, temperature=0.7)])
-def test_grpo_scores_what_was_sampled(sampling: ImageSampling, shapes_checkpoint: Path, tmp_path: Path) -> None:
-    model = module(shapes_checkpoint, update=GRPO(), sampling=sampling)
-    model.configure_model()
-    model.trainer = trainer(tmp_path)  # type: ignore[assignment]
-    rollout = model.rollout(ShapesPrompts().held_out(2))
+def test_scored_decisions_are_the_sampled_ones(sampling: ImageSampling, runs, module, tmp_path: Path) -> None:
+    model = module(update=GRPO(), image_sampling=sampling)
+    rollout = sampled(runs, model, tmp_path)
     scored, _ = model.backbone.image_log_probs(rollout.prompts, rollout.images, sampling)
     torch.testing.assert_close(scored.detach(), rollout.images.log_probs, atol=1e-5, rtol=0)
-    said = model.backbone.answer_log_probs(rollout.images, rollout.questions, rollout.answers)
-    torch.testing.assert_close(said.detach(), rollout.answers.log_probs, atol=1e-5, rtol=0)
+    scored = model.backbone.answer_log_probs(rollout.images, rollout.questions, rollout.answers)
+    torch.testing.assert_close(scored.detach(), rollout.answers.log_probs, atol=1e-5, rtol=0)
 
 
-def test_several_updates_learn_from_the_same_drawings(
-    shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn, learnt = [], []
-    draw, learn = SelfImprovement.rollout, SFT.loss
-    monkeypatch.setattr(SelfImprovement, "rollout", lambda m, b: drawn.append(draw(m, b)) or drawn[-1])
-    monkeypatch.setattr(SFT, "loss", lambda s, b, r, *rest: learnt.append(r.images.codes) or learn(s, b, r, *rest))
-    run(shapes_checkpoint, tmp_path, num_iterations=4)
-    assert len(drawn) == 2
-    assert [torch.equal(codes, drawn[i // 4].images.codes) for i, codes in enumerate(learnt)] == [True] * 6
-
-
-@pytest.mark.parametrize(("schedule", "last"), [("constant_with_warmup", 1.0), ("linear", 0.0), ("cosine", 0.0)])
-def test_the_learning_rate_stays_or_falls(schedule: str, last: float, shapes_checkpoint: Path, tmp_path: Path) -> None:
-    model = module(shapes_checkpoint, lr_schedule=schedule, warmup_steps=2)
-    rates: list[float] = []
-    model.optimizer_zero_grad = lambda *_: rates.append(model.optimizers().param_groups[0]["lr"])  # type: ignore
-    fit = trainer(tmp_path, limit_val_batches=0)
-    fit.fit(model, data())
-    assert rates[:3] == pytest.approx([0, 0.5e-3, 1e-3])
-    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(last * 1e-3)
+def test_several_iterations_use_one_rollout(fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generated, trained = [], []
+    sample, loss = Rollouts.sample, SFT.loss
+    monkeypatch.setattr(Rollouts, "sample", lambda *a: generated.append(sample(*a)) or generated[-1])
+    monkeypatch.setattr(SFT, "loss", lambda s, b, r, *rest: trained.append(r.images.codes) or loss(s, b, r, *rest))
+    fit(tmp_path, num_iterations=4)
+    assert len(generated) == 2
+    assert [torch.equal(codes, generated[i // 4].images.codes) for i, codes in enumerate(trained)] == [True] * 6
 
 
 def test_training_changes_the_transformer_and_never_the_image_tokenizer(
-    shapes_checkpoint: Path, tmp_path: Path
+    fit, shapes_checkpoint: Path, tmp_path: Path
 ) -> None:
-    before, after = Showo.from_pretrained(str(shapes_checkpoint)), run(shapes_checkpoint, tmp_path).backbone
-    for (name, old), new in zip(before.state_dict().items(), after.state_dict().values(), strict=True):
-        if name.startswith("image_tokenizer"):
-            assert torch.equal(old, new), name
-    moved = [not torch.equal(a, b) for a, b in zip(before.transformer.parameters(), after.parameters(), strict=False)]
-    assert any(moved)
+    before, after = Showo.from_pretrained(str(shapes_checkpoint)).state_dict(), fit(tmp_path).backbone.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert not [name for name in changed if name.startswith("image_tokenizer")]
 
 
-def test_end_to_end_runs_and_learns_from_every_drawing(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    model = module(shapes_checkpoint, Keyword(), update=SFT(end_to_end=True, answers="all"))
-    trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data())
+def test_end_to_end_trains_on_every_image(runs, module, tmp_path: Path) -> None:
+    model = module(Keyword(), update=SFT(end_to_end=True, answers="all"))
+    runs.trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, runs.data())
     assert model.trainer.global_step == 3
 
 
-def test_fit_measures_draws_and_exports(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    results, model = ResultsTable(), module(shapes_checkpoint, judge=ShapesJudge(), num_understanding=12)
-    callbacks = [results, LogImages(count=4), ExportPretrained()]
-    fit = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=callbacks)
-    fit.fit(model, data())
-    assert set(results.before["drawing"]) == {*ShapesPrompts.categories, "overall"}
-    assert set(results.now.get("consistency", {})) <= {"mmu_given_t2i", "t2i_given_mmu", "imbalance"}
-    assert 0.5 < results.now["diversity"]["codes"] <= 1  # an untrained model draws anything
-    assert set(results.now["seeing"]) == {*ShapesPrompts.categories, "overall"}
-    assert [path.name for path in sorted((tmp_path / "pictures").iterdir())] == ["step-000000.png", "step-000003.png"]
-    assert len(Showo.from_pretrained(str(tmp_path / "pretrained")).sample_images(["a photo of a ring"], model.sampling))
-
-
-def test_plugins_are_told_what_was_measured(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    told: list[dict[str, float]] = []
+def test_fit_measures_logs_images_and_exports(runs, module, tmp_path: Path) -> None:
+    received: list[dict[str, float]] = []
 
     class Listener(Callback):
         @hookimpl
         def unirl_validated(self, metrics: dict[str, float]) -> None:
-            told.append(dict(metrics))
+            received.append(dict(metrics))
 
-    model = module(shapes_checkpoint, judge=ShapesJudge(), num_understanding=6, diversity_prompts=3)
-    trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=[Listener()]).fit(model, data())
-    assert len(told) == 2
-    assert {"generation/overall", "understanding/overall", "diversity/codes"} <= set(told[0])
-    assert all(isinstance(value, float) for value in told[1].values())
+    results, model = ResultsTable(), module(judge=ShapesJudge(), num_understanding=12)
+    callbacks = [results, LogImages(count=4), ExportPretrained(), Listener()]
+    runs.trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=callbacks).fit(model, runs.data())
+    categories = {*ShapesPrompts.categories, "overall"}
+    assert set(results.before["generation"]) == set(results.now["understanding"]) == categories
+    assert set(results.now.get("consistency", {})) <= {"mmu_given_t2i", "t2i_given_mmu", "imbalance"}
+    assert 0.5 < results.now["diversity"]["codes"] <= 1  # images of an untrained model differ
+    assert [path.name for path in sorted((tmp_path / "images").iterdir())] == ["step-000000.png", "step-000003.png"]
+    exported = Showo.from_pretrained(str(tmp_path / "pretrained"))
+    assert len(exported.sample_images(["a photo of a ring"], model.rollout.image_sampling))
+    assert len(received) == 2
+    assert {"generation/overall", "understanding/overall", "diversity/codes"} <= set(received[0])
+    assert all(isinstance(value, float) for value in received[1].values())
 
 
-def test_groups_differ_within_and_pixels_are_only_decoded_for_who_needs_them(
-    shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pixels_are_decoded_only_where_they_are_needed(
+    runs, module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = module(shapes_checkpoint, Keyword(), group_size=3)
-    model.configure_model()
-    model.trainer = trainer(tmp_path)  # type: ignore[assignment]
-    monkeypatch.setattr(model.backbone, "decode", lambda images: pytest.fail("nobody needs pixels"))
-    rollout = model.rollout(ShapesPrompts().held_out(2))
+    model = module(Keyword())
+    monkeypatch.setattr(model.backbone, "decode", lambda images: pytest.fail("nothing needs pixels"))
+    rollout = sampled(runs, model, tmp_path, group_size=3)
     assert [e.prompt for e in rollout.examples[:3]] == [rollout.examples[0].prompt] * 3
     assert not torch.equal(rollout.images.codes[0], rollout.images.codes[1])
 
 
-@pytest.mark.parametrize(
-    ("accept", "shares"), [(None, [0.0, 1.0]), (1.9, [0.0, 1.0]), (2.1, [0.0, 0.0]), (0.0, [1.0, 1.0])]
-)
-def test_learning_and_measuring_share_one_verdict(
-    accept_threshold: float | None, shares: list[float], shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    critic: list[list[bool]] = []
-    heard = SelfRewardAccuracy.update
-    monkeypatch.setattr(SelfRewardAccuracy, "update", lambda s, a, *rest: critic.append(a.tolist()) or heard(s, a, *rest))
-    for truth, share in zip((0.0, 1.0), shares, strict=True):
-        critic.clear()
-        model = SelfImprovement(
-            Showo(str(shapes_checkpoint)),
-            SFT(end_to_end=False),
-            [Fixed(truth, 1.0), Fixed(0.9)],
-            judge=ShapesJudge(),
-            group_size=2,
-            sampling=ImageSampling(steps=2),
-            answering=AnswerSampling(2),
-            accept_threshold=accept_threshold,
-            num_understanding=0,
-            diversity_prompts=0,
-        )
-        fit = trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
-        fit.fit(model, data(steps_per_epoch=1))
-        assert fit.callback_metrics["train/accepted"] == share
-        assert critic
-        assert all(one == bool(share) for batch in critic for one in batch)
-
-
 class Fixed(Reward):
-    """Always gives the same."""
+    """Always returns the same score."""
 
     def __init__(self, value: float, accept_threshold: float | None = None) -> None:
         super().__init__()
@@ -256,75 +196,122 @@ class Fixed(Reward):
         return torch.full((len(examples),), self.value)
 
 
-class Souring(Dark):
-    """Gives nonsense from its third rollout on."""
+@pytest.mark.parametrize(
+    ("threshold", "shares"), [(None, [0.0, 1.0]), (1.9, [0.0, 1.0]), (2.1, [0.0, 0.0]), (0.0, [1.0, 1.0])]
+)
+def test_training_and_evaluation_accept_the_same_samples(
+    threshold: float | None,
+    shares: list[float],
+    runs,
+    shapes_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[bool] = []
+    update = SelfRewardAccuracy.update
+    monkeypatch.setattr(
+        SelfRewardAccuracy, "update", lambda s, a, *rest: measured.extend(a.tolist()) or update(s, a, *rest)
+    )
+    for value, share in zip((0.0, 1.0), shares, strict=True):
+        measured.clear()
+        model = runs.module(
+            Showo(str(shapes_checkpoint)),
+            SFT(end_to_end=False),
+            [Fixed(value, 1.0), Fixed(0.9)],
+            judge=ShapesJudge(),
+            image_sampling=ImageSampling(2),
+            accept_threshold=threshold,
+            num_understanding=0,
+            num_diversity_prompts=0,
+        )
+        trainer = runs.trainer(tmp_path, max_epochs=1, num_sanity_val_steps=0)
+        trainer.fit(model, runs.data(steps_per_epoch=1))
+        assert trainer.callback_metrics["frac_accepted"] == share
+        assert measured
+        assert set(measured) == {bool(share)}
 
-    def __init__(self, nonsense: object = None) -> None:
+
+class Failing(Dark):
+    """Fails from its third rollout on."""
+
+    def __init__(self, failure: object = None) -> None:
         super().__init__()
-        self.asked, self.nonsense = 0, nonsense
+        self.calls, self.failure = 0, failure
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        self.asked += 1
-        if self.asked < 3:
+        self.calls += 1
+        if self.calls < 3:
             return super().score(examples, images, answers)
-        if isinstance(self.nonsense, Exception):
-            raise self.nonsense
-        return self.nonsense  # type: ignore[return-value]
+        if isinstance(self.failure, Exception):
+            raise self.failure
+        return self.failure  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("nonsense", [None, torch.ones(5), torch.full((4,), float("nan")), OSError("gone")], ids=str)
-def test_a_reward_that_fails_stops_the_run_with_its_name_and_the_last_checkpoint_goes_on(
-    nonsense: object, shapes_checkpoint: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match="reward 'souring'"):
-        run(shapes_checkpoint, tmp_path, reward=Souring(nonsense))
-    whole = run(shapes_checkpoint, tmp_path / "whole")
-    resumed = run(shapes_checkpoint, tmp_path / "resumed", ckpt_path=tmp_path / "step-2.ckpt")
-    assert resumed.seen == whole.seen[2:]
+def test_a_failing_reward_stops_the_run_by_name_and_the_last_checkpoint_resumes(fit, tmp_path: Path) -> None:
+    failures = [None, torch.ones(5), torch.full((4,), float("nan")), OSError("gone")]
+    for i, failure in enumerate(failures):
+        with pytest.raises(UserError, match="reward 'failing'"):
+            fit(tmp_path / str(i), reward=Failing(failure))
+    complete, resumed = fit(tmp_path / "complete"), fit(tmp_path / "resumed", ckpt_path=tmp_path / "0" / "step-2.ckpt")
+    assert resumed.steps == complete.steps[2:]
 
 
-def test_what_is_standardized_is_compared_so_and_each_reward_is_logged(shapes_checkpoint: Path, tmp_path: Path) -> None:
+def test_normalized_rewards_decide_advantages_and_each_reward_is_logged(runs, module, tmp_path: Path) -> None:
     wide = Dark(weight=100.0)
     wide.standardize = True
-    model = module(shapes_checkpoint, wide, update=GRPO(answer_weight=0.0))
-    fit = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
-    fit.fit(model, data(steps_per_epoch=1))
-    rollout = model._rollout
+    model = module(wide, update=GRPO(answer_weight=0.0))
+    trainer = runs.trainer(tmp_path, max_epochs=1, limit_val_batches=0)
+    trainer.fit(model, runs.data(steps_per_epoch=1))
+    rollout, metrics = model._current, trainer.callback_metrics
     assert rollout is not None
     first, second, *_ = rollout.advantage_rewards.tolist()
     assert first == pytest.approx(-second, rel=0.02)
     assert 25 < abs(first) < 100 * 0.5**0.5  # in standard deviations, but for epsilon
-    torch.testing.assert_close(fit.callback_metrics["train/reward_dark"], rollout.score_parts["dark"].mean())
-    torch.testing.assert_close(fit.callback_metrics["reward"], 100 * rollout.score_parts["dark"].mean())
+    torch.testing.assert_close(metrics["rewards/dark/mean"], rollout.score_parts["dark"].mean())
+    torch.testing.assert_close(metrics["reward"], 100 * rollout.score_parts["dark"].mean())
+    torch.testing.assert_close(metrics["reward_std"], rollout.scores.view(2, 2).std(1).mean())
+    assert metrics["frac_reward_zero_std"] == 0
+    assert metrics["completions/mean_length"] == rollout.answers.mask.sum(1).float().mean()
+    assert metrics["grad_norm"] > 0
+    assert metrics["learning_rate"] == pytest.approx(1e-3)
+    assert {"loss", "clip_ratio/image", "clip_ratio/answer"} <= set(metrics)
 
 
-def test_settings_that_cannot_train_are_refused(shapes_checkpoint: Path) -> None:
-    with pytest.raises(UserError, match="group_size 0"):
-        module(shapes_checkpoint, group_size=0)
-    with pytest.raises(UserError, match="num_iterations 0"):
-        module(shapes_checkpoint, num_iterations=0)
+def test_settings_that_cannot_train_are_refused(runs, module, shapes_checkpoint: Path) -> None:
+    refused = [
+        ("group_size 0", {"group_size": 0}),
+        ("num_iterations 0", {"num_iterations": 0}),
+        ("num_understanding -1", {"num_understanding": -1}),
+        ("every weight in rewards is 0", {"reward": Keyword(weight=0.0)}),
+        ("group_size is 1", {"update": GRPO(), "group_size": 1}),
+        ("trainable_modules: the list is empty", {"trainable_modules": []}),
+        ("model.optimizer: lr 0.0", {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0)}),
+        ("model.optimizer: Invalid beta", {"optimizer": lambda p: torch.optim.AdamW(p, betas=(1.5, 0.9))}),
+        ("model.lr_scheduler:", {"lr_scheduler": torch.optim.lr_scheduler.StepLR}),
+    ]
+    for message, options in refused:
+        with pytest.raises(UserError, match=message):
+            module(**options)
     with pytest.raises(UserError, match="rewards is empty"):
         SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [])
-    with pytest.raises(UserError, match="every weight in rewards is 0"):
-        SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [Keyword(weight=0.0)])
-    with pytest.raises(UserError, match="group_size is 1"):
-        module(shapes_checkpoint, update=GRPO(), group_size=1)
     with pytest.raises(UserError, match="prompts_per_step 0"):
-        data(prompts_per_step=0)
+        runs.data(prompts_per_step=0)
 
 
-def test_what_training_sees_has_no_pictures() -> None:
-    batch = next(iter(data().train_dataloader()))
+def test_training_batches_hold_no_images(runs) -> None:
+    batch = next(iter(runs.data().train_dataloader()))
     assert len(batch) == 2
     for example in batch:
         values = [getattr(example, name) for name in example.__dataclass_fields__]
         assert all(isinstance(value, str | tuple) for value in values)
 
 
-@pytest.mark.parametrize("update", [SFT(end_to_end=True, straight_through_steps=2), GRPO(beta=0.1, likelihood="random_masks")])
-def test_it_trains_with_weights_of_16_bits(update: object, shapes_checkpoint: Path, tmp_path: Path) -> None:
-    model = module(shapes_checkpoint, update=update)
-    fit = trainer(tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-true", enable_checkpointing=False)
-    fit.fit(model, data())
+@pytest.mark.parametrize("update", [SFT(end_to_end=True, straight_through_steps=2), grpo()])
+def test_weights_of_16_bits(update: object, runs, module, tmp_path: Path) -> None:
+    model = module(update=update)
+    trainer = runs.trainer(
+        tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-true", enable_checkpointing=False
+    )
+    trainer.fit(model, runs.data())
     assert next(model.backbone.parameters()).dtype == torch.bfloat16
-    assert fit.callback_metrics["loss"].isfinite()
+    assert trainer.callback_metrics["loss"].isfinite()

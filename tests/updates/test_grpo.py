@@ -160,7 +160,7 @@ def test_kl_of_a_policy_with_itself_is_0_and_grows_with_distance() -> None:
     torch.testing.assert_close(logs["kl/image"], k3[0].detach())
     torch.testing.assert_close(logs["kl/answer"], k3[1].detach())
     torch.testing.assert_close(loss, 0.5 * (k3[0] + k3[1]))
-    assert list(rule.loss(policy, flat, ImageSampling(steps=2), torch.Generator())[1])  
+    assert list(rule.loss(policy, flat, ImageSampling(steps=2), torch.Generator())[1])
 
 
 def test_answers_have_a_kl_penalty_without_an_answer_loss() -> None:
@@ -258,7 +258,9 @@ def test_negative_scale(negative_scale: float) -> None:
 def test_sample_weights_scale_the_gradient() -> None:
     policy = Table()
     whole = gradient(loss_of(grpo(**IMAGES_ONLY), policy, rollout())[0], policy.image_logits)
-    half = gradient(loss_of(grpo(**IMAGES_ONLY), policy, rollout(weights=torch.full((6,), 0.5)))[0], policy.image_logits)
+    half = gradient(
+        loss_of(grpo(**IMAGES_ONLY), policy, rollout(weights=torch.full((6,), 0.5)))[0], policy.image_logits
+    )
     torch.testing.assert_close(half, whole / 2)
     policy.calls.clear()
     loss_of(grpo(**IMAGES_ONLY), policy, rollout(weights=torch.tensor([1.0, 0, 1, 1, 1, 1])))
@@ -304,7 +306,9 @@ def test_a_float_mask_is_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         return log_probs, mask.float()
 
     monkeypatch.setattr(Table, "image_log_probs", numbers)
-    torch.testing.assert_close(gradient(loss_of(grpo(**IMAGES_ONLY), policy, rollout())[0], policy.image_logits), expected)
+    torch.testing.assert_close(
+        gradient(loss_of(grpo(**IMAGES_ONLY), policy, rollout())[0], policy.image_logits), expected
+    )
 
 
 def test_no_reference_is_kept_without_a_penalty() -> None:
@@ -318,11 +322,14 @@ def test_scored_steps_and_loss_guidance() -> None:
     policy = Table()
     one = loss_of(grpo(scored_steps=1, **IMAGES_ONLY), policy, rollout())[0]
     expected = gradient(
-        loss_of(grpo(**IMAGES_ONLY), policy, dataclasses.replace(rollout(), images=Images(CODES[:, :1])))[0], policy.image_logits
+        loss_of(grpo(**IMAGES_ONLY), policy, dataclasses.replace(rollout(), images=Images(CODES[:, :1])))[0],
+        policy.image_logits,
     )
     torch.testing.assert_close(gradient(one, policy.image_logits), expected)
     guided = gradient(loss_of(grpo(loss_guidance=1.0, **IMAGES_ONLY), policy, rollout())[0], policy.image_logits)
-    torch.testing.assert_close(guided, 2 * gradient(loss_of(grpo(**IMAGES_ONLY), policy, rollout())[0], policy.image_logits))
+    torch.testing.assert_close(
+        guided, 2 * gradient(loss_of(grpo(**IMAGES_ONLY), policy, rollout())[0], policy.image_logits)
+    )
 
 
 @pytest.mark.parametrize(

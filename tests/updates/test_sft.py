@@ -59,7 +59,7 @@ def backbone(load: Callable[[], Showo]) -> Iterator[Showo]:
 
 @pytest.fixture(scope="module")
 def rollout(backbone: Showo) -> Rollout:
-    """Two groups of two drawings, of which the first and the last are right."""
+    """Two groups of two images; the first and the last image are correct."""
     prompts, questions = [e.prompt for e in EXAMPLES], [e.question for e in EXAMPLES]
     images = backbone.sample_images(prompts, SAMPLING, seeded())
     answers = backbone.sample_answers(images, questions, AnswerSampling(4))
@@ -69,13 +69,13 @@ def rollout(backbone: Showo) -> Rollout:
 
 def gradients(backbone: Showo, loss: Tensor) -> Gradients:
     weights = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
-    slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    return {n: torch.zeros_like(w) if s is None else s for (n, w), s in zip(weights.items(), slopes, strict=True)}
+    grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {n: torch.zeros_like(w) if s is None else s for (n, w), s in zip(weights.items(), grads, strict=True)}
 
 
 def close(got: Gradients, expected: Gradients) -> None:
-    for name, slope in expected.items():
-        torch.testing.assert_close(got[name], slope, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    for name, grad in expected.items():
+        torch.testing.assert_close(got[name], grad, atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def accepting(rollout: Rollout, *rows: bool) -> Rollout:
@@ -88,24 +88,24 @@ def run(rule: SFT, backbone: Showo, rollout: Rollout) -> tuple[Tensor, dict[str,
 
 
 def paper_loss(backbone: Showo, rollout: Rollout, detach: bool = False) -> Tensor:
-    """-mean log p(right answer | relaxed drawing, question)."""
+    """-mean log p(target answer | straight-through image, question)."""
     images = backbone.straight_through(rollout.prompts, rollout.images, SAMPLING, 1.0, 2, seeded(1))
     assert images.soft is not None
     images = dataclasses.replace(images, soft=images.soft.detach() if detach else images.soft)
-    right = backbone.tokenize_answers([example.answer for example in rollout.examples])
-    return -masked_mean(backbone.answer_log_probs(images, rollout.questions, right), right.mask)
+    target = backbone.tokenize_answers([example.answer for example in rollout.examples])
+    return -masked_mean(backbone.answer_log_probs(images, rollout.questions, target), target.mask)
 
 
 def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> None:
     _, logs, got = run(SFT(end_to_end=True, answers="all"), backbone, rollout)
     expected = paper_loss(backbone, rollout)
     close(got, gradients(backbone, expected))
-    torch.testing.assert_close(logs["image_loss"], expected.detach())
-    torch.testing.assert_close(logs["answer_loss"], expected.detach())
+    torch.testing.assert_close(logs["loss/image"], expected.detach())
+    torch.testing.assert_close(logs["loss/answer"], expected.detach())
 
 
 @pytest.mark.parametrize(("image", "answer"), [(1.0, 0.0), (0.0, 1.0), (0.3, 2.0)])
-def test_end_to_end_weights_its_two_ways(image: float, answer: float, backbone: Showo, rollout: Rollout) -> None:
+def test_end_to_end_weights(image: float, answer: float, backbone: Showo, rollout: Rollout) -> None:
     rule = SFT(end_to_end=True, answers="all", image_weight=image, answer_weight=answer)
     loss, _, got = run(rule, backbone, rollout)
     whole, beside = (gradients(backbone, paper_loss(backbone, rollout, detach)) for detach in (False, True))
@@ -114,21 +114,21 @@ def test_end_to_end_weights_its_two_ways(image: float, answer: float, backbone: 
     torch.testing.assert_close(loss.detach(), (image + answer) * paper_loss(backbone, rollout).detach())
 
 
-def test_end_to_end_teaches_answers_on_accepted_drawings_only(backbone: Showo, rollout: Rollout) -> None:
+def test_end_to_end_trains_answers_about_accepted_images_only(backbone: Showo, rollout: Rollout) -> None:
     only = SFT(end_to_end=True, image_weight=0.0)
     _, logs, got = run(only, backbone, rollout)
-    right = backbone.tokenize_answers([e.answer for e in EXAMPLES[::3]])
-    says = backbone.answer_log_probs(rollout.images[::3], [e.question for e in EXAMPLES[::3]], right)
-    expected = -masked_mean(says, right.mask)
-    torch.testing.assert_close(logs["answer_loss"], expected.detach())
+    target = backbone.tokenize_answers([e.answer for e in EXAMPLES[::3]])
+    scored = backbone.answer_log_probs(rollout.images[::3], [e.question for e in EXAMPLES[::3]], target)
+    expected = -masked_mean(scored, target.mask)
+    torch.testing.assert_close(logs["loss/answer"], expected.detach())
     close(got, gradients(backbone, expected))
     _, logs, got = run(only, backbone, accepting(rollout, *[False] * 4))
-    assert logs["answer_loss"] == 0
-    assert all((slope == 0).all() for slope in got.values())
+    assert logs["loss/answer"] == 0
+    assert all((grad == 0).all() for grad in got.values())
 
 
 @pytest.mark.parametrize("guidance", [None, 0.0])
-def test_rejection_learns_accepted_drawings_and_their_answers(
+def test_rejection_trains_accepted_images_and_their_answers(
     guidance: float | None, backbone: Showo, rollout: Rollout
 ) -> None:
     rule = SFT(end_to_end=False, image_weight=0.5, answer_weight=2.0, num_masks=3, loss_guidance=guidance)
@@ -137,16 +137,16 @@ def test_rejection_learns_accepted_drawings_and_their_answers(
     policy = dataclasses.replace(SAMPLING, guidance=SAMPLING.guidance if guidance is None else guidance)
     log_probs, weights = backbone.image_log_likelihood([e.prompt for e in examples], images, policy, 3, seeded(1))
     image = -(log_probs * weights).sum(1)
-    right = backbone.tokenize_answers([e.answer for e in examples])
-    says = backbone.answer_log_probs(images, [e.question for e in examples], right)
-    expected = 0.5 * image.mean() - 2.0 * says.sum() / right.mask.sum()
+    target = backbone.tokenize_answers([e.answer for e in examples])
+    scored = backbone.answer_log_probs(images, [e.question for e in examples], target)
+    expected = 0.5 * image.mean() - 2.0 * scored.sum() / target.mask.sum()
     torch.testing.assert_close(loss.detach(), expected.detach())
-    torch.testing.assert_close(logs["image_loss"], image.mean().detach())
+    torch.testing.assert_close(logs["loss/image"], image.mean().detach())
     close(got, gradients(backbone, expected))
 
 
-@pytest.mark.parametrize("views", [1, 2])
-def test_rejected_drawings_leave_no_trace(num_masks: int, backbone: Showo, rollout: Rollout) -> None:
+@pytest.mark.parametrize("num_masks", [1, 2])
+def test_rejected_images_do_not_matter(num_masks: int, backbone: Showo, rollout: Rollout) -> None:
     rule = SFT(end_to_end=False, num_masks=num_masks)
     codes = rollout.images.codes.clone()
     codes[1:3] = (codes[1:3] + 7) % 64
@@ -160,45 +160,43 @@ def test_rejected_drawings_leave_no_trace(num_masks: int, backbone: Showo, rollo
 def test_rejection_of_everything(backbone: Showo, rollout: Rollout) -> None:
     none = accepting(rollout, *[False] * 4)
     loss, logs, got = run(SFT(end_to_end=False), backbone, none)
-    assert loss == logs["image_loss"] == logs["answer_loss"] == 0
+    assert loss == logs["loss/image"] == logs["loss/answer"] == 0
     assert len(got) == len(list(backbone.transformer.parameters()))
-    assert all((slope == 0).all() for slope in got.values())
+    assert all((grad == 0).all() for grad in got.values())
     answers_all, _, got = run(SFT(end_to_end=False, answers="all"), backbone, none)
     assert answers_all > 0
-    assert any(slope.abs().max() > 0 for slope in got.values())
+    assert any(grad.abs().max() > 0 for grad in got.values())
 
 
-def test_prompts_that_always_succeed_teach_no_drawing(backbone: Showo, rollout: Rollout) -> None:
-    """The second group is accepted whole; the first one's only accepted drawing is all that is learnt."""
+def test_prompts_that_always_succeed_have_weight_0(backbone: Showo, rollout: Rollout) -> None:
+    """All of the second group is accepted, so only the accepted image of the first group is trained."""
     saturated = accepting(rollout, True, False, True, True)
     _, logs, got = run(SFT(end_to_end=False, answer_weight=0.0), backbone, saturated)
     log_probs, weights = backbone.image_log_likelihood([EXAMPLES[0].prompt], rollout.images[:1], SAMPLING, 1, seeded(1))
     expected = -(log_probs * weights).sum()
-    torch.testing.assert_close(logs["image_loss"], expected.detach())
+    torch.testing.assert_close(logs["loss/image"], expected.detach())
     close(got, gradients(backbone, expected))
     _, every, _ = run(SFT(end_to_end=False, answer_weight=0.0, weight_by_failure_rate=False), backbone, saturated)
-    assert every["image_loss"] != logs["image_loss"]
+    assert every["loss/image"] != logs["loss/image"]
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])
 @pytest.mark.parametrize("answers", ["all", "accepted", "self"])
-def test_what_quality_control_drops_leaves_no_trace(
+def test_dropped_samples_do_not_matter(
     end_to_end: bool, answers: Literal["all", "accepted", "self"], backbone: Showo, rollout: Rollout
 ) -> None:
     rule = SFT(end_to_end=end_to_end, answers=answers, weight_by_failure_rate=False)
     dropped = dataclasses.replace(rollout, weights=torch.tensor([1.0, 1.0, 1.0, 0.0]))
     whole, less = run(rule, backbone, rollout), run(rule, backbone, dropped)
     assert whole[0] != less[0]
-    nothing_kept = dataclasses.replace(rollout, weights=torch.zeros(4))
-    assert all((slope == 0).all() for slope in run(rule, backbone, nothing_kept)[2].values())
+    all_dropped = dataclasses.replace(rollout, weights=torch.zeros(4))
+    assert all((grad == 0).all() for grad in run(rule, backbone, all_dropped)[2].values())
 
 
-def test_a_group_that_always_succeeds_teaches_nothing_even_if_some_of_it_is_dropped(
-    backbone: Showo, rollout: Rollout
-) -> None:
-    right = dataclasses.replace(accepting(rollout, *[True] * 4), weights=torch.tensor([1.0, 0.0, 1.0, 0.0]))
-    _, logs, _ = run(SFT(end_to_end=False, answer_weight=0.0), backbone, right)
-    assert logs["image_loss"] == 0
+def test_failure_rate_counts_dropped_samples(backbone: Showo, rollout: Rollout) -> None:
+    accepted = dataclasses.replace(accepting(rollout, *[True] * 4), weights=torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    _, logs, _ = run(SFT(end_to_end=False, answer_weight=0.0), backbone, accepted)
+    assert logs["loss/image"] == 0
 
 
 @pytest.mark.parametrize(
@@ -211,17 +209,17 @@ def test_a_group_that_always_succeeds_teaches_nothing_even_if_some_of_it_is_drop
         (SFT(end_to_end=False, answers="self", image_weight=0.0), False),
     ],
 )
-def test_it_says_whether_it_needs_accepted_samples(rule: SFT, needs: bool) -> None:
+def test_learns_from_accepted(rule: SFT, needs: bool) -> None:
     assert rule.learns_from_accepted == needs
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])
-def test_own_answers_are_what_was_said(end_to_end: bool, backbone: Showo, rollout: Rollout) -> None:
+def test_own_answers(end_to_end: bool, backbone: Showo, rollout: Rollout) -> None:
     rule = SFT(end_to_end=end_to_end, image_weight=0.0, answers="self")
     _, logs, got = run(rule, backbone, rollout)
     said = backbone.answer_log_probs(rollout.images, [e.question for e in EXAMPLES], rollout.answers)
     expected = -masked_mean(said, rollout.answers.mask)
-    torch.testing.assert_close(logs["answer_loss"], expected.detach())
+    torch.testing.assert_close(logs["loss/answer"], expected.detach())
     close(got, gradients(backbone, expected))
 
 
@@ -241,7 +239,7 @@ def test_the_loss_falls(end_to_end: bool, load: Callable[[], Showo], rollout: Ro
 
 
 class Rigid(Backbone):
-    """Does not relax its codes."""
+    """Has no straight-through codes."""
 
 
 Rigid.__abstractmethods__ = frozenset()
@@ -256,14 +254,16 @@ def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
         Rigid().straight_through([], None, SAMPLING)
 
 
-def test_a_group_of_one_has_no_share_that_failed() -> None:
-    with pytest.raises(UserError, match=r"group_size is 1, so none would count; take 2 or more"):
+def test_a_group_of_one_has_no_failure_rate() -> None:
+    with pytest.raises(UserError, match=r"group_size is 1, so every weight would be 0; take 2 or more"):
         SFT().check(Rigid(), 1, SAMPLING)
     SFT(end_to_end=False, weight_by_failure_rate=False).check(Rigid(), 1, SAMPLING)
     SFT(end_to_end=False, image_weight=0.0).check(Rigid(), 1, SAMPLING)
 
 
-@pytest.mark.parametrize("setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"straight_through_steps": 0}, {"views": 0}])
-def test_settings_that_cannot_train(setting: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "setting", [{"temperature": 0.0}, {"temperature": -1.0}, {"straight_through_steps": 0}, {"num_masks": 0}]
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         SFT(**setting)

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
 from unirl.errors import UserError, check_range
 from unirl.prompts import Prompts
@@ -45,6 +46,7 @@ class PromptsDataModule(LightningDataModule):
         self.val_batch_size, self.seed = val_batch_size, seed
         self.val_examples = prompts.held_out(num_val_prompts)
 
+    @override
     def setup(self, stage: str) -> None:
         devices = self._world()[1]
         if self.prompts_per_step % devices:
@@ -53,15 +55,18 @@ class PromptsDataModule(LightningDataModule):
                 f"take a multiple of {devices}, or other trainer.devices"
             )
 
+    @override
     def train_dataloader(self) -> DataLoader[Example]:
         sampler = PromptSampler(self.prompts_per_step, self.steps_per_epoch, *self._world(), self.steps_done)
         return _ResumableDataLoader(_TrainPrompts(self.prompts, self.seed), batch_sampler=sampler, collate_fn=Batch)
 
+    @override
     def val_dataloader(self) -> DataLoader[Example]:
         rank, devices = self._world()
         share: Any = self.val_examples[rank::devices]
         return DataLoader(share, self.val_batch_size, collate_fn=Batch)
 
+    @override
     def test_dataloader(self) -> DataLoader[Example]:
         return self.val_dataloader()
 
@@ -102,7 +107,7 @@ class _TrainPrompts(Dataset[Example]):
 
 
 class _ResumableDataLoader(DataLoader[Example]):
-    """Stateful for Lightning, so that a resumed epoch continues where it stopped. The trainer's step count says where."""
+    """Stateful for Lightning, so that a resumed epoch continues. The trainer's step count says where it stopped."""
 
     def state_dict(self) -> dict[str, int]:
         return {}

@@ -53,6 +53,7 @@ class Evaluator:
 
     @property
     def backbone(self) -> Backbone:
+        """The model that is measured."""
         return self.rollouts.backbone
 
     def start(

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
+from typing_extensions import override
 
 from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA, select_trainable
@@ -82,6 +83,7 @@ class SelfImprovement(LightningModule):
 
     # --- building ---
 
+    @override
     def configure_model(self) -> None:
         if self._built:  # a second call must not take a trained model as the reference
             return
@@ -97,9 +99,11 @@ class SelfImprovement(LightningModule):
         if mesh is not None:
             shard(self.backbone, mesh)
 
+    @override
     def setup(self, stage: str) -> None:
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
 
+    @override
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer([p for p in self.backbone.parameters() if p.requires_grad])
         if self.lr_scheduler is None:
@@ -112,6 +116,7 @@ class SelfImprovement(LightningModule):
 
     # --- training ---
 
+    @override
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         unshard(self.backbone)  # until the backward pass is over
         rollout = self._rollout(batch)
@@ -119,9 +124,11 @@ class SelfImprovement(LightningModule):
         self._log_step(loss, metrics, rollout)
         return loss
 
+    @override
     def on_after_backward(self) -> None:
         reduce_grads_and_reshard(self.backbone)
 
+    @override
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.log("grad_norm", gradient_norm(self.backbone.parameters()))
         self.log("learning_rate", float(optimizer.param_groups[0]["lr"]))
@@ -174,14 +181,17 @@ class SelfImprovement(LightningModule):
 
     # --- evaluation ---
 
+    @override
     def on_validation_start(self) -> None:
         unshard(self.backbone)  # ranks may have unequally many batches
         examples = self.trainer.datamodule.val_examples  # type: ignore[attr-defined]
         self.evaluator.start(examples, self.device, self.global_rank, self.trainer.world_size)
 
+    @override
     def validation_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
         return {"rollout": self.evaluator.step(batch, batch_idx)}
 
+    @override
     def on_validation_epoch_end(self) -> None:
         self.val_metrics = self.evaluator.finish()
         values = flatten(self.val_metrics)
@@ -190,21 +200,26 @@ class SelfImprovement(LightningModule):
         self._lifecycle.validated(values)
         reshard(self.backbone)
 
+    @override
     def on_test_start(self) -> None:
         self.on_validation_start()
 
+    @override
     def test_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
         return self.validation_step(batch, batch_idx)
 
+    @override
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()
 
     # --- checkpoints ---
 
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.rollout.num_iterations > 1:  # a run may stop between two of them
             checkpoint["rollout"] = gather_object(to_device(self._current, torch.device("cpu")))
 
+    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved: Rollout | None = local_item(checkpoint.get("rollout"))
         if saved is not None and len(saved.old_log_probs) in (0, self.rollout.num_iterations):

@@ -68,7 +68,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     if not grads:
         return torch.zeros(())
     local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
-    norm = torch.linalg.vector_norm(
+    norm: Tensor = torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in local])
     )
     if not any(isinstance(grad, DTensor) for grad in grads):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
 
 
 class WarmupSchedule(LambdaLR):
@@ -45,6 +46,7 @@ class WarmupSchedule(LambdaLR):
             return max(0.0, (self.total_steps - step) / max(1, rest))
         return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (step - self.warmup_steps) / max(1, rest))))
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         # The settings come from the config, so that a resumed run may be given more steps.
         settings = ("warmup_steps", "decay", "total_steps")

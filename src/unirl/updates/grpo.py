@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.backbones.base import Backbone
 from unirl.distributed.collectives import all_reduce_mean
@@ -105,8 +106,8 @@ class _Task:
 class GRPO(UpdateRule):
     """Group relative policy optimization of image generation and answering, or of one of them.
 
-    With one iteration for each rollout it is on-policy: the ratio is exp(lp - stopgrad(lp)). With more, log-probabilities
-    under the policy that generated the rollout are computed once, before the first iteration.
+    With one iteration for each rollout it is on-policy: the ratio is exp(lp - stopgrad(lp)). With more, the old
+    log-probabilities are computed once, before the first iteration.
 
     Args:
         image_weight: Weight of the image loss.
@@ -147,6 +148,7 @@ class GRPO(UpdateRule):
         self.learns_from_accepted = bool(answer_weight and answers == "accepted")
         self._reference: Reference | None = None
 
+    @override
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if group_size < 2:
             raise UserError(f"grpo compares the samples of a group, and group_size is {group_size}; take 2 or more")
@@ -156,10 +158,12 @@ class GRPO(UpdateRule):
             raise UserError(f"grpo: scored_steps {scored_steps}, but {most}")
         warn_guidance_mismatch("grpo", self.scoring.loss_guidance, sampling)
 
+    @override
     def attach(self, backbone: Backbone) -> None:
         if any(self.betas.values()):
             self._reference = Reference(backbone)
 
+    @override
     def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
         scoring, passes, code_passes = self.scoring, 1, 1
         if scores_contexts(backbone) and scoring.likelihood == "random_masks":
@@ -174,6 +178,7 @@ class GRPO(UpdateRule):
             guided=bool(guidance),
         )
 
+    @override
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
@@ -184,6 +189,7 @@ class GRPO(UpdateRule):
         old = [{name: log_probs for name, (log_probs, _) in parts.items()} for parts in scored]
         return dataclasses.replace(rollout, old_log_probs=old)
 
+    @override
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -210,7 +216,7 @@ class GRPO(UpdateRule):
         return loss, metrics
 
     def _tasks(self, rollout: Rollout) -> list[_Task]:
-        """Advantages and scored samples of both tasks: all samples with a KL penalty, otherwise those with an advantage."""
+        """Advantages and scored samples of both tasks: all with a KL penalty, otherwise those with an advantage."""
         config = self.policy_loss
         advantages = group_advantages(
             rollout.advantage_rewards, rollout.group_size, config.scale_rewards, config.std_epsilon, rollout.weights
@@ -227,7 +233,7 @@ class GRPO(UpdateRule):
         return tasks
 
     def _answer_mask(self, rollout: Rollout) -> Tensor:
-        """1 for samples whose answer is trained. (B,)"""
+        """Mask (B,) of the samples whose answer is trained."""
         return rollout.accepted.float().clamp(min=float(self.answers == "all"))
 
     def _zero_metrics(self, rollout: Rollout) -> dict[str, Tensor]:

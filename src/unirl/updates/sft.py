@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.backbones.base import Backbone
 from unirl.distributed.collectives import global_masked_mean
@@ -76,6 +77,7 @@ class SFT(UpdateRule):
         rejection, gated = image_weight and not end_to_end, answer_weight and answers == "accepted"
         self.learns_from_accepted = bool(rejection or gated)
 
+    @override
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if self.end_to_end and not backbone.supports_straight_through:
             name = type(backbone).__name__
@@ -88,6 +90,7 @@ class SFT(UpdateRule):
         if self.image_weight and not self.end_to_end:
             warn_guidance_mismatch("sft", self.loss_guidance, sampling)
 
+    @override
     def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
         if self.end_to_end:
             steps = self.straight_through_steps or backbone.straight_through_steps or sampling.steps
@@ -99,6 +102,7 @@ class SFT(UpdateRule):
             passes if self.image_weight else 0, passes, scores_answers=bool(self.answer_weight), guided=bool(guidance)
         )
 
+    @override
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,0 +1,60 @@
+"""Evaluation without a trainer, and the parts that training shares with it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unirl import EvaluationConfig, ImageSampling, evaluate
+from unirl.backbones.showo import Showo
+from unirl.rewards.keyword import Keyword
+from unirl.training.rollout import Rollouts
+from unirl.training.sampler import PromptSampler
+from unirl.types import AnswerSampling
+from unirl.updates.sft import SFT
+from unirl_shapes.judge import ShapesJudge
+from unirl_shapes.prompts import ShapesPrompts
+
+CONFIG = EvaluationConfig(num_understanding=12, num_diversity_prompts=2)
+
+
+def test_evaluate_gives_the_numbers_of_a_validation(runs, shapes_checkpoint: Path, tmp_path: Path) -> None:
+    options = {"judge": ShapesJudge(), "num_understanding": 12, "num_diversity_prompts": 2}
+    model = runs.module(Showo(str(shapes_checkpoint)), SFT(), [Keyword()], **options)
+    (validated,) = runs.trainer(tmp_path).validate(model, runs.data(), verbose=False)
+    backbone = Showo.from_pretrained(str(shapes_checkpoint)).train()
+    sampling = {"image_sampling": ImageSampling(4), "answer_sampling": AnswerSampling(4)}
+    prompts = ShapesPrompts()
+    metrics = evaluate(backbone, prompts, [Keyword()], ShapesJudge(), CONFIG, **sampling, num_prompts=12, batch_size=6)
+    assert {f"val/{name}": value for name, value in metrics.items()} == pytest.approx(validated)
+    assert backbone.training
+    examples = prompts.held_out(12)
+    same = evaluate(backbone, examples, [Keyword()], ShapesJudge(), CONFIG, **sampling, batch_size=6)
+    assert same == metrics
+
+
+def test_without_a_judge_only_diversity_is_measured(shapes_checkpoint: Path) -> None:
+    backbone = Showo.from_pretrained(str(shapes_checkpoint))
+    metrics = evaluate(backbone, ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
+    assert list(metrics) == ["diversity/codes"]
+
+
+def test_a_rollout_is_prompt_major_and_without_gradient(shapes_checkpoint: Path) -> None:
+    backbone, examples = Showo.from_pretrained(str(shapes_checkpoint)), ShapesPrompts().held_out(2)
+    rollouts = Rollouts(backbone, [Keyword()])
+    rollout = rollouts.sample(
+        examples, ImageSampling(2), AnswerSampling(2), torch.Generator(), group_size=3, decode=True
+    )
+    assert list(rollout.examples) == [examples[0]] * 3 + [examples[1]] * 3
+    assert rollout.group_size == 3
+    assert rollout.images.pixels is not None
+    assert rollout.images.pixels.shape == (6, 3, 64, 64)
+    assert not rollout.images.pixels.requires_grad
+    assert rollouts.sample(examples, ImageSampling(2), AnswerSampling(2)).images.pixels is None
+
+
+def test_ranks_share_the_prompts_of_a_step_and_a_resumed_epoch_continues() -> None:
+    for world_size in (1, 2, 4):
+        ranks = [list(PromptSampler(8, 3, rank, world_size, lambda: 5)) for rank in range(world_size)]
+        steps = [[i for rank in ranks for i in rank[step]] for step in range(3)]
+        assert steps == [list(range(8 * step, 8 * step + 8)) for step in (5, 6, 7)]
