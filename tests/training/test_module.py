@@ -274,6 +274,7 @@ def test_normalized_rewards_decide_advantages_and_each_reward_is_logged(runs, mo
     assert metrics["completions/mean_length"] == rollout.answers.mask.sum(1).float().mean()
     assert metrics["grad_norm"] > 0
     assert metrics["learning_rate"] == pytest.approx(1e-3)
+    torch.testing.assert_close(metrics["entropy/image"], -rollout.images.log_probs.mean())
     assert {"loss", "clip_ratio/image", "clip_ratio/answer"} <= set(metrics)
 
 

@@ -17,6 +17,7 @@ from unirl.distributed.collectives import gather_object, local_item
 from unirl.distributed.fsdp2 import reduce_grads_and_reshard, reshard, shard, unshard
 from unirl.distributed.strategies import build_rank_by_rank
 from unirl.functional.advantages import group_std, zero_variance_groups
+from unirl.functional.reductions import masked_mean
 from unirl.functional.seeding import generator_for
 from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
@@ -173,11 +174,20 @@ class SelfImprovement(LightningModule):
             "frac_accepted": (rollout.accepted & (weights > 0)).float().mean(),
             "completions/mean_length": rollout.answers.mask.sum(1).float().mean(),
             **{f"rewards/{name}/mean": part.mean() for name, part in rollout.score_parts.items()},
+            **self._entropies(rollout),
             **metrics,
         }
         shared: dict[str, Any] = {"sync_dist": True, "batch_size": len(rollout.examples)}
         self.log_dict({"loss": loss, "reward": rollout.scores.mean()}, prog_bar=True, **shared)
         self.log_dict(values, **shared)
+
+    def _entropies(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Entropy of a decision of each task, nats: the mean negative log-probability of what was sampled."""
+        images, answers = rollout.images.log_probs, rollout.answers.log_probs
+        values = {} if images is None else {"entropy/image": -images.mean()}
+        if answers is not None and self.rollout.answer_sampling.temperature > 0:
+            values["entropy/answer"] = -masked_mean(answers, rollout.answers.mask)
+        return values
 
     # --- evaluation ---
 
