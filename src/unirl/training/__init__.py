@@ -4,8 +4,8 @@ from unirl.training.config import EvaluationConfig, RolloutConfig
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.evaluation import Evaluator, evaluate
 from unirl.training.module import SelfImprovement
+from unirl.training.optimizers import WarmupSchedule
 from unirl.training.rollout import Rollouts
-from unirl.training.schedules import WarmupSchedule
 
 __all__ = [
     "EvaluationConfig",

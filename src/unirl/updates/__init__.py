@@ -1,6 +1,19 @@
-"""The `updates` plugin kind: its contract and what the framework ships."""
+"""Update rules: how samples and scores become a loss."""
 
-from unirl.updates.base import UpdateRule
+from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
+from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty, PolicyLoss
 from unirl.updates.reference import Reference
+from unirl.updates.sft import SFT
 
-__all__ = ["Reference", "UpdateRule"]
+__all__ = [
+    "GRPO",
+    "SFT",
+    "ImageScoring",
+    "KLPenalty",
+    "PolicyLoss",
+    "Reference",
+    "UpdateRule",
+    "Workload",
+    "scores_contexts",
+    "warn_guidance_mismatch",
+]

@@ -1,4 +1,4 @@
-"""The model that a policy must not drift away from."""
+"""The frozen reference model of a KL penalty."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,14 @@ from unirl.distributed.fsdp2 import frozen_copy, unsharded
 
 
 class Reference:
-    """The policy as it was before training.
+    """The model before training.
 
-    Where adapters are trained (peft), they are switched off and no weight is held twice; otherwise it is a frozen copy.
-    Nobody's submodule: it is in no checkpoint, for a resumed run builds it from the base again.
+    Where adapters are trained, it is the model with its adapters switched off, so that no weight is held twice.
+    Otherwise it is a frozen copy, sharded as the model is. It is in no checkpoint: a resumed run makes it again from the
+    base model.
 
     Args:
-        backbone: Built, and not yet trained.
+        backbone: Built, and not trained yet.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -26,32 +27,32 @@ class Reference:
 
     @contextmanager
     def active(self, backbone: Backbone) -> Iterator[Backbone]:
-        """The reference, without gradient, for the time of a `with` block.
+        """The reference, without gradient, within a `with` block.
 
         Args:
-            backbone: The one in training.
+            backbone: The model in training.
         """
         with torch.no_grad():
             if self._copy is not None:
-                self._follow(backbone, self._copy)
+                self._match(backbone, self._copy)
                 with unsharded(self._copy):
                     yield self._copy
                 return
-            trained = [(p, p.requires_grad) for p in backbone.parameters()]  # peft forgets it when it switches
-            self._switch(enabled=False)
+            requires_grad = [(p, p.requires_grad) for p in backbone.parameters()]  # peft changes it when it switches
+            self._enable_adapters(False)
             try:
                 yield backbone
             finally:
-                self._switch(enabled=True)
-                for parameter, needed in trained:
-                    parameter.requires_grad_(needed)
+                self._enable_adapters(True)
+                for parameter, required in requires_grad:
+                    parameter.requires_grad_(required)
 
-    def _follow(self, backbone: Backbone, copy: Backbone) -> None:
-        """To the device, and the precision, that training has moved the model to since."""
-        there, here = next(backbone.parameters()), next(copy.parameters())
-        if (there.device, there.dtype) != (here.device, here.dtype):
-            copy.to(there.device, there.dtype)
+    def _match(self, backbone: Backbone, copy: Backbone) -> None:
+        """Move the copy to the device and the precision of the model."""
+        target, current = next(backbone.parameters()), next(copy.parameters())
+        if (target.device, target.dtype) != (current.device, current.dtype):
+            copy.to(target.device, target.dtype)
 
-    def _switch(self, enabled: bool) -> None:
+    def _enable_adapters(self, enabled: bool) -> None:
         for module in self._adapters:
             module.enable_adapters(enabled)  # type: ignore[operator]
