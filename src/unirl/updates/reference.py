@@ -14,7 +14,7 @@ class Reference:
     """The model before training.
 
     Where adapters are trained, it is the model with its adapters switched off, so that no weight is held twice.
-    Otherwise it is a frozen copy, sharded as the model is. It is in no checkpoint: a resumed run makes it again from the
+    Otherwise it is a frozen copy, sharded as the model is. It is in no checkpoint: a resumed run makes it from the
     base model.
 
     Args:
