@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from unirl import hookimpl
-from unirl.callbacks.quality import colored_share
+from unirl.callbacks.quality import saturation
 from unirl.rewards import Reward
 from unirl.types import Answers, Example, Images
 
@@ -17,7 +17,7 @@ class Saturation(Reward):
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         assert images.pixels is not None
-        return colored_share(images.pixels)
+        return saturation(images.pixels)
 
 
 @hookimpl

@@ -1,23 +1,29 @@
-"""The one error a user may see: a sentence, not a traceback."""
+"""The error that users see, and checks of settings that raise it."""
 
 import difflib
 from collections.abc import Iterable
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e4
+"""Logits divided by a temperature in this range stay finite."""
+
 
 class UserError(Exception):
-    """Something the user can mend; the message says what was got, what is allowed and what to do.
+    """An error that the user can fix. The message says what was got, what is allowed and what to do.
 
     The command line prints it as one line and exits with code 2.
     """
 
 
 def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
-    """Names closest to a misspelt one, ready for an error message.
+    """The valid names closest to a misspelled one, joined for an error message.
 
     Args:
         name: What the user wrote.
         allowed: The valid names.
-        count: How many to offer at most.
+        count: Maximum number of names to return.
+
+    Returns:
+        The closest names, or all valid names where none is close.
 
     Example:
         >>> nearest("shwo", ["showo", "janus"])
@@ -27,62 +33,62 @@ def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
     return ", ".join(difflib.get_close_matches(name, allowed, count, cutoff=0.5) or allowed)
 
 
-def check_minimum(least: float, owner: str, **settings: float) -> None:
-    """Refuse settings below a bound, or not a number.
-
-    Args:
-        least: The bound.
-        owner: Whose settings they are.
-        settings: By name.
-
-    Raises:
-        UserError: for the first that is too small.
-
-    Example:
-        >>> at_least(0, "grpo", beta=0.2, epsilon=0.0)
-    """
-    for name, value in settings.items():
-        if not value >= least:
-            raise UserError(f"{owner}: {name} {value}; it must be {least} or more")
-
-
-COLDEST, HOTTEST = 1e-4, 1e4
-"""Temperatures between which logits, divided by them, stay finite."""
-
-
 def check_range(low: float, high: float, owner: str, **settings: float | None) -> None:
-    """Refuse settings outside a range, or not a number; both ends are allowed.
+    """Refuse settings outside a closed range. None and NaN are refused, too.
 
     Args:
-        low: Least allowed.
-        high: Most allowed: a bound of sense, far above what anybody trains with.
-        owner: Whose settings they are.
-        settings: By name.
+        low: Smallest allowed value.
+        high: Largest allowed value.
+        owner: The option group or class that has the settings, for the message.
+        settings: Values by name.
 
     Raises:
-        UserError: for the first that is outside.
+        UserError: for the first setting out of range.
 
     Example:
-        >>> within(0, 1, "guards", fall=0.1, diversity=0.7)
+        >>> check_range(0, 1, "guards", max_accuracy_drop=0.1, min_diversity=0.7)
     """
     for name, value in settings.items():
         if value is None or not low <= value <= high:
             raise UserError(f"{owner}: {name} {value}; it must be from {low} to {high}")
 
 
-def check_temperature(owner: str, temperature: float | None, greedy: bool = True) -> None:
-    """Refuse a temperature that logits cannot be divided by.
+def check_minimum(minimum: float, owner: str, **settings: float) -> None:
+    """Refuse settings below a bound. NaN is refused, too.
 
     Args:
-        owner: Whose it is.
-        temperature: As it was set; a config can say null.
-        greedy: Whether 0, which takes the likeliest, is understood.
+        minimum: Smallest allowed value.
+        owner: The option group or class that has the settings, for the message.
+        settings: Values by name.
 
     Raises:
-        UserError: it is out of range.
+        UserError: for the first setting below the bound.
+
+    Example:
+        >>> check_minimum(0, "grpo", beta=0.2, epsilon=0.0)
+    """
+    for name, value in settings.items():
+        if not value >= minimum:
+            raise UserError(f"{owner}: {name} {value}; it must be {minimum} or more")
+
+
+def check_temperature(owner: str, temperature: float | None, greedy: bool = True) -> None:
+    """Refuse a sampling temperature that logits cannot be divided by.
+
+    Args:
+        owner: The option group or class that has the setting, for the message.
+        temperature: The setting; a config can set it to null.
+        greedy: Whether 0 is allowed and means greedy decoding.
+
+    Raises:
+        UserError: the temperature is out of range.
+
+    Example:
+        >>> check_temperature("model.rollout.answer_sampling", 0.7)
     """
     if temperature == 0 and greedy:
         return
-    if temperature is None or not COLDEST <= temperature <= HOTTEST:
-        zero = ", or 0 for the likeliest" if greedy else ""
-        raise UserError(f"{owner}: temperature {temperature}; it must be from {COLDEST} to {HOTTEST}{zero}")
+    if temperature is None or not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        zero = ", or 0 for greedy decoding" if greedy else ""
+        allowed = f"from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}{zero}"
+        raise UserError(f"{owner}: temperature {temperature}; it must be {allowed}")

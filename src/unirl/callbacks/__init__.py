@@ -1,30 +1,23 @@
-"""What watches a run, what a user looks at, and what lets a run be gone on with."""
+"""Lightning callbacks: guards, quality control, images and tables to look at, fault tolerance, export."""
 
-from lightning import Callback
-
-from unirl.callbacks.accumulation import KeepGradients
 from unirl.callbacks.export import ExportPretrained
+from unirl.callbacks.fault_tolerance import ReplayMissedValidation, RestoreLastSavedStep, fault_tolerance_callbacks
 from unirl.callbacks.guards import Guards
-from unirl.callbacks.images import LogImages
+from unirl.callbacks.images import Caption, LogImages, image_grid
 from unirl.callbacks.preemption import StopOnSigterm
 from unirl.callbacks.quality import QualityControl
 from unirl.callbacks.results import ResultsTable
-from unirl.callbacks.validation_replay import KeepLogs, ReplayMissedValidation
 
 __all__ = [
+    "Caption",
     "ExportPretrained",
     "Guards",
-    "KeepGradients",
-    "KeepLogs",
     "LogImages",
     "QualityControl",
     "ReplayMissedValidation",
+    "RestoreLastSavedStep",
     "ResultsTable",
     "StopOnSigterm",
     "fault_tolerance_callbacks",
+    "image_grid",
 ]
-
-
-def fault_tolerance_callbacks() -> list[Callback]:
-    """What every run has, lest it be lost; in this order."""
-    return [StopOnSigterm(), KeepGradients(), KeepLogs(), ReplayMissedValidation()]

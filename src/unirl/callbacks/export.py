@@ -1,4 +1,4 @@
-"""The trained model as a checkpoint of its own format."""
+"""Export of the trained model at the end of a fit."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,18 @@ from unirl.distributed.fsdp2 import gather_full_model
 
 
 class ExportPretrained(Callback):
-    """Writes `pretrained/` into the run's folder at the end of a fit, for `from_pretrained` and `unirl sample`."""
+    """Writes the trained model to `pretrained/` in the folder of the run, for `from_pretrained` and `unirl sample`.
+
+    LoRA adapters are merged into the weights.
+    """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = trainer.log_dir  # all processes must ask
-        if folder is None:
+        log_dir = trainer.log_dir  # collective
+        if log_dir is None:
             return
+        folder = Path(log_dir) / "pretrained"
         backbone: Any = gather_full_model(pl_module.backbone, trainer.is_global_zero)  # type: ignore[arg-type]
         if backbone is not None:
             with merged(backbone):
-                backbone.save_pretrained(Path(folder) / "pretrained")
-            print(f"The trained model: {Path(folder) / 'pretrained'}")
+                backbone.save_pretrained(folder)
+            print(f"The trained model: {folder}")

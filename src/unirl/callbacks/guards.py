@@ -1,8 +1,11 @@
-"""What each guard looks at, as plain state and plain sentences; nothing here knows Lightning."""
+"""Guards against failures that no exception reports: collapsed rewards, reward hacking, gradients that are not finite.
+
+Each guard is a dataclass that is given numbers and yields warnings; `Guards` is the callback that feeds them.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,193 +15,38 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from unirl.callbacks.results import partial_check
+from unirl.callbacks.results import is_partial_sanity_check
 from unirl.hooks import hookimpl
 from unirl.types import Rollout
 
 WINDOW = 10
-"""Rollouts over which a reward is averaged."""
-
-
-@dataclass
-class StreakCounter:
-    """Something that does no harm once, and must not go on.
-
-    Args:
-        rollouts: How many in a row; 0 switches the guard off.
-        row: How many there have been.
-    """
-
-    rollouts: int
-    row: int = 0
-
-    def too_many(self, again: bool) -> bool:
-        """Count a rollout; true once, when it has been so in `rollouts` of them."""
-        self.row = self.row + 1 if again else 0
-        return self.rollouts > 0 and self.row == self.rollouts
-
-
-class ZeroVariance(StreakCounter):
-    """All groups without variance for some rollouts: nothing is compared, so nothing is learnt."""
-
-    def seen(self, share: float, reward: float) -> Iterator[str]:
-        """Look at a rollout: the share of groups whose samples, those kept, scored alike, and the mean reward."""
-        if self.too_many(share == 1):
-            hard = "harder" if reward > 0.5 else "easier"
-            yield (
-                f"in each of the last {self.rollouts} rollouts, every group's samples, those kept, all scored alike "
-                f"(mean reward {reward:.2f}), so there was nothing to compare. Try {hard} prompts, larger groups, a "
-                "higher sampling temperature, or a reward with partial credit"
-            )
-
-
-class NothingAccepted(StreakCounter):
-    """Nothing was accepted for some rollouts, where accepted samples are what is learnt."""
-
-    def seen(self, share: float, reward: float) -> Iterator[str]:
-        """Look at a rollout: the share of samples that were accepted and kept, and the mean reward."""
-        if self.too_many(share == 0):
-            yield (
-                f"in each of the last {self.rollouts} rollouts, no drawing was accepted and kept (mean reward "
-                f"{reward:.2f}), so what learns from accepted drawings learnt nothing. Try easier prompts or larger "
-                "groups; where rewards have no full marks to give, say from what sum on a drawing is right "
-                "(model.rollout.accept_threshold), or learn from whatever is better than its group (grpo)"
-            )
-
-
-@dataclass
-class LogprobGap:
-    """Sampling and scoring disagree about how likely the first drawings and answers were.
-
-    Args:
-        most: Largest difference of log-probabilities, nats, that passes; 0 switches the guard off.
-        rough: The same in low precision, where rounding alone makes differences.
-    """
-
-    most: float
-    rough: float = 1.0
-
-    def seen(self, gap: float, of: str = "drawings", precise: bool = True) -> Iterator[str]:
-        """Look at the largest difference, before the first update; of drawings or of answers."""
-        allowed = self.most if precise else max(self.most, self.rough)
-        if self.most and not gap <= allowed:
-            first = "model.rollout.answer_sampling.temperature: 0 or 1, or " if of == "answers" else ""
-            yield (
-                f"log-probabilities of {of} from sampling and from scoring differ by {gap:.2g} nats before anything "
-                f"was learnt (allowed: {allowed:g}). The ratio of GRPO is off from the start: the backbone scores "
-                f"other decisions than it sampled, or under other settings. Try {first}unirl.testing's checks of the "
-                "backbone"
-            )
-
-
-@dataclass
-class NonFinite:
-    """A loss or gradient that is not finite: the step was skipped."""
-
-    skipped: int = 0
-
-    def seen(self, where: str, step: int) -> Iterator[str]:
-        """Count a skipped step."""
-        self.skipped += 1
-        if self.skipped & (self.skipped - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-            yield (
-                f"step {step} was skipped on all processes: the gradient of {where} is not finite ({self.skipped} such "
-                "steps so far). Weights are as before. Try a lower learning rate, gradient clipping, or full precision"
-            )
-
-
-@dataclass
-class Validation:
-    """What validations say, compared with the first one of the run.
-
-    Args:
-        diversity: Least share of the first diversity; 0 switches it off.
-        reward: How far the training reward may rise while drawing falls by `max_accuracy_drop`; 0 switches it off.
-        fall: How far drawing may fall, or a category: in accuracy, [0, 1]; 0 switches both off.
-    """
-
-    diversity: float
-    reward: float
-    max_accuracy_drop: float
-    first: dict[str, float] = field(default_factory=dict)
-    first_reward: float | None = None
-    told: list[str] = field(default_factory=list)
-
-    def seen(self, metrics: Mapping[str, float], rewards: Sequence[float]) -> Iterator[str]:
-        """Look at a validation, and at the mean rewards of the steps since the one before."""
-        self.first = self.first or dict(metrics)
-        if rewards and self.first_reward is None:
-            self.first_reward = _mean(rewards[:WINDOW])
-        found = dict(self._same(metrics))
-        if rewards and self.reward:
-            found |= dict(self._gamed(metrics, _mean(rewards[-WINDOW:])))
-        found |= dict(self._fallen(metrics))
-        news = [sentence for what, sentence in found.items() if what not in self.told]
-        self.told = list(found)  # what has got better may be told of again
-        yield from news
-
-    def _same(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        for name in ("diversity/codes", "diversity/features"):
-            now, then = metrics.get(name), self.first.get(name)
-            if now is not None and then and now < self.diversity * then:
-                yield (
-                    name,
-                    f"drawings of one prompt differ less and less: {name} fell from {then:.2f} to {now:.2f}. Training "
-                    "collapses onto few pictures. Try a KL weight (grpo's beta), quality control of duplicates, a "
-                    "lower learning rate, or stop here",
-                )
-
-    def _gamed(self, metrics: Mapping[str, float], reward: float) -> Iterator[tuple[str, str]]:
-        now, then, start = metrics.get("generation/overall"), self.first.get("generation/overall"), self.first_reward
-        if now is None or then is None or start is None or not self.max_accuracy_drop:
-            return
-        if reward > start + self.reward and now < then - self.max_accuracy_drop:
-            yield (
-                "gamed",
-                f"the training reward rose from {start:.2f} to {reward:.2f}, while drawing as the judge sees it fell "
-                f"from {then:.2f} to {now:.2f}: the reward is being gamed. Look at the pictures and at the critic's "
-                "column, and change the reward rather than the learning rate",
-            )
-
-    def _fallen(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        for name, now in metrics.items():
-            kind, _, category = name.partition("/")
-            then = self.first.get(name)
-            if (
-                kind in ("generation", "understanding")
-                and then is not None
-                and self.max_accuracy_drop
-                and now < then - self.max_accuracy_drop
-            ):
-                yield (
-                    name,
-                    f"{kind} fell below its first validation: {category} from {then:.2f} to {now:.2f}. Better "
-                    "elsewhere may have been paid for here. Try more such prompts, a lower learning rate, or grpo's KL "
-                    "weights" + (", or a lower answer_weight" if kind == "understanding" else ""),
-                )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+"""Rollouts over which the training reward is averaged."""
 
 
 class Guards(Callback):
-    """Says in a plain sentence what goes wrong silently, and skips steps whose gradient is not finite.
+    """Prints a warning about failures that would go unnoticed, and skips steps whose gradient is not finite.
 
-    Each sentence is printed once per event, counted in the logs (`guards/spoken`), and kept in `said`.
+    Each event is reported once. Warnings are counted in the log (`guards/warnings`) and kept in the attribute
+    `warnings`. 0 switches a guard off.
 
     Args:
-        zero_variance_patience: Rollouts in a row in which all groups scored alike, not counting what quality control dropped; 0
-            switches it off. So it is with all of these.
-        zero_accepted_patience: Rollouts in a row in which nothing was accepted and kept; looked at where the update rule
-            learns from accepted samples.
-        max_logprob_gap: Largest difference of log-probabilities between sampling and scoring, nats, before the first step;
-            in lower precision than 32 bits, 1 at least.
-        diversity: Least share of the first validation's diversity.
-        reward_rise: Rise of the training reward that is suspicious where drawing falls by `max_accuracy_drop`.
-        fall: Fall of accuracy below the first validation, [0, 1], of drawing as a whole, or of a category in drawing or
-            seeing. Mind the size of the validation: with 60 pictures a category, 0.1 is a standard error and a half.
-        skip_non_finite: Whether steps with a gradient that is not finite are skipped.
+        zero_variance_patience: Consecutive rollouts in which all samples of every group have the same reward. Samples
+            that quality control dropped are ignored.
+        zero_accepted_patience: Consecutive rollouts without an accepted sample. Only for update rules that train on
+            accepted samples.
+        max_logprob_gap: Largest difference, in nats, of log-probabilities between sampling and scoring before the first
+            step. At least 1 in lower precision than 32 bits.
+        min_diversity: Smallest diversity of images, relative to that of the first validation, [0, 1].
+        max_reward_rise: Largest rise of the training reward while the accuracy of generation drops by more than
+            `max_accuracy_drop`.
+        max_accuracy_drop: Largest drop of accuracy below the first validation, [0, 1]: of generation, of understanding,
+            and of each of their categories. Depends on the size of the validation: with 60 images in a category, 0.1
+            is 1.5 standard errors.
+        skip_non_finite: Skip optimizer steps whose gradient is not finite, on all ranks.
+
+    Example:
+        >>> Guards(max_accuracy_drop=0.2).warnings
+        []
     """
 
     def __init__(
@@ -206,17 +54,19 @@ class Guards(Callback):
         zero_variance_patience: int = 20,
         zero_accepted_patience: int = 20,
         max_logprob_gap: float = 1e-3,
-        diversity: float = 0.7,
-        reward_rise: float = 0.02,
+        min_diversity: float = 0.7,
+        max_reward_rise: float = 0.02,
         max_accuracy_drop: float = 0.1,
         skip_non_finite: bool = True,
     ) -> None:
-        self.flat, self.refused = ZeroVariance(zero_variance_patience), NothingAccepted(zero_accepted_patience)
-        self.gap, self.finite = LogprobGap(max_logprob_gap), NonFinite()
-        self.validation, self.skip_non_finite = Validation(diversity, reward_rise, max_accuracy_drop), skip_non_finite
-        self.said: list[str] = []
+        self.zero_variance = ZeroVariance(zero_variance_patience)
+        self.zero_accepted = ZeroAccepted(zero_accepted_patience)
+        self.logprob_gap, self.non_finite = LogprobGap(max_logprob_gap), NonFiniteGradients()
+        self.validation = ValidationTrend(min_diversity, max_reward_rise, max_accuracy_drop)
+        self.skip_non_finite = skip_non_finite
+        self.warnings: list[str] = []
         self._rewards: list[float] = []
-        self._fresh = False
+        self._new_rollout = False
         self._trainer: Trainer | None = None
         self._module: Any = None
 
@@ -225,79 +75,284 @@ class Guards(Callback):
 
     @hookimpl
     def unirl_rollout_scored(self, rollout: Rollout) -> None:
-        """Before the first update, sampling and scoring must agree."""
-        self._fresh = True
+        """Before the first step, compare the log-probabilities of one sample from sampling and from scoring."""
+        self._new_rollout = True
         if self._trainer is None or self._trainer.global_step:
             return
-        precise, (backbone, one) = str(self._trainer.precision).startswith("32"), (self._module.backbone, slice(0, 1))
-        images, answers = rollout.images[one], rollout.answers[one]
+        full_precision, first = str(self._trainer.precision).startswith("32"), slice(0, 1)
+        backbone, sampling = self._module.backbone, self._module.rollout.image_sampling
+        images, answers = rollout.images[first], rollout.answers[first]
         if images.log_probs is not None:
             generator = torch.Generator(images.log_probs.device).manual_seed(0)
-            scored, mask = backbone.image_log_probs(
-                rollout.prompts[one], images, self._module.rollout.image_sampling, 4, generator
-            )
+            scored, mask = backbone.image_log_probs(rollout.prompts[first], images, sampling, 4, generator)
             gap = ((scored - images.log_probs) * mask).abs().max().item()
-            self._say(self.gap.seen(gap, "drawings", precise))
+            self._warn(self.logprob_gap.check(gap, "images", full_precision))
         if answers.log_probs is not None:
-            scored = backbone.answer_log_probs(images, rollout.questions[one], answers)
+            scored = backbone.answer_log_probs(images, rollout.questions[first], answers)
             gap = ((scored - answers.log_probs) * answers.mask).abs().max().item()
-            self._say(self.gap.seen(gap, "answers", precise))
+            self._warn(self.logprob_gap.check(gap, "answers", full_precision))
 
     @hookimpl
     def unirl_validated(self, metrics: Mapping[str, float]) -> None:
         trainer = self._trainer
-        if trainer is None or trainer.state.fn != "fit" or partial_check(trainer):
+        if trainer is None or trainer.state.fn != "fit" or is_partial_sanity_check(trainer):
             return
         rewards, self._rewards = self._rewards, []
-        self._say(self.validation.seen(metrics, rewards))
+        self._warn(self.validation.check(metrics, rewards))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.skip_non_finite:
             return
-        slopes = ((name, _mine(p.grad)) for name, p in pl_module.named_parameters() if p.grad is not None)
-        bad = next((name for name, slope in slopes if not torch.isfinite(slope).all()), None)
-        anywhere = trainer.strategy.reduce_boolean_decision(bad is not None, all=False)
-        if anywhere:
+        grads = ((name, _local(p.grad)) for name, p in pl_module.named_parameters() if p.grad is not None)
+        name = next((name for name, grad in grads if not torch.isfinite(grad).all()), None)
+        if trainer.strategy.reduce_boolean_decision(name is not None, all=False):
             for parameter in pl_module.parameters():
-                parameter.grad = None  # an optimizer leaves parameters without gradient as they are
-            self._say(self.finite.seen(bad or "another process", trainer.global_step))
+                parameter.grad = None  # optimizers skip parameters without a gradient
+            self._warn(self.non_finite.check(name or "another process", trainer.global_step))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self._fresh:  # several steps may learn from one rollout
-            self._look(trainer.callback_metrics)
-        self._fresh = False
-        pl_module.log("guards/spoken", float(len(self.said)))
-        pl_module.log("guards/skipped", float(self.finite.skipped))
+        if self._new_rollout:  # with num_iterations, several steps train on one rollout
+            self._check_rollout(trainer.callback_metrics)
+        self._new_rollout = False
+        pl_module.log("guards/warnings", float(len(self.warnings)))
+        pl_module.log("guards/skipped_steps", float(self.non_finite.skipped))
 
     def state_dict(self) -> dict[str, Any]:
-        watches = {"flat": asdict(self.flat), "refused": asdict(self.refused), "finite": asdict(self.finite)}
-        return watches | {"validation": asdict(self.validation), "rewards": self._rewards, "said": self.said}
+        return {
+            "zero_variance": self.zero_variance.streak,
+            "zero_accepted": self.zero_accepted.streak,
+            "skipped": self.non_finite.skipped,
+            "validation": self.validation.state_dict(),
+            "rewards": self._rewards,
+            "warnings": self.warnings,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.flat.row, self.finite.skipped = state_dict["flat"]["row"], state_dict["finite"]["skipped"]
-        self.refused.row = state_dict.get("refused", {"row": 0})["row"]  # checkpoints before this guard have none
-        kept = state_dict["validation"]
-        self.validation.first, self.validation.first_reward = kept["first"], kept["first_reward"]
-        self.validation.told = kept["told"]
-        self._rewards, self.said = state_dict["rewards"], state_dict["said"]
+        self.zero_variance.streak = state_dict["zero_variance"]
+        self.zero_accepted.streak = state_dict["zero_accepted"]
+        self.non_finite.skipped = state_dict["skipped"]
+        self.validation.load_state_dict(state_dict["validation"])
+        self._rewards, self.warnings = state_dict["rewards"], state_dict["warnings"]
 
-    def _look(self, metrics: Mapping[str, Tensor]) -> None:
-        """At what was logged of a fresh rollout, over all processes."""
+    def _check_rollout(self, metrics: Mapping[str, Tensor]) -> None:
+        """Check what was logged about a new rollout, which is reduced over all ranks."""
         names = "reward", "frac_reward_zero_std", "frac_accepted"
-        reward, flat, accepted = (float(metrics.get(name, math.nan)) for name in names)
+        reward, frac_zero_variance, frac_accepted = (float(metrics.get(name, math.nan)) for name in names)
         self._rewards.append(reward)
-        if self._module.rollout.group_size > 1:  # one sample has nobody to be compared with
-            self._say(self.flat.seen(flat, reward))
+        if self._module.rollout.group_size > 1:  # a group of one has no variance
+            self._warn(self.zero_variance.check(frac_zero_variance, reward))
         if self._module.update.learns_from_accepted:
-            self._say(self.refused.seen(accepted, reward))
+            self._warn(self.zero_accepted.check(frac_accepted, reward))
 
-    def _say(self, sentences: Iterable[str]) -> None:
-        for sentence in sentences:
-            self.said.append(sentence)
+    def _warn(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
+            self.warnings.append(warning)
             if self._trainer is None or self._trainer.is_global_zero:
-                Console(stderr=True).print(f"[yellow]guard:[/] {sentence}.", highlight=False)
+                Console(stderr=True).print(f"[yellow]guard:[/] {warning}.", highlight=False)
 
 
-def _mine(slope: Tensor) -> Tensor:
-    """This process's share of a sharded gradient: to look at it must wait for nobody."""
-    return slope.to_local() if isinstance(slope, DTensor) else slope
+@dataclass
+class StreakCounter:
+    """Counts consecutive rollouts with a condition that is harmless once.
+
+    Args:
+        patience: Length of a streak that is reported; 0 for never.
+        streak: Current length.
+    """
+
+    patience: int
+    streak: int = 0
+
+    def update(self, condition: bool) -> bool:
+        """Count a rollout. True when the streak reaches `patience`, once for each streak."""
+        self.streak = self.streak + 1 if condition else 0
+        return self.patience > 0 and self.streak == self.patience
+
+
+class ZeroVariance(StreakCounter):
+    """All groups have zero variance of rewards: there is no advantage to train on."""
+
+    def check(self, frac_zero_variance: float, reward: float) -> Iterator[str]:
+        """Check a rollout.
+
+        Args:
+            frac_zero_variance: Fraction of groups whose samples, without dropped ones, have the same reward.
+            reward: Mean reward.
+        """
+        if self.update(frac_zero_variance == 1):
+            prompts = "harder" if reward > 0.5 else "easier"
+            yield (
+                f"in each of the last {self.patience} rollouts, all samples of every group had the same reward (mean "
+                f"{reward:.2f}), so there was no advantage to train on. Try {prompts} prompts, larger groups, a higher "
+                "sampling temperature, or a reward with partial credit"
+            )
+
+
+class ZeroAccepted(StreakCounter):
+    """No sample was accepted, where the update rule trains on accepted samples."""
+
+    def check(self, frac_accepted: float, reward: float) -> Iterator[str]:
+        """Check a rollout.
+
+        Args:
+            frac_accepted: Fraction of samples that were accepted and not dropped.
+            reward: Mean reward.
+        """
+        if self.update(frac_accepted == 0):
+            yield (
+                f"in each of the last {self.patience} rollouts, no sample was accepted (mean reward {reward:.2f}), so "
+                "an update rule that trains on accepted samples had none. Try easier prompts or larger groups; set the "
+                "sum of rewards that counts as correct (model.rollout.accept_threshold) where a reward never reaches "
+                "its maximum; or train on relative rewards (grpo)"
+            )
+
+
+@dataclass
+class LogprobGap:
+    """Sampling and scoring disagree about the log-probabilities of the first samples.
+
+    Args:
+        max_gap: Largest difference that passes, in nats; 0 switches the guard off.
+        max_gap_low_precision: The same in lower precision than 32 bits, where rounding makes differences.
+    """
+
+    max_gap: float
+    max_gap_low_precision: float = 1.0
+
+    def check(self, gap: float, samples: str = "images", full_precision: bool = True) -> Iterator[str]:
+        """Check the largest difference before the first step.
+
+        Args:
+            gap: The difference, in nats.
+            samples: "images" or "answers".
+            full_precision: Whether training is in 32 bits.
+        """
+        allowed = self.max_gap if full_precision else max(self.max_gap, self.max_gap_low_precision)
+        if self.max_gap and not gap <= allowed:
+            option = "model.rollout.answer_sampling.temperature: 0 or 1, or " if samples == "answers" else ""
+            yield (
+                f"log-probabilities of {samples} from sampling and from scoring differ by {gap:.2g} nats before the "
+                f"first step (allowed: {allowed:g}), so the ratios of GRPO are wrong. The backbone scores other "
+                f"decisions than it sampled, or scores them under other settings. Try {option}the checks of the "
+                "backbone in unirl.testing"
+            )
+
+
+@dataclass
+class NonFiniteGradients:
+    """Optimizer steps that were skipped because their gradient is not finite.
+
+    Args:
+        skipped: Number of skipped steps.
+    """
+
+    skipped: int = 0
+
+    def check(self, where: str, step: int) -> Iterator[str]:
+        """Count a skipped step. The 1st, 2nd, 4th, 8th ... are reported.
+
+        Args:
+            where: Name of a parameter whose gradient is not finite.
+            step: Index of the optimizer step.
+        """
+        self.skipped += 1
+        if self.skipped & (self.skipped - 1) == 0:
+            yield (
+                f"step {step} was skipped on all processes: the gradient of {where} is not finite (skipped steps so "
+                f"far: {self.skipped}). The weights are unchanged. Try a lower learning rate, gradient clipping, or "
+                "full precision"
+            )
+
+
+@dataclass
+class ValidationTrend:
+    """Compares validations with the first one of the run.
+
+    Args:
+        min_diversity: Smallest diversity relative to the first validation; 0 switches it off.
+        max_reward_rise: Largest rise of the training reward while generation drops by more than `max_accuracy_drop`; 0
+            switches it off.
+        max_accuracy_drop: Largest drop of accuracy, overall or in a category, [0, 1]; 0 switches this and the check of
+            the reward off.
+        baseline: Metrics of the first validation.
+        baseline_reward: Mean training reward of the first rollouts.
+        active: Warnings of the last validation. One that persists is not reported again.
+    """
+
+    min_diversity: float
+    max_reward_rise: float
+    max_accuracy_drop: float
+    baseline: dict[str, float] = field(default_factory=dict)
+    baseline_reward: float | None = None
+    active: list[str] = field(default_factory=list)
+
+    def check(self, metrics: Mapping[str, float], rewards: Sequence[float]) -> Iterator[str]:
+        """Check a validation.
+
+        Args:
+            metrics: Its metrics, such as "generation/counting".
+            rewards: Mean training rewards of the rollouts since the last validation.
+        """
+        self.baseline = self.baseline or dict(metrics)
+        if rewards and self.baseline_reward is None:
+            self.baseline_reward = _mean(rewards[:WINDOW])
+        warnings = dict(self._diversity_loss(metrics))
+        if rewards and self.max_reward_rise and self.max_accuracy_drop:
+            warnings |= dict(self._reward_hacking(metrics, _mean(rewards[-WINDOW:])))
+        if self.max_accuracy_drop:
+            warnings |= dict(self._accuracy_drop(metrics))
+        new = [warning for key, warning in warnings.items() if key not in self.active]
+        self.active = list(warnings)
+        yield from new
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"baseline": self.baseline, "baseline_reward": self.baseline_reward, "active": self.active}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.baseline, self.baseline_reward = state_dict["baseline"], state_dict["baseline_reward"]
+        self.active = state_dict["active"]
+
+    def _diversity_loss(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        for name in ("diversity/codes", "diversity/features"):
+            value, baseline = metrics.get(name), self.baseline.get(name)
+            if value is not None and baseline and value < self.min_diversity * baseline:
+                yield (
+                    name,
+                    f"images of one prompt become alike: {name} fell from {baseline:.2f} to {value:.2f}, so the policy "
+                    "is collapsing. Try a KL penalty (grpo's kl.beta), quality control of duplicates, a lower learning "
+                    "rate, or stop here",
+                )
+
+    def _reward_hacking(self, metrics: Mapping[str, float], reward: float) -> Iterator[tuple[str, str]]:
+        name = "generation/overall"
+        value, baseline, baseline_reward = metrics.get(name), self.baseline.get(name), self.baseline_reward
+        if value is None or baseline is None or baseline_reward is None:
+            return
+        if reward > baseline_reward + self.max_reward_rise and value < baseline - self.max_accuracy_drop:
+            yield (
+                "reward_hacking",
+                f"the training reward rose from {baseline_reward:.2f} to {reward:.2f} while the judge's accuracy of "
+                f"generation fell from {baseline:.2f} to {value:.2f}: the reward is being hacked. Look at the images "
+                "and at the self-reward column, and change the reward rather than the learning rate",
+            )
+
+    def _accuracy_drop(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        for name, value in metrics.items():
+            task, _, category = name.partition("/")
+            baseline = self.baseline.get(name)
+            if task not in ("generation", "understanding") or baseline is None:
+                continue
+            if value < baseline - self.max_accuracy_drop:
+                drop = f"{category} from {baseline:.2f} to {value:.2f}"
+                advice = "more such prompts, a lower learning rate, or a KL penalty (grpo)"
+                advice += ", or a lower answer_weight" if task == "understanding" else ""
+                yield name, f"{task} fell below its first validation: {drop}. Try {advice}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _local(grad: Tensor) -> Tensor:
+    """The shard of a gradient that this rank holds: checking it is not collective."""
+    return grad.to_local() if isinstance(grad, DTensor) else grad

@@ -1,4 +1,4 @@
-"""Pictures with words under them, as one image."""
+"""Grids of images with captions, and the callback that logs them in validation."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,67 +15,79 @@ from torch import Tensor
 
 from unirl.types import Rollout
 
-SIDE, MARGIN, TEXT = 168, 12, 14
-INK, GOOD, BAD = "#222222", "#15803d", "#b91c1c"
+SIZE, MARGIN, FONT_SIZE, LINE_LENGTH = 168, 12, 14, 23
+"""Pixels of an image, around an image and of the font; characters of a line."""
+TEXT_COLOR, CORRECT_COLOR, WRONG_COLOR, FRAME_COLOR = "#222222", "#15803d", "#b91c1c", "#bbbbbb"
 
 
 @dataclass(frozen=True)
 class Caption:
-    """The words under a picture.
+    """The text below an image.
 
     Args:
-        prompt: What was asked for.
-        answer: What the model says about its drawing; empty where it was not asked.
-        right: The judge's verdict; None where nobody judged.
+        prompt: The prompt.
+        answer: The model's answer about the image; empty if it was not asked.
+        correct: The judge's verdict on the image; None without a judge.
     """
 
     prompt: str
     answer: str
-    right: bool | None = None
+    correct: bool | None = None
 
 
 def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> Image.Image:
-    """Pictures in rows, each with its prompt and its answer; the answer is green under a right picture, else red.
+    """Images in rows with their captions. Frame and answer are green for a correct image and red for a wrong one.
 
     Args:
-        pixels: The pictures.
-        captions: One for each.
-        columns: Pictures in a row.
+        pixels: The images.
+        captions: One for each image.
+        columns: Images in a row.
 
     Shapes:
         pixels (B, 3, H, W) in [0, 1].
+
+    Example:
+        >>> image_grid(torch.rand(2, 3, 8, 8), [Caption("a red circle", "a circle", True), Caption("a ring", "")]).size
+        (372, 238)
     """
-    font = ImageFont.load_default(TEXT)
-    texts = [(textwrap.wrap(c.prompt, 23), textwrap.wrap(f"“{c.answer}”" if c.answer else "", 23)) for c in captions]
-    lines = max(len(prompt) + len(answer) for prompt, answer in texts)
-    width, height = SIDE + MARGIN, SIDE + MARGIN + lines * (TEXT + 3) + MARGIN
+    font = ImageFont.load_default(FONT_SIZE)
+    texts = [(_wrap(caption.prompt), _wrap(f"“{caption.answer}”" if caption.answer else "")) for caption in captions]
+    lines, line_height = max(len(prompt) + len(answer) for prompt, answer in texts), FONT_SIZE + 3
+    width, height = SIZE + MARGIN, SIZE + MARGIN + lines * line_height + MARGIN
     rows = -(-len(captions) // columns)
-    sheet = Image.new("RGB", (MARGIN + width * min(columns, len(captions)), MARGIN + height * rows), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, (picture, caption, (prompt, answer)) in enumerate(zip(pixels, captions, texts, strict=True)):
+    grid = Image.new("RGB", (MARGIN + width * min(columns, len(captions)), MARGIN + height * rows), "white")
+    canvas = ImageDraw.Draw(grid)
+    for i, (image, caption, (prompt, answer)) in enumerate(zip(pixels, captions, texts, strict=True)):
         x, y = MARGIN + width * (i % columns), MARGIN + height * (i // columns)
-        sheet.paste(_enlarged(picture), (x, y))
-        color = INK if caption.right is None else GOOD if caption.right else BAD
-        pen.rectangle((x - 1, y - 1, x + SIDE, y + SIDE), outline="#bbbbbb" if caption.right is None else color)
-        for n, (line, ink) in enumerate([(t, INK) for t in prompt] + [(t, color) for t in answer]):
-            pen.text((x, y + SIDE + 4 + n * (TEXT + 3)), line, fill=ink, font=font)
-    return sheet
+        grid.paste(_to_pil(image), (x, y))
+        verdict = CORRECT_COLOR if caption.correct else WRONG_COLOR
+        frame, answer_color = (FRAME_COLOR, TEXT_COLOR) if caption.correct is None else (verdict, verdict)
+        canvas.rectangle((x - 1, y - 1, x + SIZE, y + SIZE), outline=frame)
+        colored = [(line, TEXT_COLOR) for line in prompt] + [(line, answer_color) for line in answer]
+        for n, (line, color) in enumerate(colored):
+            canvas.text((x, y + SIZE + 4 + n * line_height), line, fill=color, font=font)
+    return grid
 
 
-def _enlarged(picture: Tensor) -> Image.Image:
-    array = (picture.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    resample = Image.Resampling.NEAREST if picture.shape[-1] < SIDE else Image.Resampling.LANCZOS
-    return Image.fromarray(array).resize((SIDE, SIDE), resample)
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, LINE_LENGTH)
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    resample = Image.Resampling.NEAREST if image.shape[-1] < SIZE else Image.Resampling.LANCZOS
+    return Image.fromarray(array).resize((SIZE, SIZE), resample)
 
 
 class LogImages(Callback):
-    """Writes a grid of held-out drawings, with prompts and answers, as PNG and to TensorBoard.
+    """Logs a grid of held-out images with prompts and answers in each validation.
 
-    The prompts and the random numbers are the same every time, so that grids can be compared.
+    Written to `images/` in the folder of the run, and to TensorBoard as `val/images`. The prompts and the random
+    numbers are the same every time, so that grids can be compared.
 
     Args:
-        count: Pictures in the grid.
-        columns: Pictures in a row.
+        count: Images in the grid.
+        columns: Images in a row.
     """
 
     def __init__(self, count: int = 12, columns: int = 4) -> None:
@@ -87,21 +99,22 @@ class LogImages(Callback):
         rollout: Rollout | None = (outputs or {}).get("rollout")
         if batch_idx or rollout is None:
             return
-        log_dir = trainer.log_dir  # all processes must ask
+        log_dir = trainer.log_dir  # collective
         if not trainer.is_global_zero:
             return
-        judged = rollout.score_parts.get("judge")
-        shown = range(min(self.count, len(rollout.examples)))
+        verdicts, count = rollout.score_parts.get("judge"), min(self.count, len(rollout.examples))
         captions = [
-            Caption(rollout.examples[i].prompt, rollout.answers.text[i], None if judged is None else bool(judged[i]))
-            for i in shown
+            Caption(
+                rollout.examples[i].prompt, rollout.answers.text[i], None if verdicts is None else bool(verdicts[i])
+            )
+            for i in range(count)
         ]
         assert rollout.images.pixels is not None
-        grid = image_grid(rollout.images.pixels[: len(shown)], captions, self.columns)
+        grid = image_grid(rollout.images.pixels[:count], captions, self.columns)
         if log_dir is not None:
-            folder = Path(log_dir) / "pictures"
+            folder = Path(log_dir) / "images"
             folder.mkdir(parents=True, exist_ok=True)
             grid.save(folder / f"step-{trainer.global_step:06d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("held_out", np.asarray(grid), trainer.global_step, dataformats="HWC")
+                logger.experiment.add_image("val/images", np.asarray(grid), trainer.global_step, dataformats="HWC")

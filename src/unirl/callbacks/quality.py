@@ -1,4 +1,4 @@
-"""Quality control of self-made data: what a model should not learn from."""
+"""Quality control of self-generated data: which samples a model should not train on."""
 
 import json
 from collections import Counter
@@ -16,112 +16,139 @@ from unirl.types import Rollout
 
 
 class QualityControl(Callback):
-    """Drops drawings, or counts them less, before anything is learnt from them; the user of `unirl_rollout_scored`.
+    """Drops or down-weights samples before they are trained on, through the hook `unirl_rollout_scored`.
 
-    What was dropped and why goes to the logs as shares (`quality/...`), and to `quality.jsonl` in the run's folder one
-    line a sample of the first process; a run without a logger has no such folder.
+    Logs the fraction of samples with each problem (`quality/frac_duplicate`, `quality/frac_low_confidence`,
+    `quality/frac_saturated`) and the mean weight (`quality/mean_weight`). With a logger, rank 0 also writes a line for
+    each of its dropped samples to `quality.jsonl` in the folder of the run.
 
     Args:
-        duplicates: A drawing that its group has already counts this much; 1 keeps all, 0 keeps the first only, of
-            those that are not dropped for something else.
-        saturation: Largest share of strongly colored pixels (chroma above a half); None does not look. Guidance and
-            rewards that are gamed fill pictures with color.
-        confidence: Least probability that the model gives its own answer (geometric mean over tokens); 0 takes all.
-        down_weight: Answers below `confidence` count by their probability instead of not at all.
+        duplicate_weight: Weight of an image that is already in its group: 1 keeps duplicates, 0 drops them. Images that
+            are dropped for another reason do not count as the first.
+        max_saturation: Largest fraction of strongly colored pixels (chroma above 0.5). Strong guidance and reward
+            hacking fill images with color. None switches the check off.
+        min_confidence: Smallest probability that the model gives its own answer, as the geometric mean over tokens. 0
+            switches the check off.
+        down_weight: Weight answers below `min_confidence` by their probability instead of dropping them.
 
     Raises:
-        UserError: a number outside [0, 1].
+        UserError: a number is outside [0, 1].
+
+    Example:
+        >>> QualityControl(min_confidence=0.3).duplicate_weight
+        0.0
     """
 
     def __init__(
         self,
-        duplicates: float = 0.0,
-        saturation: float | None = None,
-        confidence: float = 0.5,
+        duplicate_weight: float = 0.0,
+        max_saturation: float | None = None,
+        min_confidence: float = 0.5,
         down_weight: bool = False,
     ) -> None:
-        check_range(0, 1, "QualityControl", duplicates=duplicates, confidence=confidence)
-        check_range(0, 1, "QualityControl", saturation=1.0 if saturation is None else saturation)
-        self.duplicates, self.saturation, self.confidence = duplicates, saturation, confidence
-        self.down_weight = down_weight
+        check_range(0, 1, "QualityControl", duplicate_weight=duplicate_weight, min_confidence=min_confidence)
+        check_range(0, 1, "QualityControl", max_saturation=1.0 if max_saturation is None else max_saturation)
+        self.duplicate_weight, self.down_weight = duplicate_weight, down_weight
+        self.max_saturation, self.min_confidence = max_saturation, min_confidence
         self._module: Any = None
         self._dropped: list[dict[str, Any]] = []
-        self._shares: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._module = pl_module
 
     @hookimpl
     def unirl_rollout_scored(self, rollout: Rollout) -> Tensor:
+        """Weights of the samples in the loss. (B,), in [0, 1]"""
         weights = torch.ones_like(rollout.scores)
-        reasons: dict[str, Tensor] = {}
-        if self.saturation is not None:
-            reasons["saturated"] = colored_share(self._pixels(rollout)) > self.saturation
-            weights[reasons["saturated"]] = 0
-        sure = confidence(rollout)
-        if self.confidence and sure is not None:
-            reasons["unlikely"] = sure < self.confidence
-            weights = torch.where(reasons["unlikely"], weights * (sure if self.down_weight else 0), weights)
-        reasons["duplicate"] = is_duplicate(rollout.images.codes, rollout.group_size, weights > 0)
-        weights = torch.where(reasons["duplicate"], weights * self.duplicates, weights)
-        self._note(rollout, reasons, weights)
+        problems: dict[str, Tensor] = {}
+        if self.max_saturation is not None:
+            problems["saturated"] = saturation(self._pixels(rollout)) > self.max_saturation
+            weights[problems["saturated"]] = 0
+        confidence = answer_confidence(rollout)
+        if self.min_confidence and confidence is not None:
+            problems["low_confidence"] = confidence < self.min_confidence
+            factor = confidence if self.down_weight else 0
+            weights = torch.where(problems["low_confidence"], weights * factor, weights)
+        problems["duplicate"] = is_duplicate(rollout.images.codes, rollout.group_size, weights > 0)
+        weights = torch.where(problems["duplicate"], weights * self.duplicate_weight, weights)
+        self._record(rollout, problems, weights)
         return weights
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self._shares:
-            pl_module.log_dict({f"quality/{name}": value for name, value in self._shares.items()}, sync_dist=True)
-        folder = trainer.log_dir  # all processes must ask
-        if self._dropped and trainer.loggers and folder is not None and trainer.is_global_zero:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            with (Path(folder) / "quality.jsonl").open("a", encoding="utf-8") as file:
+        if self._metrics:
+            pl_module.log_dict({f"quality/{name}": value for name, value in self._metrics.items()}, sync_dist=True)
+        log_dir = trainer.log_dir  # collective
+        if self._dropped and trainer.loggers and log_dir is not None and trainer.is_global_zero:
+            Path(log_dir).mkdir(parents=True, exist_ok=True)
+            with (Path(log_dir) / "quality.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"step": trainer.global_step, **row}) + "\n" for row in self._dropped)
-        self._dropped, self._shares = [], {}
+        self._dropped, self._metrics = [], {}
 
     def _pixels(self, rollout: Rollout) -> Tensor:
         if rollout.images.pixels is not None:
             return rollout.images.pixels
         return self._module.backbone.decode(rollout.images)
 
-    def _note(self, rollout: Rollout, reasons: dict[str, Tensor], weights: Tensor) -> None:
-        self._shares = {name: which.float().mean().item() for name, which in reasons.items()}
-        self._shares["kept"] = weights.mean().item()
+    def _record(self, rollout: Rollout, problems: dict[str, Tensor], weights: Tensor) -> None:
+        self._metrics = {f"frac_{name}": rows.float().mean().item() for name, rows in problems.items()}
+        self._metrics["mean_weight"] = weights.mean().item()
         for i in (weights < 1).nonzero().flatten().tolist():
-            why = [name for name, which in reasons.items() if which[i]]
-            said = {"prompt": rollout.examples[i].prompt, "answer": rollout.answers.text[i]}
-            self._dropped.append(said | {"score": rollout.scores[i].item(), "weight": weights[i].item(), "why": why})
+            self._dropped.append(
+                {
+                    "prompt": rollout.examples[i].prompt,
+                    "answer": rollout.answers.text[i],
+                    "score": rollout.scores[i].item(),
+                    "weight": weights[i].item(),
+                    "problems": [name for name, rows in problems.items() if rows[i]],
+                }
+            )
 
 
-def is_duplicate(codes: Tensor, group_size: int, kept: Tensor | None = None) -> Tensor:
-    """Whether an earlier drawing of the group, of those that are kept, has the same codes.
+def is_duplicate(codes: Tensor, group_size: int, counts: Tensor | None = None) -> Tensor:
+    """Whether an earlier image of the same group has the same codes.
+
+    Args:
+        codes: Image codes, prompt-major.
+        group_size: Images of each prompt.
+        counts: Which images count as earlier ones; all by default.
 
     Shapes:
-        codes (B, N), prompt-major, kept (B,) bool; returns (B,) bool.
+        codes (B, N), counts (B,) bool; returns (B,) bool.
 
     Example:
-        >>> repeats(torch.tensor([[1, 2], [1, 2], [1, 2], [3, 4]]), 2).tolist()
+        >>> is_duplicate(torch.tensor([[1, 2], [1, 2], [1, 2], [3, 4]]), 2).tolist()
         [False, True, False, False]
     """
     seen: Counter[tuple[int, ...]] = Counter()
-    found = []
-    counts = [True] * len(codes) if kept is None else kept.tolist()
+    duplicate = []
+    counted = [True] * len(codes) if counts is None else counts.tolist()
     for i, row in enumerate(codes.tolist()):
         key = (i // group_size, *row)
-        found.append(seen[key] > 0)
-        seen[key] += counts[i]
-    return torch.tensor(found, device=codes.device)
+        duplicate.append(seen[key] > 0)
+        seen[key] += counted[i]
+    return torch.tensor(duplicate, device=codes.device)
 
 
-def colored_share(pixels: Tensor, chroma: float = 0.5) -> Tensor:
-    """Share of pixels whose strongest and weakest channel are further apart than `chroma`.
+def saturation(pixels: Tensor, chroma: float = 0.5) -> Tensor:
+    """Fraction of pixels whose chroma, the difference of their largest and smallest channel, is above a threshold.
+
+    Args:
+        pixels: RGB images in [0, 1].
+        chroma: The threshold.
 
     Shapes:
-        pixels (B, 3, H, W) in [0, 1]; returns (B,).
+        pixels (B, 3, H, W); returns (B,).
+
+    Example:
+        >>> saturation(torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1)).tolist()
+        [1.0]
     """
     return ((pixels.amax(1) - pixels.amin(1)) > chroma).float().mean((1, 2))
 
 
-def confidence(rollout: Rollout) -> Tensor | None:
-    """Geometric mean of the probabilities of each answer's tokens, or None where they are not known.
+def answer_confidence(rollout: Rollout) -> Tensor | None:
+    """Geometric mean of the probabilities of each answer's tokens; None where they are not known.
 
     Shapes:
         returns (B,), in [0, 1].

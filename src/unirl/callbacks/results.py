@@ -1,131 +1,146 @@
-"""One table: what the model can do, before and after."""
+"""A table of what the model can do, before and after training."""
 
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-CAPTION = "drawing: judged right; seeing: given pictures; critic: own drawings, balanced"
-NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
-"""Names of the paper."""
-Figures = dict[str, dict[str, float]]
+CAPTION = """Percent. generation: images that the judge accepts
+understanding: correct answers about given images
+self-reward: own verdicts that agree with the judge (balanced accuracy)"""
+COLUMN_NAMES = {"self_reward": "self-reward"}
+ROW_NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
+"""Names of the consistency metrics in the paper."""
+LOWER_IS_BETTER = ("imbalance",)
+Metrics = dict[str, dict[str, float]]
+"""Values by metric and category."""
 
 
 class ResultsTable(Callback):
-    """Prints accuracy by category after validation and at the end of a fit, beside that of its beginning.
+    """Prints accuracies by category after `validate` and `test`, and those before and after a fit at its end.
 
-    The first validation of a fit is its "before": run with `trainer.num_sanity_val_steps: -1`, so that there is one
-    ahead of the first step; otherwise the title says after how many steps it was. It is kept in checkpoints, so a
-    resumed fit still knows it.
+    The first validation of a fit is its "before". Set `trainer.num_sanity_val_steps: -1` to validate before the first
+    step; otherwise the title says how many steps had been taken. It is kept in checkpoints, so that a resumed fit
+    compares with the same values.
     """
 
     def __init__(self) -> None:
-        self.before: Figures = {}
-        self.steps = 0
-        self.now: Figures = {}
+        self.before: Metrics = {}
+        self.after: Metrics = {}
+        self.before_step = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if partial_check(trainer):
+        if is_partial_sanity_check(trainer):
             return
-        self.now = figures(pl_module)
+        self.after = metrics_of(pl_module)
         if trainer.sanity_checking or not self.before:
-            self.before, self.steps = self.now, trainer.global_step
+            self.before, self.before_step = self.after, trainer.global_step
         if trainer.state.fn == "validate":
-            self._show(trainer, None, self.now, "validation")
+            self._print(trainer, None, self.after, "validation")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._show(trainer, None, figures(pl_module), "test")
+        self._print(trainer, None, metrics_of(pl_module), "test")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        once = self.now is self.before  # `max_steps` may end a run between two validations
-        title = heading(self.steps, trainer.global_step, once)
-        self._show(trainer, None if once else self.before, self.now, title)
+        validated_once = self.after is self.before  # `max_steps` may end a run between two validations
+        title = fit_title(self.before_step, trainer.global_step, validated_once)
+        self._print(trainer, None if validated_once else self.before, self.after, title)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"before": self.before, "steps": self.steps}
+        return {"before": self.before, "before_step": self.before_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.before, self.steps = state_dict["before"], state_dict.get("steps", 0)
+        self.before, self.before_step = state_dict["before"], state_dict["before_step"]
 
-    def _show(self, trainer: Trainer, before: Figures | None, now: Figures, title: str) -> None:
-        if trainer.is_global_zero and now:
-            Console().print(table(before, now, title))
-            for line in summary(before, now):
+    def _print(self, trainer: Trainer, before: Metrics | None, after: Metrics, title: str) -> None:
+        if trainer.is_global_zero and after:
+            Console().print(results_table(before, after, title))
+            for line in summary_lines(before, after):
                 Console().print(line)
 
 
-def heading(first: int, last: int, once: bool) -> str:
-    """Title of a fit's table.
+def fit_title(first: int, last: int, validated_once: bool) -> str:
+    """Title of the table at the end of a fit.
 
     Args:
         first: Steps before the first validation.
         last: Steps of the fit.
-        once: Whether that was the only one.
+        validated_once: Whether there was only one validation.
 
     Example:
-        >>> heading(0, 400, once=False), heading(100, 400, once=False)
-        ('before and after 400 steps', 'after 100 and after 400 steps; nothing was measured before training')
+        >>> fit_title(0, 400, validated_once=False)
+        'before and after 400 steps'
+        >>> fit_title(100, 400, validated_once=False)
+        'after 100 and after 400 steps; there was no validation before training'
     """
-    if once and first:
-        return f"after {first} of {last} steps; nothing else was measured"
-    if once:
-        return f"before training; nothing was measured after its {last} steps"
+    if validated_once and first:
+        return f"after {first} of {last} steps; there was no other validation"
+    if validated_once:
+        return f"before training; there was no validation after its {last} steps"
     if not first:
         return f"before and after {last} steps"
-    return f"after {first} and after {last} steps; nothing was measured before training"
+    return f"after {first} and after {last} steps; there was no validation before training"
 
 
-def figures(module: LightningModule) -> Figures:
-    """The module's measured figures as plain numbers: kind, then category."""
-    measured = getattr(module, "val_metrics", {})
-    return {kind: {name: float(value) for name, value in values.items()} for kind, values in measured.items() if values}
+def metrics_of(module: LightningModule) -> Metrics:
+    """The metrics of the module's last validation as plain numbers."""
+    metrics = getattr(module, "val_metrics", {})
+    return {name: {key: float(value) for key, value in values.items()} for name, values in metrics.items() if values}
 
 
-def table(before: Figures | None, now: Figures, title: str) -> Table:
-    """A row for each category, a column for each kind of figure; in percent.
+def results_table(before: Metrics | None, after: Metrics, title: str) -> Table:
+    """A row for each category and a column for each metric that has categories.
 
     Args:
-        before: Figures of the beginning, or None for a single column each.
-        now: Figures of now.
-        title: Stands above.
+        before: Metrics to compare with; None for single values.
+        after: Current metrics.
+        title: Title of the table.
     """
-    now = {kind: values for kind, values in now.items() if "overall" in values}
-    sheet = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left")
-    sheet.add_column("category")
-    for kind in now:
-        sheet.add_column(kind, justify="right")
-    rows = list(dict.fromkeys(name for values in now.values() for name in values if name != "overall"))
-    for name in [*rows, "overall"]:
-        if name == "overall":
-            sheet.add_section()
-        cells = [_cell((before or {}).get(kind, {}).get(name), values.get(name)) for kind, values in now.items()]
-        sheet.add_row(name, *cells, style="bold" if name == "overall" else None)
-    return sheet
+    columns = {name: values for name, values in after.items() if "overall" in values}
+    table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge = False  # three columns before and after training fit in 80 characters
+    table.add_column("category")
+    for name in columns:
+        table.add_column(COLUMN_NAMES.get(name, name), justify="right")
+    categories = dict.fromkeys(category for values in columns.values() for category in values if category != "overall")
+    for category in [*categories, "overall"]:
+        is_overall = category == "overall"
+        if is_overall:
+            table.add_section()
+        cells = [
+            _cell((before or {}).get(name, {}).get(category), values.get(category)) for name, values in columns.items()
+        ]
+        table.add_row(category, *cells, style="bold" if is_overall else None)
+    return table
 
 
-def summary(before: Figures | None, now: Figures) -> list[str]:
-    """A line for each kind of figure that has no categories; arguments as for `table`."""
+def summary_lines(before: Metrics | None, after: Metrics) -> list[str]:
+    """A line for each metric that has no categories. Arguments as for `results_table`."""
     lines = []
-    for kind, values in now.items():
+    for name, values in after.items():
         if "overall" not in values:
-            then = (before or {}).get(kind, {})
-            cells = [f"{NAMES.get(n, n)} {_cell(then.get(n), v, lower=n == 'imbalance')}" for n, v in values.items()]
-            lines.append(f"{kind}: {', '.join(cells)}")
+            earlier = (before or {}).get(name, {})
+            cells = [
+                f"{ROW_NAMES.get(key, key)} {_cell(earlier.get(key), value, key in LOWER_IS_BETTER)}"
+                for key, value in values.items()
+            ]
+            lines.append(f"{name}: {', '.join(cells)}")
     return lines
 
 
-def _cell(before: float | None, now: float | None, lower: bool = False) -> str:
-    if now is None:
+def _cell(before: float | None, after: float | None, lower_is_better: bool = False) -> str:
+    if after is None:
         return "-"
     if before is None:
-        return f"{100 * now:.1f}"
-    change = 100 * (now - before)
-    better = -change if lower else change
-    color = "green" if better > 0.05 else "red" if better < -0.05 else "dim"
-    return f"{100 * before:.1f} → {100 * now:.1f} [{color}]{change:+.1f}[/]"
+        return f"{100 * after:.1f}"
+    change = 100 * (after - before)
+    improvement = -change if lower_is_better else change
+    color = "green" if improvement > 0.05 else "red" if improvement < -0.05 else "dim"
+    return f"{100 * before:.1f} → {100 * after:.1f} [{color}]{change:+.1f}[/]"
 
 
-def partial_check(trainer: Trainer) -> bool:
-    """Whether a validation is a sanity check of some batches only: nothing to compare with."""
+def is_partial_sanity_check(trainer: Trainer) -> bool:
+    """Whether the current validation is a sanity check of a few batches, whose metrics mean nothing."""
     return trainer.sanity_checking and trainer.num_sanity_val_steps != float("inf")

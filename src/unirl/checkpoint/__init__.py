@@ -1,7 +1,7 @@
-"""Checkpoints that survive: written whole or not at all, checked before they are believed, found by `last`."""
+"""Checkpoints: written atomically, verified before they are loaded, resumed with `--ckpt_path last`, exported."""
 
 from unirl.checkpoint.integrity import find_corruption
-from unirl.checkpoint.io import AtomicCheckpointIO
+from unirl.checkpoint.io import AtomicCheckpointIO, AtomicTrainer
 from unirl.checkpoint.resume import corrupt_message, latest_valid
 
-__all__ = ["AtomicCheckpointIO", "corrupt_message", "find_corruption", "latest_valid"]
+__all__ = ["AtomicCheckpointIO", "AtomicTrainer", "corrupt_message", "find_corruption", "latest_valid"]

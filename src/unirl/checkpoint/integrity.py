@@ -1,5 +1,8 @@
-"""Checksums: of a whole file at its end, for zip archives have none for what says where their parts are; of a folder's
-files in one of their own, for others write those.
+"""Finding corrupt checkpoints by their checksums.
+
+A file that we write ends with a trailer: the SHA-256 of everything before it. A zip archive, as `torch.save` writes it,
+has checksums of its members but none of its directory. A sharded checkpoint is a folder of files that PyTorch writes;
+their checksums are in a file `SHA256SUMS`.
 """
 
 import hashlib
@@ -12,130 +15,129 @@ from typing import IO, Any
 
 import torch
 
-import unirl.types  # noqa: F401 - says which of our classes a checkpoint may hold
-from unirl.checkpoint.sharded import META, is_sharded, items
+import unirl.types  # noqa: F401 - registers the classes that a checkpoint may hold
+from unirl.checkpoint.sharded import META, is_sharded_checkpoint, iter_shards
 
-MARK = b"unirl sha256 of all before: "
-LENGTH = len(MARK) + hashlib.sha256().digest_size
+TRAILER_MARK = b"unirl sha256 of all before: "
+TRAILER_LENGTH = len(TRAILER_MARK) + hashlib.sha256().digest_size
+CHECKSUMS = "SHA256SUMS"
+"""The checksums of a folder's files, in the format of the command `sha256sum`."""
 CHUNK = 1 << 22
-PART = ".part"
-"""Ends the name of what is being written."""
-SUMS = "SHA256SUMS"
-"""A folder's checksums, as the command `sha256sum` writes and checks them."""
-
-
-class Seal:
-    """Takes in what is written, and gives what shall end the file. Readers of zip archives pass over it."""
-
-    def __init__(self) -> None:
-        self._sum = hashlib.sha256()
-
-    def update(self, data: Any) -> None:
-        self._sum.update(data)
-
-    def close(self) -> bytes:
-        return MARK + self._sum.digest()
-
-
-def broken_seal(file: IO[bytes]) -> str | None:
-    """What the seal of a file says against it; empty where the seal is whole, None where there is none.
-
-    Args:
-        file: Open for reading; of another writer it has no seal.
-    """
-    size = file.seek(0, os.SEEK_END)
-    start = file.seek(max(0, size - LENGTH))
-    end = file.read()
-    if MARK not in end:
-        return None
-    if not end.startswith(MARK):
-        return "truncated"
-    seal = Seal()
-    file.seek(0)
-    while start > 0 and (data := file.read(min(CHUNK, start))):
-        seal.update(data)
-        start -= len(data)
-    return "" if seal.close() == end else "damaged: the checksum of the whole file does not fit"
-
-
-def sum_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(CHUNK):
-            found.update(data)
-    return found.hexdigest()
-
-
-def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Say what the files of a folder hold; `sums` has the checksum of each by its name."""
-    lines = [f"{value}  {name}\n" for name, value in sorted(sums.items())]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def broken_sum(folder: Path) -> str | None:
-    """What the checksums of a folder say against it; None where nothing, or where there are none.
-
-    Raises:
-        FileNotFoundError: a file that they name is missing.
-    """
-    if not (folder / SUMS).is_file():
-        return None
-    for line in (folder / SUMS).read_text(encoding="utf-8").removesuffix("\n").split("\n"):
-        value, _, name = line.partition("  ")
-        if sum_of(folder / Path(name).name) != value:
-            return f"damaged: the checksum of {name} does not fit"
-    return None
+"""Bytes that are read at once."""
 
 
 def find_corruption(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None where nothing is.
+    """What is wrong with a checkpoint, in a few words; None if it is intact.
 
-    Ours end with a checksum of the whole file, or have those of all files beside them. Any other that `torch.save`
-    writes is a zip archive with a checksum for each tensor; PyTorch does not look at them when it loads, this does.
+    Checkpoints that we wrote are verified by their trailer or by `SHA256SUMS`. Others are verified by the checksums of
+    the zip archive, which PyTorch does not check when it loads one.
 
     Args:
         path: A `.ckpt` file, or the folder of a sharded checkpoint.
     """
     try:
-        if path.is_dir() and (bad := broken_sum(path)) is not None:
-            return bad
+        if path.is_dir() and (mismatch := _verify_checksums(path)) is not None:
+            return mismatch
         for name, file in _archives(path):
-            if (found := _archive_fault(file)) is not None:
-                return f"{found} ({name})" if path.is_dir() else found
+            if (problem := _verify_archive(file)) is not None:
+                return f"{problem} ({name})" if path.is_dir() else problem
     except FileNotFoundError as error:
         return f"{Path(error.filename or path).name} is missing"
-    except Exception as error:  # a flipped bit makes archives fail in any way
+    except Exception as error:  # a flipped bit can make reading an archive fail in any way
         return f"broken: {' '.join(str(error).split())[:120] or type(error).__name__}"
     return None
 
 
+class TrailerChecksum:
+    """Computes the trailer of a file while it is written. Readers of zip archives skip trailing bytes."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def update(self, data: Any) -> None:
+        self._sha256.update(data)
+
+    def trailer(self) -> bytes:
+        return TRAILER_MARK + self._sha256.digest()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(CHUNK):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def write_checksums(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Write `SHA256SUMS`.
+
+    Args:
+        folder: Where.
+        checksums: The SHA-256 of each file of the folder, by name.
+    """
+    lines = [f"{value}  {name}\n" for name, value in sorted(checksums.items())]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _verify_checksums(folder: Path) -> str | None:
+    """A mismatch with `SHA256SUMS`; None if there is none, or no such file. A missing file is a FileNotFoundError."""
+    if not (folder / CHECKSUMS).is_file():
+        return None
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").removesuffix("\n").split("\n"):
+        value, _, name = line.partition("  ")
+        if sha256_of(folder / Path(name).name) != value:
+            return f"damaged: the checksum of {name} does not match"
+    return None
+
+
 def _archives(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Each zip archive in a checkpoint, with a name for messages."""
     if not path.is_dir():
         with path.open("rb") as file:
             yield path.name, file
         return
-    if not is_sharded(path):
-        raise ValueError(f"the folder holds no {META}, so it is no sharded checkpoint, or half of one")
+    if not is_sharded_checkpoint(path):
+        raise ValueError(f"the folder has no {META}, so it is not a sharded checkpoint, or an incomplete one")
     with (path / META).open("rb") as file:
         yield META, file
-    for name, data in items(path):
+    for name, data in iter_shards(path):
         yield name, BytesIO(data)
 
 
-def _archive_fault(file: IO[bytes]) -> str | None:
-    seal = broken_seal(file)
-    if bad := _zip_fault(file) if seal is None else seal:
-        return bad
+def _verify_archive(file: IO[bytes]) -> str | None:
+    problem = _verify_trailer(file)
+    if problem is None:
+        problem = _verify_zip(file)
+    if problem:
+        return problem
     file.seek(0)
     unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     return f"it holds more than data: {', '.join(unsafe[:3])}; nothing of it was run" if unsafe else None
 
 
-def _zip_fault(file: IO[bytes]) -> str | None:
+def _verify_trailer(file: IO[bytes]) -> str | None:
+    """What the trailer says is wrong; empty if the file is intact, None if it has no trailer."""
+    size = file.seek(0, os.SEEK_END)
+    remaining = file.seek(max(0, size - TRAILER_LENGTH))
+    trailer = file.read()
+    if TRAILER_MARK not in trailer:
+        return None
+    if not trailer.startswith(TRAILER_MARK):
+        return "truncated"
+    checksum = TrailerChecksum()
+    file.seek(0)
+    while remaining > 0 and (data := file.read(min(CHUNK, remaining))):
+        checksum.update(data)
+        remaining -= len(data)
+    return "" if checksum.trailer() == trailer else "damaged: the checksum of the file does not match"
+
+
+def _verify_zip(file: IO[bytes]) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
+            member = archive.testzip()
     except zipfile.BadZipFile:
-        return "truncated, or no checkpoint"
-    return f"damaged: the checksum of {bad} does not fit" if bad is not None else None
+        return "truncated, or not a checkpoint"
+    return f"damaged: the checksum of {member} does not match" if member is not None else None

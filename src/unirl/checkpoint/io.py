@@ -1,4 +1,8 @@
-"""A file is there whole, or it is not there: it gets its name when the last byte is on the disk."""
+"""Atomic checkpoints: a file or folder gets its name when its last byte is on the disk.
+
+`AtomicCheckpointIO` writes single files, `AtomicTrainer` renames the folders that FSDP strategies write. A save that is
+killed leaves `NAME.part`, which is never loaded; the checkpoint that had the name before is intact.
+"""
 
 import os
 import shutil
@@ -14,101 +18,21 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, St
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from typing_extensions import override
 
-from unirl.checkpoint.integrity import PART, Seal, find_corruption, sum_of, write_sums
-from unirl.checkpoint.resume import OLD, corrupt_message
+from unirl.checkpoint.integrity import TrailerChecksum, find_corruption, sha256_of, write_checksums
+from unirl.checkpoint.resume import corrupt_message, partial_path, replaced_path
 from unirl.errors import UserError
 
 
-class _Watched:
-    """A file that remembers why a write failed: PyTorch's writer tells only that it did."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.error, self.seal = file, None, Seal()
-
-    error: OSError | None
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        try:
-            while rest:  # Linux writes 2 GB at once, and a disk that fills up less; PyTorch does not look
-                rest = rest[self.file.write(rest) :]
-        except OSError as error:
-            self.error = self.error or error
-            raise
-        self.seal.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-def partial_path(path: Path) -> Path:
-    """Where a file is while it is being written.
-
-    Example:
-        >>> partial_path(Path("last.ckpt")).name
-        'last.ckpt.part'
-    """
-    return path.with_name(path.name + PART)
-
-
-def write_atomically(value: Any, path: Path) -> None:
-    """`torch.save` to a temporary name beside it, to the disk, and only then to its name; the old one stays till then.
-
-    It ends with a seal, a checksum of all of it.
-
-    Args:
-        value: As for `torch.save`.
-        path: A local file.
-
-    Raises:
-        OSError: the disk is full, or read-only; the temporary file is gone then.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = partial_path(path)
-    try:
-        with part.open("wb", buffering=0) as file:
-            _save(value, file)
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def _save(value: Any, file: IO[bytes]) -> None:
-    watched = _Watched(file)
-    try:
-        torch.save(value, watched)  # type: ignore[arg-type] # writes and flushes, which is all that it does
-        watched.write(watched.seal.close())
-    except Exception as error:
-        if watched.error is not None:
-            raise watched.error from error
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk; a no-op where folders cannot be synced."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Whole files or none, and nothing but data. A save that fails is told, and the run goes on.
+    """Checkpoint files that are complete or absent, and hold nothing but data.
 
-    Where a save failed, older checkpoints are kept, though there may be more of them than was asked for, till one
-    succeeds. Addresses such as `s3://` are left to Lightning.
+    A failed save is a warning and training goes on. Older checkpoints are then kept until a save succeeds, even if
+    there are more of them than `save_top_k`. Remote paths such as `s3://` are left to Lightning.
     """
 
     def __init__(self) -> None:
-        self._failed, self._warned, self._superseded = False, False, list[Path]()
+        self._last_save_failed, self._warned_unsafe = False, False
+        self._pending_removals: list[Path] = []
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -118,103 +42,173 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             write_atomically(checkpoint, Path(path))
         except OSError as error:
-            self._failed = True
+            self._last_save_failed = True
             rank_zero_warn(
                 f"no checkpoint was saved at step {checkpoint.get('global_step', '?')}: {error.strerror} ({path}). "
-                "The run goes on, older checkpoints are kept, and the next save tries again"
+                "Training goes on, older checkpoints are kept, and the next save tries again"
             )
             return
-        self._warn_of_code(Path(path))
-        self._failed = False
-        for old in self._superseded:
+        self._warn_unsafe(Path(path))
+        self._last_save_failed = False
+        for old in self._pending_removals:
             if old != Path(path):
                 super().remove_checkpoint(old)
-        self._superseded.clear()
+        self._pending_removals.clear()
 
     @override
     def load_checkpoint(
         self, path: Any, map_location: Callable | None = lambda storage, loc: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        if "://" not in str(path) and (why := find_corruption(Path(path))) is not None:
-            raise UserError(corrupt_message(Path(path), why))
+        if "://" not in str(path) and (problem := find_corruption(Path(path))) is not None:
+            raise UserError(corrupt_message(Path(path), problem))
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
         except OSError:
             raise
-        except Exception as error:  # of another writer, without a seal: a flipped bit may show only here
-            raise UserError(corrupt_message(Path(path), f"broken: {' '.join(str(error).split())[:120]}")) from error
+        except Exception as error:  # without a trailer, a flipped bit may show only here
+            problem = f"broken: {' '.join(str(error).split())[:120]}"
+            raise UserError(corrupt_message(Path(path), problem)) from error
 
     @override
     def remove_checkpoint(self, path: Any) -> None:
-        if self._failed:
-            self._superseded.append(Path(path))
+        if self._last_save_failed:
+            self._pending_removals.append(Path(path))
         else:
             super().remove_checkpoint(path)
 
-    def _warn_of_code(self, path: Path) -> None:
-        # Told when it is saved, and not days later, when it is needed.
-        unsafe = [] if self._warned else sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    def _warn_unsafe(self, path: Path) -> None:
+        """Warn when a checkpoint that cannot be loaded is saved, rather than when it is needed."""
+        unsafe = [] if self._warned_unsafe else sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         if unsafe:
-            self._warned = True
+            self._warned_unsafe = True
             rank_zero_warn(
-                f"{path} holds {', '.join(unsafe[:3])}, which no run will load, for it could run code. Whoever puts it "
-                "there should save tensors and plain values, or call torch.serialization.add_safe_globals"
+                f"{path} holds {', '.join(unsafe[:3])} and will not be loaded, because it could run code. The callback "
+                "or module that saves it should save tensors and plain values, or call "
+                "torch.serialization.add_safe_globals"
             )
 
 
 class AtomicTrainer(Trainer):
-    """Saves a folder of shards beside its place, and moves it there when all processes are done."""
+    """A Trainer whose sharded checkpoints are written to `NAME.part` and renamed when all ranks are done."""
 
     @override
     def save_checkpoint(self, filepath: Any, weights_only: bool | None = None, storage_options: Any = None) -> None:
-        if not saves_folders(self.strategy) or "://" in str(filepath):
+        if not saves_sharded(self.strategy) or "://" in str(filepath):
             super().save_checkpoint(filepath, weights_only, storage_options)
             return
         path = Path(self.strategy.broadcast(filepath))
-        part = partial_path(path)
-        if self.is_global_zero and part.exists():
-            shutil.rmtree(part)
-        self.strategy.barrier("unirl.part")
-        super().save_checkpoint(part, weights_only, storage_options)
-        self._seal(part)
+        partial = partial_path(path)
+        if self.is_global_zero and partial.exists():
+            shutil.rmtree(partial)
+        self.strategy.barrier("unirl.before_save")
+        super().save_checkpoint(partial, weights_only, storage_options)
+        self._write_checksums(partial)
         if self.is_global_zero:
-            replace_folder(part, path)
-        self.strategy.barrier("unirl.whole")
+            replace_folder(partial, path)
+        self.strategy.barrier("unirl.after_save")
 
-    def _seal(self, part: Path) -> None:
-        """All processes read again what was written, some files each; the first one writes the checksums down."""
-        self.strategy.barrier("unirl.written")
-        files = sorted(path for path in part.iterdir() if path.is_file())
-        own = {path.name: sum_of(path) for path in files[self.global_rank :: self.world_size]}
-        everyone: list[dict[str, str]] = [own] * self.world_size
+    def _write_checksums(self, folder: Path) -> None:
+        """Each rank hashes a share of the files as they are on the disk; rank 0 writes `SHA256SUMS`."""
+        self.strategy.barrier("unirl.after_write")
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        local = {path.name: sha256_of(path) for path in files[self.global_rank :: self.world_size]}
+        gathered: list[dict[str, str]] = [local] * self.world_size
         if self.world_size > 1:
-            dist.all_gather_object(everyone, own)
+            dist.all_gather_object(gathered, local)
         if self.is_global_zero:
-            write_sums(part, {name: value for sums in everyone for name, value in sums.items()})
+            write_checksums(folder, {name: value for checksums in gathered for name, value in checksums.items()})
 
 
-def saves_folders(strategy: Strategy) -> bool:
-    """Whether a strategy saves shards in a folder, rather than one file."""
+def saves_sharded(strategy: Strategy) -> bool:
+    """Whether a strategy saves a folder of shards rather than one file."""
     if isinstance(strategy, ModelParallelStrategy):
         return strategy._save_distributed_checkpoint
     return isinstance(strategy, FSDPStrategy) and strategy._state_dict_type == "sharded"
 
 
-def replace_folder(new: Path, path: Path) -> None:
-    """Bring a folder to the disk and give it its name; one of that name is replaced.
+def write_atomically(value: Any, path: Path) -> None:
+    """`torch.save` to `NAME.part`, sync it to the disk, and rename it. The file ends with a checksum trailer.
 
     Args:
-        new: In the same folder as `path`.
-        path: Its name.
+        value: As for `torch.save`.
+        path: A local file; replaced if it exists.
+
+    Raises:
+        OSError: the disk is full or read-only. `NAME.part` is removed, and an existing file is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    try:
+        with partial.open("wb", buffering=0) as file:
+            _save_with_trailer(value, file)
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Sync a folder to the disk and rename it. A folder that has the name is replaced.
+
+    Args:
+        new: The folder, with the same parent as `path`.
+        path: Its new name.
     """
     for file in new.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
-    old = path.with_name(path.name + OLD)
-    if path.exists():  # a folder cannot be renamed over another; killed in between, the old one is still found
+    old = replaced_path(path)
+    if path.exists():  # if the process is killed between the two renames, the old folder is still found
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
     new.rename(path)
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+class _ChecksummedFile:
+    """A file for `torch.save`: computes the trailer, and keeps the OSError that PyTorch's writer hides."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.checksum = file, TrailerChecksum()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:  # a write may be partial: Linux writes at most 2 GB, and PyTorch ignores the return value
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        self.checksum.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save_with_trailer(value: Any, file: IO[bytes]) -> None:
+    checksummed = _ChecksummedFile(file)
+    try:
+        torch.save(value, checksummed)  # type: ignore[arg-type] # it needs `write` and `flush` only
+        checksummed.write(checksummed.checksum.trailer())
+    except Exception as error:
+        if checksummed.error is not None:
+            raise checksummed.error from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync a rename to the disk; a no-op where folders cannot be synced."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

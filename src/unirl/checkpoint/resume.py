@@ -1,4 +1,4 @@
-"""Which checkpoint to go on from."""
+"""Finding the checkpoint to resume from."""
 
 import errno
 import sys
@@ -9,20 +9,45 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from unirl.checkpoint.integrity import PART, find_corruption
+from unirl.checkpoint.integrity import find_corruption
 from unirl.errors import UserError
 
-OLD = ".old"
-"""Ends the name of a folder that is being replaced; a folder cannot be renamed over another."""
+PARTIAL, REPLACED = ".part", ".old"
+"""Suffixes of a checkpoint that is being written, and of a folder that is being replaced."""
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # full
+    *(errno.EROFS, errno.EACCES, errno.EPERM),  # not writable
+    *(errno.EIO, errno.ESTALE),  # broken
+}
+
+
+def partial_path(path: Path) -> Path:
+    """The name of a file or folder while it is written.
+
+    Example:
+        >>> partial_path(Path("last.ckpt")).name
+        'last.ckpt.part'
+    """
+    return path.with_name(path.name + PARTIAL)
+
+
+def replaced_path(path: Path) -> Path:
+    """The name of a folder while another one takes its place; a folder cannot be renamed onto an existing one.
+
+    Example:
+        >>> replaced_path(Path("step=1.ckpt")).name
+        'step=1.ckpt.old'
+    """
+    return path.with_name(path.name + REPLACED)
 
 
 @dataclass
 class CheckpointSearch:
-    """The newest whole checkpoint, and what is newer and was skipped.
+    """Result of a search for the newest valid checkpoint.
 
     Args:
-        path: None where there is none.
-        skipped: One line each: which, and why.
+        path: The checkpoint; None if there is none.
+        skipped: Newer checkpoints that are not valid: a line each, with the reason.
     """
 
     path: Path | None = None
@@ -30,54 +55,55 @@ class CheckpointSearch:
 
 
 def latest_valid(folders: Iterable[Path]) -> CheckpointSearch:
-    """The newest checkpoint in some folders that is whole.
+    """Find the newest valid checkpoint.
 
     Args:
-        folders: Where to look, not below them.
+        folders: Where to look, not recursively.
     """
     paths = [path for folder in folders for path in folder.glob("*.ckpt*") if _is_candidate(path)]
-    found = CheckpointSearch()
+    search = CheckpointSearch()
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        why = "half-written, the run was killed meanwhile" if path.suffix == PART else find_corruption(path)
-        if why is None:
-            found.path = path
+        interrupted = "incomplete, the run was killed while it was written"
+        problem = interrupted if path.suffix == PARTIAL else find_corruption(path)
+        if problem is None:
+            search.path = path
             break
-        found.skipped.append(f"{path}: {why}")
-    return found
+        search.skipped.append(f"{path}: {problem}")
+    return search
 
 
 def _is_candidate(path: Path) -> bool:
-    return path.suffix in (".ckpt", PART, OLD) and path.exists()  # `save_last: link` may leave a link to nothing
+    return path.suffix in (".ckpt", PARTIAL, REPLACED) and path.exists()  # `save_last: link` may leave a dead link
 
 
-def corrupt_message(path: Path, why: str) -> str:
-    """What a user reads about a checkpoint that cannot be gone on from; names one that can.
+def corrupt_message(path: Path, problem: str) -> str:
+    """The message about a checkpoint that cannot be loaded; names the newest valid one in its folder.
 
     Args:
-        path: Of the broken one.
-        why: As `fault` says.
+        path: Of the corrupt checkpoint.
+        problem: What `find_corruption` returned.
     """
     other = latest_valid([path.parent]).path
-    go_on = f"the newest whole one beside it: --ckpt_path {other}" if other else "no whole one is beside it"
-    return f"checkpoint {path} is refused: {why}; {go_on}"
+    advice = f"the newest valid one in its folder: --ckpt_path {other}" if other else "its folder has no valid one"
+    return f"checkpoint {path} is refused: {problem}; {advice}"
 
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ESTALE}
-
-
-def checkpoint_of(path: str, options: Any) -> str | None:
-    """The checkpoint to go on from.
+def resolve_ckpt_path(path: str, options: Any) -> str | None:
+    """The checkpoint that `--ckpt_path` names.
 
     Args:
-        path: As given: a file, a sharded folder, an address, "hpc", or "last" for the newest whole one of all
-            runs of this name.
-        options: Of the subcommand.
+        path: A file, the folder of a sharded checkpoint, a remote path, "hpc", or "last" for the newest valid
+            checkpoint of all runs with the same name.
+        options: Parsed options of the subcommand.
+
+    Returns:
+        The path; None if "last" finds no checkpoint, so that the same command starts and resumes a run.
 
     Raises:
-        UserError: it is not there, or broken.
+        UserError: the checkpoint is missing or corrupt.
     """
     if path == "last":
-        return _last(_folders(options))
+        return _resolve_last(_checkpoint_folders(options))
     if path == "best":
         raise UserError(
             "--ckpt_path best: only the process that trained knows which one was best; give its path, or 'last'"
@@ -86,38 +112,38 @@ def checkpoint_of(path: str, options: Any) -> str | None:
         return path
     if not Path(path).exists():
         raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
-    if (why := find_corruption(Path(path))) is not None:
-        raise UserError(corrupt_message(Path(path), why))
+    if (problem := find_corruption(Path(path))) is not None:
+        raise UserError(corrupt_message(Path(path), problem))
     return path
 
 
-def _last(folders: list[Path]) -> str | None:
-    found = latest_valid(folders)
-    for line in found.skipped:
-        _say(f"skipped {line}")
-    if found.path is not None:
-        _say(f"going on from {found.path}")
-        return str(found.path)
-    if any(not line.partition(": ")[0].endswith(".part") for line in found.skipped):
-        raise UserError(f"--ckpt_path last: no checkpoint is whole; the newest: {found.skipped[0]}")
-    _say("--ckpt_path last: no checkpoint yet, the run starts at its beginning")  # so that one job script does for all
+def _resolve_last(folders: list[Path]) -> str | None:
+    search = latest_valid(folders)
+    for line in search.skipped:
+        _print(f"skipped {line}")
+    if search.path is not None:
+        _print(f"resuming from {search.path}")
+        return str(search.path)
+    if any(not line.partition(": ")[0].endswith(PARTIAL) for line in search.skipped):
+        raise UserError(f"--ckpt_path last: no checkpoint is valid; the newest: {search.skipped[0]}")
+    _print("--ckpt_path last: no checkpoint yet, the run starts from the beginning")
     return None
 
 
-def _folders(options: Any) -> list[Path]:
+def _checkpoint_folders(options: Any) -> list[Path]:
     run = Path(options.trainer.default_root_dir) / options.name
     folders = sorted(run.glob("version_*/checkpoints"))
     for callback in options.trainer.callbacks or []:
-        given = getattr(getattr(callback, "init_args", None), "dirpath", None)
-        folders += [Path(given)] if given else []
+        dirpath = getattr(getattr(callback, "init_args", None), "dirpath", None)
+        folders += [Path(dirpath)] if dirpath else []
     return list(dict.fromkeys(folders))
 
 
 @rank_zero_only
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"unirl: {text}", file=sys.stderr)
 
 
-def out_of_disk(error: OSError) -> bool:
-    """Whether a write failed for what the disk is: full, read-only, broken, or not ours."""
-    return error.errno in DISK
+def is_disk_error(error: OSError) -> bool:
+    """Whether a write failed because the disk is full, not writable or broken."""
+    return error.errno in DISK_ERRORS

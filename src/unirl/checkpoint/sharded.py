@@ -1,4 +1,4 @@
-"""Sharded checkpoints, as Lightning's FSDP and ModelParallel strategies write them: read by one process, on the CPU."""
+"""Sharded checkpoints, as Lightning's FSDP and ModelParallel strategies write them, read by one process on the CPU."""
 
 import io
 import pickle
@@ -13,74 +13,75 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 META = "meta.pt"
-"""Lightning's file for what is not sharded; written last."""
-INDEX = ".metadata"
-"""PyTorch's file that says where each tensor is. A pickle."""
-PATHS = {
-    (f"pathlib{where}", f"{kind}Path"): pure
-    for where in ("", "._local")
+"""Lightning's file with everything that is not sharded. It is written last."""
+METADATA = ".metadata"
+"""PyTorch's pickle that says in which file each tensor is."""
+PATH_CLASSES = {
+    (f"pathlib{module}", f"{kind}Path"): pure
+    for module in ("", "._local")
     for kind, pure in (("Posix", PurePosixPath), ("Windows", PureWindowsPath))
 }
-"""How an index names the folder that it was written to, and what is read instead: a name that opens nothing."""
-SOURCES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+"""Classes of the paths in the metadata, and the pure paths that are loaded in their place."""
+METADATA_MODULES = ("torch", "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+OTHER_GLOBALS = (("torch.serialization", "_get_layout"), ("collections", "OrderedDict"))
 
 
-def is_sharded(path: Path) -> bool:
+def is_sharded_checkpoint(path: Path) -> bool:
     """Whether a folder holds a sharded checkpoint."""
-    return (path / META).is_file() and (path / INDEX).is_file()
+    return (path / META).is_file() and (path / METADATA).is_file()
 
 
-class _IndexReader(pickle.Unpickler):
-    """Knows the few classes that an index is made of, and refuses all else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in PATHS:
-            return PATHS[module, name]
-        found = super().find_class(module, name) if module in ("torch", *SOURCES) else None
-        if isinstance(found, torch.dtype) or found is torch.Size:
-            return found
-        if isinstance(found, type) and found.__module__ == module and not issubclass(found, io.IOBase):
-            return found
-        if (module, name) in (("torch.serialization", "_get_layout"), ("collections", "OrderedDict")):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{INDEX} holds more than data: {module}.{name}; nothing of it was run")
-
-
-def index(path: Path) -> Metadata:
-    """Where each tensor of a sharded checkpoint is.
+def read_metadata(path: Path) -> Metadata:
+    """The metadata of a sharded checkpoint, without running code that it may hold.
 
     Raises:
-        pickle.UnpicklingError: it holds more than that.
+        pickle.UnpicklingError: it holds more than metadata.
     """
-    with (path / INDEX).open("rb") as file:
-        found = _IndexReader(file).load()
-    if not isinstance(found, Metadata):
-        raise pickle.UnpicklingError(f"{INDEX} holds {type(found).__name__}")
-    return found
+    with (path / METADATA).open("rb") as file:
+        metadata = _MetadataUnpickler(file).load()
+    if not isinstance(metadata, Metadata):
+        raise pickle.UnpicklingError(f"{METADATA} holds {type(metadata).__name__}")
+    return metadata
 
 
-def items(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Each piece of a sharded checkpoint by its file and name; every piece is an archive of its own."""
-    for key, place in index(path).storage_data.items():
-        with (path / place.relative_path).open("rb") as file:
-            file.seek(place.offset)
-            yield f"{place.relative_path}: {key.fqn}", file.read(place.length)
+def iter_shards(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Each entry of a sharded checkpoint: its file and name, and its bytes, which are a zip archive."""
+    for key, storage in read_metadata(path).storage_data.items():
+        with (path / storage.relative_path).open("rb") as file:
+            file.seek(storage.offset)
+            yield f"{storage.relative_path}: {key.fqn}", file.read(storage.length)
 
 
 def sharded_weights(path: Path) -> dict[str, Tensor]:
-    """The module's tensors, whole, by name.
+    """The full tensors of the LightningModule, by name.
 
     Args:
-        path: Of a checkpoint that `fault` finds nothing wrong with.
+        path: A checkpoint in which `find_corruption` finds nothing.
     """
-    found = index(path).state_dict_metadata
-    prefix = "state_dict." if any(name.startswith("state_dict.") for name in found) else "model."  # FSDP2, FSDP1
+    entries = read_metadata(path).state_dict_metadata
+    prefix = "state_dict." if any(name.startswith("state_dict.") for name in entries) else "model."  # FSDP2, FSDP1
     weights = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in found.items()
+        for name, entry in entries.items()
         if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is only one process
         dcp.load(weights, storage_reader=dcp.FileSystemReader(path))
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """Loads the classes that metadata is made of, and refuses all others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in PATH_CLASSES:
+            return PATH_CLASSES[module, name]
+        value = super().find_class(module, name) if module in METADATA_MODULES else None
+        if isinstance(value, torch.dtype) or value is torch.Size:
+            return value
+        if isinstance(value, type) and value.__module__ == module and not issubclass(value, io.IOBase):
+            return value
+        if (module, name) in OTHER_GLOBALS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{METADATA} holds more than data: {module}.{name}; nothing of it was run")

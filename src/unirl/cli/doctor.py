@@ -10,9 +10,10 @@ from typing_extensions import override
 
 from unirl.cli.train import Run
 from unirl.distributed import strategies
-from unirl.doctor.checks import check_checkpoint, check_import_name, check_plugins, check_settings, there
-from unirl.doctor.findings import Finding, shown
-from unirl.doctor.needs import check_needs
+from unirl.doctor.environment import available_devices, check_checkpoint, check_import_name, check_plugins
+from unirl.doctor.findings import Finding, format_findings
+from unirl.doctor.resources import check_resources
+from unirl.doctor.settings import check_settings
 from unirl.errors import UserError
 from unirl.hooks.requirements import resolve_requirements
 from unirl.training.datamodule import PromptsDataModule
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
     """
     with _silence():
         findings = list(examine(argv))
-    print(shown(findings))
+    print(format_findings(findings))
     errors = [one for one in findings if one.level == "error"]
     if errors:
         raise UserError(f"fit would not start: {', '.join(dict.fromkeys(one.subject for one in errors))}; see above")
@@ -72,12 +73,12 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         return
     yield Finding("ok", "config", "every option is known, and every part of the run can be made")
     if run.trainer is None:
-        yield Finding("error", "devices", run.problem, there())
+        yield Finding("error", "devices", run.problem, available_devices())
         yield from check_checkpoint(run.model.backbone)
         return
     yield from check_checkpoint(run.model.backbone)
     yield from check_settings(run, run.trainer)
-    yield from check_needs(run.model, run.datamodule, run.trainer)
+    yield from check_resources(run.model, run.datamodule, run.trainer)
 
 
 @contextmanager

@@ -206,11 +206,11 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "guards.zero_variance_patience": (0, MANY),
     "guards.zero_accepted_patience": (0, MANY),
     "guards.max_logprob_gap": (0, MANY),
-    "guards.diversity": (0, 1),
-    "guards.reward_rise": (0, MANY),
+    "guards.min_diversity": (0, 1),
+    "guards.max_reward_rise": (0, MANY),
     "guards.max_accuracy_drop": (0, 1),
-    "pictures.count": (1, 1000),
-    "pictures.columns": (1, 100),
+    "images.count": (1, 1000),
+    "images.columns": (1, 100),
 }
 """By dotted name below the subcommand: least and most. Who is not asked is asked by its own constructor."""
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from unirl.checkpoint.resume import out_of_disk
+from unirl.checkpoint.resume import is_disk_error
 from unirl.distributed.collectives import is_peer_failure
 from unirl.errors import UserError
 
@@ -32,7 +32,7 @@ def translate() -> Iterator[None]:
             f"{GO_ON}"
         ) from error
     except OSError as error:
-        if not out_of_disk(error):
+        if not is_disk_error(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(f"{error.strerror}{where}: {GO_ON}") from error

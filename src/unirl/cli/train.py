@@ -14,13 +14,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from unirl.callbacks import ExportPretrained, Guards, LogImages, ResultsTable, fault_tolerance_callbacks
-from unirl.checkpoint import AtomicCheckpointIO
-from unirl.checkpoint.io import AtomicTrainer
-from unirl.checkpoint.resume import checkpoint_of
+from unirl.checkpoint import AtomicCheckpointIO, AtomicTrainer
+from unirl.checkpoint.resume import resolve_ckpt_path
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.distributed import strategies
-from unirl.doctor.checks import before_building
+from unirl.doctor.settings import check_before_fit
 from unirl.errors import UserError
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
@@ -105,7 +104,7 @@ class Run(LightningCLI):
             help="Distributions that must be there: unirl-shapes>=0.2.",
         )
         parser.add_lightning_class_args(Guards, "guards")
-        parser.add_lightning_class_args(LogImages, "pictures")
+        parser.add_lightning_class_args(LogImages, "images")
         parser.add_lightning_class_args(ResultsTable, "results")
         parser.add_lightning_class_args(ExportPretrained, "export")
 
@@ -120,13 +119,14 @@ class Run(LightningCLI):
         # Here what the user wrote counts; a checkpoint that is not there or not whole is refused before all else.
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path"):
-            options.ckpt_path = checkpoint_of(options.ckpt_path, options)
+            options.ckpt_path = resolve_ckpt_path(options.ckpt_path, options)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self.config_init[self.subcommand]
         if options.trainer.logger is None or options.trainer.logger is True:
-            kwargs["logger"] = TensorBoardLogger(options.trainer.default_root_dir, name=options.name)
+            # The default of two minutes would be lost where TensorFlow writes the log and the run is killed.
+            kwargs["logger"] = TensorBoardLogger(options.trainer.default_root_dir, name=options.name, flush_secs=1)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
@@ -142,7 +142,7 @@ class Run(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             with translate():
-                before_building(self)
+                check_before_fit(self)
                 super()._run_subcommand(subcommand)
         except UserError:
             self._leave_nothing()

@@ -1,4 +1,4 @@
-"""What processes that train together must agree on, and what each has of its own."""
+"""Collectives over the default process group. With one process they return the local value."""
 
 from typing import Any
 
@@ -6,53 +6,81 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def world_size() -> int:
+    """Number of processes; 1 where no process group is initialized."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def all_reduce_mean(value: Tensor) -> Tensor:
-    """Mean of what each process has, without gradient; all must call it. With one process, the value itself.
+    """Mean over all ranks, without gradient. Collective: call it on every rank.
 
     Args:
-        value: Of any shape, the same everywhere.
+        value: Of any shape, the same on every rank.
+
+    Returns:
+        The mean in float32; `value` itself with one process.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if world_size() == 1:
         return value
     total = value.detach().float().clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return total / world_size()
 
 
 def global_masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """`masked_mean` whose mean over processes is that of all their values together, whoever has how many; all call it.
+    """Masked mean over the values of all ranks. Collective: call it on every rank.
+
+    Each rank gets its own share, scaled so that the mean over ranks, as DDP takes it of gradients, is the masked mean
+    of all values together. Ranks may have unequally many values.
 
     Args:
-        values: This process's, maybe none.
-        mask: Which of them count, or how much.
+        values: The values of this rank; may be empty.
+        mask: Weight of each value.
+
+    Shapes:
+        values and mask of the same shape; returns a scalar.
+
+    Example:
+        >>> import torch
+        >>> global_masked_mean(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 1.0, 0.0]))
+        tensor(1.5000)
     """
     return (values * mask).sum() / all_reduce_mean(mask.sum()).clamp(min=1e-9)
 
 
 def gather_object(value: Any) -> list[Any] | None:
-    """What each process has, by its rank: for the first one, which writes. The others get None; all must call it.
+    """The objects of all ranks on rank 0. Collective: call it on every rank.
 
     Args:
-        value: This process's; what it holds of tensors is on the CPU.
+        value: The object of this rank. Its tensors must be on the CPU.
+
+    Returns:
+        The objects in the order of the ranks on rank 0, None on the others.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if world_size() == 1:
         return [value]
-    values = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    values = [None] * world_size() if dist.get_rank() == 0 else None
     dist.gather_object(value, values)
     return values
 
 
 def local_item(values: list[Any] | None) -> Any:
-    """This process's part of what `of_all` gave; None where there is none, or there were more processes, or fewer."""
-    together = dist.is_available() and dist.is_initialized()
-    rank, size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-    return values[rank] if isinstance(values, list) and len(values) == size else None
+    """The item of this rank in what `gather_object` returned.
+
+    Args:
+        values: One item for each rank, or None.
+
+    Returns:
+        The item; None if there is none, or if the number of processes has changed.
+    """
+    rank = dist.get_rank() if world_size() > 1 else 0
+    return values[rank] if isinstance(values, list) and len(values) == world_size() else None
 
 
 def is_peer_failure(error: BaseException) -> bool:
-    """Whether an error says that another process is gone, or has not been heard of for too long.
+    """Whether an error says that another process ended or timed out.
 
     Args:
-        error: Of PyTorch's. Gloo's are plain `RuntimeError`s that name a file of its own.
+        error: Raised by PyTorch. Gloo raises plain `RuntimeError`s that name one of its source files.
     """
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))

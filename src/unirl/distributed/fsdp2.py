@@ -1,10 +1,15 @@
-"""Weights that processes share out, gathered and let go of; and gradients, reduced."""
+"""FSDP2 for backbones: full weights while a method of the backbone runs, shards in between.
+
+FSDP2 (`fully_shard`) gathers a module's weights in its forward call. A backbone is used through other methods, which
+call its modules hundreds of times (decoding) and in an order that may differ between ranks. So all weights are gathered
+once before a method, and resharded after it, or after its backward pass. `unshard` keeps them for a training step.
+"""
 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,163 +20,183 @@ from torch.distributed.tensor import DTensor, Partial
 
 from unirl.backbones.base import Backbone
 
-BEGIN = "_begin_sharded"
+FULL_PARAMS = "_full_params"
+"""Attribute of a sharded backbone that holds its `FullParams`; kept in `__dict__`, so it is not a submodule."""
+LAZY_INIT = "_fsdp_lazy_init"
+"""A method that does nothing: FSDP initializes itself in the first call of a registered method."""
+METHODS = (
+    *("sample_images", "sample_answers", "encode"),  # without gradient
+    *("image_log_probs", "image_log_likelihood", "answer_log_probs", "decode", "straight_through"),
+)
+"""Methods of the backbone contract that need weights."""
+
+
+class ShardedParam(NamedTuple):
+    """A parameter of a sharded backbone.
+
+    Args:
+        module: The module that owns it.
+        name: Its name there. While unsharded, the attribute is the full parameter.
+        shard: The parameter that the optimizer updates.
+    """
+
+    module: nn.Module
+    name: str
+    shard: nn.Parameter
 
 
 class FullParams:
-    """Gathers all weights of a sharded backbone, and lets go of them.
+    """Gathers and reshards all weights of a sharded backbone.
 
     Args:
-        backbone: `fully_shard` has been applied to it.
-        skeleton: The same modules without weights.
+        backbone: Sharded by `fully_shard`.
+        meta_copy: The same modules on the meta device.
     """
 
-    def __init__(self, backbone: Backbone, skeleton: Backbone) -> None:
-        self.backbone, self.skeleton = backbone, skeleton
-        self.modules = [module for module in backbone.modules() if isinstance(module, FSDPModule)]
-        self.inside, self.backward, self.held = False, False, False
-        for module in self.modules:
-            module.set_reshard_after_backward(False, recurse=False)  # what is called twice is needed twice
-        named = [(name.rpartition("."), p) for name, p in backbone.named_parameters()]
-        self.places = [(backbone.get_submodule(parent), name, p) for (parent, _, name), p in named]
-        backbone.__dict__[BEGIN] = lambda: None
-        register_fsdp_forward_method(backbone, BEGIN)
+    def __init__(self, backbone: Backbone, meta_copy: Backbone) -> None:
+        self.backbone, self.meta_copy = backbone, meta_copy
+        self.fsdp_modules = [module for module in backbone.modules() if isinstance(module, FSDPModule)]
+        self.in_method, self.in_backward, self.unsharded = False, False, False
+        for module in self.fsdp_modules:
+            # A layer that is called several times is needed several times in the backward pass.
+            module.set_reshard_after_backward(False, recurse=False)
+        self.params = []
+        for path, param in backbone.named_parameters():
+            owner, _, name = path.rpartition(".")
+            self.params.append(ShardedParam(backbone.get_submodule(owner), name, param))
+        backbone.__dict__[LAZY_INIT] = lambda: None
+        register_fsdp_forward_method(backbone, LAZY_INIT)
 
-    def hold(self) -> None:
-        if self.held:
+    @property
+    def mesh(self) -> DeviceMesh:
+        """The ranks that the weights are sharded over."""
+        shard = self.params[0].shard
+        assert isinstance(shard, DTensor)
+        return shard.device_mesh
+
+    def unshard(self) -> None:
+        """Gather all weights and keep them until `reshard`."""
+        if self.unsharded:
             return
-        self.backbone.__dict__[BEGIN]()  # FSDP sets itself up in the first call of all
-        for module in self.modules:
+        self.backbone.__dict__[LAZY_INIT]()
+        for module in self.fsdp_modules:
             module.set_requires_gradient_sync(False, recurse=False)
-        self.held = True
-        self.gather()
+        self.unsharded = True
+        self.gather_weights()
 
-    def reduce(self) -> None:
-        """Every gradient's share, always of all parameters and in the same order: no process waits for another call."""
-        for module, name, share in self.places:
-            parameter = getattr(module, name)
-            if not share.requires_grad:
-                continue
-            slope = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = None
-            assert isinstance(share, DTensor)
-            mesh, placements = share.device_mesh, share.placements
-            slope = DTensor.from_local(slope.to(share.dtype) / mesh.size(), mesh, [Partial()] * mesh.ndim)
-            mine = slope.redistribute(mesh, placements)
-            share.grad = mine if share.grad is None else share.grad + mine
-
-    def let_go(self) -> None:
-        if not self.held:
+    def reshard(self) -> None:
+        """Free the weights that `unshard` gathered."""
+        if not self.unsharded:
             return
-        self.held = False
-        self.release()
-        for module in self.modules:
+        self.unsharded = False
+        self.free_weights()
+        for module in self.fsdp_modules:
             module.set_requires_gradient_sync(True, recurse=False)
 
-    def gather(self) -> None:
-        for module in self.modules:
+    def gather_weights(self) -> None:
+        for module in self.fsdp_modules:
             module.unshard()
 
-    def release(self) -> None:
-        for module in self.modules:
+    def free_weights(self) -> None:
+        for module in self.fsdp_modules:
             module.reshard()
 
-    def begin_backward(self, slope: Tensor) -> None:
-        """Called by autograd when it enters what a method has computed; the weights may be gone by then."""
-        if not self.backward:
-            self.backward = True
-            self.gather()
-            # FSDP's own way of learning that a backward pass is over; its callback stands before this one.
-            torch.autograd.Variable._execution_engine.queue_callback(self.end_backward)
+    def reduce_grads(self) -> None:
+        """Reduce-scatter the gradients of all parameters, in the same order on every rank.
 
-    def end_backward(self) -> None:
-        self.backward = False
-        self.release()
+        A parameter without a gradient counts as zero, since other ranks may have one.
+        """
+        for module, name, shard in self.params:
+            if not shard.requires_grad:
+                continue
+            param = getattr(module, name)
+            grad = torch.zeros_like(param) if param.grad is None else param.grad
+            param.grad = None
+            assert isinstance(shard, DTensor)
+            mesh, placements = shard.device_mesh, shard.placements
+            partial = DTensor.from_local(grad.to(shard.dtype) / mesh.size(), mesh, [Partial()] * mesh.ndim)
+            reduced = partial.redistribute(mesh, placements)
+            shard.grad = reduced if shard.grad is None else shard.grad + reduced
 
+    def pre_backward(self, grad: Tensor) -> None:
+        """Hook on the outputs of a method: its backward pass needs the weights, which may be resharded by then."""
+        if not self.in_backward:
+            self.in_backward = True
+            self.gather_weights()
+            # FSDP learns in the same way that a backward pass is over. Its callback was queued before this one.
+            torch.autograd.Variable._execution_engine.queue_callback(self.post_backward)
 
-SAMPLING = ("sample_images", "sample_answers", "encode")
-"""Methods without gradient."""
-KEPT = "_whole"
-"""Where a sharded backbone keeps what gathers it."""
-SCORING = ("image_log_probs", "image_log_likelihood", "answer_log_probs", "decode", "straight_through")
+    def post_backward(self) -> None:
+        self.in_backward = False
+        self.free_weights()
 
 
 def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) -> None:
-    """Shard each of `blocks`, then the rest, in place; every method of the contract then works, the first call too.
+    """Shard each of `backbone.blocks`, then the rest, in place. All methods of the contract work afterwards.
 
-    Optimizer states are sharded all the time. Weights are whole while a method runs and while its gradient is computed;
-    under `hold`, as in training, they and the gradients are whole until `settle`. Decoding could not gather a block at
-    each step: that would be slow, and would hang where one process is done before another. And cached keys carry
-    gradient past a block's output, which FSDP takes for the sign to gather it again.
+    Optimizer states are always sharded. Weights are gathered while a method runs and while its gradient is computed.
+    After `unshard`, as in training, weights and gradients are full until `reduce_grads_and_reshard`. Weights are not
+    gathered block by block: decoding would gather each block at each step, which is slow, and hangs where ranks decode
+    unequally many steps. Also, KV caches carry gradient past the output of a block, which FSDP takes as the sign to
+    gather the block for the backward pass.
 
     Args:
         backbone: Built. A second call does nothing.
-        mesh: The processes to shard over; all of them by default.
-        options: Passed on to PyTorch's `fully_shard`, such as `mp_policy`.
+        mesh: The ranks to shard over. Defaults to all of them.
+        options: Further arguments of `fully_shard`, such as `mp_policy`.
     """
     if isinstance(backbone, FSDPModule):
         return
-    skeleton = _skeleton(backbone)
-    for module in [module for module in backbone.modules() if isinstance(module, backbone.blocks)]:
-        fully_shard(module, mesh=mesh, reshard_after_forward=False, **options)
+    meta_copy = _copy_to_meta(backbone)
+    for block in [module for module in backbone.modules() if isinstance(module, backbone.blocks)]:
+        fully_shard(block, mesh=mesh, reshard_after_forward=False, **options)
     fully_shard(backbone, mesh=mesh, reshard_after_forward=False, **options)
-    whole = FullParams(backbone, skeleton)
-    backbone.__dict__[KEPT] = whole  # nobody's submodule
-    for name in (*SAMPLING, *SCORING):
-        _enter_by(backbone, name, whole)
-
-
-def is_sharded(backbone: Backbone) -> bool:
-    """Whether `shard` was called."""
-    return KEPT in backbone.__dict__
-
-
-def mesh_of(backbone: Backbone) -> DeviceMesh:
-    """The processes that a sharded backbone is sharded over."""
-    whole: FullParams = backbone.__dict__[KEPT]
-    return whole.places[0][2].device_mesh  # type: ignore[attr-defined]
+    params = FullParams(backbone, meta_copy)
+    backbone.__dict__[FULL_PARAMS] = params
+    for name in METHODS:
+        _wrap_method(backbone, name, params)
 
 
 def unshard(backbone: Backbone) -> None:
-    """Gather all weights of a sharded backbone, on all processes, until `settle` or `release`; nothing for another one.
+    """Gather all weights until `reshard` or `reduce_grads_and_reshard`. Collective; a no-op without shards.
 
-    Meanwhile its methods wait for nobody, so processes may call them unequally often: one may have no sample to learn
-    from, or one batch more to validate.
-
-    Args:
-        backbone: Sharded, or whole.
-    """
-    if (whole := backbone.__dict__.get(KEPT)) is not None:
-        whole.hold()
-
-
-def reduce_grads_and_reshard(backbone: Backbone) -> None:
-    """After a backward pass: each process keeps its share of the mean gradient, and of the weights.
+    In between, the methods of the backbone are not collective. Ranks may call them unequally often: one may have no
+    sample to train on, or a validation batch more.
 
     Args:
-        backbone: Held by `hold`.
+        backbone: Sharded or not.
     """
-    if (whole := backbone.__dict__.get(KEPT)) is not None:
-        whole.reduce()
-        whole.let_go()
+    if (params := _full_params(backbone)) is not None:
+        params.unshard()
 
 
 def reshard(backbone: Backbone) -> None:
-    """Each process keeps its share of the weights.
+    """Free the weights that `unshard` gathered; each rank keeps its shards. A no-op without shards.
 
     Args:
-        backbone: Held by `hold`.
+        backbone: Sharded or not.
     """
-    if (whole := backbone.__dict__.get(KEPT)) is not None:
-        whole.let_go()
+    if (params := _full_params(backbone)) is not None:
+        params.reshard()
+
+
+def reduce_grads_and_reshard(backbone: Backbone) -> None:
+    """Reduce-scatter the gradients and reshard the weights. Call it after a backward pass, on every rank.
+
+    Args:
+        backbone: Unsharded by `unshard`; a no-op where it has no shards.
+    """
+    if (params := _full_params(backbone)) is not None:
+        params.reduce_grads()
+        params.reshard()
 
 
 @contextmanager
 def unsharded(backbone: Backbone) -> Iterator[None]:
-    """`hold` for the time of a `with` block, without gradient.
+    """`unshard` for the duration of a `with` block, without gradient.
 
     Args:
-        backbone: Sharded, or whole.
+        backbone: Sharded or not.
     """
     unshard(backbone)
     try:
@@ -180,72 +205,78 @@ def unsharded(backbone: Backbone) -> Iterator[None]:
         reshard(backbone)
 
 
-def gather_full_model(backbone: Backbone, writes: bool) -> Backbone | None:
-    """The model in one piece, on the CPU, to be saved; all processes must call it.
+def gather_full_model(backbone: Backbone, is_writer: bool) -> Backbone | None:
+    """The full model on the CPU, to be saved. Collective: call it on every rank.
 
     Args:
-        backbone: Sharded, or whole: then it is returned as it is.
-        writes: Whether this process, the first one, is given it; the others get None.
+        backbone: Sharded or not.
+        is_writer: Whether this rank gets the model; must be rank 0.
+
+    Returns:
+        The model, or None on other ranks. A backbone without shards is returned itself.
     """
-    whole: FullParams | None = backbone.__dict__.get(KEPT)
-    if whole is None:
-        return backbone if writes else None
+    params = _full_params(backbone)
+    if params is None:
+        return backbone if is_writer else None
     weights = get_model_state_dict(backbone, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if not writes:
+    if not is_writer:
         return None
-    model = copy.deepcopy(whole.skeleton)
+    model = copy.deepcopy(params.meta_copy)
     model.load_state_dict(weights, assign=True)
     return model
 
 
 def frozen_copy(backbone: Backbone) -> Backbone:
-    """A frozen copy; of a sharded backbone a sharded one, which no process ever holds whole.
+    """A frozen copy in evaluation mode. The copy of a sharded backbone is made from shards and has the same shards.
 
     Args:
-        backbone: Built; not held by `hold`.
+        backbone: Built, and not unsharded at the moment.
     """
-    whole: FullParams | None = backbone.__dict__.get(KEPT)
-    if whole is None:
+    params = _full_params(backbone)
+    if params is None:
         return copy.deepcopy(backbone).requires_grad_(False).eval()
-    other = copy.deepcopy(whole.skeleton).requires_grad_(False).eval()
-    shard(other, mesh_of(backbone))
-    shares = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
-    other.load_state_dict(shares, assign=True)
-    return other
+    frozen = copy.deepcopy(params.meta_copy).requires_grad_(False).eval()
+    shard(frozen, params.mesh)
+    shards = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    frozen.load_state_dict(shards, assign=True)
+    return frozen
 
 
-def _skeleton(backbone: Backbone) -> Backbone:
-    """The same modules without weights."""
-    empty: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
-    return copy.deepcopy(backbone, empty)
+def _full_params(backbone: Backbone) -> FullParams | None:
+    return backbone.__dict__.get(FULL_PARAMS)
 
 
-def _enter_by(backbone: Backbone, name: str, whole: FullParams) -> None:
-    """Let a method find all weights. One that is called by another finds them already."""
-    plain: Callable[..., Any] = getattr(backbone, name)
+def _copy_to_meta(backbone: Backbone) -> Backbone:
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
+    return copy.deepcopy(backbone, memo)
 
-    def seen(*args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
-        whole.gather()  # only now: the first call of all sets FSDP up
-        result = plain(*args, **kwargs)
-        return result, _tensors(result)  # FSDP looks for tensors in tuples and lists, not in dataclasses
 
-    setattr(backbone, name, seen)
+def _wrap_method(backbone: Backbone, name: str, params: FullParams) -> None:
+    """Gather all weights around a method. A method that is called by another one finds them gathered."""
+    original: Callable[..., Any] = getattr(backbone, name)
+
+    def with_tensors(*args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
+        params.gather_weights()  # inside the registered method: FSDP has been initialized by now
+        result = original(*args, **kwargs)
+        return result, _tensors(result)  # FSDP finds tensors in tuples and lists, not in dataclasses
+
+    setattr(backbone, name, with_tensors)
     register_fsdp_forward_method(backbone, name)
-    hooked = getattr(backbone, name)
+    fsdp_method = getattr(backbone, name)
 
     def method(*args: Any, **kwargs: Any) -> Any:
-        if whole.inside or whole.held:
-            return plain(*args, **kwargs)
-        whole.inside = True
+        if params.in_method or params.unsharded:
+            return original(*args, **kwargs)
+        params.in_method = True
         try:
-            result, tensors = hooked(*args, **kwargs)
+            result, tensors = fsdp_method(*args, **kwargs)
         finally:
-            whole.inside = False
-        learning = [tensor for tensor in tensors if tensor.requires_grad]
-        for tensor in learning:
-            tensor.register_hook(whole.begin_backward)
-        if not learning:
-            whole.release()
+            params.in_method = False
+        with_grad = [tensor for tensor in tensors if tensor.requires_grad]
+        for tensor in with_grad:
+            tensor.register_hook(params.pre_backward)
+        if not with_grad:
+            params.free_weights()
         return result
 
     setattr(backbone, name, method)

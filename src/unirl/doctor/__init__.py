@@ -1,4 +1,4 @@
-"""What can be known about a run before it loads anything: `unirl doctor`, and the cheap part of it in `unirl fit`."""
+"""What can be checked about a run before anything is loaded: `unirl doctor`, and the fast part of it in `unirl fit`."""
 
 from unirl.doctor.findings import Finding
 

@@ -1,4 +1,4 @@
-"""One thing that the doctor has found, and how a list of them is shown."""
+"""Findings of the doctor and how they are printed."""
 
 import os
 import sys
@@ -14,23 +14,23 @@ from unirl.errors import UserError
 
 Level = Literal["ok", "warning", "error"]
 COLORS = {"ok": "green", "warning": "yellow", "error": "red"}
-EVERYTHING = 10_000
-"""Columns where nobody looks: a pipe gets each finding on one line."""
+NO_WRAP = 10_000
+"""Console width where the output is not a terminal: each finding is on one line."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """One result of a check.
 
     Args:
-        level: "error" where `fit` would not start, or would fail for it later.
-        subject: What it is about, in a word or two.
+        level: "error" if `fit` would not start, or would fail later because of it.
+        subject: What was checked, in a word or two.
         text: What was found.
         advice: What to do.
 
     Example:
-        >>> str(Finding("error", "disk", "runs is full", "make room"))
-        'disk: runs is full; make room'
+        >>> str(Finding("error", "disk", "runs is full", "free some space"))
+        'disk: runs is full; free some space'
     """
 
     level: Level
@@ -42,52 +42,53 @@ class Finding:
         return " ".join(f"{self.subject}: {'; '.join(filter(None, (self.text, self.advice)))}".split())
 
 
-def shown(findings: Iterable[Finding]) -> str:
-    """Findings as lines, aligned and colored where somebody looks.
+def format_findings(findings: Iterable[Finding]) -> str:
+    """Findings as aligned lines, with colors in a terminal.
 
     Args:
-        findings: In the order in which to show them.
+        findings: In the order of the lines.
     """
     table = Table(box=None, pad_edge=False, show_header=False)
     for _ in range(2):
         table.add_column(no_wrap=True)
     table.add_column()
-    for one in findings:
-        text = Text(" ".join(one.text.split()))
-        if one.advice:
-            text.append(f" → {' '.join(one.advice.split())}", COLORS[one.level] if one.level != "ok" else "dim")
-        table.add_row(Text(one.level, COLORS[one.level]), Text(one.subject, "bold"), text)
-    watched = sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = Console(width=None if watched else EVERYTHING)
+    for finding in findings:
+        color = COLORS[finding.level]
+        text = Text(" ".join(finding.text.split()))
+        if finding.advice:
+            text.append(f" → {' '.join(finding.advice.split())}", color if finding.level != "ok" else "dim")
+        table.add_row(Text(finding.level, color), Text(finding.subject, "bold"), text)
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if has_width else NO_WRAP)
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def refuse(findings: Iterable[Finding]) -> None:
-    """Stop at errors.
+def raise_errors(findings: Iterable[Finding]) -> None:
+    """Raise all findings with level "error" as one error.
 
     Args:
         findings: Of any level.
 
     Raises:
-        UserError: there are errors; it names them all.
+        UserError: there is an error among them.
 
     Example:
-        >>> refuse([Finding("ok", "disk", "1 TB is free")])
+        >>> raise_errors([Finding("ok", "disk", "1 TB is free")])
     """
-    if wrong := [str(one) for one in findings if one.level == "error"]:
-        raise UserError("; ".join(wrong))
+    if errors := [str(finding) for finding in findings if finding.level == "error"]:
+        raise UserError("; ".join(errors))
 
 
-def size(count: float) -> str:
-    """Bytes as a person reads them.
+def format_bytes(count: float) -> str:
+    """Bytes with a decimal unit.
 
     Args:
-        count: How many.
+        count: Number of bytes.
 
     Example:
-        >>> size(3_374_944), size(5.8e9)
+        >>> format_bytes(3_374_944), format_bytes(5.8e9)
         ('3.4 MB', '5.8 GB')
     """
     units = ["B", "kB", "MB", "GB", "TB", "PB"]

@@ -1,4 +1,8 @@
-"""How much memory a device will need: a pure function of a model's sizes and a run's settings."""
+"""An estimate of the memory of a training step on one device, from the sizes of the model and the settings of the run.
+
+Counted are weights, gradients, optimizer states, a reference model, what layers keep for the backward pass, logits, and
+the KV caches and logits of sampling. `benchmarks/memory.py` compares the estimate with measured peaks.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,227 +16,113 @@ from unirl.backbones import Backbone
 from unirl.sampling.packing import packable
 from unirl.types import Images
 
-LENGTH, CODEBOOK = 1024, 16384
-"""Codes of a picture, and entries of the codebook, of a backbone that does not say."""
+FLOAT = 4
+"""Bytes of float32, the type of weights, gradients, optimizer states and most activations."""
+LOGIT_COPIES = 4
+"""Copies of logits that exist at once: logits, scaled by the temperature, log-softmax, and its gradient."""
+DECODER_COPIES = 4
+"""Copies of the widest layer's output while an image is decoded: input, normalized, convolved, and the shortcut."""
+SPECIAL_TOKENS = 4
+"""Tokens around an image or a question that are neither codes nor text."""
+DEFAULT_IMAGE_TOKENS, DEFAULT_CODEBOOK_SIZE = 1024, 16384
+"""For a backbone that does not say."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelSizes:
     """Sizes of a model, in elements.
 
     Args:
-        weights: Of all parameters and buffers.
-        trained: Of the parameters that are trained.
-        reference: Held by the update rule beside them, such as a frozen copy.
-        layers: Repeated layers of the language model.
-        width: Of its hidden states.
-        row: What one layer keeps of one row for the gradient.
-        cached: Keys and values of one row in one layer.
-        vocabulary: Text ids.
-        length: Codes of a picture.
-        codebook: Entries of the codebook.
-        tower: What the tower that looks at a picture keeps of one for the gradient; 0 where there is none.
-        painted: What the widest layer that paints a picture holds of one.
-        painting: What all modules that paint a picture are given and give, of one: about what they keep for a gradient.
-        gradient_checkpointing: Whether layers keep their input only.
-        together: Pictures that are painted or looked at together where that is computed again; 0 for all of them.
-        packed: Weights of all layers that may be packed while it draws or answers.
+        num_params: Parameters and buffers.
+        num_trainable: Trainable parameters.
+        num_reference: Tensors that the update rule keeps beside the model, such as a reference model.
+        num_layers: Layers of the language model.
+        hidden_size: Of the language model.
+        layer_activations: What a layer keeps of one token for the backward pass.
+        kv_size: Keys and values of one token in one layer.
+        vocab_size: Text tokens.
+        image_tokens: Codes of an image.
+        codebook_size: Number of different codes.
+        vision_activations: What the vision encoder keeps of one image for the backward pass; 0 without one.
+        decoder_width: Largest output of a layer of the image decoder, for one image.
+        decoder_activations: What the image decoder keeps of one image for the backward pass.
+        gradient_checkpointing: Whether layers keep only their inputs for the backward pass.
+        recompute_batch_size: Images that are decoded or encoded at once when they are recomputed; 0 for all.
+        packed_params: Weights of the layers that are packed while sampling on a CPU.
     """
 
-    weights: int
-    trained: int
-    reference: int
-    layers: int
-    width: int
-    row: int
-    cached: int
-    vocabulary: int
-    length: int
-    codebook: int
-    tower: int
-    painted: int
-    painting: int = 0
+    num_params: int
+    num_trainable: int
+    num_reference: int
+    num_layers: int
+    hidden_size: int
+    layer_activations: int
+    kv_size: int
+    vocab_size: int
+    image_tokens: int
+    codebook_size: int
+    vision_activations: int
+    decoder_width: int
+    decoder_activations: int = 0
     gradient_checkpointing: bool = False
-    together: int = 0
-    packed: int = 0
-
-
-def shape_of(backbone: Backbone, rule: object = None) -> Shape:
-    """Read the sizes.
-
-    Args:
-        backbone: Built; the meta device will do.
-        rule: An update rule that was attached to it.
-    """
-    layers, *towers = _repeated(backbone) or [[]]
-    linear = _linear(layers[0]) if layers else []
-    own = [*backbone.parameters(), *backbone.buffers()]
-    config: Any = getattr(backbone, "config", None)
-    length = _length(backbone, config)
-    keys = [m.out_features for name, m in linear if name.endswith(("k_proj", "v_proj"))]
-    width = linear[0][1].in_features if linear else 0
-    return Shape(
-        weights=sum(tensor.numel() for tensor in own),
-        trained=sum(p.numel() for p in backbone.parameters() if p.requires_grad),
-        reference=sum(tensor.numel() for tensor in _reachable(rule, {id(tensor) for tensor in own})),
-        layers=len(layers),
-        width=width,
-        row=_row(linear),
-        cached=sum(keys) or 2 * width,
-        vocabulary=max((m.num_embeddings for m in backbone.modules() if isinstance(m, nn.Embedding)), default=0),
-        length=length,
-        codebook=int(getattr(config, "codebook_size", 0) or _codebook(backbone) or CODEBOOK),
-        tower=length * sum(_row(_linear(layer)) for tower in towers for layer in tower),
-        painted=_painted(backbone, length),
-        painting=_painting(backbone, length),
-        recompute=bool(getattr(backbone, "recompute", False)),
-        together=int(getattr(backbone, "recomputed_together", 0)),
-        packed=sum(layer.weight.numel() for layer in packable(getattr(backbone, "transformer", backbone))),
-    )
-
-
-def _length(backbone: Backbone, config: Any) -> int:
-    side = int(getattr(backbone, "side", 0) or 0)
-    return int(getattr(config, "num_vq_tokens", 0) or getattr(backbone, "length", 0) or side**2 or LENGTH)
-
-
-def _repeated(backbone: Backbone) -> list[list[nn.Module]]:
-    """The repeated layers by kind: first the language model's, which hold most weights, then those of towers."""
-    kinds: dict[type, list[nn.Module]] = defaultdict(list)
-    for module in backbone.modules():
-        if isinstance(module, backbone.blocks):
-            kinds[type(module)].append(module)
-    return sorted(kinds.values(), key=lambda ms: sum(p.numel() for m in ms for p in m.parameters()), reverse=True)
-
-
-def _linear(layer: nn.Module) -> list[tuple[str, nn.Linear]]:
-    return [(name, m) for name, m in layer.named_modules() if isinstance(m, nn.Linear)]
-
-
-def _row(linear: list[tuple[str, nn.Linear]]) -> int:
-    """What the linear layers are given and give, of one row: nearly all that a layer keeps for the gradient."""
-    return sum(m.in_features + m.out_features for _, m in linear)
-
-
-def _codebook(backbone: Backbone) -> int:
-    """The second largest embedding is the codebook's, where text and codes have one each."""
-    sizes = sorted((m.num_embeddings for m in backbone.modules() if isinstance(m, nn.Embedding)), reverse=True)
-    return sizes[1] if len(sizes) > 1 else 0
-
-
-def _painted(backbone: Backbone, length: int) -> int:
-    """The last convolution gives three colors; what enters it has the picture's size and the decoder's base width."""
-    last = [m for m in backbone.modules() if isinstance(m, nn.Conv2d) and m.out_channels == 3]
-    if not last:
-        return 0
-    halvings = sum(isinstance(m, nn.Conv2d) and m.stride == (2, 2) for m in backbone.modules())
-    return length * 4**halvings * last[-1].in_channels
-
-
-def _painting(backbone: Backbone, length: int) -> int:
-    """Painted once on the meta device, where it costs nothing."""
-    sizes: list[int] = []
-
-    def note(module: nn.Module, inputs: Any, output: Any) -> None:
-        sizes.extend(one.numel() for one in (*inputs, output) if isinstance(one, Tensor))
-
-    leaves = [module for module in backbone.modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(note) for module in leaves]
-    try:
-        backbone.decode(Images(torch.zeros(1, length, dtype=torch.long, device="meta")))
-    except Exception:  # what comes after painting may need more than a model without weights has
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(sizes)
-
-
-def _reachable(owner: object, seen: set[int]) -> Iterable[Tensor]:
-    """Tensors that can be reached from an object and are not among those seen."""
-    if id(owner) in seen or owner is None or isinstance(owner, type):
-        return
-    seen.add(id(owner))
-    if isinstance(owner, Tensor):
-        yield owner
-    elif isinstance(owner, nn.Module):
-        for tensor in (*owner.parameters(), *owner.buffers()):
-            yield from _reachable(tensor, seen)
-    elif isinstance(owner, dict):
-        for value in owner.values():
-            yield from _reachable(value, seen)
-    elif isinstance(owner, list | tuple):
-        for value in owner:
-            yield from _reachable(value, seen)
-    elif hasattr(owner, "__dict__"):
-        yield from _reachable(vars(owner), seen)
-
-
-FLOAT = 4
-"""Bytes of float32, in which weights, gradients and optimizer states are held, and most of what layers keep."""
-LOGITS = 4
-"""Copies of logits that are alive at once: as computed, divided by the temperature, log-softmax, and its gradient."""
-PAINTED = 4
-"""Copies of the widest layer while a picture is painted: in, normalised, convolved, and the shortcut."""
-MARKS = 4
-"""Rows around a picture or a question that are neither codes nor words."""
+    recompute_batch_size: int = 0
+    packed_params: int = 0
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a device does in a step.
+class StepWorkload:
+    """What one device computes in a training step.
 
     Args:
-        drawings: Drawings of a rollout, on one device.
-        validated: Held-out prompts drawn at once.
-        prompt: Tokens of the longest prompt.
-        answer: Tokens of the longest question with its answer.
-        num_masks: Contexts in which a drawing is scored: random masks, scored steps, or one.
-        scored: How often each code of it is: once in the step that drew it, or under every mask.
-        guided: Whether drawings are scored under guidance, which doubles the rows.
-        learns_drawing: Whether drawings are scored with gradient.
-        learns_answer: Whether answers are.
-        painted: Whether training needs pixels.
-        through: Whether the gradient goes through painting.
-        shards: Processes that share weights, gradients and optimizer states (FSDP); 1 otherwise.
-        gathered: Whether weights and gradients are whole while a step is taken, as under `fsdp2`.
-        half: Bytes of an element of what layers keep: 2 under 16 bit, else 4.
-        packs: Whether the language model's large layers are packed while it draws, as on a CPU (`decoding/packing.py`).
+        images: Images of a rollout.
+        val_images: Held-out images that are generated at once in validation.
+        prompt_tokens: Length of the longest prompt.
+        answer_tokens: Length of the longest question with its answer.
+        image_passes: Forward passes with gradient over each image: random masks, scored steps, or one. 0 if images are
+            not scored.
+        code_passes: How often logits of each image code are computed with gradient.
+        guided: Whether images are scored with classifier-free guidance, which doubles the sequences.
+        scores_answers: Whether answers are scored with gradient.
+        decodes: Whether images are decoded in training.
+        straight_through: Whether the gradient passes through the image decoder.
+        num_shards: Processes that weights, gradients and optimizer states are sharded over.
+        unsharded: Whether weights and gradients are full during a step, as under `fsdp2`.
+        activation_bytes: Bytes of an element of the activations: 2 in 16-bit precision, else 4.
+        packs_weights: Whether large layers are packed while sampling, as on a CPU (`sampling/packing.py`).
     """
 
-    drawings: int
-    validated: int = 0
-    prompt: int = 16
-    answer: int = 32
-    num_masks: int = 1
-    scored: int = 1
+    images: int
+    val_images: int = 0
+    prompt_tokens: int = 16
+    answer_tokens: int = 32
+    image_passes: int = 1
+    code_passes: int = 1
     guided: bool = False
-    learns_drawing: bool = True
-    learns_answer: bool = True
-    painted: bool = False
-    through: bool = False
-    shards: int = 1
-    gathered: bool = False
-    half: int = FLOAT
-    packs: bool = False
+    scores_answers: bool = True
+    decodes: bool = False
+    straight_through: bool = False
+    num_shards: int = 1
+    unsharded: bool = False
+    activation_bytes: int = FLOAT
+    packs_weights: bool = False
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes on one device, by what they are for.
+class MemoryEstimate:
+    """Bytes on one device.
 
     Args:
-        weights: Of the model; where they are gathered for a step, the whole and the process's share of it.
-        gradients: Of what is trained.
-        optimizer: AdamW's two moments.
+        weights: The model; where it is unsharded for a step, the full weights and the shards of this rank.
+        gradients: Of the trainable parameters.
+        optimizer: The two moments of AdamW.
         reference: What the update rule keeps beside the model.
-        activations: What the backward pass needs, without recomputation: what all layers, the tower and the painter
-            keep, and as much again for one layer, the gradients of what it kept.
-        recomputed: The same where layers keep their inputs only: those, prefixes, and one layer, tower or painter in
-            full.
-        logits: Of the training step.
-        rollout: Caches, logits, packed weights and pictures while drawing; training's activations are gone by then, and
-            it is above them only where drawings are validated in large batches, or little is trained of much.
+        activations: What the backward pass needs without gradient checkpointing: what all layers, the vision encoder
+            and the image decoder keep, and as much as one layer keeps for its gradients.
+        checkpointed_activations: The same with gradient checkpointing: the inputs of all layers, KV caches, and one
+            layer, encoder or decoder in full.
+        logits: Of the backward pass.
+        sampling: KV caches, logits, packed weights and images. Training's activations do not exist at that time, so
+            this matters where validation batches are large, or where few parameters are trained.
     """
 
     weights: float
@@ -240,92 +130,223 @@ class Memory:
     optimizer: float
     reference: float
     activations: float
-    recomputed: float
+    checkpointed_activations: float
     logits: float
-    rollout: float
+    sampling: float
 
-    def total(self, gradient_checkpointing: bool = False) -> float:
-        """The peak: what is always held, and the larger of training and drawing."""
-        held = self.weights + self.gradients + self.optimizer + self.reference
-        return held + max((self.recomputed if gradient_checkpointing else self.activations) + self.logits, self.rollout)
+    def peak(self, gradient_checkpointing: bool = False) -> float:
+        """The largest sum of what exists at once."""
+        constant = self.weights + self.gradients + self.optimizer + self.reference
+        activations = self.checkpointed_activations if gradient_checkpointing else self.activations
+        return constant + max(activations + self.logits, self.sampling)
 
 
-def estimate(shape: Shape, step: Step) -> Memory:
-    """Memory of one device.
+# --- the estimate ---
 
-    All drawings are learnt from, and all answers are as long as the longest. Reward models, the process itself, and
-    what an allocator wastes, are left out. `benchmarks/memory.py` compares it with measured peaks.
+
+def estimate_memory(sizes: ModelSizes, workload: StepWorkload) -> MemoryEstimate:
+    """Estimate the memory of one device.
+
+    Assumes that all samples are trained on and that all answers are as long as the longest. Reward models, the Python
+    process and fragmentation are left out.
 
     Args:
-        shape: Of the model.
-        step: Of the run.
+        sizes: Of the model.
+        workload: Of the run.
     """
-    passes = _passes(shape, step)
-    layer = max((one for one, _ in passes), default=0.0)
-    seen = shape.tower * step.learns_answer, shape.painting * step.through
-    looked, painted = (float(step.half * step.drawings * one) for one in seen)
-    share = min(1.0, (shape.together or step.drawings) / step.drawings)
-    weights, gradients, reference = _held(shape, step)
-    return Memory(
+    passes = _passes(sizes, workload)
+    layer = max((activations for activations, _ in passes), default=0.0)
+    image_bytes = workload.activation_bytes * workload.images
+    vision = float(image_bytes * sizes.vision_activations * workload.scores_answers)
+    decoder = float(image_bytes * sizes.decoder_activations * workload.straight_through)
+    recomputed = min(1.0, (sizes.recompute_batch_size or workload.images) / workload.images)
+    weights, gradients, reference = _constant(sizes, workload)
+    return MemoryEstimate(
         weights=weights,
         gradients=gradients,
-        optimizer=2 * FLOAT * shape.trained / step.shards,
+        optimizer=2 * FLOAT * sizes.num_trainable / workload.num_shards,
         reference=reference,
-        activations=shape.layers * sum(one for one, _ in passes) + layer + looked + painted,
-        recomputed=sum(again for _, again in passes) + max(2 * layer, looked * share, painted * share),
-        logits=_logits(shape, step),
-        rollout=_rollout(shape, step),
+        activations=sizes.num_layers * sum(activations for activations, _ in passes) + layer + vision + decoder,
+        checkpointed_activations=sum(inputs for _, inputs in passes)
+        + max(2 * layer, vision * recomputed, decoder * recomputed),
+        logits=_logits(sizes, workload),
+        sampling=_sampling(sizes, workload),
     )
 
 
-def _held(shape: Shape, step: Step) -> tuple[float, float, float]:
-    """Weights, gradients and reference. A gathered model is copied together from shares, which stay where they are.
+def _constant(sizes: ModelSizes, workload: StepWorkload) -> tuple[float, float, float]:
+    """Weights, gradients and reference.
 
-    The gathered reference is let go of before the backward pass: either it is whole, or the gradients are.
+    Full weights exist beside the shards. The reference is resharded before the backward pass, so a full reference and
+    full gradients do not exist at once.
     """
-    weights, gradients, reference = (float(FLOAT * n) for n in (shape.weights, shape.trained, shape.reference))
-    if not step.gathered:
-        return weights / step.shards, gradients / step.shards, reference
-    share = 1 / step.shards
-    return weights * (1 + share), max(gradients, gradients * share + reference), reference * share
+    weights, gradients, reference = (
+        float(FLOAT * count) for count in (sizes.num_params, sizes.num_trainable, sizes.num_reference)
+    )
+    shard = 1 / workload.num_shards
+    if not workload.unsharded:
+        return weights * shard, gradients * shard, reference
+    return weights * (1 + shard), max(gradients, gradients * shard + reference), reference * shard
 
 
-def _passes(shape: Shape, step: Step) -> list[tuple[float, float]]:
-    """What one layer keeps, and all layers with recomputation, in each pass: drawings; pictures; questions about them.
+def _passes(sizes: ModelSizes, workload: StepWorkload) -> list[tuple[float, float]]:
+    """Bytes that one layer keeps, and that all layers keep with gradient checkpointing, in each forward pass.
 
-    With recomputation, the pass over pictures still leaves the cache that questions read.
+    The passes are images under their prompts, images that are asked about, and the questions. The pass over images that
+    are asked about leaves a KV cache for the questions.
     """
-    picture, passes = shape.length + MARKS, []
-    if step.learns_drawing:
-        contexts = step.drawings * step.num_masks * (2 if step.guided else 1)
-        passes.append(_pass(shape, step, contexts, picture, step.prompt))
-    if step.learns_answer:
-        one, again = _pass(shape, step, step.drawings, picture, 0)
-        cache = float(step.half * step.drawings * picture * shape.cached * shape.layers)
-        passes.append((one, again + cache))
-        passes.append(_pass(shape, step, step.drawings, step.answer, picture))
+    image, passes = sizes.image_tokens + SPECIAL_TOKENS, []
+    if workload.image_passes:
+        sequences = workload.images * workload.image_passes * (2 if workload.guided else 1)
+        passes.append(_pass(sizes, workload, sequences, image, workload.prompt_tokens))
+    if workload.scores_answers:
+        activations, inputs = _pass(sizes, workload, workload.images, image, 0)
+        cache = float(workload.activation_bytes * workload.images * image * sizes.kv_size * sizes.num_layers)
+        passes.append((activations, inputs + cache))
+        passes.append(_pass(sizes, workload, workload.images, workload.answer_tokens, image))
     return passes
 
 
-def _pass(shape: Shape, step: Step, sequences: int, rows: int, prefix: int) -> tuple[float, float]:
-    cached = prefix * shape.cached  # as taken for each sequence, and once more before the rows that attend to it
-    one = sequences * (rows * shape.row + 2 * cached)
-    again = sequences * (rows * shape.width + 2 * cached) * shape.layers  # its gradients wait for those of all layers
-    return float(step.half * one), float(step.half * again)
+def _pass(sizes: ModelSizes, workload: StepWorkload, sequences: int, tokens: int, prefix: int) -> tuple[float, float]:
+    # A prefix is held twice: as expanded over the sequences, and concatenated with the keys and values of the tokens.
+    prefix_kv = 2 * prefix * sizes.kv_size
+    activations = sequences * (tokens * sizes.layer_activations + prefix_kv)
+    # The gradients of a prefix are accumulated over all layers, so they exist for all of them.
+    inputs = sequences * (tokens * sizes.hidden_size + prefix_kv) * sizes.num_layers
+    return float(workload.activation_bytes * activations), float(workload.activation_bytes * inputs)
 
 
-def _logits(shape: Shape, step: Step) -> float:
-    codes = step.scored * shape.length * shape.codebook if step.learns_drawing else 0
-    words = step.answer * shape.vocabulary if step.learns_answer else 0
-    return float(FLOAT * LOGITS * step.drawings * (codes + words))
+def _logits(sizes: ModelSizes, workload: StepWorkload) -> float:
+    codes = workload.code_passes * sizes.image_tokens * sizes.codebook_size if workload.image_passes else 0
+    text = workload.answer_tokens * sizes.vocab_size if workload.scores_answers else 0
+    return float(FLOAT * LOGIT_COPIES * workload.images * (codes + text))
 
 
-def _rollout(shape: Shape, step: Step) -> float:
-    drawings = max(step.drawings, step.validated)
-    sequences = drawings * (2 if step.guided else 1)
-    caches = FLOAT * sequences * (step.prompt + shape.length + step.answer) * shape.cached * shape.layers
-    logits = FLOAT * LOGITS * drawings * shape.length * shape.codebook
-    pictures = step.drawings if step.painted else 0
-    painted = FLOAT * PAINTED * max(pictures, step.validated) * shape.painted
-    packed = FLOAT * shape.packed * step.packs
-    return float(max(caches + logits + packed, painted))
+def _sampling(sizes: ModelSizes, workload: StepWorkload) -> float:
+    images = max(workload.images, workload.val_images)
+    sequences = images * (2 if workload.guided else 1)
+    tokens = workload.prompt_tokens + sizes.image_tokens + workload.answer_tokens
+    caches = FLOAT * sequences * tokens * sizes.kv_size * sizes.num_layers
+    logits = FLOAT * LOGIT_COPIES * images * sizes.image_tokens * sizes.codebook_size
+    packed = FLOAT * sizes.packed_params * workload.packs_weights
+    decoded = workload.images if workload.decodes else 0
+    decoder = FLOAT * DECODER_COPIES * max(decoded, workload.val_images) * sizes.decoder_width
+    return float(max(caches + logits + packed, decoder))
+
+
+# --- sizes of a model ---
+
+
+def model_sizes(backbone: Backbone, rule: object = None) -> ModelSizes:
+    """Read the sizes of a model.
+
+    Args:
+        backbone: Built, perhaps on the meta device.
+        rule: An update rule that was attached to it.
+    """
+    layers, *encoders = _repeated_layers(backbone) or [[]]
+    linear = _linear_layers(layers[0]) if layers else []
+    tensors = [*backbone.parameters(), *backbone.buffers()]
+    config: Any = getattr(backbone, "config", None)
+    image_tokens = _image_tokens(backbone, config)
+    kv_size = sum(layer.out_features for name, layer in linear if name.endswith(("k_proj", "v_proj")))
+    hidden_size = linear[0][1].in_features if linear else 0
+    embeddings = sorted((m.num_embeddings for m in backbone.modules() if isinstance(m, nn.Embedding)), reverse=True)
+    # The largest embedding is that of text. Where codes have one of their own, it is the second largest.
+    codebook_size = int(getattr(config, "codebook_size", 0) or [*embeddings, 0, 0][1] or DEFAULT_CODEBOOK_SIZE)
+    return ModelSizes(
+        num_params=sum(tensor.numel() for tensor in tensors),
+        num_trainable=sum(p.numel() for p in backbone.parameters() if p.requires_grad),
+        num_reference=sum(tensor.numel() for tensor in _reachable_tensors(rule, {id(tensor) for tensor in tensors})),
+        num_layers=len(layers),
+        hidden_size=hidden_size,
+        layer_activations=_layer_activations(linear),
+        kv_size=kv_size or 2 * hidden_size,
+        vocab_size=embeddings[0] if embeddings else 0,
+        image_tokens=image_tokens,
+        codebook_size=codebook_size,
+        vision_activations=image_tokens
+        * sum(_layer_activations(_linear_layers(layer)) for encoder in encoders for layer in encoder),
+        decoder_width=_decoder_width(backbone, image_tokens),
+        decoder_activations=_decoder_activations(backbone, image_tokens),
+        gradient_checkpointing=bool(getattr(backbone, "gradient_checkpointing", False)),
+        recompute_batch_size=int(getattr(backbone, "recomputed_together", 0)),
+        packed_params=sum(layer.weight.numel() for layer in packable(getattr(backbone, "transformer", backbone))),
+    )
+
+
+def _image_tokens(backbone: Backbone, config: Any) -> int:
+    side = int(getattr(backbone, "side", 0) or 0)
+    stated = getattr(config, "num_vq_tokens", 0) or getattr(backbone, "length", 0)
+    return int(stated or side**2 or DEFAULT_IMAGE_TOKENS)
+
+
+def _repeated_layers(backbone: Backbone) -> list[list[nn.Module]]:
+    """The repeated layers by class: first those of the language model, which have most weights, then encoders'."""
+    by_class: dict[type, list[nn.Module]] = defaultdict(list)
+    for module in backbone.modules():
+        if isinstance(module, backbone.blocks):
+            by_class[type(module)].append(module)
+    return sorted(by_class.values(), key=_num_params, reverse=True)
+
+
+def _num_params(modules: Iterable[nn.Module]) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    return [(name, child) for name, child in module.named_modules() if isinstance(child, nn.Linear)]
+
+
+def _layer_activations(linear: list[tuple[str, nn.Linear]]) -> int:
+    """Inputs and outputs of the linear layers for one token: nearly all that a layer keeps for the backward pass."""
+    return sum(layer.in_features + layer.out_features for _, layer in linear)
+
+
+def _decoder_width(backbone: Backbone, image_tokens: int) -> int:
+    """Input of the last convolution, which has 3 output channels: it has the size of the image and the base width."""
+    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    last = [convolution for convolution in convolutions if convolution.out_channels == 3]
+    if not last:
+        return 0
+    downsamplings = sum(convolution.stride == (2, 2) for convolution in convolutions)
+    return image_tokens * 4**downsamplings * last[-1].in_channels
+
+
+def _decoder_activations(backbone: Backbone, image_tokens: int) -> int:
+    """Inputs and outputs of all modules while one image is decoded on the meta device."""
+    sizes: list[int] = []
+
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.extend(value.numel() for value in (*inputs, output) if isinstance(value, Tensor))
+
+    leaves = [module for module in backbone.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    try:
+        backbone.decode(Images(torch.zeros(1, image_tokens, dtype=torch.long, device="meta")))
+    except Exception:  # steps after the decoder may need real values
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(sizes)
+
+
+def _reachable_tensors(owner: object, seen: set[int]) -> Iterable[Tensor]:
+    """Tensors that an object refers to, directly or indirectly, and that have not been seen yet."""
+    if id(owner) in seen or owner is None or isinstance(owner, type):
+        return
+    seen.add(id(owner))
+    if isinstance(owner, Tensor):
+        yield owner
+        return
+    if isinstance(owner, nn.Module):
+        values: Iterable[object] = (*owner.parameters(), *owner.buffers())
+    elif isinstance(owner, dict):
+        values = owner.values()
+    elif isinstance(owner, list | tuple):
+        values = owner
+    else:
+        values = (vars(owner),) if hasattr(owner, "__dict__") else ()
+    for value in values:
+        yield from _reachable_tensors(value, seen)
