@@ -1,98 +1,100 @@
-"""The estimate of memory says what the parts of a run hold."""
+"""The estimate of memory, and what it reads from models and settings."""
 
 from dataclasses import replace
-from types import SimpleNamespace as Made
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.doctor.memory import FLOAT, Shape, Step, estimate, shape_of
-from unirl.doctor.needs import adapted, step_of
+from unirl.doctor.memory import FLOAT, ModelSizes, StepWorkload, estimate_memory, model_sizes
+from unirl.doctor.resources import sizes_in_training, step_workload
 from unirl.rewards.keyword import Keyword
 from unirl.sampling import packing
-from unirl.training.module import SelfImprovement
+from unirl.training import RolloutConfig, SelfImprovement
 from unirl.types import ImageSampling
 from unirl.updates.grpo import GRPO
 
-SHAPE = Shape(
-    weights=1000,
-    trained=800,
-    reference=0,
-    layers=4,
-    width=8,
-    row=144,
-    cached=16,
-    vocabulary=50,
-    length=16,
-    codebook=32,
-    tower=0,
-    painted=0,
+SIZES = ModelSizes(
+    num_params=1000,
+    num_trainable=800,
+    num_reference=0,
+    num_layers=4,
+    hidden_size=8,
+    layer_activations=144,
+    kv_size=16,
+    vocab_size=50,
+    image_tokens=16,
+    codebook_size=32,
+    vision_activations=0,
+    decoder_width=0,
 )
 
 
-def test_sharded_weights_are_whole_in_a_step_and_optimizer_states_never_are() -> None:
-    one, four = (estimate(SHAPE, Step(2, shards=n, gathered=n > 1)) for n in (1, 4))
-    assert four.weights == one.weights * 1.25  # all of it, and the process's own share
+def test_weights_are_full_in_a_step_and_optimizer_states_are_sharded() -> None:
+    one, four = (estimate_memory(SIZES, StepWorkload(2, num_shards=n, unsharded=n > 1)) for n in (1, 4))
+    assert four.weights == one.weights * 1.25  # the full weights and the shards of this rank
     assert four.gradients == one.gradients
     assert four.optimizer == one.optimizer / 4
 
 
-def test_a_gathered_reference_takes_turns_with_the_gradients() -> None:
-    shape = replace(SHAPE, reference=1000)
-    found = estimate(shape, Step(2, shards=2, gathered=True))
-    assert found.reference == FLOAT * 500
-    assert found.gradients == FLOAT * (400 + 1000)
+def test_a_full_reference_and_full_gradients_do_not_exist_at_once() -> None:
+    sizes = replace(SIZES, num_reference=1000)
+    estimate = estimate_memory(sizes, StepWorkload(2, num_shards=2, unsharded=True))
+    assert estimate.reference == FLOAT * 500
+    assert estimate.gradients == FLOAT * (400 + 1000)
 
 
-def test_a_cpu_packs_large_layers_for_drawing() -> None:
-    shape = replace(SHAPE, packed=500)
-    plain, packed = estimate(shape, Step(2)), estimate(shape, Step(2, packs=True))
-    assert packed == replace(plain, rollout=plain.rollout + FLOAT * 500)
+def test_packed_weights_are_counted_in_sampling() -> None:
+    sizes = replace(SIZES, packed_params=500)
+    plain, packed = (estimate_memory(sizes, StepWorkload(2, packs_weights=packs)) for packs in (False, True))
+    assert packed == replace(plain, sampling=plain.sampling + FLOAT * 500)
 
 
-def test_recomputation_keeps_inputs_and_one_layer() -> None:
-    found = estimate(SHAPE, Step(2, learns_answer=False, prompt=0))
-    rows = 2 * (16 + 4)
-    assert found.activations == FLOAT * rows * 144 * (4 + 1)
-    assert found.recomputed == FLOAT * rows * (8 * 4 + 144 * 2)
+def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
+    estimate = estimate_memory(SIZES, StepWorkload(2, scores_answers=False, prompt_tokens=0))
+    tokens = 2 * (16 + 4)
+    assert estimate.activations == FLOAT * tokens * 144 * (4 + 1)
+    assert estimate.checkpointed_activations == FLOAT * tokens * (8 * 4 + 144 * 2)
 
 
-def step_on(device: str, precision: str, kind: type = Showo) -> Step:
-    model = SelfImprovement(kind("nowhere"), GRPO(), [Keyword()], sampling=ImageSampling(steps=16))
-    data = Made(examples=[], prompts_per_step=1, val_batch_size=1)
-    strategy = Made(root_device=torch.device(device))
-    trainer = Made(num_devices=1, num_nodes=1, limit_val_batches=0, strategy=strategy, precision=precision)
-    return step_of(model, data, trainer)
+def workload(device: str, precision: str, backbone: type = Showo) -> StepWorkload:
+    sampling = RolloutConfig(image_sampling=ImageSampling(steps=16))
+    model = SelfImprovement(backbone("nowhere"), GRPO(), [Keyword()], rollout=sampling)
+    data = SimpleNamespace(val_examples=[], prompts_per_step=1, val_batch_size=1)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer: Any = SimpleNamespace(
+        num_devices=1, num_nodes=1, limit_val_batches=0, strategy=strategy, precision=precision
+    )
+    return step_workload(model, data, trainer)
 
 
-@pytest.mark.parametrize(("kind", "contexts"), [(Showo, 16), (Janus, 1)])
-def test_only_a_masked_model_is_scored_in_the_context_of_each_step(kind: type, contexts: int) -> None:
-    step = step_on("cpu", "32-true", kind)
-    assert (step.num_masks, step.scored) == (contexts, 1)
+def test_only_a_masked_model_is_scored_once_for_each_sampling_step() -> None:
+    for backbone, passes in ((Showo, 16), (Janus, 1)):
+        step = workload("cpu", "32-true", backbone)
+        assert (step.image_passes, step.code_passes) == (passes, 1), backbone
 
 
-@pytest.mark.parametrize(
-    ("device", "precision", "packs"),
-    [("cpu", "32-true", True), ("cpu", "bf16-mixed", False), ("cpu", "bf16-true", False), ("cuda", "32-true", False)],
-)
-def test_weights_are_packed_on_a_cpu_in_full_precision_only(device: str, precision: str, packs: bool) -> None:
-    assert step_on(device, precision).packs is packs
+def test_weights_are_packed_on_a_cpu_in_float32_only() -> None:
+    cases = (("cpu", "32-true"), ("cpu", "bf16-mixed"), ("cpu", "bf16-true"), ("cuda", "32-true"))
+    assert [workload(*case).packs_weights for case in cases] == [True, False, False, False]
 
 
-def test_a_tower_that_looks_at_pictures_is_no_layer_of_the_language_model() -> None:
+def test_a_vision_encoder_is_not_counted_as_layers_of_the_language_model() -> None:
     model = SelfImprovement(Janus("unirl_shapes:checkpoints/janus"), GRPO(), [Keyword()])
     model.backbone.build(meta=True)
-    shape = adapted(model)
-    assert shape.layers == 4
-    assert shape.tower > 0
+    sizes = sizes_in_training(model)
+    assert sizes.num_layers == 4
+    assert sizes.vision_activations > 0
+    assert sizes.gradient_checkpointing
 
 
 def test_small_layers_are_not_counted_as_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Showo("unirl_shapes:checkpoints/showo")
     backbone.build(meta=True)
-    assert shape_of(backbone).packed == 0
+    assert model_sizes(backbone).packed_params == 0
     monkeypatch.setattr(packing, "LARGE", 190 * 128)
     layers, head = backbone.transformer.phi.model.layers, backbone.transformer.phi.lm_head
-    assert shape_of(backbone).packed == 2 * 128 * 512 * len(layers) + head.weight.numel()
+    assert model_sizes(backbone).packed_params == 2 * 128 * 512 * len(layers) + head.weight.numel()

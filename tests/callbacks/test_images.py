@@ -1,0 +1,62 @@
+"""Grids of images: their layout and colors, and where the callback writes them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image, ImageColor
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from unirl.callbacks import Caption, LogImages, image_grid
+from unirl.callbacks.images import CORRECT_COLOR, FRAME_COLOR, MARGIN, SIZE, WRONG_COLOR
+from unirl.types import Answers, Example, Images, Rollout
+
+
+def frame(grid: Image.Image, column: int) -> Any:
+    """Color of an image's frame in the first row."""
+    return grid.getpixel((MARGIN + (SIZE + MARGIN) * column - 1, MARGIN))
+
+
+def test_frames_have_the_color_of_the_verdict() -> None:
+    captions = [Caption("a red circle", "a circle", correct) for correct in (True, False, None)]
+    grid = image_grid(torch.rand(3, 3, 8, 8), captions, columns=3)
+    colors = [ImageColor.getrgb(color) for color in (CORRECT_COLOR, WRONG_COLOR, FRAME_COLOR)]
+    assert [frame(grid, column) for column in range(3)] == colors
+
+
+def make_rollout(judge: torch.Tensor | None) -> Rollout:
+    answers = Answers(torch.zeros(6, 1), torch.ones(6, 1), ["a circle"] * 6)
+    images = Images(torch.zeros(6, 4, dtype=torch.long), torch.rand(6, 3, 8, 8))
+    parts = {} if judge is None else {"judge": judge}
+    return Rollout([Example("a ring", "", "", "c")] * 6, images, answers, torch.zeros(6), parts, torch.zeros(6) > 0, 1)
+
+
+def test_the_first_batch_of_a_validation_is_logged(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name=None, version="")
+    trainer: Any = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True, global_step=3, loggers=[logger])
+    callback = LogImages(count=4, columns=2)
+    module: Any = None
+    for batch_idx in (0, 1):
+        outputs = {"rollout": make_rollout(torch.tensor([1, 0, 1, 0, 1, 0]))}
+        callback.on_validation_batch_end(trainer, module, outputs, None, batch_idx)
+    logger.finalize("success")
+    (path,) = (tmp_path / "images").iterdir()
+    assert path.name == "step-000003.png"
+    grid = Image.open(path)
+    assert grid.width == MARGIN + 2 * (SIZE + MARGIN)
+    assert [frame(grid, column) for column in range(2)] == [
+        ImageColor.getrgb(CORRECT_COLOR),
+        ImageColor.getrgb(WRONG_COLOR),
+    ]
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Images("val/images")] == [3]
+
+
+def test_without_a_judge_frames_are_gray(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True, global_step=0, loggers=[])
+    module: Any = None
+    LogImages().on_validation_batch_end(trainer, module, {"rollout": make_rollout(None)}, None, 0)
+    assert frame(Image.open(tmp_path / "images" / "step-000000.png"), 0) == ImageColor.getrgb(FRAME_COLOR)

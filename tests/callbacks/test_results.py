@@ -1,0 +1,35 @@
+"""The results table."""
+
+from rich.console import Console
+
+from unirl.callbacks.results import fit_title, results_table, summary_lines
+
+CATEGORIES = ["single_object", "two_objects", "counting", "colors", "position", "color_attribution", "overall"]
+
+
+def metrics(value: float) -> dict[str, dict[str, float]]:
+    tasks = dict.fromkeys(("generation", "understanding", "self_reward"), dict.fromkeys(CATEGORIES, value))
+    return tasks | {"consistency": {"mmu_given_t2i": value, "imbalance": value}}
+
+
+def test_before_and_after_fit_in_80_columns() -> None:
+    console = Console(width=80, record=True)
+    with console.capture() as captured:
+        console.print(results_table(metrics(0.5), metrics(0.612), fit_title(0, 400, validated_once=False)))
+    lines = captured.get().splitlines()
+    rows = [line.split() for line in lines if "→" in line]
+    assert [row[0] for row in rows] == CATEGORIES
+    assert all(row[1:] == ["50.0", "→", "61.2", "+11.2"] * 3 for row in rows)
+    assert lines[0].startswith("before and after 400 steps")
+    assert any(line.split() == ["category", "generation", "understanding", "self-reward"] for line in lines)
+
+
+def test_metrics_without_categories_are_lines_below() -> None:
+    (line,) = summary_lines(metrics(0.5), metrics(0.612))
+    assert line == "consistency: Acc(MMU|T2I) 50.0 → 61.2 [green]+11.2[/], imbalance 50.0 → 61.2 [red]+11.2[/]"
+    assert summary_lines(None, {"diversity": {"codes": 0.5}}) == ["diversity: codes 50.0"]
+
+
+def test_titles() -> None:
+    assert fit_title(3, 4, validated_once=True) == "after 3 of 4 steps; there was no other validation"
+    assert fit_title(0, 4, validated_once=True) == "before training; there was no validation after its 4 steps"

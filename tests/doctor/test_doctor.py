@@ -1,0 +1,83 @@
+"""`unirl doctor` on the shipped configs: its lines, its exit code, and that it leaves no files."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from unirl.cli.main import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+Doctor = Callable[..., tuple[dict[str, str], str]]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    """Runs the doctor in an empty folder; returns its lines by subject, and what it printed to stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str, config: str = "showo_sft.yaml") -> tuple[dict[str, str], str]:
+        code: object = 0
+        try:
+            main(["doctor", "--config", str(CONFIGS / config), *args])
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        assert code == (2 if err else 0)
+        assert err.count("\n") == bool(err), err
+        assert not list(tmp_path.iterdir())
+        lines: dict[str, str] = {}
+        for line in out.splitlines():
+            level, subject, text = re.split(r"  +", line, maxsplit=2)
+            lines[subject] = f"{lines.get(subject, '')}\n{level} {text}".strip()
+        return lines, err.strip()
+
+    return run
+
+
+@pytest.mark.parametrize("config", ["showo_sft.yaml", "janus_grpo.yaml"])
+def test_a_shipped_config_would_start(doctor: Doctor, config: str) -> None:
+    lines, err = doctor(config=config)
+    assert lines["memory"].startswith("ok about ")
+    assert lines["disk"].startswith("ok 3 checkpoints at once, ")
+    assert not err
+    assert not [text for text in lines.values() if "error" in text.split()[0]]
+    assert lines["checkpoint"].startswith("ok unirl_shapes:checkpoints/")
+    assert lines["sizes"] == "ok 12 prompts x group_size 8 = 96 images a step, 96 a device"
+    assert "unirl-shapes" in lines["plugins"]
+
+
+def test_all_errors_are_reported_at_once(doctor: Doctor) -> None:
+    lines, err = doctor("--trainer.devices=5", "--trainer.val_check_interval=500", "--trainer.precision=bf16-mixed")
+    assert lines["devices"].startswith("ok 5 cpu, strategy DDP")
+    assert "error data.prompts_per_step 12 does not divide among 5 devices → take a multiple of 5" in lines["sizes"]
+    assert lines["validation"].startswith("error trainer.val_check_interval 500 is longer than an epoch of 200 steps")
+    assert lines["precision"].startswith("warning bf16-mixed on a CPU")
+    assert err == "unirl: error: fit would not start: sizes, validation; see above"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_devices_do_not_hide_other_errors(doctor: Doctor) -> None:
+    lines, err = doctor("--trainer.accelerator", "gpu", "--model.backbone.checkpoint", "nowhere")
+    assert lines["devices"].startswith("error trainer: ")
+    assert "--trainer.accelerator cpu" in lines["devices"]
+    assert "no checkpoint at 'nowhere'" in lines["checkpoint"]
+    assert err.startswith("unirl: error: fit would not start: devices, checkpoint")
+
+
+def test_a_missing_required_plugin_is_an_error_of_the_config(doctor: Doctor) -> None:
+    lines, _ = doctor("--requires_plugins", "[unirl-none>=3]")
+    assert "'unirl-none>=3' is required, but not installed" in lines["config"]
+
+
+def test_fit_stops_at_the_same_errors_before_it_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(CONFIGS / "showo_sft.yaml"), "--trainer.val_check_interval", "500"])
+    assert stopped.value.code == 2
+    assert "validation: trainer.val_check_interval 500 is longer than an epoch" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,64 @@
+"""Checks of the machine: disk, checkpoint, installed distributions."""
+
+import math
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from unirl.doctor import environment
+from unirl.doctor.environment import check_checkpoint, check_disk, check_import_name
+from unirl.testing.table import TableBackbone
+
+
+def test_a_folder_that_does_not_exist_yet_is_checked_and_not_made(tmp_path: Path) -> None:
+    (finding,) = check_disk(tmp_path / "runs" / "new", checkpoint_bytes=1000, max_checkpoints=2)
+    assert finding.level == "ok"
+    assert finding.text.startswith("2 checkpoints at once, 1.0 kB each")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (finding,) = check_disk(tmp_path / "file" / "runs")
+    assert finding.level == "error"
+    assert "cannot be written" in finding.text
+
+
+def test_checkpoints_that_do_not_fit_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2500))
+    levels = [check_disk(tmp_path, 1000, count)[0].level for count in (2, 3, math.inf)]
+    assert levels == ["ok", "error", "warning"]
+    assert check_disk(tmp_path, 3000, math.inf)[0].level == "error"
+
+
+@pytest.mark.parametrize(
+    ("files", "level", "text"),
+    [
+        ({}, "error", "config.json is missing"),
+        ({"config.json": "{"}, "error", "is broken"),
+        ({"config.json": "{}"}, "error", "no weights"),
+        ({"config.json": "{}", "model.safetensors": "x"}, "ok", "3 B on this machine"),
+        ({"config.json": "{}", "model.safetensors.index.json": '{"weight_map": {"a": "b"}}'}, "error", "no weights"),
+    ],
+)
+def test_a_checkpoint_folder(tmp_path: Path, files: dict[str, str], level: str, text: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    (finding,) = check_checkpoint(TableBackbone(str(tmp_path)))
+    assert finding.level == level
+    assert text in finding.text
+
+
+def test_a_backbone_without_a_checkpoint() -> None:
+    assert check_checkpoint(TableBackbone()) == []
+
+
+def test_another_owner_of_the_import_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = {"unirl": ["Lightning_UniRL", "unirl", "lightning-unirl"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: owners)
+    (finding,) = check_import_name()
+    assert finding.level == "warning"
+    assert "'unirl' also installs a package unirl" in finding.text
+    assert finding.advice.startswith("pip uninstall unirl")
