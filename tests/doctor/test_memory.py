@@ -4,15 +4,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.doctor.memory import FLOAT, ModelSizes, StepWorkload, estimate_memory, model_sizes
+from unirl.doctor.memory import FLOAT, ModelSizes, StepWorkload, estimate_memory
 from unirl.doctor.resources import sizes_in_training, step_workload
 from unirl.rewards.keyword import Keyword
-from unirl.sampling import packing
 from unirl.training import RolloutConfig, SelfImprovement
 from unirl.types import ImageSampling
 from unirl.updates.grpo import GRPO
@@ -47,12 +45,6 @@ def test_a_full_reference_and_full_gradients_do_not_exist_at_once() -> None:
     assert estimate.gradients == FLOAT * (400 + 1000)
 
 
-def test_packed_weights_are_counted_in_sampling() -> None:
-    sizes = replace(SIZES, packed_params=500)
-    plain, packed = (estimate_memory(sizes, StepWorkload(2, packs_weights=packs)) for packs in (False, True))
-    assert packed == replace(plain, sampling=plain.sampling + FLOAT * 500)
-
-
 def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     estimate = estimate_memory(SIZES, StepWorkload(2, scores_answers=False, prompt_tokens=0))
     tokens = 2 * (16 + 4)
@@ -60,26 +52,21 @@ def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     assert estimate.checkpointed_activations == FLOAT * tokens * (8 * 4 + 144 * 2)
 
 
-def workload(device: str, precision: str, backbone: type = Showo) -> StepWorkload:
+def workload(backbone: type) -> StepWorkload:
     sampling = RolloutConfig(image_sampling=ImageSampling(steps=16))
     model = SelfImprovement(backbone("nowhere"), GRPO(), [Keyword()], rollout=sampling)
     data = SimpleNamespace(val_examples=[], prompts_per_step=1, val_batch_size=1)
-    strategy = SimpleNamespace(root_device=torch.device(device))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer: Any = SimpleNamespace(
-        num_devices=1, num_nodes=1, limit_val_batches=0, strategy=strategy, precision=precision
+        num_devices=1, num_nodes=1, limit_val_batches=0, strategy=strategy, precision="32-true"
     )
     return step_workload(model, data, trainer)
 
 
 def test_only_a_masked_model_is_scored_once_for_each_sampling_step() -> None:
     for backbone, passes in ((Showo, 16), (Janus, 1)):
-        step = workload("cpu", "32-true", backbone)
+        step = workload(backbone)
         assert (step.image_passes, step.code_passes) == (passes, 1), backbone
-
-
-def test_weights_are_packed_on_a_cpu_in_float32_only() -> None:
-    cases = (("cpu", "32-true"), ("cpu", "bf16-mixed"), ("cpu", "bf16-true"), ("cuda", "32-true"))
-    assert [workload(*case).packs_weights for case in cases] == [True, False, False, False]
 
 
 def test_a_vision_encoder_is_not_counted_as_layers_of_the_language_model() -> None:
@@ -89,12 +76,3 @@ def test_a_vision_encoder_is_not_counted_as_layers_of_the_language_model() -> No
     assert sizes.num_layers == 4
     assert sizes.vision_activations > 0
     assert sizes.gradient_checkpointing
-
-
-def test_small_layers_are_not_counted_as_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = Showo("unirl_shapes:checkpoints/showo")
-    backbone.build(meta=True)
-    assert model_sizes(backbone).packed_params == 0
-    monkeypatch.setattr(packing, "LARGE", 190 * 128)
-    layers, head = backbone.transformer.phi.model.layers, backbone.transformer.phi.lm_head
-    assert model_sizes(backbone).packed_params == 2 * 128 * 512 * len(layers) + head.weight.numel()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from unirl.backbones import Backbone
-from unirl.sampling.packing import packable
 from unirl.types import Images
 
 FLOAT = 4
@@ -48,7 +47,6 @@ class ModelSizes:
         decoder_activations: What the image decoder keeps of one image for the backward pass.
         gradient_checkpointing: Whether layers keep only their inputs for the backward pass.
         recompute_batch_size: Images that are decoded or encoded at once when they are recomputed; 0 for all.
-        packed_params: Weights of the layers that are packed while sampling on a CPU.
     """
 
     num_params: int
@@ -66,7 +64,6 @@ class ModelSizes:
     decoder_activations: int = 0
     gradient_checkpointing: bool = False
     recompute_batch_size: int = 0
-    packed_params: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,6 @@ class StepWorkload:
         num_shards: Processes that weights, gradients and optimizer states are sharded over.
         unsharded: Whether weights and gradients are full during a step, as under `fsdp2`.
         activation_bytes: Bytes of an element of the activations: 2 in 16-bit precision, else 4.
-        packs_weights: Whether large layers are packed while sampling, as on a CPU (`sampling/packing.py`).
     """
 
     images: int
@@ -104,7 +100,6 @@ class StepWorkload:
     num_shards: int = 1
     unsharded: bool = False
     activation_bytes: int = FLOAT
-    packs_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ class MemoryEstimate:
         checkpointed_activations: The same with gradient checkpointing: the inputs of all layers, KV caches, and one
             layer, encoder or decoder in full.
         logits: Of the backward pass.
-        sampling: KV caches, logits, packed weights and images. Training's activations do not exist at that time, so
+        sampling: KV caches, logits and images. Training's activations do not exist at that time, so
             this matters where validation batches are large, or where few parameters are trained.
     """
 
@@ -228,10 +223,9 @@ def _sampling(sizes: ModelSizes, workload: StepWorkload) -> float:
     tokens = workload.prompt_tokens + sizes.image_tokens + workload.answer_tokens
     caches = FLOAT * sequences * tokens * sizes.kv_size * sizes.num_layers
     logits = FLOAT * LOGIT_COPIES * images * sizes.image_tokens * sizes.codebook_size
-    packed = FLOAT * sizes.packed_params * workload.packs_weights
     decoded = workload.images if workload.decodes else 0
     decoder = FLOAT * DECODER_COPIES * max(decoded, workload.val_images) * sizes.decoder_width
-    return float(max(caches + logits + packed, decoder))
+    return float(max(caches + logits, decoder))
 
 
 # --- sizes of a model ---
@@ -271,7 +265,6 @@ def model_sizes(backbone: Backbone, rule: object = None) -> ModelSizes:
         decoder_activations=_decoder_activations(backbone, image_tokens),
         gradient_checkpointing=bool(getattr(backbone, "gradient_checkpointing", False)),
         recompute_batch_size=int(getattr(backbone, "recomputed_together", 0)),
-        packed_params=sum(layer.weight.numel() for layer in packable(getattr(backbone, "transformer", backbone))),
     )
 
 

@@ -87,7 +87,6 @@ def step_workload(model: Any, data: Any, trainer: Trainer) -> StepWorkload:
         num_shards=devices if strategy in SHARDING_STRATEGIES else 1,
         unsharded=strategy == "ModelParallelStrategy",
         activation_bytes=2 if "16" in str(trainer.precision) else FLOAT,
-        packs_weights=trainer.strategy.root_device.type == "cpu" and "32" in str(trainer.precision),
     )
 
 
