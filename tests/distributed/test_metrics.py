@@ -1,4 +1,4 @@
-"""Metrics of two processes with unequal shares are those of one process that saw it all."""
+"""Metrics of two ranks with unequally many samples are those of one process with all of them."""
 
 import sys
 from collections.abc import Mapping
@@ -14,43 +14,49 @@ from unirl.metrics.consistency import Consistency
 from unirl.metrics.diversity import GroupDiversity
 from unirl.metrics.self_reward import SelfRewardAccuracy
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package
 
-from pair import together
+from processes import run_processes
 
 CATEGORIES = ["colors", "counting"]
-SHARES = (slice(0, 4), slice(4, 24))
+SAMPLES_OF_RANK = (slice(0, 4), slice(4, 24))
 
 
-def measured(folder: Path, processes: int) -> dict[str, float]:
-    """Every figure, computed by this process after it has seen its share: four samples, or the other twenty."""
+def compute_metrics(folder: Path, processes: int) -> dict[str, float]:
+    """All metrics, computed on this rank after it was given its samples."""
     if processes > 1:
         dist.init_process_group("gloo")
-    chance = torch.Generator().manual_seed(0)
-    right, said, seen = torch.rand(3, 24, generator=chance) < torch.tensor([0.6, 0.7, 0.8])[:, None]
-    codes, features = torch.randint(3, (24, 5), generator=chance), torch.randn(24, 6, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.tensor([0.6, 0.7, 0.8])[:, None]
+    correct_images, correct_answers, correct_references = torch.rand(3, 24, generator=generator) < probabilities
+    codes, features = torch.randint(3, (24, 5), generator=generator), torch.randn(24, 6, generator=generator)
     categories = [CATEGORIES[i % 3 == 0] for i in range(24)]
-    part = SHARES[dist.get_rank()] if processes > 1 else slice(None)
-    metrics: dict[str, Metric] = {"drawing": AccuracyByCategory(CATEGORIES), "critic": SelfRewardAccuracy(CATEGORIES)}
-    metrics |= {"consistency": Consistency(), "codes": GroupDiversity("hamming"), "features": GroupDiversity("cosine")}
-    metrics["drawing"].update(right[part], categories[part])
-    metrics["critic"].update(said[part], right[part], categories[part])
-    metrics["consistency"].update(right[part], said[part], seen[part])
-    metrics["codes"].update(codes[part], 4)
-    metrics["features"].update(features[part], 4)
-    found: dict[str, float] = {}
+    samples = SAMPLES_OF_RANK[dist.get_rank()] if processes > 1 else slice(None)
+    metrics: dict[str, Metric] = {
+        "generation": AccuracyByCategory(CATEGORIES),
+        "self_reward": SelfRewardAccuracy(CATEGORIES),
+        "consistency": Consistency(),
+        "codes": GroupDiversity("hamming"),
+        "features": GroupDiversity("cosine"),
+    }
+    metrics["generation"].update(correct_images[samples], categories[samples])
+    metrics["self_reward"].update(correct_answers[samples], correct_images[samples], categories[samples])
+    metrics["consistency"].update(correct_images[samples], correct_answers[samples], correct_references[samples])
+    metrics["codes"].update(codes[samples], 4)
+    metrics["features"].update(features[samples], 4)
+    results: dict[str, float] = {}
     for name, metric in metrics.items():
         values: Tensor | Mapping[str, Tensor] = metric.compute()
-        parts = {"": values} if isinstance(values, Tensor) else values
-        found |= {f"{name}/{key}": round(float(value), 6) for key, value in parts.items()}
+        by_key = {"": values} if isinstance(values, Tensor) else values
+        results |= {f"{name}/{key}": round(float(value), 6) for key, value in by_key.items()}
     if processes > 1:
         dist.destroy_process_group()
-    return found
+    return results
 
 
-def test_two_processes_measure_what_one_measures(tmp_path: Path) -> None:
-    (whole,) = together(measured, tmp_path / "one", 1, processes=1)
-    first, second = together(measured, tmp_path / "two", 2)
-    assert first == second == whole
-    assert len(whole) > 10
-    assert 0 < whole["self_reward/overall"] < 1
+def test_two_ranks_compute_what_one_process_computes(tmp_path: Path) -> None:
+    (one,) = run_processes(compute_metrics, tmp_path / "one", 1, processes=1)
+    first, second = run_processes(compute_metrics, tmp_path / "two", 2)
+    assert first == second == one
+    assert len(one) > 10
+    assert 0 < one["self_reward/overall"] < 1

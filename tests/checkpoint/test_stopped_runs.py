@@ -1,0 +1,153 @@
+"""SIGTERM, and disks that fill up or become read-only during a run: the messages, and what is on the disk."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package
+
+from interrupted_runs import SaveEachStep, fit, make_model, run_forked
+
+from unirl.backbones.showo import Showo
+from unirl.callbacks.preemption import Preempted
+from unirl.checkpoint import find_corruption
+from unirl.cli.main import main
+from unirl.training import SelfImprovement
+
+CONFIG = Path(__file__).parents[2] / "configs" / "showo_sft.yaml"
+
+
+def fit_arguments(folder: Path, checkpoint: Path, **trainer: Any) -> list[str]:
+    """Arguments of a short run, in a folder with a space in its name."""
+    saving = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": 1, "save_top_k": -1}}
+    rollout = {"group_size": 2, "num_iterations": 1, "accept_threshold": 0.0, "image_sampling": {"steps": 2}}
+    quiet = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "enable_progress_bar": False}
+    options = {
+        "name": "a run",
+        "model": {"backbone": {"init_args": {"checkpoint": str(checkpoint)}}, "rollout": rollout},
+        "data": {"prompts_per_step": 2, "steps_per_epoch": 4, "num_val_prompts": 12, "val_batch_size": 12},
+        "trainer": {"default_root_dir": str(folder), "max_epochs": 1, "callbacks": [saving]} | quiet | trainer,
+    }
+    path = folder.parent / f"{folder.name}.yaml"
+    path.write_text(json.dumps(options))
+    return ["fit", "--config", str(CONFIG), "--config", str(path)]
+
+
+def fit_with_event(event: Callable[[], None], batch: int, arguments: list[str]) -> None:
+    """A run in which something happens after the backward pass of a batch."""
+    original = SelfImprovement.on_after_backward
+
+    def on_after_backward(module: SelfImprovement) -> None:
+        original(module)
+        if module.trainer.fit_loop.total_batch_idx == batch:
+            event()
+
+    SelfImprovement.on_after_backward = on_after_backward  # type: ignore[method-assign] # in a process of its own
+    main(arguments)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shapes_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The folder of an uninterrupted run with some accumulated batches; each is run once."""
+    folders: dict[int, Path] = {}
+
+    def folder(accumulated: int) -> Path:
+        if accumulated not in folders:
+            parent = tmp_path_factory.mktemp("uninterrupted")
+            folders[accumulated], log = parent / "runs", parent / "log"
+            arguments = fit_arguments(folders[accumulated], shapes_checkpoint, accumulate_grad_batches=accumulated)
+            assert run_forked(partial(main, arguments), log) == 0, log.read_text()
+        return folders[accumulated]
+
+    return folder
+
+
+def assert_same_model(first: Path, second: Path) -> None:
+    """The exported weights are equal."""
+    (one,), (other,) = first.rglob("pretrained"), second.rglob("pretrained")
+    weights = Showo.from_pretrained(str(other)).state_dict()
+    for name, value in Showo.from_pretrained(str(one)).state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_sigterm_saves_the_step_and_prints_the_command_that_resumes(
+    accumulated: int, uninterrupted: Callable[[int], Path], shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    """It arrives in the first batch; with two batches to a step, the second one is finished."""
+    folder, log = tmp_path / "runs", tmp_path / "log"
+    arguments = fit_arguments(folder, shapes_checkpoint, accumulate_grad_batches=accumulated)
+
+    def send_sigterm() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run_forked(partial(fit_with_event, send_sigterm, 0, arguments), log) == 0, log.read_text()
+    command = re.search(r"Stopped by SIGTERM after step 1\. Resume with: unirl (.*)", log.read_text())
+    assert command, log.read_text()
+    (saved,) = folder.rglob("stopped.ckpt")
+    assert torch.load(saved, weights_only=True)["global_step"] == 1
+    assert run_forked(partial(main, shlex.split(command[1])), log) == 0, log.read_text()
+    assert_same_model(uninterrupted(accumulated), folder)
+
+
+def test_preemption_exits_with_0() -> None:
+    """Whatever code Lightning's SIGTERMException has."""
+    assert Preempted().code == 0
+
+
+def test_a_read_only_disk_ends_the_run_with_a_message(
+    disk: Path, uninterrupted: Callable[[int], Path], shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder, log = disk / "runs", tmp_path / "log"
+    arguments = fit_arguments(folder, shapes_checkpoint)
+
+    def remount(mode: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{mode}", disk], check=True)
+
+    assert run_forked(partial(fit_with_event, partial(remount, "ro"), 2, arguments), log) == 2, log.read_text()
+    remount("rw")
+    assert log.read_text().splitlines()[-1].startswith("unirl: error: Read-only file system")
+    saved = sorted(folder.rglob("*.ckpt"))
+    assert [path.name for path in saved] == ["epoch=0-step=1.ckpt", "epoch=0-step=2.ckpt", "last.ckpt"]
+    assert run_forked(partial(main, [*arguments, "--ckpt_path", "last"]), log) == 0, log.read_text()
+    assert f"resuming from {saved[2]}" in log.read_text()
+    assert_same_model(uninterrupted(1), folder)
+
+
+class FillDisk(SaveEachStep):
+    """The disk is filled after the first checkpoint, and has room again before the last one."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        batch, other = trainer.fit_loop.total_batch_idx, self.dirpath.parent / "other"
+        if batch == 1:
+            free = os.statvfs(self.dirpath)
+            size = (self.dirpath / "0.ckpt").stat().st_size
+            with other.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - size // 2)
+        if batch == 3:
+            other.unlink()
+        super().on_train_batch_end(trainer)
+
+
+def test_a_full_disk_does_not_end_a_run(disk: Path, shapes_checkpoint: Path, tmp_path: Path) -> None:
+    model = make_model("showo", shapes_checkpoint, "sft", tmp_path / "run")
+    with pytest.warns(UserWarning, match="no checkpoint was saved at step 2: No space left on device"):
+        fit(model, FillDisk(disk / "checkpoints"), steps_per_epoch=4)
+    saved = sorted((disk / "checkpoints").iterdir())
+    assert [path.name for path in saved] == ["0.ckpt", "3.ckpt"]
+    assert [find_corruption(path) for path in saved] == [None, None]
+    checkpoint = torch.load(saved[1], weights_only=True)
+    assert checkpoint["global_step"] == 4
+    for name, value in model.state_dict().items():
+        assert torch.equal(checkpoint["state_dict"][name], value), name
