@@ -1,4 +1,4 @@
-"""Random checkpoints of both backbones, written in their public formats, for runs that load them as any other."""
+"""Checkpoints of both backbones with random weights, in their public formats."""
 
 import dataclasses
 from pathlib import Path
@@ -20,28 +20,29 @@ from unirl_shapes.pretrain.tokenizer import SIZES as TINY_IMAGE
 from unirl_shapes.pretrain.vq import SIZES as TINY_VQ
 
 WIDTHS = {"middle": (512, 8), "large": (768, 12)}
-"""Hidden size and layers. `tiny` is the embedded world's: 128 and 4."""
-STRIDE = 16  # pixels along a code of Janus's
+"""Hidden size and layers. `tiny` is the size of unirl-shapes: 128 and 4."""
+STRIDE = 16
+"""Pixels along a side of a code, of Janus."""
 
 
-def write(kind: str, size: str, folder: Path, side: int | None = None) -> None:
+def write(backbone: str, size: str, folder: Path, side: int | None = None) -> None:
     """Write a checkpoint.
 
     Args:
-        kind: `showo` or `janus`.
+        backbone: `showo` or `janus`.
         size: `tiny`, `middle` or `large`.
-        folder: Where.
-        side: Codes along a picture beyond `tiny`, if not as many as usual.
+        folder: Where to write it.
+        side: Codes along a side of an image, except for `tiny`. Defaults to 16 for Show-o and 12 for Janus.
     """
     torch.manual_seed(SEED)
-    if kind == "showo":
+    if backbone == "showo":
         _showo(size, folder, side or 16)
     else:
         _janus(size, folder, side or 12)
 
 
 def _showo(size: str, folder: Path, side: int) -> None:
-    """Beyond `tiny`, ids, text positions and, by default, codes are the public 256 px model's."""
+    """Except for `tiny`, vocabulary, text positions and, by default, codes are those of the public 256 px model."""
     if size == "tiny":
         showo_model.untrained(folder, Magvit(TINY_IMAGE), SEED)
         return
@@ -52,7 +53,7 @@ def _showo(size: str, folder: Path, side: int) -> None:
 
 
 def _janus(size: str, folder: Path, side: int) -> None:
-    """Beyond `tiny`, vocabulary and codebook are the public models'; codes are a quarter of theirs."""
+    """Except for `tiny`, vocabulary and codebook are public sizes; codes are a quarter of those by default."""
     if size == "tiny":
         janus_model.untrained(folder, JanusVQVAE(JanusVQVAEConfig(**TINY_VQ)), SEED)
         return
@@ -63,13 +64,13 @@ def _janus(size: str, folder: Path, side: int) -> None:
     vision |= {"image_size": side * STRIDE, "patch_size": STRIDE}
     vq = {"projection_dim": width, "image_token_embed_dim": width, "num_embeddings": 16384}
     vq |= {"base_channels": 32, "num_patches": side}
-    words = _Vocabulary(text)
-    with patch.multiple(janus_model, TEXT_SIZES=words, VISION_SIZES=vision, VQ_SIZES=vq, CELLS=side**2):
+    text_sizes = _PublicVocabulary(text)
+    with patch.multiple(janus_model, TEXT_SIZES=text_sizes, VISION_SIZES=vision, VQ_SIZES=vq, CELLS=side**2):
         janus_model.untrained(folder, JanusVQVAE(JanusVQVAEConfig(**vq)), SEED)
 
 
-class _Vocabulary(dict[str, Any]):
-    """Sizes whose vocabulary stays the public models', whatever is put on top."""
+class _PublicVocabulary(dict[str, Any]):
+    """Sizes whose vocabulary size stays that of the public models when others are merged in."""
 
-    def __or__(self, other: Any) -> "_Vocabulary":
-        return _Vocabulary({**self, **other, "vocab_size": 102400})
+    def __or__(self, other: Any) -> "_PublicVocabulary":
+        return _PublicVocabulary({**self, **other, "vocab_size": 102400})

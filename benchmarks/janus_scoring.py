@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from apart import most_resident
+from forked import peak_resident_memory
 from janus_sizes import SAMPLING, Case, make
 from measure import RETURNING, Spread
 from sizes import SEED
@@ -64,10 +64,10 @@ def score(way: str, case: Case, group: int) -> tuple[float, float, float, float]
         weight.grad = torch.zeros_like(weight).fill_(0)
     entries, length = case.model.config.vq_config.num_embeddings, case.backbone.length
     codes = torch.randint(entries, (group, length), generator=torch.Generator().manual_seed(SEED))
-    before, start = most_resident(), time.perf_counter()
+    before, start = peak_resident_memory(), time.perf_counter()
     log_probs = (plain if way == "transformers" else own)(case, codes)
     log_probs.mean().backward()
-    seconds, memory = time.perf_counter() - start, most_resident() - before
+    seconds, memory = time.perf_counter() - start, peak_resident_memory() - before
     norm = torch.stack([weight.grad.norm() for weight in weights if weight.grad is not None]).norm()
     return memory, seconds, log_probs.mean().item(), norm.item()
 

@@ -1,4 +1,4 @@
-"""What the doctor says a training step needs, against what it took.
+"""The doctor's estimate of the memory of a training step against the measured peak.
 
 python benchmarks/memory.py
 """
@@ -12,30 +12,30 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import checkpoints
+import short_runs
 import torch
-import trainings
-from apart import apart, most_resident, resident
+from forked import peak_resident_memory, resident_memory, run_forked
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from unirl.doctor.memory import estimate
-from unirl.doctor.needs import adapted, step_of
+from unirl.doctor.memory import estimate_memory
+from unirl.doctor.resources import sizes_in_training, step_workload
 
 SIZES = ("tiny", "middle", "large")
-DRAWINGS = {"tiny": (12, 8), "middle": (1, 4), "large": (1, 2)}
-"""Prompts of a step and drawings of each: enough for activations to show beside weights."""
-KINDS = (("showo", False), ("showo", True), ("janus", False), ("janus", True))
-"""Backbones, and whether layers are computed again for the gradient."""
-LINE = "{:<6} {:<7} {:<12} {:<10} {:>13} {:>13} {:>9}"
+IMAGES = {"tiny": (12, 8), "middle": (1, 4), "large": (1, 2)}
+"""Prompts of a step and images of each: enough for activations to matter beside weights."""
+CASES = (("showo", False), ("showo", True), ("janus", False), ("janus", True))
+"""Backbone, and whether gradient checkpointing is used."""
+LINE = "{:<6} {:<7} {:<14} {:<22} {:>13} {:>13} {:>9}"
 
 
 @dataclass(frozen=True)
-class Found:
-    """Bytes of a run of one step, in which optimizer states are there already.
+class Comparison:
+    """Bytes of a step in which optimizer states exist.
 
     Args:
-        estimate: What the doctor says.
-        measured: The most that the process had, less what it had before the model was built.
+        estimate: The doctor's estimate.
+        measured: Peak memory of the process, minus its memory before the model was built.
     """
 
     estimate: float
@@ -46,8 +46,8 @@ class Found:
         return self.estimate / self.measured
 
 
-class Second(Callback):
-    """Makes a first step a second one: gradients and AdamW's states of the step before are there."""
+class AddOptimizerStates(Callback):
+    """Adds gradients and AdamW's states before the first step, as they exist before all later ones."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         (optimizer,) = trainer.optimizers
@@ -57,49 +57,53 @@ class Second(Callback):
             optimizer.state[weight] = {"step": torch.tensor(1.0), **states}
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[tuple[Any, ...], Found]:
+def main(arguments: Sequence[str] | None = None) -> dict[tuple[Any, ...], Comparison]:
     parser = argparse.ArgumentParser(description="The doctor's estimate of memory against the measured peak")
     parser.add_argument("--size", choices=SIZES, nargs="+", default=SIZES)
     parser.add_argument("--only", choices=("showo", "janus"))
-    parser.add_argument("--rule", choices=trainings.RULES, nargs="+", default=trainings.RULES)
+    parser.add_argument("--rule", choices=short_runs.RULES, nargs="+", default=short_runs.RULES)
     options = parser.parse_args(arguments)
-    print(LINE.format("size", "model", "rule", "recompute", "estimate, MB", "measured, MB", "ratio"), flush=True)
-    found = {}
+    columns = ("size", "model", "rule", "gradient_checkpointing", "estimate, MB", "measured, MB", "ratio")
+    print(LINE.format(*columns), flush=True)
+    results = {}
     for size in options.size:
-        for (kind, again), rule in product(KINDS, trainings.RULES):
-            if rule in options.rule and options.only in (None, kind):
-                one = found[size, kind, rule, again] = case(kind, size, rule, again)
-                figures = f"{one.estimate / 1e6:.0f}", f"{one.measured / 1e6:.0f}", f"{one.ratio:.2f}"
-                print(LINE.format(size, kind, rule, "yes" if again else "no", *figures), flush=True)
-    return found
+        for (backbone, checkpointing), rule in product(CASES, short_runs.RULES):
+            if rule in options.rule and options.only in (None, backbone):
+                result = results[size, backbone, rule, checkpointing] = compare(backbone, size, rule, checkpointing)
+                cells = f"{result.estimate / 1e6:.0f}", f"{result.measured / 1e6:.0f}", f"{result.ratio:.2f}"
+                print(LINE.format(size, backbone, rule, "yes" if checkpointing else "no", *cells), flush=True)
+    return results
 
 
-def case(kind: str, size: str, rule: str, again: bool) -> Found:
-    """One run, with a checkpoint of its own."""
+def compare(backbone: str, size: str, rule: str, checkpointing: bool) -> Comparison:
+    """Estimate and measure one case, each in a process of its own."""
     with TemporaryDirectory() as folder:
-        apart(checkpoints.write, kind, size, Path(folder))
-        (expected,) = apart(expect, kind, size, rule, again, Path(folder))
-        (measured,) = apart(measure, kind, size, rule, again, Path(folder))
-    return Found(expected, measured)
+        run_forked(checkpoints.write, backbone, size, Path(folder))
+        (expected,) = run_forked(estimate, backbone, size, rule, checkpointing, Path(folder))
+        (measured,) = run_forked(measure, backbone, size, rule, checkpointing, Path(folder))
+    return Comparison(expected, measured)
 
 
-def expect(kind: str, size: str, rule: str, again: bool, folder: Path) -> float:
-    """What `unirl doctor` works out for the run."""
-    (prompts, group), trainer = DRAWINGS[size], trainings.trainer(folder)
-    model = trainings.model(trainings.backbone(kind, folder, again), rule, group)
+def estimate(backbone: str, size: str, rule: str, checkpointing: bool, folder: Path) -> float:
+    """The estimate of `unirl doctor`."""
+    prompts, group_size = IMAGES[size]
+    trainer = short_runs.make_trainer(folder)
+    model = short_runs.make_model(short_runs.make_backbone(backbone, folder, checkpointing), rule, group_size)
     model.backbone.build(meta=True)
-    shape = adapted(model)
-    return estimate(shape, step_of(model, trainings.data(prompts), trainer)).total(shape.gradient_checkpointing)
+    sizes = sizes_in_training(model)
+    workload = step_workload(model, short_runs.make_data(prompts), trainer)
+    return estimate_memory(sizes, workload).peak(sizes.gradient_checkpointing)
 
 
-def measure(kind: str, size: str, rule: str, again: bool, folder: Path) -> float:
-    """The run itself."""
-    prompts, group = DRAWINGS[size]
-    model, data = trainings.model(trainings.backbone(kind, folder, again), rule, group), trainings.data(prompts)
-    trainer = trainings.trainer(folder, steps=1, watch=Second())
-    before = resident()
+def measure(backbone: str, size: str, rule: str, checkpointing: bool, folder: Path) -> float:
+    """The measured peak."""
+    prompts, group_size = IMAGES[size]
+    model = short_runs.make_model(short_runs.make_backbone(backbone, folder, checkpointing), rule, group_size)
+    data = short_runs.make_data(prompts)
+    trainer = short_runs.make_trainer(folder, steps=1, callback=AddOptimizerStates())
+    before = resident_memory()
     trainer.fit(model, data)
-    return most_resident() - before
+    return peak_resident_memory() - before
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each of some processes holds of weights, gradients and optimizer states under FSDP2.
+"""Memory of weights, gradients and optimizer states on each of several processes under FSDP2.
 
 python benchmarks/sharding.py
 """
@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import checkpoints
+import short_runs
 import torch
-import trainings
-from apart import apart
+from forked import run_forked
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -22,108 +22,108 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
 SIDE = 4
-"""Codes along a picture. Weights do not depend on it, and a step is short."""
+"""Codes along a side of an image. It makes steps short, and has no influence on weights."""
 LINE = "{:<6} {:>9} | {:>8} {:>9} {:>9} {:>8} {:>8} {:>9} | {:>8} {:>9} {:>9}"
-HEADS = "weights", "gradients", "optimizer", "sum", "all", "of 1/n"
+COLUMNS = "weights", "gradients", "optimizer", "sum", "all", "of 1/n"
 
 
 @dataclass(frozen=True)
-class Held:
-    """Bytes that a process holds.
+class TensorMemory:
+    """Bytes of tensors in one process.
 
     Args:
         weights: Parameters.
-        gradients: Of them.
-        optimizer: AdamW's moments.
-        everything: Memory of all tensors there are, whoever keeps them.
+        gradients: Of the parameters.
+        optimizer: The moments of AdamW.
+        all_tensors: All tensors that Python can reach.
     """
 
     weights: float
     gradients: float
     optimizer: float
-    everything: float
+    all_tensors: float
 
     @property
     def total(self) -> float:
         return self.weights + self.gradients + self.optimizer
 
 
-class Ledger(Callback):
-    """Counts at the end of the backward pass, while everything is whole, and between steps."""
+class RecordMemory(Callback):
+    """Records the memory at the end of the backward pass, while weights are full, and between steps."""
 
-    inside: Held
-    between: Held
+    in_step: TensorMemory
+    between_steps: TensorMemory
 
     def on_after_backward(self, trainer: Trainer, module: LightningModule) -> None:
-        self.inside = count(trainer, module)
+        self.in_step = tensor_memory(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        self.between = count(trainer, module)
+        self.between_steps = tensor_memory(trainer, module)
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, int], tuple[Held, Held]]:
-    parser = argparse.ArgumentParser(description="Bytes of each process under FSDP2, between steps and in one")
+def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, int], tuple[TensorMemory, TensorMemory]]:
+    parser = argparse.ArgumentParser(description="Memory of each process under FSDP2, between steps and in a step")
     parser.add_argument("--size", choices=("tiny", "middle"), default="middle")
     parser.add_argument("--processes", type=int, nargs="+", default=(1, 2, 4))
     parser.add_argument("--only", choices=("showo", "janus"))
     options = parser.parse_args(arguments)
     print(LINE.format("MB", "", "between", "steps", *[""] * 4, "in a", "step", ""))
-    print(LINE.format("model", "processes", *HEADS, "weights", "gradients", "all"))
-    found = {}
-    for kind in ("showo", "janus"):
-        for processes in options.processes if options.only in (None, kind) else ():
-            between, inside = found[kind, processes] = most(kind, options.size, processes)
-            factor = between.total * processes / found[kind, options.processes[0]][0].total / options.processes[0]
-            kinds = between.weights, between.gradients, between.optimizer, between.total, between.everything
-            figures = [
-                f"{figure / 1e6:.1f}" for figure in (*kinds, inside.weights, inside.gradients, inside.everything)
+    print(LINE.format("model", "processes", *COLUMNS, "weights", "gradients", "all"))
+    results = {}
+    for backbone in ("showo", "janus"):
+        for processes in options.processes if options.only in (None, backbone) else ():
+            between, in_step = results[backbone, processes] = measure(backbone, options.size, processes)
+            first = options.processes[0]
+            factor = between.total * processes / results[backbone, first][0].total / first
+            values = (between.weights, between.gradients, between.optimizer, between.total, between.all_tensors)
+            cells = [
+                f"{value / 1e6:.1f}" for value in (*values, in_step.weights, in_step.gradients, in_step.all_tensors)
             ]
-            print(LINE.format(kind, processes, *figures[:5], f"{factor:.3f}", *figures[5:]), flush=True)
-    return found
+            print(LINE.format(backbone, processes, *cells[:5], f"{factor:.3f}", *cells[5:]), flush=True)
+    return results
 
 
-def most(kind: str, size: str, processes: int) -> tuple[Held, Held]:
-    """Between steps and in a step, of the process that holds most."""
+def measure(backbone: str, size: str, processes: int) -> tuple[TensorMemory, TensorMemory]:
+    """Between steps and in a step, of the process with the largest sum."""
     with TemporaryDirectory() as folder:
-        apart(checkpoints.write, kind, size, Path(folder), SIDE)
-        held = apart(run, kind, processes, Path(folder), processes=processes)
-    return max((one for one, _ in held), key=by_sum), max((one for _, one in held), key=by_sum)
+        run_forked(checkpoints.write, backbone, size, Path(folder), SIDE)
+        results = run_forked(run, backbone, processes, Path(folder), processes=processes)
+    between_steps, in_step = zip(*results, strict=True)
+    return max(between_steps, key=lambda memory: memory.total), max(in_step, key=lambda memory: memory.total)
 
 
-def by_sum(held: Held) -> float:
-    return held.total
+def run(backbone: str, processes: int, folder: Path) -> tuple[TensorMemory, TensorMemory]:
+    """A run of SFT."""
+    record = RecordMemory()
+    trainer = short_runs.make_trainer(folder, "fsdp2", processes, callback=record)
+    model = short_runs.make_model(short_runs.make_backbone(backbone, folder), "sft", group_size=1)
+    trainer.fit(model, short_runs.make_data(processes))
+    return record.between_steps, record.in_step
 
 
-def run(kind: str, processes: int, folder: Path) -> tuple[Held, Held]:
-    """A run of SFT, as the command line would start it."""
-    ledger = Ledger()
-    trainer = trainings.trainer(folder, "fsdp2", processes, watch=ledger)
-    trainer.fit(trainings.model(trainings.backbone(kind, folder), "sft", 1), trainings.data(processes))
-    return ledger.between, ledger.inside
-
-
-def count(trainer: Trainer, module: LightningModule) -> Held:
-    """What this process holds now."""
+def tensor_memory(trainer: Trainer, module: LightningModule) -> TensorMemory:
+    """The current memory of this process."""
     weights = list(module.parameters())
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     states = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
-    return Held(size(weights), size(gradients), size(states), size(one for one in gc.get_objects() if tensor(one)))
+    everything = (value for value in gc.get_objects() if is_plain_tensor(value))
+    return TensorMemory(num_bytes(weights), num_bytes(gradients), num_bytes(states), num_bytes(everything))
 
 
-def tensor(value: object) -> bool:
-    """Whether it may have memory of its own: wrappers have none, such as the fake tensors that a compiler leaves."""
+def is_plain_tensor(value: object) -> bool:
+    """Whether it may have memory of its own. Subclasses may not, such as the fake tensors of a compiler."""
     return type(value) in (Tensor, Parameter, DTensor)
 
 
-def size(tensors: Iterable[Any]) -> float:
-    """Bytes of their memory on this process, what they share counted once."""
-    memory: dict[int, int] = {}
-    for one in tensors:
-        mine = one.to_local() if isinstance(one, DTensor) else one
-        if mine.device.type == "cpu" and mine.layout == torch.strided:
-            storage = mine.untyped_storage()
-            memory[storage.data_ptr()] = storage.nbytes()
-    return float(sum(memory.values()))
+def num_bytes(tensors: Iterable[Any]) -> float:
+    """Bytes of the tensors' local memory; shared memory is counted once."""
+    storages: dict[int, int] = {}
+    for tensor in tensors:
+        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        if local.device.type == "cpu" and local.layout == torch.strided:
+            storage = local.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return float(sum(storages.values()))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_a_grpo_step_with_all_logits_has_the_same_gradient(monkeypatch: pytest.M
     spec = importlib.util.spec_from_file_location("benchmark_grpo", FOLDER / "grpo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    plain, *others = (module.step(way, "tiny")[-1] for way in module.WAYS)
+    plain, *others = (module.step(variant, "tiny")[-1] for variant in module.VARIANTS)
     assert others == pytest.approx([plain] * 2, rel=1e-4)
     assert plain > 0.1
 
@@ -97,11 +97,11 @@ def test_two_processes_hold_half_each_between_steps(monkeypatch: pytest.MonkeyPa
     found = script("sharding", monkeypatch).main(["--size", "tiny", "--only", "showo", "--processes", "1", "2"])
     del left
 
-    (one, _), (half, inside) = found["showo", 1], found["showo", 2]
+    (one, _), (half, in_step) = found["showo", 1], found["showo", 2]
     assert half.total == pytest.approx(one.total / 2, rel=0.05)
-    assert half.everything >= half.total  # a forked process has this one's tensors, too
-    assert inside.weights == pytest.approx(one.weights, rel=0.01)  # whole while a step is taken
-    assert inside.gradients == pytest.approx(one.gradients, rel=0.01)
+    assert half.all_tensors >= half.total  # a forked process has this one's tensors, too
+    assert in_step.weights == pytest.approx(one.weights, rel=0.01)  # full in a step
+    assert in_step.gradients == pytest.approx(one.gradients, rel=0.01)
     assert "of 1/n" in capsys.readouterr().out
 
 
@@ -111,13 +111,13 @@ def fails(message: str) -> None:
 
 def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     with pytest.raises(RuntimeError, match=r"process 0 ended with 1\n(.*\n)*ValueError: out of luck"):
-        script("apart", monkeypatch).apart(fails, "out of luck")
+        script("forked", monkeypatch).run_forked(fails, "out of luck")
     assert capsys.readouterr() == ("", "")
 
 
 def test_the_estimate_is_shown_beside_the_measured_peak(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     memory = script("memory", monkeypatch)
-    monkeypatch.setitem(memory.DRAWINGS, "tiny", (1, 2))
+    monkeypatch.setitem(memory.IMAGES, "tiny", (1, 2))
     found = memory.main(["--size", "tiny", "--only", "showo", "--rule", "sft"])
 
     one, again = found["tiny", "showo", "sft", False], found["tiny", "showo", "sft", True]
