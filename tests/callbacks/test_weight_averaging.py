@@ -93,8 +93,8 @@ def test_the_average_is_validated_and_exported(uninterrupted: tuple[RecordWeight
 def test_a_resumed_run_continues_the_average(
     uninterrupted: tuple[RecordWeight, Path], shapes_checkpoint: Path, tmp_path: Path
 ) -> None:
-    whole, folder = uninterrupted
+    expected, folder = uninterrupted
     resumed = run(shapes_checkpoint, tmp_path, folder / "step=2.ckpt")
     assert len(resumed.trained) == 2
-    assert all(map(torch.equal, resumed.trained, whole.trained[2:]))
-    assert torch.equal(resumed.validated[-1], whole.validated[-1])
+    assert all(map(torch.equal, resumed.trained, expected.trained[2:]))
+    assert torch.equal(resumed.validated[-1], expected.validated[-1])

@@ -52,12 +52,12 @@ def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: P
     def run(folder: Path, ckpt_path: Path | None = None) -> dict[str, Any]:
         return train(folder, "showo", checkpoints["showo"], "grpo", "fsdp2", 2, ckpt_path, max_steps=4)
 
-    whole = run_processes(run, tmp_path / "whole")[0]
-    resumed = run_processes(run, tmp_path / "resumed", tmp_path / "whole" / "step=2.ckpt")[0]
-    assert resumed["losses"] == whole["losses"][2:]
-    assert resumed["codes"] == whole["codes"][2:]
+    uninterrupted = run_processes(run, tmp_path / "uninterrupted")[0]
+    resumed = run_processes(run, tmp_path / "resumed", tmp_path / "uninterrupted" / "step=2.ckpt")[0]
+    assert resumed["losses"] == uninterrupted["losses"][2:]
+    assert resumed["codes"] == uninterrupted["codes"][2:]
     weights = exported_weights("showo", resumed)
-    for name, value in exported_weights("showo", whole).items():
+    for name, value in exported_weights("showo", uninterrupted).items():
         assert torch.equal(weights[name], value), name
     last = tmp_path / "resumed" / "step=4.ckpt"
     assert find_corruption(last) is None

@@ -1,5 +1,6 @@
 """A short training run of either backbone with either update rule under any strategy, recorded on every rank."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from torch import Tensor
 from unirl.backbones.janus import Janus
 from unirl.backbones.lora import LoRA
 from unirl.backbones.showo import Showo
+from unirl.backbones.showo import backbone as showo_backbone
 from unirl.callbacks import ExportPretrained, Guards
 from unirl.checkpoint import AtomicTrainer
 from unirl.distributed.strategies import register
-from unirl.functional import relaxation
 from unirl.functional.seeding import generator_for
 from unirl.rewards.likelihood import Likelihood
 from unirl.training import EvaluationConfig, PromptsDataModule, RolloutConfig, SelfImprovement
@@ -113,7 +114,8 @@ def train(
     For a process of its own: Gumbel noise is replaced by a constant, since one process and two draw different noise.
     """
     register()
-    relaxation.gumbel = lambda like, generator=None: torch.full_like(like, 0.5)  # type: ignore[assignment]
+    gumbel_softmax: Any = sys.modules[showo_backbone.straight_through.__module__]
+    gumbel_softmax.gumbel = lambda like, generator=None: torch.full_like(like, 0.5)
     model = Recorder(
         BACKBONES[backbone](str(checkpoint)),
         update_rule(rule),
