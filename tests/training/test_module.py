@@ -164,9 +164,9 @@ def test_fit_measures_logs_images_and_exports(runs, module, tmp_path: Path) -> N
     callbacks = [results, LogImages(count=4), ExportPretrained(), Listener()]
     runs.trainer(tmp_path, max_epochs=1, num_sanity_val_steps=-1, callbacks=callbacks).fit(model, runs.data())
     categories = {*ShapesPrompts.categories, "overall"}
-    assert set(results.before["generation"]) == set(results.now["understanding"]) == categories
-    assert set(results.now.get("consistency", {})) <= {"mmu_given_t2i", "t2i_given_mmu", "imbalance"}
-    assert 0.5 < results.now["diversity"]["codes"] <= 1  # images of an untrained model differ
+    assert set(results.before["generation"]) == set(results.after["understanding"]) == categories
+    assert set(results.after.get("consistency", {})) <= {"mmu_given_t2i", "t2i_given_mmu", "imbalance"}
+    assert 0.5 < results.after["diversity"]["codes"] <= 1  # images of an untrained model differ
     assert [path.name for path in sorted((tmp_path / "images").iterdir())] == ["step-000000.png", "step-000003.png"]
     exported = Showo.from_pretrained(str(tmp_path / "pretrained"))
     assert len(exported.sample_images(["a photo of a ring"], model.rollout.image_sampling))
