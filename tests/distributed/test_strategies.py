@@ -50,7 +50,7 @@ def test_ddp_and_fsdp2_train_as_one_process(
 
 def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     def run(folder: Path, ckpt_path: Path | None = None) -> dict[str, Any]:
-        return train(folder, "showo", checkpoints["showo"], "grpo", "fsdp2", 2, ckpt_path, max_steps=4)
+        return train(folder, "showo", checkpoints["showo"], "grpo", "fsdp2", 2, ckpt_path, max_steps=4, save_every=2)
 
     uninterrupted = run_processes(run, tmp_path / "uninterrupted")[0]
     resumed = run_processes(run, tmp_path / "resumed", tmp_path / "uninterrupted" / "step=2.ckpt")[0]

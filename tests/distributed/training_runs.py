@@ -108,6 +108,7 @@ def train(
     lora: LoRA | None = None,
     lr: float = 1e-3,
     max_steps: int = 3,
+    save_every: int | None = None,
 ) -> dict[str, Any]:
     """Train and return losses, codes, the folder of the exported model and the number of skipped steps.
 
@@ -131,6 +132,7 @@ def train(
         ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, num_val_prompts=3, val_batch_size=2
     )
     guards = Guards()
+    saving = [ModelCheckpoint(folder, "{step}", every_n_train_steps=save_every, save_top_k=-1)] if save_every else []
     trainer = AtomicTrainer(
         accelerator="cpu",
         devices=devices,
@@ -143,11 +145,8 @@ def train(
         enable_model_summary=False,
         use_distributed_sampler=False,
         inference_mode=False,
-        callbacks=[
-            ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1),
-            guards,
-            ExportPretrained(),
-        ],
+        enable_checkpointing=save_every is not None,
+        callbacks=[*saving, guards, ExportPretrained()],
     )
     trainer.fit(model, data, ckpt_path=None if ckpt_path is None else str(ckpt_path))
     exported = Path(str(trainer.log_dir)) / "pretrained"
