@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from unirl.backbones.lora import merged
 from unirl.distributed.fsdp2 import gather_full_model
@@ -15,6 +16,7 @@ class ExportPretrained(Callback):
     LoRA adapters are merged into the weights.
     """
 
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         log_dir = trainer.log_dir  # collective
         if log_dir is None:

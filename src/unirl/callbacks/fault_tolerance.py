@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from typing_extensions import override
 
 from unirl.callbacks.preemption import StopOnSigterm
 
@@ -31,18 +32,23 @@ class ReplayMissedValidation(Callback):
     def __init__(self) -> None:
         self._due, self._validated, self._epoch = False, False, 0
 
+    @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = False
 
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
 
+    @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[VALIDATION_DUE] = self._is_due(trainer)
 
+    @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._due, self._epoch = checkpoint.get(VALIDATION_DUE, False), checkpoint["epoch"]
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._due:
             return
@@ -73,6 +79,7 @@ class RestoreLastSavedStep(Callback):
     are refused before a run starts (`unirl.doctor`).
     """
 
+    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and not callback._last_global_step_saved:

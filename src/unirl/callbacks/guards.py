@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from unirl.callbacks.results import is_partial_sanity_check
 from unirl.hooks import hookimpl
@@ -70,6 +71,7 @@ class Guards(Callback):
         self._trainer: Trainer | None = None
         self._module: Any = None
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer, self._module = trainer, pl_module
 
@@ -94,12 +96,14 @@ class Guards(Callback):
 
     @hookimpl
     def unirl_validated(self, metrics: Mapping[str, float]) -> None:
+        """Compare a validation with the first one of the run."""
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit" or is_partial_sanity_check(trainer):
             return
         rewards, self._rewards = self._rewards, []
         self._warn(self.validation.check(metrics, rewards))
 
+    @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.skip_non_finite:
             return
@@ -110,6 +114,7 @@ class Guards(Callback):
                 parameter.grad = None  # optimizers skip parameters without a gradient
             self._warn(self.non_finite.check(name or "another process", trainer.global_step))
 
+    @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._new_rollout:  # with num_iterations, several steps train on one rollout
             self._check_rollout(trainer.callback_metrics)
@@ -117,6 +122,7 @@ class Guards(Callback):
         pl_module.log("guards/warnings", float(len(self.warnings)))
         pl_module.log("guards/skipped_steps", float(self.non_finite.skipped))
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {
             "zero_variance": self.zero_variance.streak,
@@ -127,6 +133,7 @@ class Guards(Callback):
             "warnings": self.warnings,
         }
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.zero_variance.streak = state_dict["zero_variance"]
         self.zero_accepted.streak = state_dict["zero_accepted"]
@@ -306,9 +313,11 @@ class ValidationTrend:
         yield from new
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
         return {"baseline": self.baseline, "baseline_reward": self.baseline_reward, "active": self.active}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self.baseline, self.baseline_reward = state_dict["baseline"], state_dict["baseline_reward"]
         self.active = state_dict["active"]
 

@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.types import Rollout
 
@@ -93,6 +94,7 @@ class LogImages(Callback):
     def __init__(self, count: int = 12, columns: int = 4) -> None:
         self.count, self.columns = count, columns
 
+    @override
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:

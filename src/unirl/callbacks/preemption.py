@@ -10,6 +10,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from typing_extensions import override
 
 CHECKPOINT = "stopped.ckpt"
 
@@ -35,27 +36,33 @@ class StopOnSigterm(Callback):
     def __init__(self) -> None:
         self._signaled, self._saved, self._enabled, self._trained = False, False, False, False
 
+    @override
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._install_handler()
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._install_handler()
 
+    @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._trained = True
         stepped = not trainer.fit_loop.epoch_loop._should_accumulate()
         if self._enabled and stepped and trainer.strategy.reduce_boolean_decision(self._signaled, all=False):
             self._save(trainer)
 
+    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         # The run stops here and not in on_train_batch_end, so that the metrics of the step are logged.
         if self._saved:
             self._stop(trainer)
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved:
             self._stop(trainer)
 
+    @override
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.state.fn != "fit" or not self._enabled:
             return

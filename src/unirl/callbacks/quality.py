@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.errors import check_range
 from unirl.functional.policy_gradient import geometric_mean
@@ -54,12 +55,17 @@ class QualityControl(Callback):
         self._dropped: list[dict[str, Any]] = []
         self._metrics: dict[str, float] = {}
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._module = pl_module
 
     @hookimpl
     def unirl_rollout_scored(self, rollout: Rollout) -> Tensor:
-        """Weights of the samples in the loss. (B,), in [0, 1]"""
+        """Weight the samples of a rollout in the loss.
+
+        Shapes:
+            returns (B,), in [0, 1].
+        """
         weights = torch.ones_like(rollout.scores)
         problems: dict[str, Tensor] = {}
         if self.max_saturation is not None:
@@ -75,6 +81,7 @@ class QualityControl(Callback):
         self._record(rollout, problems, weights)
         return weights
 
+    @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._metrics:
             pl_module.log_dict({f"quality/{name}": value for name, value in self._metrics.items()}, sync_dist=True)

@@ -6,6 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import override
 
 CAPTION = """Percent. generation: images that the judge accepts
 understanding: correct answers about given images
@@ -31,6 +32,7 @@ class ResultsTable(Callback):
         self.after: Metrics = {}
         self.before_step = 0
 
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if is_partial_sanity_check(trainer):
             return
@@ -40,17 +42,21 @@ class ResultsTable(Callback):
         if trainer.state.fn == "validate":
             self._print(trainer, None, self.after, "validation")
 
+    @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print(trainer, None, metrics_of(pl_module), "test")
 
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         validated_once = self.after is self.before  # `max_steps` may end a run between two validations
         title = fit_title(self.before_step, trainer.global_step, validated_once)
         self._print(trainer, None if validated_once else self.before, self.after, title)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {"before": self.before, "before_step": self.before_step}
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.before, self.before_step = state_dict["before"], state_dict["before_step"]
 

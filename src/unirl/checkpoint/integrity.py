@@ -55,9 +55,11 @@ class TrailerChecksum:
         self._sha256 = hashlib.sha256()
 
     def update(self, data: Any) -> None:
+        """Add bytes that are written."""
         self._sha256.update(data)
 
     def trailer(self) -> bytes:
+        """The trailer, to be written last."""
         return TRAILER_MARK + self._sha256.digest()
 
 

@@ -94,10 +94,12 @@ class FullParams:
             module.set_requires_gradient_sync(True, recurse=False)
 
     def gather_weights(self) -> None:
+        """All-gather the weights of all modules."""
         for module in self.fsdp_modules:
             module.unshard()
 
     def free_weights(self) -> None:
+        """Free the gathered weights of all modules."""
         for module in self.fsdp_modules:
             module.reshard()
 
@@ -127,6 +129,7 @@ class FullParams:
             torch.autograd.Variable._execution_engine.queue_callback(self.post_backward)
 
     def post_backward(self) -> None:
+        """Called when a backward pass is over."""
         self.in_backward = False
         self.free_weights()
 
