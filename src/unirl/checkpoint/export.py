@@ -78,7 +78,7 @@ def _build_backbone(config: Path) -> Backbone:
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--lora", type=LoRA | None)
     options["backbone"] = resolve(options["backbone"], PluginArgument("backbone", many=False))
-    instances = parser.instantiate_classes(parser.parse_object(options))
+    instances = parser.instantiate(parser.parse_object(options))
     backbone: Backbone = instances.backbone
     backbone.build()
     if instances.lora is not None:
