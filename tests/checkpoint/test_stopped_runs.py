@@ -101,6 +101,16 @@ def test_sigterm_saves_the_step_and_prints_the_command_that_resumes(
     assert_same_model(uninterrupted(accumulated), folder)
 
 
+def test_export_of_the_last_checkpoint_is_the_model_that_the_run_exported(
+    uninterrupted: Callable[[int], Path], tmp_path: Path
+) -> None:
+    (last,) = uninterrupted(1).rglob("last.ckpt")
+    main(["export", "--ckpt", str(last), "--out", str(tmp_path / "pretrained")])
+    assert_same_model(uninterrupted(1), tmp_path)
+    with pytest.raises(SystemExit):
+        main(["export", "--ckpt", str(last), "--out", str(tmp_path)])  # not empty
+
+
 def test_preemption_exits_with_0() -> None:
     """Whatever code Lightning's SIGTERMException has."""
     assert Preempted().code == 0
