@@ -1,4 +1,4 @@
-"""The backbones that we ship keep the contract that we ask of others."""
+"""Conformance of the built-in backbones."""
 
 from pathlib import Path
 
@@ -8,23 +8,23 @@ from tests.backbones.janus.tiny import save
 from unirl.backbones import Backbone
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.testing import BackboneConformance, TableBackbone
+from unirl.testing import BackboneConformance, TinyBackbone
 
 
-class TestTable(BackboneConformance):
-    frozen = ("image_tokenizer",)
+class TestTinyBackbone(BackboneConformance):
+    frozen_parameters = ("image_tokenizer",)
 
     def make(self) -> Backbone:
-        backbone = TableBackbone()
+        backbone = TinyBackbone()
         backbone.build()
         return backbone
 
     def make_unbuilt(self) -> Backbone:
-        return TableBackbone()
+        return TinyBackbone()
 
 
 class TestShowo(BackboneConformance):
-    frozen = ("image_tokenizer",)
+    frozen_parameters = ("image_tokenizer",)
 
     @pytest.fixture(autouse=True)
     def _checkpoint(self, shapes_checkpoint: Path) -> None:
@@ -43,7 +43,7 @@ def tiny_janus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestJanus(BackboneConformance):
-    frozen = ("vqmodel",)
+    frozen_parameters = ("vqmodel",)
 
     @pytest.fixture(autouse=True)
     def _checkpoint(self, tiny_janus: Path) -> None:

@@ -14,7 +14,7 @@ from unirl.callbacks.quality import QualityControl
 from unirl.doctor.checks import MOST, check_devices, check_features, check_shares, check_sizes
 from unirl.errors import UserError
 from unirl.rewards.keyword import Keyword
-from unirl.testing.table import TableBackbone
+from unirl.testing import TinyBackbone
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
@@ -26,7 +26,7 @@ NAN, INF, HUGE = math.nan, math.inf, 10**30
 
 
 def model(**options: Any) -> SelfImprovement:
-    parts = {"backbone": TableBackbone(), "update": SFT(end_to_end=False), "rewards": [Keyword()]}
+    parts = {"backbone": TinyBackbone(), "update": SFT(end_to_end=False), "rewards": [Keyword()]}
     return SelfImprovement(**{**parts, **options})
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from unirl.doctor import environment
 from unirl.doctor.environment import check_checkpoint, check_disk, check_import_name
-from unirl.testing.table import TableBackbone
+from unirl.testing import TinyBackbone
 
 
 def test_a_folder_that_does_not_exist_yet_is_checked_and_not_made(tmp_path: Path) -> None:
@@ -46,13 +46,13 @@ def test_checkpoints_that_do_not_fit_are_an_error(tmp_path: Path, monkeypatch: p
 def test_a_checkpoint_folder(tmp_path: Path, files: dict[str, str], level: str, text: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    (finding,) = check_checkpoint(TableBackbone(str(tmp_path)))
+    (finding,) = check_checkpoint(TinyBackbone(str(tmp_path)))
     assert finding.level == level
     assert text in finding.text
 
 
 def test_a_backbone_without_a_checkpoint() -> None:
-    assert check_checkpoint(TableBackbone()) == []
+    assert check_checkpoint(TinyBackbone()) == []
 
 
 def test_another_owner_of_the_import_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Every source of prompts that we ship keeps the contract that third parties are held to."""
+"""Conformance of the built-in sources of prompts."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ class TestGenEval(PromptsConformance):
         return GenEval()
 
 
-class TestGenEvalOfTwoCategories(PromptsConformance):
+class TestGenEvalWithTwoCategories(PromptsConformance):
     def make(self) -> Prompts:
         return GenEval({"counting": 1.0, "single_object": 3.0})
 
@@ -27,12 +27,12 @@ class TestJsonLines(PromptsConformance):
         rows = [{"prompt": f"a photo of {i} cups", "question": "how many ?", "answer": f"{i} cups"} for i in range(60)]
         for i, row in enumerate(rows):
             row["category"] = "many" if i % 4 else "few"
-        self.train, self.held = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
+        self.train, self.held_out = tmp_path / "train.jsonl", tmp_path / "held.jsonl"
         self.train.write_text("\n".join(json.dumps(row) for row in rows[:30]))
-        self.held.write_text("\n".join(json.dumps(row) for row in rows[30:]))
+        self.held_out.write_text("\n".join(json.dumps(row) for row in rows[30:]))
 
     def make(self) -> Prompts:
-        return JsonLines(str(self.train), str(self.held))
+        return JsonLines(str(self.train), str(self.held_out))
 
 
 class TestJsonLinesWithoutHeldOut(TestJsonLines):

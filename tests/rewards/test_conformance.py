@@ -1,4 +1,4 @@
-"""Every reward that we ship keeps the contract that third parties are held to."""
+"""Conformance of the built-in rewards."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class TestKeyword(RewardConformance):
         return Keyword()
 
 
-class TestKeywordCounted(RewardConformance):
+class TestKeywordCount(RewardConformance):
     high = 10.0
 
     def make(self) -> Reward:
@@ -48,7 +48,7 @@ class TestCLIP(RewardConformance):
         return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0)
 
 
-class TestCLIPWithVerdicts(TestCLIP):
+class TestCLIPWithThreshold(TestCLIP):
     def make(self) -> Reward:
         return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0, accept_threshold=0.5)
 

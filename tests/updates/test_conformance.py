@@ -1,4 +1,4 @@
-"""The shipped update rules pass the conformance tests that plugin authors use."""
+"""Conformance of the built-in update rules."""
 
 from unirl.testing import UpdateConformance
 from unirl.updates import UpdateRule
@@ -6,25 +6,25 @@ from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty, PolicyLoss
 from unirl.updates.sft import SFT
 
 
-class TestSFTByRejectionSampling(UpdateConformance):
+class TestSFT(UpdateConformance):
     def make(self) -> UpdateRule:
-        return SFT(end_to_end=False)
+        return SFT()
 
 
 class TestSFTOnOwnAnswers(UpdateConformance):
     def make(self) -> UpdateRule:
-        return SFT(end_to_end=False, answers="self", weight_by_failure_rate=False, num_masks=2)
+        return SFT(answers="self", weight_by_failure_rate=False, num_masks=2)
 
 
 class TestSFTEndToEnd(UpdateConformance):
-    through = True
+    end_to_end = True
 
     def make(self) -> UpdateRule:
         return SFT(end_to_end=True)
 
 
-class TestSFTOnAllAnswers(UpdateConformance):
-    through = True
+class TestSFTEndToEndOnAllAnswers(UpdateConformance):
+    end_to_end = True
 
     def make(self) -> UpdateRule:
         return SFT(end_to_end=True, answers="all")
@@ -35,26 +35,24 @@ class TestGRPO(UpdateConformance):
         return GRPO()
 
 
-class TestGRPOWithReference(UpdateConformance):
+class TestGRPOWithKLPenalty(UpdateConformance):
     def make(self) -> UpdateRule:
         return GRPO(kl=KLPenalty(beta=0.05))
 
 
-class TestGRPOOnMasks(UpdateConformance):
+class TestGRPOWithRandomMasks(UpdateConformance):
     def make(self) -> UpdateRule:
-        return GRPO(
-            loss=PolicyLoss(scale_rewards=False, reduction="token"),
-            scoring=ImageScoring(likelihood="random_masks", num_masks=2),
-        )
+        scoring = ImageScoring(likelihood="random_masks", num_masks=2)
+        return GRPO(loss=PolicyLoss(scale_rewards=False, reduction="token"), scoring=scoring)
 
 
-class TestGRPOOnSomeSteps(UpdateConformance):
+class TestGRPOWithScoredSteps(UpdateConformance):
     def make(self) -> UpdateRule:
         return GRPO(answers="all", loss=PolicyLoss(negative_scale=0.5), scoring=ImageScoring(scored_steps=2))
 
 
-class TestGRPOOnAnswersAlone(UpdateConformance):
-    rise = None
+class TestGRPOOnAnswersOnly(UpdateConformance):
+    min_improvement = None
 
     def make(self) -> UpdateRule:
         return GRPO(image_weight=0.0, answers="all", kl=KLPenalty(answer_beta=0.1))

@@ -1,4 +1,4 @@
-"""Both rules keep the framework's contract of update rules."""
+"""Conformance of both update rules."""
 
 from unirl.testing import UpdateConformance
 from unirl_dpo.best_of_n import BestOfN
@@ -20,6 +20,6 @@ class TestBestOfN(UpdateConformance):
         return BestOfN()
 
 
-class TestBestAcceptedOrNot(UpdateConformance):
+class TestBestOfNWithoutThreshold(UpdateConformance):
     def make(self) -> BestOfN:
         return BestOfN(learn="best")

@@ -1,4 +1,4 @@
-"""What the framework asks of every backbone, asked of a tiny Emu3."""
+"""Conformance of a tiny Emu3."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from unirl_emu3.tiny import save
 
 
 class TestEmu3(BackboneConformance):
-    frozen = ("vqmodel",)
+    frozen_parameters = ("vqmodel",)
 
     def make(self) -> Backbone:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The rewards keep the contract that all rewards are held to."""
+"""Conformance of the rewards."""
 
 from pathlib import Path
 

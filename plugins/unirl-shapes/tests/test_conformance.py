@@ -1,4 +1,4 @@
-"""The shapes world keeps the contracts of prompts and judges."""
+"""Conformance of the prompts and the judge."""
 
 from unirl.judges import Judge
 from unirl.prompts import Prompts
@@ -24,8 +24,8 @@ class TestShapesJudge(JudgeConformance):
         return ShapesJudge()
 
 
-class TestShapesJudgeOnLargePictures(JudgeConformance):
-    size = 96
+class TestShapesJudgeOnLargeImages(JudgeConformance):
+    image_size = 96
 
     def make(self) -> Judge:
         return ShapesJudge(96)

@@ -1,4 +1,4 @@
-"""The smallest problem that an update rule can learn: a table of codes for each prompt, one of them rewarded."""
+"""The smallest problem that an update rule can solve: a contextual bandit over image codes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,72 +11,75 @@ from torch import Tensor, nn
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
+from unirl.testing.comparison import make_generator
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 
-CODES, KINDS, END = 4, 3, 3
-"""Codes of a drawing, how many kinds there are, and the token that ends an answer: token k says "the code is k"."""
-EXAMPLES = tuple(Example(f"draw {k}", "which is it ?", f"{k}", "bandit") for k in range(KINDS))
-"""What can be asked for; a drawing is right if its first code is the one asked for."""
-ANSWERING = AnswerSampling(max_tokens=2, temperature=1.0)
+NUM_CODES, CODEBOOK_SIZE, END_TOKEN = 4, 3, 3
+"""Codes of an image, size of the codebook, and the token that ends an answer. Answer token k means code k."""
+BANDIT_EXAMPLES = tuple(Example(f"code {k}", "which code is first ?", f"{k}", "bandit") for k in range(CODEBOOK_SIZE))
+"""An example for each code. An image is correct if its first code is the one in the prompt."""
+BANDIT_ANSWER_SAMPLING = AnswerSampling(max_tokens=2, temperature=1.0)
 
 
-class Bandit(Backbone):
-    """Draws from a table of logits for each prompt, and answers which code comes first, mostly right.
+class BanditBackbone(Backbone):
+    """Samples image codes from a table of logits, and answers with the first code, mostly correctly.
 
-    Its palette is frozen, as a real model's image tokenizer is. It has no checkpoints.
+    The palette is frozen, as the image tokenizer of a real model is. There are no checkpoints.
 
     Args:
-        relaxes: Whether codes can carry gradient; without, rules that learn through the drawing must refuse it.
+        differentiable_codes: Whether `straight_through` is supported. Update rules that need it must refuse a backbone
+            without it.
 
     Example:
-        >>> Bandit().sample_images(["draw 0"], ImageSampling(), torch.Generator().manual_seed(0)).codes.shape
+        >>> BanditBackbone().sample_images(["code 0"], ImageSampling(), torch.Generator().manual_seed(0)).codes.shape
         torch.Size([1, 4])
     """
 
     blocks = ()
 
-    def __init__(self, relaxes: bool = True) -> None:
+    def __init__(self, differentiable_codes: bool = True) -> None:
         super().__init__()
-        self.relaxes = relaxes
-        self.drawing = nn.Parameter(torch.linspace(-0.2, 0.2, len(EXAMPLES) * KINDS).view(len(EXAMPLES), 1, KINDS))
-        self.place = nn.Parameter(torch.zeros(CODES, KINDS))
-        self.seeing = nn.Parameter(F.pad(2.0 * torch.eye(KINDS), (0, 1)))
-        self.ending = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, 4.0]))
-        self.palette = nn.Parameter(torch.eye(KINDS), requires_grad=False)
+        self.differentiable_codes = differentiable_codes
+        rows = len(BANDIT_EXAMPLES)
+        self.prompt_logits = nn.Parameter(torch.linspace(-0.2, 0.2, rows * CODEBOOK_SIZE).view(rows, 1, CODEBOOK_SIZE))
+        self.position_logits = nn.Parameter(torch.zeros(NUM_CODES, CODEBOOK_SIZE))
+        self.answer_logits = nn.Parameter(F.pad(2.0 * torch.eye(CODEBOOK_SIZE), (0, 1)))
+        self.end_logits = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, 4.0]))
+        self.palette = nn.Parameter(torch.eye(CODEBOOK_SIZE), requires_grad=False)
 
     def build(self, meta: bool = False) -> None:
-        """Nothing is left to build."""
+        """Does nothing: the constructor creates all parameters."""
 
     @property
     def supports_straight_through(self) -> bool:
-        return self.relaxes
+        return self.differentiable_codes
 
-    def logits(self, prompts: Sequence[str], sampling: ImageSampling) -> Tensor:
-        """Of each code, (B, CODES, KINDS)."""
+    def code_logits(self, prompts: Sequence[str], sampling: ImageSampling) -> Tensor:
+        """Guided logits of each code, divided by the temperature. (B, N, K)"""
         rows = [int(prompt.split()[-1]) for prompt in prompts]
-        tables = self.drawing + self.place
-        guided = (1 + sampling.guidance) * tables[rows] - sampling.guidance * tables.mean(0)
+        logits = self.prompt_logits + self.position_logits
+        guided = (1 + sampling.guidance) * logits[rows] - sampling.guidance * logits.mean(0)
         return guided / (sampling.temperature or 1.0)
 
     @torch.no_grad()
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
-        chances = self.logits(prompts, sampling).softmax(-1)
-        codes = torch.multinomial(chances.flatten(0, 1), 1, generator=generator).view(len(prompts), CODES)
-        return Images(codes, actions=codes, log_probs=_taken(chances.log(), codes))
+        probabilities = self.code_logits(prompts, sampling).softmax(-1)
+        codes = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(len(prompts), NUM_CODES)
+        return Images(codes, actions=codes, log_probs=_gather(probabilities.log(), codes))
 
     def image_log_probs(
         self,
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
-        scored: int | None = None,
+        scored_steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        found = _taken(self.logits(prompts, sampling).log_softmax(-1), images.codes)
-        order = torch.rand(found.shape, generator=generator).argsort(1)
-        return found, order < (CODES if scored is None else scored)
+        log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes)
+        order = torch.rand(log_probs.shape, generator=generator).argsort(1)
+        return log_probs, order < (NUM_CODES if scored_steps is None else scored_steps)
 
     def image_log_likelihood(
         self,
@@ -86,9 +89,9 @@ class Bandit(Backbone):
         num_masks: int = 1,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        found = _taken(self.logits(prompts, sampling).log_softmax(-1), images.codes).repeat(1, num_masks)
-        hidden = torch.rand(found.shape, generator=generator) < 0.5
-        return found, 2 * hidden / (CODES * num_masks)
+        log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes).repeat(1, num_masks)
+        masked = torch.rand(log_probs.shape, generator=generator) < 0.5
+        return log_probs, 2 * masked / (NUM_CODES * num_masks)
 
     def straight_through(
         self,
@@ -99,14 +102,13 @@ class Bandit(Backbone):
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Images:
-        if not self.relaxes:
+        if not self.differentiable_codes:
             return super().straight_through(prompts, images, sampling, temperature, steps, generator)
-        soft = straight_through(self.logits(prompts, sampling), images.codes, temperature, generator)
+        soft = straight_through(self.code_logits(prompts, sampling), images.codes, temperature, generator)
         return dataclasses.replace(images, soft=soft)
 
     def decode(self, images: Images) -> Tensor:
-        codes = F.one_hot(images.codes, KINDS).float() if images.soft is None else images.soft
-        return (codes @ self.palette).mT.unflatten(2, (2, 2))
+        return (_one_hot(images) @ self.palette).mT.unflatten(2, (2, 2))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Images:
@@ -120,58 +122,71 @@ class Bandit(Backbone):
         sampling: AnswerSampling,
         generator: torch.Generator | None = None,
     ) -> Answers:
-        logits = self._says(images, len(questions))[:, 0, :KINDS]
-        greedy = not sampling.temperature
-        chances = F.one_hot(logits.argmax(-1), KINDS).float() if greedy else (logits / sampling.temperature).softmax(-1)
-        said = torch.multinomial(chances, 1, generator=generator).flatten().tolist()
-        answers = self.tokenize_answers([str(token) for token in said])
+        logits = self._token_logits(images, len(questions))[:, 0, :CODEBOOK_SIZE]
+        if sampling.temperature:
+            probabilities = (logits / sampling.temperature).softmax(-1)
+        else:
+            probabilities = F.one_hot(logits.argmax(-1), CODEBOOK_SIZE).float()
+        tokens = torch.multinomial(probabilities, 1, generator=generator).flatten().tolist()
+        answers = self.tokenize_answers([str(token) for token in tokens])
         log_probs = self.answer_log_probs(images, questions, answers)
         return dataclasses.replace(answers, log_probs=log_probs)
 
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
-        ids = torch.tensor([[int(text), END] for text in texts])
+        ids = torch.tensor([[int(text), END_TOKEN] for text in texts])
         return Answers(ids, torch.ones_like(ids, dtype=torch.bool), list(texts))
 
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
-        return _taken(self._says(images, len(questions)).log_softmax(-1), answers.ids)
+        return _gather(self._token_logits(images, len(questions)).log_softmax(-1), answers.ids)
 
-    def _says(self, images: Images, questions: int) -> Tensor:
-        codes = F.one_hot(images.codes, KINDS).float() if images.soft is None else images.soft
-        first = (codes[:, 0] @ self.seeing).repeat_interleave(questions // len(images), 0)
-        return torch.stack((first, self.ending.expand_as(first)), 1)
+    def _token_logits(self, images: Images, num_questions: int) -> Tensor:
+        """Logits of the two tokens of each answer. (B, 2, K + 1)"""
+        first = (_one_hot(images)[:, 0] @ self.answer_logits).repeat_interleave(num_questions // len(images), 0)
+        return torch.stack((first, self.end_logits.expand_as(first)), 1)
 
     @classmethod
-    def from_pretrained(cls, path_or_id: str) -> "Bandit":
-        raise UserError("a Bandit has no checkpoint; make one")
+    def from_pretrained(cls, path_or_id: str) -> "BanditBackbone":
+        raise UserError(f"BanditBackbone has no checkpoints, got {path_or_id!r}; call its constructor")
 
     def save_pretrained(self, path: str | Path) -> None:
-        raise UserError("a Bandit has no checkpoint format")
+        raise UserError(f"BanditBackbone has no checkpoint format and cannot be saved to {path}")
 
 
-def bandit_rollout(backbone: Bandit, group_size: int, sampling: ImageSampling, seed: int, prompts: int = 6) -> Rollout:
-    """What a bandit draws, says and earns: 1 where the first code is the one asked for, else 0.
+def make_bandit_rollout(
+    backbone: BanditBackbone, group_size: int, sampling: ImageSampling, seed: int, num_prompts: int = 6
+) -> Rollout:
+    """A rollout of a bandit. The reward is 1 where the first code is the one in the prompt, else 0.
 
     Args:
         backbone: The policy.
-        group_size: Drawings of each prompt.
-        sampling: How to draw.
-        seed: Of drawing and answering.
-        prompts: How many groups.
+        group_size: Samples of each prompt.
+        sampling: How images are sampled.
+        seed: Seed of images and answers.
+        num_prompts: Number of groups.
+
+    Example:
+        >>> rollout = make_bandit_rollout(BanditBackbone(), 4, ImageSampling(), seed=0)
+        >>> len(rollout), rollout.prompts[0], set(rollout.scores.tolist()) <= {0.0, 1.0}
+        (24, 'code 0', True)
     """
-    generator = torch.Generator().manual_seed(seed)
-    examples = [EXAMPLES[i % len(EXAMPLES)] for i in range(prompts) for _ in range(group_size)]
+    generator = make_generator(seed)
+    examples = [BANDIT_EXAMPLES[i % len(BANDIT_EXAMPLES)] for i in range(num_prompts) for _ in range(group_size)]
     images = backbone.sample_images([e.prompt for e in examples], sampling, generator)
-    answers = backbone.sample_answers(images, [e.question for e in examples], ANSWERING, generator)
+    answers = backbone.sample_answers(images, [e.question for e in examples], BANDIT_ANSWER_SAMPLING, generator)
     scores = (images.codes[:, 0] == torch.tensor([int(e.answer) for e in examples])).float()
     return Rollout(examples, images, answers, scores, {"bandit": scores}, scores == 1, group_size)
 
 
-def rewarded(backbone: Bandit, sampling: ImageSampling) -> float:
-    """Chance, in [0, 1], that a drawing is rewarded, over all prompts."""
+def expected_reward(backbone: BanditBackbone, sampling: ImageSampling) -> float:
+    """Exact expected reward of the bandit over all prompts, in [0, 1]."""
     with torch.no_grad():
-        chances = backbone.logits([e.prompt for e in EXAMPLES], sampling)[:, 0].softmax(-1)
-    return chances.diagonal().mean().item()
+        probabilities = backbone.code_logits([e.prompt for e in BANDIT_EXAMPLES], sampling)[:, 0].softmax(-1)
+    return probabilities.diagonal().mean().item()
 
 
-def _taken(log_probs: Tensor, ids: Tensor) -> Tensor:
+def _one_hot(images: Images) -> Tensor:
+    return F.one_hot(images.codes, CODEBOOK_SIZE).float() if images.soft is None else images.soft
+
+
+def _gather(log_probs: Tensor, ids: Tensor) -> Tensor:
     return log_probs.gather(-1, ids[..., None]).squeeze(-1)

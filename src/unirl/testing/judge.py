@@ -1,151 +1,162 @@
-"""What every judge promises: derive a test class, say how to make one, and run pytest."""
+"""The conformance class of judges."""
 
-import random
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unirl.judges.base import Judge
-from unirl.testing.checks import same, stir, who
-from unirl.testing.reward import told
-from unirl.testing.samples import EXAMPLES, sample_images
+from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
+from unirl.testing.samples import EXAMPLES, make_images
 from unirl.types import Example
 
 
 class JudgeConformance(ABC):
-    """Checks that a judge keeps the contract; a message says in a sentence what is wrong, and in which method.
+    """Checks the contract of a judge. Derive a test class from it and define `make`.
+
+    A failed check names the method, what it returned and what is expected.
 
     Example:
         >>> from unirl_shapes.judge import ShapesJudge
         >>> class TestShapes(JudgeConformance):
         ...     def make(self):
         ...         return ShapesJudge()
-        >>> TestShapes().test_right_pictures_are_judged_right()
+        >>> TestShapes().test_references_are_correct()
     """
 
     examples: ClassVar[tuple[Example, ...]] = EXAMPLES
-    """What pictures are judged by; prompts that the judge understands."""
-    size: ClassVar[int] = 64
-    """Side of the pictures."""
+    """Examples that the judge understands."""
+    image_size: ClassVar[int] = 64
+    """Height and width of the images, in pixels."""
     device: ClassVar[str] = "cpu"
-    """Where they lie."""
-    count: ClassVar[int] = 24
-    """Pictures of an exam."""
-    least: ClassVar[float] = 0.99
-    """Share of its own references that it must judge right."""
+    """Device of the images."""
+    num_understanding: ClassVar[int] = 24
+    """Size of the understanding set."""
+    min_accuracy: ClassVar[float] = 0.99
+    """Fraction of its own references that the judge must call correct."""
 
     @abstractmethod
     def make(self) -> Judge:
-        """A fresh judge."""
+        """A new judge."""
 
-    def pictures(self) -> Tensor:
-        """A picture for each example: by turns its reference, another's and noise, or noise where it has no references.
+    def make_pixels(self) -> Tensor:
+        """An image for each example: its reference, another example's reference and noise in turn, or noise only.
 
         Shapes:
-            returns (B, 3, size, size) in [0, 1].
+            returns (B, 3, H, W) in [0, 1].
         """
-        pixels = sample_images(len(self.examples), side=self.size).pixels
+        pixels = make_images(len(self.examples), image_size=self.image_size).pixels
         references = self.make().references(self.examples)
         assert pixels is not None
         if references is not None and references.shape[0] == len(pixels):
-            noise = torch.nn.functional.interpolate(pixels, size=references.shape[2:])
-            kinds = (references, references.roll(1, 0), noise.to(references))
-            pixels = torch.stack([kinds[i % 3][i] for i in range(len(noise))])
+            noise = F.interpolate(pixels, size=references.shape[2:])
+            sources = (references, references.roll(1, 0), noise.to(references))
+            pixels = torch.stack([sources[i % 3][i] for i in range(len(noise))])
         return pixels.to(self.device)
 
-    def test_verdicts_are_a_bool_a_picture(self) -> None:
-        judge, pixels = self.make(), self.pictures()
-        assert isinstance(judge, Judge), f"make gave a {type(judge).__name__}, which is no unirl.judges.Judge"
-        given: object = judge.verdicts(self.examples, pixels)
-        where, expected = who(judge, "verdicts"), f"expected torch.bool ({len(pixels)},) on {pixels.device}"
-        assert isinstance(given, Tensor), f"{where} returned {told(given)}, {expected}"
-        assert given.dtype == torch.bool, f"{where} returned {given.dtype}, {expected}"
-        assert given.shape == (len(pixels),), f"{where} returned shape {tuple(given.shape)}, {expected}"
-        assert given.device == pixels.device, f"{where} returned a tensor on {given.device}, {expected}"
+    def test_verdicts_return_one_bool_per_image(self) -> None:
+        judge, pixels = self.make(), self.make_pixels()
+        assert isinstance(judge, Judge), f"make returned {describe_type(judge)}, expected a unirl.judges.Judge"
+        verdicts: object = judge.verdicts(self.examples, pixels)
+        method, expected = method_name(judge, "verdicts"), f"expected torch.bool ({len(pixels)},) on {pixels.device}"
+        assert isinstance(verdicts, Tensor), f"{method} returned {describe_type(verdicts)}, {expected}"
+        assert verdicts.dtype == torch.bool, f"{method} returned {verdicts.dtype}, {expected}"
+        assert verdicts.shape == (len(pixels),), f"{method} returned shape {tuple(verdicts.shape)}, {expected}"
+        assert verdicts.device == pixels.device, f"{method} returned a tensor on {verdicts.device}, {expected}"
 
-    def test_a_verdict_does_not_depend_on_the_rest_of_the_batch(self) -> None:
-        judge, pixels = self.make(), self.pictures()
-        whole, where = judge.verdicts(self.examples, pixels), who(judge, "verdicts")
-        back = judge.verdicts(self.examples[::-1], pixels.flip(0))
-        assert torch.equal(whole.flip(0), back), f"{where} depends on the order of the batch"
+    def test_verdicts_do_not_depend_on_the_batch(self) -> None:
+        judge, pixels = self.make(), self.make_pixels()
+        verdicts, method = judge.verdicts(self.examples, pixels), method_name(judge, "verdicts")
+        reversed_order = judge.verdicts(self.examples[::-1], pixels.flip(0))
+        assert torch.equal(verdicts.flip(0), reversed_order), (
+            f"{method} returned other verdicts when the batch was reversed; judge each image independently"
+        )
         alone = [judge.verdicts([example], pixels[i : i + 1]) for i, example in enumerate(self.examples)]
-        apart = (torch.cat(alone) != whole).nonzero().flatten().tolist()
-        assert not apart, f"{where} judges picture {apart[0]} otherwise when it comes alone"
+        different = (torch.cat(alone) != verdicts).nonzero().flatten().tolist()
+        assert not different, (
+            f"{method} returned another verdict for image {different[0]} alone than in a batch; judge each image "
+            "independently"
+        )
 
-    def test_it_is_deterministic(self) -> None:
-        judge, pixels = self.make(), self.pictures()
-        stir(0)
-        before = torch.get_rng_state(), random.getstate()
-        first = judge.verdicts(self.examples, pixels)
-        where = who(judge, "verdicts")
-        untouched = same(before, (torch.get_rng_state(), random.getstate()))
-        assert untouched, f"{where} draws from a global generator: a judge must not guess"
-        again = judge.verdicts(self.examples, pixels)
-        assert torch.equal(first, again), f"{where} judges the same pictures otherwise the second time"
-        anew = self.make().verdicts(self.examples, pixels)
-        assert torch.equal(first, anew), f"{where} judges the same pictures otherwise when the judge is made anew"
+    def test_verdicts_are_deterministic(self) -> None:
+        judge, pixels = self.make(), self.make_pixels()
+        seed_global_rngs(0)
+        before = global_rng_state()
+        verdicts, method = judge.verdicts(self.examples, pixels), method_name(judge, "verdicts")
+        assert is_equal(before, global_rng_state()), (
+            f"{method} uses global random numbers; the same image must always get the same verdict"
+        )
+        repeated = judge.verdicts(self.examples, pixels)
+        assert torch.equal(verdicts, repeated), f"{method} returned other verdicts in a second call; keep no state"
+        recreated = self.make().verdicts(self.examples, pixels)
+        assert torch.equal(verdicts, recreated), f"{method} of a second judge from make returned other verdicts"
 
-    def test_it_leaves_pictures_as_they_were(self) -> None:
-        judge, pixels = self.make(), self.pictures()
+    def test_verdicts_do_not_modify_pixels(self) -> None:
+        judge, pixels = self.make(), self.make_pixels()
         before = pixels.clone()
         judge.verdicts(self.examples, pixels)
-        assert same(before, pixels), f"{who(judge, 'verdicts')} changes the pixels in place, which are measured again"
+        method = method_name(judge, "verdicts")
+        assert is_equal(before, pixels), f"{method} modified the pixels in place; clone them first"
 
-    def test_blank_pictures_show_nothing(self) -> None:
+    def test_blank_images_are_wrong(self) -> None:
         judge = self.make()
-        single = [example for example in self.examples if example.category == "single_object"]
-        if not single:
-            pytest.skip("no example asks for a single object")
-        for shade in (0.0, 0.5, 1.0):
-            blank = torch.full((len(single), 3, self.size, self.size), shade, device=self.device)
-            right = judge.verdicts(single, blank).nonzero().flatten().tolist()
-            assert not right, (
-                f"{who(judge, 'verdicts')} calls a blank picture of shade {shade} right for {single[right[0]].prompt!r}"
+        examples = [example for example in self.examples if example.category == "single_object"]
+        if not examples:
+            pytest.skip("no example has the category single_object")
+        for gray in (0.0, 0.5, 1.0):
+            blank = torch.full((len(examples), 3, self.image_size, self.image_size), gray, device=self.device)
+            correct = judge.verdicts(examples, blank).nonzero().flatten().tolist()
+            assert not correct, (
+                f"{method_name(judge, 'verdicts')} returned True for a blank image of value {gray} and the prompt "
+                f"{examples[correct[0]].prompt!r}, expected False"
             )
 
-    def test_right_pictures_are_judged_right(self) -> None:
+    def test_references_are_correct(self) -> None:
         judge = self.make()
-        pictures: object = judge.references(self.examples)
-        if pictures is None:
-            pytest.skip("it has no references")
-        where = who(judge, "references")
-        given = _checked(pictures, len(self.examples), where)
-        assert same(given, judge.references(self.examples)), f"{where} gives other pictures the second time"
-        right = judge.verdicts(self.examples, given.to(self.device)).float().mean().item()
-        assert right >= self.least, (
-            f"{where} gave pictures of which {who(judge, 'verdicts')} calls {right:.0%} right, expected "
-            f"{self.least:.0%}: one of the two is wrong"
+        references: object = judge.references(self.examples)
+        if references is None:
+            pytest.skip("references returns None")
+        method = method_name(judge, "references")
+        pixels = _checked_pixels(references, len(self.examples), method)
+        repeated = judge.references(self.examples)
+        assert is_equal(pixels, repeated), f"{method} returned other images in a second call; seed its randomness"
+        accuracy = judge.verdicts(self.examples, pixels.to(self.device)).float().mean().item()
+        assert accuracy >= self.min_accuracy, (
+            f"{method_name(judge, 'verdicts')} returned True for {accuracy:.0%} of the images from {method}, expected "
+            f"at least {self.min_accuracy:.0%}; one of the two is wrong"
         )
 
-    def test_an_exam_has_pictures_questions_and_answers(self) -> None:
-        judge = self.make()
-        exam: Any = judge.understanding_set(self.count)
-        if exam is None:
-            pytest.skip("it has no exam")
-        where = f"{who(judge, 'exam')}({self.count})"
-        pair = isinstance(exam, tuple) and len(exam) == 2
-        assert pair, f"{where} returned {told(exam)}, expected examples and pictures"
-        examples, pictures = exam
-        assert len(examples) == self.count, f"{where} gave {len(examples)} examples"
-        _checked(pictures, self.count, where)
+    def test_understanding_set_is_complete(self) -> None:
+        judge, count = self.make(), self.num_understanding
+        result: Any = judge.understanding_set(count)
+        if result is None:
+            pytest.skip("understanding_set returns None")
+        method = f"{method_name(judge, 'understanding_set')}({count})"
+        pair = isinstance(result, tuple) and len(result) == 2
+        assert pair, f"{method} returned {describe_type(result)}, expected a tuple (examples, pixels)"
+        examples, pixels = result
+        assert len(examples) == count, f"{method} returned {len(examples)} examples, expected {count}"
+        _checked_pixels(pixels, count, method)
         for i, example in enumerate(examples):
-            fine = isinstance(example, Example) and example.question.strip() and example.answer.strip()
-            assert fine, f"{where} gave no question or no answer for picture {i}: {example!r}"
-        stir(1)
-        assert same(exam, self.make().understanding_set(self.count)), (
-            f"{where} is another exam when it is asked for again"
-        )
+            complete = isinstance(example, Example) and example.question.strip() and example.answer.strip()
+            assert complete, (
+                f"{method} returned {example!r} for image {i}, expected a unirl.Example with question and answer"
+            )
+        seed_global_rngs(1)
+        repeated = self.make().understanding_set(count)
+        assert is_equal(result, repeated), f"{method} returned another set in a second call; seed it with `seed`"
 
 
-def _checked(pictures: object, count: int, where: str) -> Tensor:
-    assert isinstance(pictures, Tensor), f"{where} gave {told(pictures)} for pictures, expected a tensor"
-    shape = tuple(pictures.shape)
-    fits = pictures.ndim == 4 and shape[:2] == (count, 3)
-    assert fits, f"{where} gave pictures of shape {shape}, expected ({count}, 3, H, W)"
-    assert pictures.is_floating_point(), f"{where} gave pictures of {pictures.dtype}, expected floats in [0, 1]"
-    least, most = pictures.min().item(), pictures.max().item()
-    assert 0 <= least <= most <= 1, f"{where} gave pictures from {least:g} to {most:g}, expected [0, 1]"
-    return pictures
+def _checked_pixels(pixels: object, count: int, method: str) -> Tensor:
+    """Pixels, asserted to be floats (count, 3, H, W) in [0, 1]."""
+    assert isinstance(pixels, Tensor), f"{method} returned {describe_type(pixels)} for images, expected a tensor"
+    shape = tuple(pixels.shape)
+    right = pixels.ndim == 4 and shape[:2] == (count, 3)
+    assert right, f"{method} returned images of shape {shape}, expected ({count}, 3, H, W)"
+    assert pixels.is_floating_point(), f"{method} returned images of {pixels.dtype}, expected floats in [0, 1]"
+    low, high = pixels.min().item(), pixels.max().item()
+    assert 0 <= low <= high <= 1, f"{method} returned images from {low:g} to {high:g}, expected [0, 1]"
+    return pixels

@@ -1,22 +1,27 @@
-"""What every source of prompts promises: derive a test class, say how to make one, and run pytest."""
+"""The conformance class of sources of prompts."""
 
+import os
 import pickle
-import random
 from abc import ABC, abstractmethod
 from collections import Counter
+from functools import partial
 from typing import ClassVar
 
 import pytest
-import torch
 
 from unirl.prompts.base import Prompts
-from unirl.testing.checks import same, stir, who
-from unirl.testing.elsewhere import in_another_process
+from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
+from unirl.testing.subprocesses import SubprocessError, run_in_subprocesses
 from unirl.types import Example, Item
+
+SEEDED = "make a random.Random from both, such as Random(f'{seed}/{index}')"
+UNORDERED = "avoid hash(), id() and the order of sets; sort, or seed random.Random with a string"
 
 
 class PromptsConformance(ABC):
-    """Checks that a source of prompts keeps the contract; a message says in a sentence what is wrong, and where.
+    """Checks the contract of a source of prompts. Derive a test class from it and define `make`.
+
+    A failed check names the method, what it returned and what is expected.
 
     Example:
         >>> from unirl.prompts.geneval import GenEval
@@ -26,130 +31,148 @@ class PromptsConformance(ABC):
         >>> TestGenEval().test_examples_are_complete()
     """
 
-    draws: ClassVar[int] = 300
-    """Training examples looked at."""
-    count: ClassVar[int] = 24
-    """Held-out examples asked for."""
+    num_samples: ClassVar[int] = 300
+    """Number of training examples to check."""
+    num_held_out: ClassVar[int] = 24
+    """Number of held-out examples to request."""
 
     @abstractmethod
     def make(self) -> Prompts:
-        """A fresh source."""
+        """A new source of prompts."""
 
-    def test_a_draw_is_decided_by_seed_and_index(self) -> None:
+    def test_sample_depends_only_on_seed_and_index(self) -> None:
         prompts = self.make()
-        assert isinstance(prompts, Prompts), f"make gave a {type(prompts).__name__}, which is no unirl.prompts.Prompts"
-        first = self._drawn(prompts)
-        stir(1)
-        before = torch.get_rng_state(), random.getstate()
-        backwards = [prompts.sample(0, i) for i in reversed(range(self.draws))][::-1]
-        untouched = same(before, (torch.get_rng_state(), random.getstate()))
-        told = "make a random.Random from both, such as Random(f'{seed}/{index}')"
-        where = who(prompts, "draw")
-        assert untouched, f"{where} draws from a global generator: {told}"
-        at = _differing(first, backwards)
-        assert at is None, f"{where}(0, {at}) gave another example when asked again in another order: {told}"
-        at = _differing(first, self._drawn(self.make()))
-        assert at is None, f"{where}(0, {at}) gives another example when the source is made anew: {told}"
+        assert isinstance(prompts, Prompts), f"make returned {describe_type(prompts)}, expected a unirl.prompts.Prompts"
+        method, examples = method_name(prompts, "sample"), self._samples(prompts)
+        seed_global_rngs(1)
+        before = global_rng_state()
+        repeated = [prompts.sample(0, i) for i in reversed(range(self.num_samples))][::-1]
+        assert is_equal(before, global_rng_state()), f"{method} uses global random numbers; {SEEDED}"
+        i = _first_difference(examples, repeated)
+        assert i is None, f"{method}(0, {i}) returned another example when called in another order; {SEEDED}"
+        i = _first_difference(examples, self._samples(self.make()))
+        assert i is None, f"{method}(0, {i}) of a second source from make returned another example; {SEEDED}"
 
-    def test_other_processes_draw_the_same(self) -> None:
+    def test_other_processes_give_the_same_examples(self) -> None:
         prompts = self.make()
-        for thing, what in ((prompts, type(prompts).__name__), (prompts.sample(0, 0), "an example")):
+        for value, name in ((prompts, type(prompts).__name__), (prompts.sample(0, 0), "an example")):
             try:
-                pickle.dumps(thing)
+                pickle.dumps(value)
             except Exception as error:
-                told = f"{what} cannot be pickled, as workers need: {type(error).__name__}: {error}"
-                raise AssertionError(told) from error
-        drawn, held = in_another_process(prompts, self.draws, self.count)
-        told = "a set, hash() or id() decides; sort, or seed random.Random with a string"
-        at = _differing(self._drawn(prompts), drawn)
-        assert at is None, f"{who(prompts, 'draw')}(0, {at}) gives another example in another process: {told}"
-        alike = held == prompts.held_out(self.count)
-        assert alike, f"{who(prompts, 'held_out')} gives other examples in another process: {told}"
+                cause = f"{type(error).__name__}: {error}"
+                raise AssertionError(f"{name} cannot be pickled, which data loader workers need: {cause}") from error
+        call = partial(_sample_and_hold_out, prompts, self.num_samples, self.num_held_out)
+        hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+        try:
+            ((samples, held_out),) = run_in_subprocesses([call], type(prompts), {"PYTHONHASHSEED": hash_seed})
+        except SubprocessError as error:
+            raise AssertionError(f"{type(prompts).__name__} failed in another process: {error}") from None
+        i = _first_difference(self._samples(prompts), samples)
+        method = method_name(prompts, "sample")
+        assert i is None, f"{method}(0, {i}) returned another example in another process; {UNORDERED}"
+        method = method_name(prompts, "held_out")
+        equal = held_out == prompts.held_out(self.num_held_out)
+        assert equal, f"{method} returned other examples in another process; {UNORDERED}"
 
     def test_examples_are_complete(self) -> None:
         prompts = self.make()
-        for i, example in enumerate(self._drawn(prompts)):
-            _assert_complete(example, f"{who(prompts, 'draw')}(0, {i})", prompts.categories)
-        for i, example in enumerate(prompts.held_out(self.count)):
-            _assert_complete(example, f"{who(prompts, 'held_out')}({self.count})[{i}]", prompts.categories)
+        for i, example in enumerate(self._samples(prompts)):
+            _assert_complete(example, f"{method_name(prompts, 'sample')}(0, {i})", prompts.categories)
+        for i, example in enumerate(prompts.held_out(self.num_held_out)):
+            call = f"{method_name(prompts, 'held_out')}({self.num_held_out})[{i}]"
+            _assert_complete(example, call, prompts.categories)
 
-    def test_other_seeds_draw_others(self) -> None:
+    def test_seeds_give_different_examples(self) -> None:
         prompts = self.make()
-        first, second = self._drawn(prompts), self._drawn(prompts, seed=1)
+        first, second = self._samples(prompts), self._samples(prompts, seed=1)
         if len(set(first)) < 3:
-            pytest.skip("it has too few examples to tell")
-        assert first != second, f"{who(prompts, 'draw')} gives the same examples for seed 0 and seed 1: it ignores seed"
+            pytest.skip("the source has fewer than 3 different examples")
+        assert first != second, (
+            f"{method_name(prompts, 'sample')} returned equal examples for seeds 0 and 1; use `seed`"
+        )
 
-    def test_large_numbers_work(self) -> None:
-        prompts, where = self.make(), who(self.make(), "draw")
+    def test_large_seeds_and_indices_work(self) -> None:
+        prompts = self.make()
         for seed, index in ((0, 10**9), (2**62, 3), (2**62, 2**40)):
+            call = f"{method_name(prompts, 'sample')}({seed}, {index})"
             try:
                 example = prompts.sample(seed, index)
             except Exception as error:
-                raise AssertionError(f"{where}({seed}, {index}) fails: {type(error).__name__}: {error}") from error
-            _assert_complete(example, f"{where}({seed}, {index})", prompts.categories)
+                cause = f"{type(error).__name__}: {error}"
+                raise AssertionError(f"{call} failed with {cause}; every index from 0 on must work") from error
+            _assert_complete(example, call, prompts.categories)
 
-    def test_examples_come_back_from_a_pickle(self) -> None:
+    def test_examples_can_be_pickled(self) -> None:
         prompts = self.make()
         example = prompts.sample(0, 0)
-        assert pickle.loads(pickle.dumps(example)) == example, f"{who(prompts, 'draw')} gave one that pickle changes"
+        restored = pickle.loads(pickle.dumps(example))
+        assert restored == example, (
+            f"{method_name(prompts, 'sample')} returned {example!r}, which pickle restores as {restored!r}; they must be equal"
+        )
 
-    def test_held_out_examples_are_never_drawn(self) -> None:
+    def test_held_out_prompts_are_never_sampled(self) -> None:
         prompts = self.make()
-        held = {_plain(example.prompt) for example in prompts.held_out(10 * self.count)}
+        held_out = {_normalize(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
         for seed in (0, 1):
-            for i, example in enumerate(self._drawn(prompts, seed)):
-                assert _plain(example.prompt) not in held, (
-                    f"{who(prompts, 'draw')}({seed}, {i}) gave the held-out prompt {example.prompt!r}: what is "
-                    "measured with must never be trained on"
+            for i, example in enumerate(self._samples(prompts, seed)):
+                assert _normalize(example.prompt) not in held_out, (
+                    f"{method_name(prompts, 'sample')}({seed}, {i}) returned the held-out prompt {example.prompt!r}; "
+                    "exclude held-out prompts from training"
                 )
 
-    def test_held_out_examples_are_always_the_same(self) -> None:
-        prompts, where = self.make(), who(self.make(), "held_out")
-        for count in (0, 1, self.count):
-            stir(0)
-            first = prompts.held_out(count)
-            assert isinstance(first, list), f"{where} returned a {type(first).__name__}, expected a list"
-            assert len(first) <= count, f"{where}({count}) gave {len(first)} examples; at most {count} were asked for"
-            stir(1)
-            again = prompts.held_out(count) == first == self.make().held_out(count)
-            assert again, f"{where}({count}) gives other examples when asked again: make a random.Random from its seed"
-
-    def test_held_out_examples_are_spread_over_the_categories(self) -> None:
+    def test_held_out_is_deterministic(self) -> None:
         prompts = self.make()
-        counts = Counter(example.category for example in prompts.held_out(self.count))
-        pool = Counter(example.category for example in prompts.held_out(20 * self.count))
-        for category, available in pool.items():
-            got, most = counts[category], max(counts.values(), default=0)
-            assert got >= min(most - 1, available), (
-                f"{who(prompts, 'held_out')}({self.count}) gave {got} examples of {category!r} and {most} of another "
-                "category: spread them evenly, category by turn"
+        for count in (0, 1, self.num_held_out):
+            method = f"{method_name(prompts, 'held_out')}({count})"
+            seed_global_rngs(0)
+            examples: object = prompts.held_out(count)
+            assert isinstance(examples, list), f"{method} returned {describe_type(examples)}, expected a list"
+            assert len(examples) <= count, f"{method} returned {len(examples)} examples, expected at most {count}"
+            seed_global_rngs(1)
+            repeated = prompts.held_out(count) == examples == self.make().held_out(count)
+            assert repeated, f"{method} returned other examples in a second call; make a random.Random from its seed"
+
+    def test_held_out_is_balanced_over_categories(self) -> None:
+        prompts = self.make()
+        counts = Counter(example.category for example in prompts.held_out(self.num_held_out))
+        available = Counter(example.category for example in prompts.held_out(20 * self.num_held_out))
+        for category, total in available.items():
+            count, most = counts[category], max(counts.values(), default=0)
+            assert count >= min(most - 1, total), (
+                f"{method_name(prompts, 'held_out')}({self.num_held_out}) returned {count} examples of {category!r} "
+                f"and {most} of another category; take one of each category in turn"
             )
 
-    def _drawn(self, prompts: Prompts, seed: int = 0) -> list[Example]:
-        return [prompts.sample(seed, i) for i in range(self.draws)]
+    def _samples(self, prompts: Prompts, seed: int = 0) -> list[Example]:
+        return [prompts.sample(seed, i) for i in range(self.num_samples)]
 
 
-def _assert_complete(example: object, where: str, categories: tuple[str, ...]) -> None:
-    assert isinstance(example, Example), f"{where} gave a {type(example).__name__}, expected a unirl.types.Example"
+def _sample_and_hold_out(prompts: Prompts, num_samples: int, num_held_out: int) -> tuple[list[Example], list[Example]]:
+    return [prompts.sample(0, i) for i in range(num_samples)], prompts.held_out(num_held_out)
+
+
+def _assert_complete(example: object, call: str, categories: tuple[str, ...]) -> None:
+    assert isinstance(example, Example), f"{call} returned {describe_type(example)}, expected a unirl.Example"
     for name in ("prompt", "question", "answer", "category"):
         text = getattr(example, name)
-        assert isinstance(text, str), f"{where} gave the {name} {text!r}, expected a string"
-        assert text.strip(), f"{where} gave an empty {name}"
+        assert isinstance(text, str), f"{call} returned the {name} {text!r}, expected a string"
+        assert text.strip(), f"{call} returned an empty {name}, expected text"
     known = not categories or example.category in categories
-    assert known, f"{where} gave the category {example.category!r}, which categories leaves out"
+    assert known, f"{call} returned the category {example.category!r}, expected one of `categories`: {categories}"
     for name in ("objects", "exclude"):
         items = getattr(example, name)
-        fine = isinstance(items, tuple) and all(isinstance(item, Item) and item.count > 0 for item in items)
-        assert fine, f"{where} gave {name} {items!r}, expected a tuple of unirl.types.Item, each with a count from 1 on"
+        valid = isinstance(items, tuple) and all(isinstance(item, Item) and item.count > 0 for item in items)
+        assert valid, f"{call} returned {name} {items!r}, expected a tuple of unirl.Item with counts of 1 or more"
     for i, item in enumerate(example.objects):
-        earlier = item.relation is None or 0 <= item.relation[1] < i
-        assert earlier, f"{where} gave objects[{i}] a relation to {item.relation}, which is no earlier object"
+        valid = item.relation is None or 0 <= item.relation[1] < i
+        assert valid, (
+            f"{call} returned objects[{i}] with relation {item.relation}, expected the index of an earlier object"
+        )
 
 
-def _differing(first: list[Example], second: list[Example]) -> int | None:
+def _first_difference(first: list[Example], second: list[Example]) -> int | None:
     return next((i for i, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1]), None)
 
 
-def _plain(prompt: str) -> str:
+def _normalize(prompt: str) -> str:
     return " ".join(prompt.casefold().split())

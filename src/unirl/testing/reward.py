@@ -1,4 +1,4 @@
-"""What every reward promises: derive a test class, say how to make one, and run pytest."""
+"""The conformance class of rewards."""
 
 import copy
 import inspect
@@ -17,272 +17,253 @@ from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.rewards.base import ROUNDING, Reward, reaches
 from unirl.rewards.scoring import score
-from unirl.testing.checks import held_modules, same, stir, who
-from unirl.testing.samples import EXAMPLES, ODD_TEXTS, sample_answers, sample_images, sample_texts
+from unirl.testing.comparison import describe_type, find_modules, is_equal, method_name, seed_global_rngs
+from unirl.testing.samples import EDGE_CASE_TEXTS, EXAMPLES, make_answer_texts, make_answers, make_images
 from unirl.types import Answers, Example, Images, to_device
 
-
-def made_with(make: Callable[[], Reward], **options: Any) -> Reward:
-    """The reward that `make` gives, with other constructor options.
-
-    Args:
-        make: Calls the constructor with whatever it needs; that call is repeated.
-        options: What to change.
-    """
-    kind, calls = type(make()), []
-    original = kind.__init__
-
-    def recorded(self: Reward, *args: Any, **kwargs: Any) -> None:
-        calls.append((args, kwargs))
-        original(self, *args, **kwargs)
-
-    with mock.patch.object(kind, "__init__", recorded):
-        make()
-    args, kwargs = calls[0]
-    return kind(*args, **kwargs | options)
-
-
-def scored(reward: Reward, given: tuple[list[Example], Images, Answers], when: str = "") -> Tensor:
-    """What a reward gives; where it raises, an `AssertionError` that says so.
-
-    Args:
-        reward: Who scores.
-        given: Examples, pictures and answers.
-        when: What is special about them.
-    """
-    try:
-        return reward.score(*given)
-    except Exception as error:
-        hint = "" if reward.needs_pixels else "; if it reads pixels, set needs_pixels = True on the class"
-        raise AssertionError(f"{who(reward, 'score')} fails{when}: {type(error).__name__}: {error}{hint}") from error
-
-
-def agree(reward: Reward, first: Tensor, second: object, complaint: str, tolerance: float) -> None:
-    """Assert that a reward scored twice alike.
-
-    Args:
-        reward: Whose scores they are.
-        first: One time.
-        second: The other time.
-        complaint: What is wrong if they differ.
-        tolerance: How far they may.
-    """
-    assert isinstance(second, Tensor), f"{who(reward, 'score')} {complaint}: it returned {told(second)}"
-    assert first.shape == second.shape, (
-        f"{who(reward, 'score')} {complaint}: shape {tuple(second.shape)}, expected {tuple(first.shape)}"
-    )
-    # Comparing this way round, NaN is no agreement.
-    apart = (~((first - second).abs() <= tolerance)).nonzero().flatten().tolist()
-    assert not apart, (
-        f"{who(reward, 'score')} {complaint}: {first[apart[0]].item():g} became {second[apart[0]].item():g}"
-    )
-
-
-def assert_monotone(reward: Reward, examples: list[Example], values: Tensor, high: float) -> None:
-    """Assert that whoever is accepted with a score is accepted with a higher one.
-
-    Args:
-        reward: Whose verdicts they are.
-        examples: What was asked for.
-        values: What it scored.
-        high: The greatest score.
-
-    Shapes:
-        values (B,).
-    """
-    top = min(high, values.max().item() + 1.0)
-    seen = torch.zeros(len(examples), dtype=torch.bool, device=values.device)
-    for level in torch.linspace(values.min().item(), top, 9).tolist():
-        verdict = reward.accepts(examples, torch.full_like(values, level))
-        assert verdict is not None, (
-            f"{who(reward, 'accepts')} returned None for scores of {level:g}, verdicts for others"
-        )
-        assert (verdict >= seen).all(), (
-            f"{who(reward, 'accepts')} refuses a score of {level:g} where it accepts a lower one"
-        )
-        seen = verdict
-
-
-def unpadded(answers: Answers) -> Answers:
-    """The same answers without padding that none of them needs."""
-    length = int(answers.mask.sum(1).max())
-    log_probs = None if answers.log_probs is None else answers.log_probs[:, :length]
-    return Answers(answers.ids[:, :length], answers.mask[:, :length], answers.text, log_probs)
-
-
-def told(value: object) -> str:
-    """What a value is, for a message: "None", "a list"."""
-    return "None" if value is None else f"a {type(value).__name__}"
+NEEDS_PIXELS = "set needs_pixels = True on the class"
 
 
 class RewardConformance(ABC):
-    """Checks that a reward keeps the contract; a message says in a sentence what is wrong, and in which method.
+    """Checks the contract of a reward. Derive a test class from it and define `make`.
+
+    A failed check names the method, what it returned and what is expected.
 
     Example:
         >>> from unirl.rewards.keyword import Keyword
         >>> class TestKeyword(RewardConformance):
         ...     def make(self):
         ...         return Keyword()
-        >>> TestKeyword().test_scores_are_a_finite_number_a_sample()
+        >>> TestKeyword().test_score_returns_one_finite_number_per_sample()
     """
 
     low: ClassVar[float] = 0.0
-    """Least score; -inf where there is none."""
+    """Lowest possible score; -inf if there is none."""
     high: ClassVar[float] = 1.0
-    """Greatest score; inf where there is none."""
+    """Highest possible score; inf if there is none."""
     device: ClassVar[str] = "cpu"
-    """Where the samples lie."""
+    """Device of the samples."""
     tolerance: ClassVar[float] = 1e-4
-    """How far a score may differ with the batch, by rounding."""
+    """Largest difference of a score between batches, by rounding."""
 
     @abstractmethod
     def make(self) -> Reward:
-        """A fresh reward, attached to a backbone if it needs one."""
+        """A new reward, attached to a backbone if it needs one."""
 
-    def samples(self, count: int = 12) -> tuple[list[Example], Images, Answers]:
-        """Examples, pictures and answers to score. Override it where the reward needs others.
+    def make_samples(self, count: int = 12) -> tuple[list[Example], Images, Answers]:
+        """Examples, images and answers to score. Override it if the reward needs others.
 
         Args:
-            count: How many samples.
+            count: Number of samples.
         """
         examples = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
-        images, there = sample_images(count, pixels=self.make().needs_pixels), torch.device(self.device)
-        return examples, to_device(images, there), to_device(sample_answers(sample_texts(examples)), there)
+        images, device = make_images(count, pixels=self.make().needs_pixels), torch.device(self.device)
+        return examples, to_device(images, device), to_device(make_answers(make_answer_texts(examples)), device)
 
-    def test_weight_and_standardize_are_options_that_it_keeps(self) -> None:
+    def test_constructor_takes_weight_and_standardize(self) -> None:
         reward = self.make()
-        assert isinstance(reward, Reward), f"make gave {told(reward)}, which is no unirl.rewards.Reward"
-        init = who(reward, "__init__")
+        assert isinstance(reward, Reward), f"make returned {describe_type(reward)}, expected a unirl.rewards.Reward"
+        method = method_name(reward, "__init__")
         for name, value in (("weight", 0.25), ("standardize", True)):
-            has = hasattr(reward, name)
-            assert has, f"{init} sets no {name!r}: it must call super().__init__(weight, standardize)"
+            assert hasattr(reward, name), f"{method} did not set {name!r}; call super().__init__(weight, standardize)"
             parameters = inspect.signature(type(reward).__init__).parameters
-            taken = name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-            assert taken, f"{init} takes no {name!r}, so no config can set it"
-            kept = getattr(made_with(self.make, **{name: value}), name)
-            assert kept == value, f"{init} got {name}={value} and keeps {kept}: hand it to super().__init__"
+            accepted = name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            assert accepted, f"{method} has no parameter {name!r}, so no config can set it; add it"
+            actual = getattr(_make_with_options(self.make, **{name: value}), name)
+            assert actual == value, f"{method} got {name}={value} and set {actual}; pass it to super().__init__"
 
-    def test_scores_are_a_finite_number_a_sample(self) -> None:
-        reward, (examples, _, answers) = self.make(), self.samples()
-        where, values = who(reward, "score"), self._scores(reward)
-        expected = f"a tensor ({len(examples)},): one number for each of {len(examples)} samples"
-        assert isinstance(values, Tensor), f"{where} returned {told(values)}, expected {expected}"
-        assert values.shape == (len(examples),), f"{where} returned shape {tuple(values.shape)}, expected {expected}"
-        assert values.is_floating_point(), f"{where} returned {values.dtype}, expected floats: call .float()"
-        there = answers.ids.device
-        assert values.device == there, f"{where} returned a tensor on {values.device}, but the answers are on {there}"
-        bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
-        assert not bad, f"{where} returned {values[bad[0]]} for the answer {answers.text[bad[0]]!r}; it must be finite"
-
-    def test_scores_lie_in_the_range(self) -> None:
-        reward = self.make()
-        values = self._scores(reward)
-        least, most = values.min().item(), values.max().item()
-        assert self.low - ROUNDING <= least <= most <= self.high + ROUNDING, (
-            f"{who(reward, 'score')} gave scores from {least:g} to {most:g}, but the range is {self.low:g} to "
-            f"{self.high:g}: mend it, or set low and high of the test class"
+    def test_score_returns_one_finite_number_per_sample(self) -> None:
+        reward, (examples, _, answers) = self.make(), self.make_samples()
+        method, scores = method_name(reward, "score"), self._score(reward)
+        expected = f"expected a tensor ({len(examples)},), one number per sample"
+        assert isinstance(scores, Tensor), f"{method} returned {describe_type(scores)}, {expected}"
+        assert scores.shape == (len(examples),), f"{method} returned shape {tuple(scores.shape)}, {expected}"
+        assert scores.is_floating_point(), f"{method} returned {scores.dtype}, expected floats; call .float()"
+        device = answers.ids.device
+        assert scores.device == device, (
+            f"{method} returned a tensor on {scores.device}, expected {device}, as the answers"
+        )
+        bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
+        assert not bad, (
+            f"{method} returned {scores[bad[0]]} for the answer {answers.text[bad[0]]!r}, expected a finite number"
         )
 
-    def test_a_score_does_not_depend_on_the_rest_of_the_batch(self) -> None:
-        reward, (examples, images, answers) = self.make(), self.samples()
-        whole, count = self._scores(reward), len(examples)
+    def test_scores_are_within_the_range(self) -> None:
+        reward = self.make()
+        scores = self._score(reward)
+        low, high = scores.min().item(), scores.max().item()
+        assert self.low - ROUNDING <= low <= high <= self.high + ROUNDING, (
+            f"{method_name(reward, 'score')} returned scores from {low:g} to {high:g}, expected {self.low:g} to "
+            f"{self.high:g}; correct the score, or set low and high of the test class"
+        )
+
+    def test_scores_do_not_depend_on_the_batch(self) -> None:
+        reward, (examples, images, answers) = self.make(), self.make_samples()
+        scores, count = self._score(reward), len(examples)
         order = [*range(1, count, 2), *range(0, count, 2)]
         rows = torch.tensor(order, device=answers.ids.device)
-        turned = reward.score([examples[i] for i in order], images[rows], answers[rows])
-        self._agree(reward, whole[rows], turned, "depends on the order of the batch")
-        for i in range(count):
-            alone = reward.score([examples[i]], images[i : i + 1], unpadded(answers[i : i + 1]))
-            self._agree(reward, whole[i : i + 1], alone, "depends on the rest of the batch or on padding")
-
-    def test_it_is_deterministic(self) -> None:
-        reward, runs = self.make(), []
-        for seed, one in enumerate((reward, reward, self.make())):
-            stir(seed)
-            runs.append(self._scores(one))
-        self._agree(reward, runs[0], runs[1], "gives other scores in a second call: it draws or remembers something")
-        self._agree(reward, runs[0], runs[2], "gives other scores when the reward is made anew")
-
-    def test_it_leaves_what_it_scores_as_it_was(self) -> None:
-        reward, given = self.make(), self.samples()
-        before = copy.deepcopy(given)
-        reward.score(*given)
-        for name, old, new in zip(("examples", "images", "answers"), before, given, strict=True):
-            assert same(old, new), f"{who(reward, 'score')} changes the {name} in place, which others read afterwards"
-
-    def test_it_keeps_no_gradient(self) -> None:
-        reward = self.make()
-        values, where = self._scores(reward), who(reward, "score")
-        assert not values.requires_grad, f"{where} returned scores with gradient: decorate it with @torch.no_grad()"
-        for module in held_modules(reward, skip=(Backbone,)):
-            free = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-            assert not free, (
-                f"{type(reward).__name__} holds a {type(module).__name__} with {len(free)} trainable parameters, such "
-                f"as {free[0]!r}; nothing trains them: call requires_grad_(False)"
-            )
-
-    def test_it_declares_whether_it_needs_pixels(self) -> None:
-        reward, (examples, images, answers) = self.make(), self.samples()
-        if reward.needs_pixels:
-            pytest.skip("needs_pixels is declared")
-        seen = to_device(sample_images(len(examples)).pixels, answers.ids.device)
-        told_how = "set needs_pixels = True on the class"
-        try:
-            blind = reward.score(examples, replace(images, pixels=None), answers)
-        except Exception as error:
-            raise AssertionError(f"{who(reward, 'score')} fails where pixels are None: {told_how}") from error
-        sighted = reward.score(examples, replace(images, pixels=seen), answers)
-        self._agree(reward, blind, sighted, f"looks at pixels that it does not ask for: {told_how}")
-
-    def test_verdicts_follow_the_scores(self) -> None:
-        reward, examples = self.make(), self.samples()[0]
-        values, where = self._scores(reward), who(reward, "accepts")
-        verdict: object = reward.accepts(examples, values)
-        if verdict is None and reward.accept_threshold is None:
-            pytest.skip("it gives no verdicts")
-        expected = f"expected torch.bool {tuple(values.shape)} on {values.device}"
-        assert isinstance(verdict, Tensor), f"{where} returned {told(verdict)}, {expected}"
-        kind = (verdict.dtype, verdict.shape, verdict.device)
-        assert kind == (torch.bool, values.shape, values.device), (
-            f"{where} returned {verdict.dtype} {tuple(verdict.shape)} on {verdict.device}, {expected}"
+        reordered = reward.score([examples[i] for i in order], images[rows], answers[rows])
+        self._assert_close(
+            reward, scores[rows], reordered, "when the batch is reordered; score each sample independently"
         )
-        if (accept_threshold := reward.accept_threshold) is not None:
-            reachable = f"accept is {accept_threshold:g} where scores end at {self.high:g}: {type(reward).__name__} accepts nothing"
-            assert accept_threshold <= self.high + ROUNDING, reachable
-            assert same(verdict, reaches(values, accept_threshold)), (
-                f"{where} contradicts accept = {accept_threshold:g} of its own class"
-            )
-        assert_monotone(reward, examples, values, self.high)
+        for i in range(count):
+            alone = reward.score([examples[i]], images[i : i + 1], _without_padding(answers[i : i + 1]))
+            reason = "for a sample alone, without padding, than in a batch; ignore padding and other samples"
+            self._assert_close(reward, scores[i : i + 1], alone, reason)
 
-    def test_it_survives_odd_answers(self) -> None:
-        reward, (examples, images, _) = self.make(), self.samples(len(ODD_TEXTS))
-        for i, text in enumerate(ODD_TEXTS):
-            answers = to_device(sample_answers([text]), torch.device(self.device))
-            shown = repr(text) if len(text) < 40 else f"{text[:12]!r}..., {len(text)} characters long"
-            values = scored(reward, ([examples[i]], images[i : i + 1], answers), f" on the answer {shown}")
-            fine = torch.isfinite(values).all()
-            assert fine, f"{who(reward, 'score')} gave {values.tolist()} for the answer {shown}; it must be finite"
+    def test_scores_are_deterministic(self) -> None:
+        reward, runs = self.make(), []
+        for seed, instance in enumerate((reward, reward, self.make())):
+            seed_global_rngs(seed)
+            runs.append(self._score(instance))
+        self._assert_close(reward, runs[0], runs[1], "in a second call; use no randomness and keep no state")
+        self._assert_close(reward, runs[0], runs[2], "for a second reward from make; use no randomness")
 
-    def test_copies_score_alike(self) -> None:
+    def test_score_does_not_modify_its_inputs(self) -> None:
+        reward, inputs = self.make(), self.make_samples()
+        before = copy.deepcopy(inputs)
+        reward.score(*inputs)
+        for name, old, new in zip(("examples", "images", "answers"), before, inputs, strict=True):
+            assert is_equal(old, new), f"{method_name(reward, 'score')} modified the {name} in place; copy them first"
+
+    def test_score_is_without_gradient(self) -> None:
         reward = self.make()
-        values = self._scores(reward)
-        for way in ("copy.deepcopy", "pickle"):
+        scores, method = self._score(reward), method_name(reward, "score")
+        assert not scores.requires_grad, f"{method} returned scores with gradient; decorate it with @torch.no_grad()"
+        for module in find_modules(reward, skip=(Backbone,)):
+            trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+            assert not trainable, (
+                f"{type(reward).__name__} holds a {type(module).__name__} with {len(trainable)} trainable parameters, "
+                f"such as {trainable[0]!r}; freeze it: requires_grad_(False)"
+            )
+
+    def test_needs_pixels_is_declared(self) -> None:
+        reward, (examples, images, answers) = self.make(), self.make_samples()
+        if reward.needs_pixels:
+            pytest.skip("needs_pixels is True")
+        pixels = to_device(make_images(len(examples)).pixels, answers.ids.device)
+        try:
+            without = reward.score(examples, replace(images, pixels=None), answers)
+        except Exception as error:
+            raise AssertionError(
+                f"{method_name(reward, 'score')} failed where pixels are None; {NEEDS_PIXELS}"
+            ) from error
+        with_pixels = reward.score(examples, replace(images, pixels=pixels), answers)
+        self._assert_close(reward, without, with_pixels, f"for images with pixels; {NEEDS_PIXELS}")
+
+    def test_accepts_is_consistent_with_scores(self) -> None:
+        reward, examples = self.make(), self.make_samples()[0]
+        scores, method, threshold = self._score(reward), method_name(reward, "accepts"), reward.accept_threshold
+        accepted: object = reward.accepts(examples, scores)
+        if accepted is None and threshold is None:
+            pytest.skip("accepts returns None")
+        expected = f"expected torch.bool {tuple(scores.shape)} on {scores.device}"
+        assert isinstance(accepted, Tensor), f"{method} returned {describe_type(accepted)}, {expected}"
+        properties = (accepted.dtype, accepted.shape, accepted.device)
+        assert properties == (torch.bool, scores.shape, scores.device), (
+            f"{method} returned {accepted.dtype} {tuple(accepted.shape)} on {accepted.device}, {expected}"
+        )
+        if threshold is not None:
+            name = f"{type(reward).__name__}.accept_threshold"
+            assert threshold <= self.high + ROUNDING, (
+                f"{name} is {threshold:g}, but the highest score is {self.high:g}; no sample can be accepted"
+            )
+            assert is_equal(accepted, reaches(scores, threshold)), (
+                f"{method} returned other samples than those of at least accept_threshold = {threshold:g}; "
+                "override only one of the two"
+            )
+        _assert_monotone(reward, examples, scores, self.high)
+
+    def test_edge_case_answers_are_scored(self) -> None:
+        reward, (examples, images, _) = self.make(), self.make_samples(len(EDGE_CASE_TEXTS))
+        for i, text in enumerate(EDGE_CASE_TEXTS):
+            answers = to_device(make_answers([text]), torch.device(self.device))
+            shown = repr(text) if len(text) < 40 else f"{text[:12]!r}... of {len(text)} characters"
+            scores = _score(reward, ([examples[i]], images[i : i + 1], answers), f" for the answer {shown}")
+            assert torch.isfinite(scores).all(), (
+                f"{method_name(reward, 'score')} returned {scores.tolist()} for the answer {shown}, expected a finite "
+                "number"
+            )
+
+    def test_copies_give_equal_scores(self) -> None:
+        reward = self.make()
+        scores = self._score(reward)
+        copies: dict[str, Callable[[], Reward]] = {
+            "copy.deepcopy": lambda: copy.deepcopy(reward),
+            "pickle": lambda: pickle.loads(pickle.dumps(reward)),
+        }
+        for name, make_copy in copies.items():
             try:
-                twin = copy.deepcopy(reward) if way == "copy.deepcopy" else pickle.loads(pickle.dumps(reward))
+                copied = make_copy()
             except Exception as error:
                 cause = f"{type(error).__name__}: {error}"
-                raise AssertionError(f"{type(reward).__name__} does not survive {way}: {cause}") from error
-            self._agree(reward, values, self._scores(twin), f"gives other scores after {way}")
+                raise AssertionError(f"{type(reward).__name__} cannot be copied by {name}: {cause}") from error
+            self._assert_close(reward, scores, self._score(copied), f"after {name}; copy all of its state")
 
-    def test_training_takes_its_scores(self) -> None:
+    def test_training_accepts_the_scores(self) -> None:
         reward = self.make()
         try:
-            _, parts, _ = score([reward], *self.samples())
+            _, parts, _ = score([reward], *self.make_samples())
         except UserError as error:
-            raise AssertionError(f"a run would stop at {who(reward, 'score')}: {error}") from error
-        self._agree(reward, self._scores(reward), parts[reward.name], "gives other scores in a run")
+            raise AssertionError(f"training would stop at {method_name(reward, 'score')}: {error}") from error
+        self._assert_close(reward, self._score(reward), parts[reward.name], "in training; return float32")
 
-    def _scores(self, reward: Reward) -> Tensor:
-        return scored(reward, self.samples())
+    def _score(self, reward: Reward) -> Tensor:
+        return _score(reward, self.make_samples())
 
-    def _agree(self, reward: Reward, first: Tensor, second: object, complaint: str) -> None:
-        agree(reward, first, second, complaint, self.tolerance)
+    def _assert_close(self, reward: Reward, expected: Tensor, scores: object, reason: str) -> None:
+        """Assert that two calls gave the same scores up to rounding; `reason` ends the message."""
+        method = method_name(reward, "score")
+        assert isinstance(scores, Tensor), f"{method} returned {describe_type(scores)} {reason}"
+        shape = tuple(scores.shape)
+        assert expected.shape == shape, f"{method} returned shape {shape} instead of {tuple(expected.shape)} {reason}"
+        # Negated, so that NaN counts as a difference.
+        different = (~((expected - scores).abs() <= self.tolerance)).nonzero().flatten().tolist()
+        assert not different, (
+            f"{method} returned {scores[different[0]].item():g} instead of {expected[different[0]].item():g} {reason}"
+        )
+
+
+def _make_with_options(make: Callable[[], Reward], **options: Any) -> Reward:
+    """The reward that `make` returns, with other constructor options: its constructor call is repeated."""
+    kind, calls = type(make()), []
+    constructor = kind.__init__
+
+    def record(self: Reward, *args: Any, **kwargs: Any) -> None:
+        calls.append((args, kwargs))
+        constructor(self, *args, **kwargs)
+
+    with mock.patch.object(kind, "__init__", record):
+        make()
+    args, kwargs = calls[0]
+    return kind(*args, **kwargs | options)
+
+
+def _score(reward: Reward, inputs: tuple[list[Example], Images, Answers], circumstance: str = "") -> Tensor:
+    """Scores; an exception becomes an AssertionError that names the method and the circumstance."""
+    try:
+        return reward.score(*inputs)
+    except Exception as error:
+        hint = "" if reward.needs_pixels else f"; if it reads pixels, {NEEDS_PIXELS}"
+        method, cause = method_name(reward, "score"), f"{type(error).__name__}: {error}"
+        raise AssertionError(f"{method} failed{circumstance} with {cause}{hint}") from error
+
+
+def _assert_monotone(reward: Reward, examples: list[Example], scores: Tensor, high: float) -> None:
+    """Assert that a sample that is accepted with a score is accepted with every higher score."""
+    method, highest = method_name(reward, "accepts"), min(high, scores.max().item() + 1.0)
+    previous = torch.zeros(len(examples), dtype=torch.bool, device=scores.device)
+    for level in torch.linspace(scores.min().item(), highest, 9).tolist():
+        accepted = reward.accepts(examples, torch.full_like(scores, level))
+        assert accepted is not None, f"{method} returned None for scores of {level:g}, but a tensor for others"
+        assert (accepted >= previous).all(), (
+            f"{method} rejects a sample with score {level:g} that it accepts with a lower one; higher scores are better"
+        )
+        previous = accepted
+
+
+def _without_padding(answers: Answers) -> Answers:
+    """The same answers without padding that none of them needs."""
+    length = int(answers.mask.sum(1).max())
+    log_probs = None if answers.log_probs is None else answers.log_probs[:, :length]
+    return Answers(answers.ids[:, :length], answers.mask[:, :length], answers.text, log_probs)

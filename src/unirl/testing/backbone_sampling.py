@@ -1,0 +1,275 @@
+"""Checks that sampling and scoring of a backbone agree, by every input and by nothing else."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from unirl.backbones.base import Backbone
+from unirl.errors import UserError
+from unirl.testing.backbone_settings import (
+    BackboneSettings,
+    assert_answers,
+    sampled_log_probs,
+    with_pixels,
+)
+from unirl.testing.comparison import call_without_global_rng, make_generator, max_difference
+from unirl.types import Images, ImageSampling
+
+REPRODUCIBLE = "take every random number from the `generator` argument"
+
+
+class SamplingChecks(BackboneSettings):
+    """The part of `BackboneConformance` on sampled decisions and their log-probabilities."""
+
+    # --- images ---
+
+    @torch.no_grad()
+    def test_image_log_probs_match_sampling(self, backbone: Backbone) -> None:
+        for sampling in self._image_samplings():
+            images = self._sample_images(backbone, sampling)
+            log_probs, _ = backbone.image_log_probs(list(self.prompts), images, sampling)
+            difference = max_difference(log_probs, sampled_log_probs(images))
+            assert difference <= self.tolerance, (
+                f"image_log_probs returned values that differ by {difference:.2g} nats from those of sample_images "
+                f"with guidance {sampling.guidance:g} and temperature {sampling.temperature:g}; score the decisions that "
+                f"were sampled, under the same settings (allowed: {self.tolerance:g})"
+            )
+
+    @torch.no_grad()
+    def test_image_log_probs_depend_on_prompt_guidance_and_temperature(self, backbone: Backbone) -> None:
+        prompts, plain = list(self.prompts), self._image_samplings()[0]
+        images = self._sample_images(backbone, plain)
+        log_probs, _ = backbone.image_log_probs(prompts, images, plain)
+        variants = {
+            "the temperature": (prompts, dataclasses.replace(plain, temperature=2.0)),
+            "the prompt": ([*prompts[1:], prompts[0]], plain),
+        }
+        if self.image_sampling.guidance:
+            variants["guidance"] = prompts, dataclasses.replace(plain, guidance=self.image_sampling.guidance)
+        for name, (other_prompts, sampling) in variants.items():
+            other, _ = backbone.image_log_probs(other_prompts, images, sampling)
+            assert max_difference(log_probs, other) > 0, f"image_log_probs ignores {name}; the values must depend on it"
+
+    @torch.no_grad()
+    def test_scored_steps_match_full_scoring(self, backbone: Backbone) -> None:
+        prompts, images = list(self.prompts), self._sample_images(backbone)
+        expected, _ = backbone.image_log_probs(prompts, images, self.image_sampling)
+        log_probs, mask = backbone.image_log_probs(prompts, images, self.image_sampling, 1, make_generator(1))
+        _, repeated = backbone.image_log_probs(prompts, images, self.image_sampling, 1, make_generator(1))
+        method = "image_log_probs, asked for one sampling step,"
+        assert mask.dtype == torch.bool, f"{method} returned a mask of {mask.dtype}, expected torch.bool"
+        assert mask.shape == expected.shape, f"{method} returned a mask of another shape than for all steps"
+        assert mask.any(1).all(), f"{method} returned a mask without a scored decision for some image"
+        difference = max_difference(log_probs[mask], expected[mask])
+        assert difference <= self.tolerance, (
+            f"{method} returned values that differ by {difference:.2g} nats from those for all steps; the mask must be "
+            "True only where a decision was scored"
+        )
+        assert torch.equal(mask, repeated), f"{method} chose other steps with an equal generator; {REPRODUCIBLE}"
+
+    def test_image_sampling_uses_only_the_generator(self, backbone: Backbone) -> None:
+        first = call_without_global_rng("sample_images", lambda: self._sample_images(backbone), 1)
+        second = call_without_global_rng("sample_images", lambda: self._sample_images(backbone), 2)
+        difference = max_difference(sampled_log_probs(first), sampled_log_probs(second))
+        reproduced = torch.equal(first.codes, second.codes) and difference <= self.tolerance
+        assert reproduced, f"sample_images returned different images with an equal generator; {REPRODUCIBLE}"
+        group, other_seed = self._sample_group(backbone, 8, seed=0), self._sample_group(backbone, 8, seed=1)
+        assert not torch.equal(group.codes, other_seed.codes), (
+            f"sample_images returned equal images with differently seeded generators; {REPRODUCIBLE}"
+        )
+        distinct = len(group.codes.unique(dim=0))
+        assert distinct > 1, (
+            "sample_images returned 8 equal images of one prompt; each image needs its own random numbers"
+        )
+
+    def test_image_scoring_uses_only_the_generator(self, backbone: Backbone) -> None:
+        prompts, images, sampling = list(self.prompts), self._sample_images(backbone), self.image_sampling
+        calls = {
+            "image_log_probs": lambda: backbone.image_log_probs(prompts, images, sampling, 1, make_generator())[0],
+            "image_log_likelihood": lambda: backbone.image_log_likelihood(
+                prompts, images, sampling, 1, make_generator()
+            )[0],
+        }
+        if backbone.supports_straight_through:
+            calls["straight_through"] = lambda: backbone.decode(
+                backbone.straight_through(prompts, images, sampling, 1.0, 1, make_generator())
+            )
+        for name, call in calls.items():
+            difference = max_difference(call_without_global_rng(name, call, 1), call_without_global_rng(name, call, 2))
+            assert difference <= self.tolerance, (
+                f"{name} returned values that differ by {difference:.2g} with an equal generator; {REPRODUCIBLE}"
+            )
+
+    @torch.no_grad()
+    def test_images_do_not_depend_on_the_batch(self, backbone: Backbone) -> None:
+        prompts = list(self.prompts)
+        for sampling in (self._image_samplings()[0], self.image_sampling):
+            images = self._sample_images(backbone, sampling)
+            in_batch, _ = backbone.image_log_probs(prompts, images, sampling)
+            for i in range(len(prompts)):
+                row = slice(i, i + 1)
+                alone, _ = backbone.image_log_probs(prompts[row], images[row], sampling)
+                for method, log_probs in {
+                    "sample_images": sampled_log_probs(images),
+                    "image_log_probs": in_batch,
+                }.items():
+                    difference = max_difference(log_probs[row], alone)
+                    assert difference <= self.tolerance, (
+                        f"{method} returned log-probabilities of image {i} that depend on the rest of the batch: they "
+                        f"differ by {difference:.2g} nats from image_log_probs of this image alone; check the padding "
+                        "mask"
+                    )
+
+    @torch.no_grad()
+    def test_the_order_of_rows_has_no_effect(self, backbone: Backbone) -> None:
+        prompts = [prompt for prompt in self.prompts for _ in range(2)]
+        images = backbone.sample_images(prompts, self.image_sampling, make_generator())
+        log_probs, _ = backbone.image_log_probs(prompts, images, self.image_sampling)
+        order = torch.arange(len(prompts)).flip(0)
+        reordered, _ = backbone.image_log_probs(prompts[::-1], images[order], self.image_sampling)
+        difference = max_difference(reordered, log_probs[order])
+        assert difference <= self.tolerance, (
+            f"image_log_probs returned values that differ by {difference:.2g} nats when rows are reordered"
+        )
+        difference = max_difference(backbone.decode(images[order]), backbone.decode(images)[order])
+        assert difference <= self.tolerance, (
+            f"decode returned pixels that differ by {difference:.2g} when rows are reordered"
+        )
+
+    # --- answers ---
+
+    @torch.no_grad()
+    def test_answer_log_probs_match_sampling(self, backbone: Backbone) -> None:
+        images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions)
+        for temperature in (0.0, 1.0):
+            sampling = dataclasses.replace(self.answer_sampling, temperature=temperature)
+            answers = backbone.sample_answers(images, questions, sampling, make_generator())
+            assert answers.log_probs is not None, (
+                "sample_answers returned log_probs None; store the log-probability of each token"
+            )
+            scored = backbone.answer_log_probs(images, questions, answers)
+            difference = max_difference(scored * answers.mask, answers.log_probs * answers.mask)
+            assert difference <= self.tolerance, (
+                f"answer_log_probs returned values that differ by {difference:.2g} nats from those of sample_answers "
+                f"at temperature {temperature:g}; both must be log-probabilities of the model at temperature 1 "
+                f"(allowed: {self.tolerance:g})"
+            )
+
+    @torch.no_grad()
+    def test_answer_log_probs_depend_on_question_and_image(self, backbone: Backbone) -> None:
+        images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions)
+        answers = backbone.tokenize_answers(list(self.answers))
+        log_probs = backbone.answer_log_probs(images, questions, answers)
+        other = backbone.answer_log_probs(images, [*questions[1:], questions[0]], answers)
+        message = "answer_log_probs ignores the {}; the values must depend on it"
+        assert max_difference(log_probs, other) > 0, message.format("question")
+        rolled = images[torch.arange(len(questions)).roll(1)]
+        other = backbone.answer_log_probs(rolled, questions, answers)
+        assert max_difference(log_probs, other) > 0, message.format("image")
+
+    def test_answer_sampling_uses_only_the_generator(self, backbone: Backbone) -> None:
+        images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions) * 3
+        images = images[torch.arange(len(images)).repeat_interleave(3)]
+
+        def sample(seed: int) -> torch.Tensor:
+            return backbone.sample_answers(images, questions, self.answer_sampling, make_generator(seed)).ids
+
+        first = call_without_global_rng("sample_answers", lambda: sample(0), 1)
+        second = call_without_global_rng("sample_answers", lambda: sample(0), 2)
+        assert torch.equal(first, second), (
+            f"sample_answers returned different answers with an equal generator; {REPRODUCIBLE}"
+        )
+        if self.answer_sampling.temperature:
+            varies = any(not torch.equal(first, sample(seed)) for seed in range(1, 4))
+            assert varies, f"sample_answers returned equal answers with differently seeded generators; {REPRODUCIBLE}"
+
+    @torch.no_grad()
+    def test_answers_do_not_depend_on_the_batch(self, backbone: Backbone) -> None:
+        images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions)
+        greedy = dataclasses.replace(self.answer_sampling, temperature=0.0)
+        answers = backbone.sample_answers(images, questions, greedy)
+        in_batch = backbone.answer_log_probs(images, questions, answers)
+        for i, question in enumerate(questions):
+            row = slice(i, i + 1)
+            alone = backbone.sample_answers(images[row], [question], greedy).text[0]
+            assert answers.text[i] == alone, (
+                f"sample_answers returned {answers.text[i]!r} for question {i} in a batch and {alone!r} alone; check "
+                "the padding mask"
+            )
+            scored = backbone.answer_log_probs(images[row], [question], answers[row])
+            difference = max_difference(scored, in_batch[row])
+            assert difference <= self.tolerance, (
+                f"answer_log_probs returned values for answer {i} that depend on the rest of the batch (they differ by "
+                f"{difference:.2g} nats); check the padding mask"
+            )
+
+    @torch.no_grad()
+    def test_several_questions_per_image(self, backbone: Backbone) -> None:
+        images = with_pixels(backbone, self._sample_images(backbone))[:2]
+        questions = [*self.questions[:2], *self.questions[:2]]
+        answers = backbone.tokenize_answers([self.answers[0]] * 4)
+        repeated = images[torch.tensor([0, 0, 1, 1])]
+        difference = max_difference(
+            backbone.answer_log_probs(images, questions, answers),
+            backbone.answer_log_probs(repeated, questions, answers),
+        )
+        advice = "the first k of k x B questions are about the first image, and so on"
+        assert difference <= self.tolerance, (
+            f"answer_log_probs returned values that differ by {difference:.2g} nats for 4 questions about 2 images and "
+            f"about each image repeated; {advice}"
+        )
+        greedy = dataclasses.replace(self.answer_sampling, temperature=0.0)
+        texts, expected = (list(backbone.sample_answers(i, questions, greedy).text) for i in (images, repeated))
+        assert texts == expected, (
+            f"sample_answers returned {texts} for 4 questions about 2 images, expected {expected}; {advice}"
+        )
+        self._assert_multiple(backbone, images, questions[:3])
+
+    def _assert_multiple(self, backbone: Backbone, images: Images, questions: list[str]) -> None:
+        answers = backbone.tokenize_answers([self.answers[0]] * len(questions))
+        try:
+            backbone.answer_log_probs(images, questions, answers)
+        except (UserError, ValueError):
+            return
+        raise AssertionError(
+            f"answer_log_probs accepted {len(questions)} questions about {len(images)} images; raise a UserError where "
+            "the number of questions is not a multiple of the number of images"
+        )
+
+    def test_tokenize_answers_appends_end_of_text(self, backbone: Backbone) -> None:
+        texts = list(self.answers)
+        answers = backbone.tokenize_answers(texts)
+        assert_answers(answers, len(texts), "tokenize_answers")
+        assert list(answers.text) == texts, f"tokenize_answers returned the text {list(answers.text)}, expected {texts}"
+        rows = [ids[mask].tolist() for ids, mask in zip(answers.ids, answers.mask, strict=True)]
+        for text, row in zip(texts, rows, strict=True):
+            alone = backbone.tokenize_answers([text])
+            expected = alone.ids[0][alone.mask[0]].tolist()
+            assert row == expected, f"tokenize_answers returned {row} for {text!r} in a batch and {expected} alone"
+        ends = len({row[-1] for row in rows}) == 1 and all(len(row) > 1 for row in rows)
+        assert ends, "tokenize_answers returned answers without a common last token; append end-of-text to each"
+        distinct = len({tuple(row) for row in rows}) == len(set(texts))
+        assert distinct, f"tokenize_answers returned equal tokens for different answers among {texts}"
+
+    def test_padding_has_no_effect(self, backbone: Backbone) -> None:
+        texts = list(self.answers)
+        if len({len(text) for text in texts}) == 1:
+            pytest.skip("all `answers` have the same length")
+        images, answers = with_pixels(backbone, self._sample_images(backbone)), backbone.tokenize_answers(texts)
+        ids = answers.ids.masked_fill(~answers.mask, int(answers.ids[0, 0]))
+        difference = max_difference(
+            backbone.answer_log_probs(images, list(self.questions), answers),
+            backbone.answer_log_probs(images, list(self.questions), dataclasses.replace(answers, ids=ids)),
+        )
+        assert difference <= self.tolerance, (
+            f"answer_log_probs returned values that differ by {difference:.2g} nats with other padding tokens; ignore "
+            "tokens outside the mask"
+        )
+
+    def _image_samplings(self) -> list[ImageSampling]:
+        """Guidance and temperature neutral, each alone, and together."""
+        plain = dataclasses.replace(self.image_sampling, guidance=0.0, temperature=1.0)
+        tempered = dataclasses.replace(plain, temperature=self.image_sampling.temperature)
+        guided = dataclasses.replace(plain, guidance=self.image_sampling.guidance)
+        return list(dict.fromkeys([plain, tempered, guided, self.image_sampling]))
