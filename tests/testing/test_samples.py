@@ -1,32 +1,32 @@
 import torch
 
 from unirl.prompts.geneval import GenEval
-from unirl.testing.checks import same
-from unirl.testing.samples import EXAMPLES, ODD_TEXTS, sample_answers, sample_images, sample_rollout
+from unirl.testing import EDGE_CASE_TEXTS, EXAMPLES, make_answers, make_images, make_rollout
+from unirl.testing.comparison import is_equal
 
 
-def test_examples_cover_every_category_once() -> None:
+def test_examples_have_each_category_once() -> None:
     assert tuple(example.category for example in EXAMPLES) == GenEval.categories
 
 
-def test_pictures_are_the_same_every_time_and_begin_alike() -> None:
-    first = sample_images(4)
-    assert same(first, sample_images(4))
-    assert first.pixels is not None
-    assert 0 <= first.pixels.min() <= first.pixels.max() <= 1
-    assert sample_images(4, pixels=False).pixels is None
+def test_images_are_reproducible() -> None:
+    images = make_images(4)
+    assert is_equal(images, make_images(4))
+    assert images.pixels is not None
+    assert 0 <= images.pixels.min() <= images.pixels.max() <= 1
+    assert make_images(4, pixels=False).pixels is None
 
 
-def test_answers_alike_have_tokens_alike_whatever_stands_beside_them() -> None:
-    alone, beside = sample_answers(["a red ring"]), sample_answers([*ODD_TEXTS, "a red ring"])
+def test_tokens_of_an_answer_do_not_depend_on_the_batch() -> None:
+    alone, in_batch = make_answers(["a red ring"]), make_answers([*EDGE_CASE_TEXTS, "a red ring"])
     length = alone.mask.shape[1]
-    assert torch.equal(alone.ids[0], beside.ids[-1, :length])
-    assert beside.mask[-1].sum() == length
-    assert beside.mask.any(1).all()
+    assert torch.equal(alone.ids[0], in_batch.ids[-1, :length])
+    assert in_batch.mask[-1].sum() == length
+    assert in_batch.mask.any(1).all()
 
 
-def test_a_rollout_is_prompt_major_and_takes_other_values() -> None:
-    rollout = sample_rollout([1.0, 0.0, 1.0, 0.5], 2, weights=torch.zeros(4))
+def test_rollout_is_prompt_major_and_takes_other_fields() -> None:
+    rollout = make_rollout([1.0, 0.0, 1.0, 0.5], 2, weights=torch.zeros(4))
     assert [example.category for example in rollout.examples] == ["single_object"] * 2 + ["two_object"] * 2
     assert rollout.accepted.tolist() == [True, False, True, False]
-    assert rollout.kept.tolist() == [0.0] * 4
+    assert rollout.sample_weights.tolist() == [0.0] * 4

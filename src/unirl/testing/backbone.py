@@ -242,7 +242,8 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         expected = backbone.answer_log_probs(with_pixels(backbone, images), questions, answers)
         difference = max_difference(log_probs, expected)
         assert difference <= self.tolerance, (
-            f"answer_log_probs returned values that differ by {difference:.2g} nats for soft codes and equal integer codes"
+            f"answer_log_probs returned values that differ by {difference:.2g} nats for soft codes and equal "
+            "integer codes"
         )
 
     def test_decode_passes_gradient_to_straight_through_codes(self, backbone: Backbone) -> None:

@@ -32,8 +32,8 @@ class SamplingChecks(BackboneSettings):
             difference = max_difference(log_probs, sampled_log_probs(images))
             assert difference <= self.tolerance, (
                 f"image_log_probs returned values that differ by {difference:.2g} nats from those of sample_images "
-                f"with guidance {sampling.guidance:g} and temperature {sampling.temperature:g}; score the decisions that "
-                f"were sampled, under the same settings (allowed: {self.tolerance:g})"
+                f"with guidance {sampling.guidance:g} and temperature {sampling.temperature:g}; score the decisions "
+                f"that were sampled, under the same settings (allowed: {self.tolerance:g})"
             )
 
     @torch.no_grad()

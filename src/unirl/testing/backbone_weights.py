@@ -132,8 +132,8 @@ class WeightChecks(BackboneSettings):
         difference = max_difference(sampled_log_probs(images), sampled_log_probs(other_images))
         equal = torch.equal(images.codes, other_images.codes) and difference <= 1e-5
         assert equal, (
-            f"{name} samples other images (log-probabilities differ by {difference:.2g} nats); keep all state in parameters "
-            "and buffers"
+            f"{name} samples other images (log-probabilities differ by {difference:.2g} nats); keep all state in "
+            "parameters and buffers"
         )
         difference = max_difference(backbone.decode(images), other.decode(images))
         assert difference <= 1e-5, f"{name} decodes the same codes to pixels that differ by {difference:.2g}"

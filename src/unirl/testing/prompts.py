@@ -61,10 +61,12 @@ class PromptsConformance(ABC):
             except Exception as error:
                 cause = f"{type(error).__name__}: {error}"
                 raise AssertionError(f"{name} cannot be pickled, which data loader workers need: {cause}") from error
-        call = partial(_sample_and_hold_out, prompts, self.num_samples, self.num_held_out)
+        # Functions of this package would make the process import all of it.
+        samples_call = partial(list, map(partial(prompts.sample, 0), range(self.num_samples)))
+        calls = [samples_call, partial(prompts.held_out, self.num_held_out)]
         hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
         try:
-            ((samples, held_out),) = run_in_subprocesses([call], type(prompts), {"PYTHONHASHSEED": hash_seed})
+            samples, held_out = run_in_subprocesses(calls, type(prompts), {"PYTHONHASHSEED": hash_seed})
         except SubprocessError as error:
             raise AssertionError(f"{type(prompts).__name__} failed in another process: {error}") from None
         i = _first_difference(self._samples(prompts), samples)
@@ -107,7 +109,8 @@ class PromptsConformance(ABC):
         example = prompts.sample(0, 0)
         restored = pickle.loads(pickle.dumps(example))
         assert restored == example, (
-            f"{method_name(prompts, 'sample')} returned {example!r}, which pickle restores as {restored!r}; they must be equal"
+            f"{method_name(prompts, 'sample')} returned {example!r}, which pickle restores as "
+            f"{restored!r}; they must be equal"
         )
 
     def test_held_out_prompts_are_never_sampled(self) -> None:
@@ -145,10 +148,6 @@ class PromptsConformance(ABC):
 
     def _samples(self, prompts: Prompts, seed: int = 0) -> list[Example]:
         return [prompts.sample(seed, i) for i in range(self.num_samples)]
-
-
-def _sample_and_hold_out(prompts: Prompts, num_samples: int, num_held_out: int) -> tuple[list[Example], list[Example]]:
-    return [prompts.sample(0, i) for i in range(num_samples)], prompts.held_out(num_held_out)
 
 
 def _assert_complete(example: object, call: str, categories: tuple[str, ...]) -> None:
