@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,8 +16,7 @@ from unirl.functional.advantages import group_advantages, group_mean
 from unirl.functional.reductions import zero_loss
 from unirl.testing import UpdateConformance
 from unirl.types import ImageSampling, Rollout
-from unirl.updates import UpdateRule
-from unirl.updates.base import Workload
+from unirl.updates import UpdateRule, Workload
 
 Failures = Callable[[object], str]
 
@@ -267,6 +267,7 @@ def test_checks_pass_for_a_correct_implementation(failures: Failures) -> None:
     assert failures_of(failures, Reinforce) == ""
 
 
+@pytest.mark.filterwarnings("ignore:std")
 def test_each_check_detects_errors(failures: Failures) -> None:
     messages = {kind: failures_of(failures, kind) for kind, _ in CASES}
     missed = [f"{message!r} is not in:\n{messages[kind]}" for kind, message in CASES if message not in messages[kind]]

@@ -1,9 +1,7 @@
 """Conformance of the built-in update rules."""
 
 from unirl.testing import UpdateConformance
-from unirl.updates import UpdateRule
-from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty, PolicyLoss
-from unirl.updates.sft import SFT
+from unirl.updates import GRPO, SFT, ImageScoring, KLPenalty, PolicyLoss, UpdateRule
 
 
 class TestSFT(UpdateConformance):

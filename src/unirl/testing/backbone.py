@@ -57,6 +57,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
     # --- shapes, dtypes and ranges ---
 
     def test_sample_images_returns_codes_actions_and_log_probs(self, backbone: Backbone) -> None:
+        """Codes, actions, log-probabilities and memory have one row per prompt, and valid dtypes and values."""
         images, count = self._sample_images(backbone), len(self.prompts)
         name = type(images).__name__
         assert isinstance(images, Images), f"sample_images returned a {name}, expected unirl.Images"
@@ -74,6 +75,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
             )
 
     def test_image_log_probs_returns_log_probs_and_mask(self, backbone: Backbone) -> None:
+        """Log-probabilities have the shape of the sampled ones, and the mask is True everywhere."""
         images = self._sample_images(backbone)
         result: object = backbone.image_log_probs(list(self.prompts), images, self.image_sampling)
         assert isinstance(result, tuple), (
@@ -92,6 +94,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
 
     @torch.no_grad()
     def test_image_log_likelihood_weights_sum_to_one(self, backbone: Backbone) -> None:
+        """The weights of each image sum to 1 in expectation."""
         method, count = "image_log_likelihood", 64
         images, prompts = self._sample_group(backbone, count), [self.prompts[0]] * count
         log_probs, weights = backbone.image_log_likelihood(prompts, images, self.image_sampling, 2, make_generator())
@@ -106,6 +109,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         )
 
     def test_decode_returns_pixels_between_0_and_1(self, backbone: Backbone) -> None:
+        """Pixels are floats (B, 3, H, W) in [0, 1]."""
         pixels = backbone.decode(self._sample_images(backbone)).detach()
         right = pixels.ndim == 4 and pixels.shape[:2] == (len(self.prompts), 3)
         expected = f"expected ({len(self.prompts)}, 3, H, W)"
@@ -115,6 +119,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         assert 0 <= low <= high <= 1, f"decode returned pixels from {low:.3g} to {high:.3g}, expected [0, 1]"
 
     def test_encode_accepts_external_images(self, backbone: Backbone) -> None:
+        """Questions can be answered about images that the model did not generate."""
         count = len(self.questions)
         pixels = backbone.decode(self._sample_images(backbone)).detach()[:1].repeat(count, 1, 1, 1)
         images = backbone.encode(pixels)
@@ -123,6 +128,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         assert_answers(answers, count, "sample_answers, about images from encode,")
 
     def test_sample_answers_returns_ids_mask_and_text(self, backbone: Backbone) -> None:
+        """Ids, mask, text and log-probabilities fit together, and `max_tokens` is respected."""
         images = with_pixels(backbone, self._sample_images(backbone))
         answers = backbone.sample_answers(images, list(self.questions), self.answer_sampling, make_generator())
         assert_answers(answers, len(self.questions), "sample_answers")
@@ -134,6 +140,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         assert_log_probs(answers.log_probs, answers.ids, "sample_answers", "the ids")
 
     def test_answer_log_probs_match_the_token_shape(self, backbone: Backbone) -> None:
+        """Log-probabilities have the shape of the ids, and are 0 outside the mask."""
         images = with_pixels(backbone, self._sample_images(backbone))
         answers = backbone.tokenize_answers(list(self.answers))
         log_probs = backbone.answer_log_probs(images, list(self.questions), answers)
@@ -146,6 +153,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
     # --- state ---
 
     def test_methods_do_not_change_the_model(self, backbone: Backbone) -> None:
+        """Weights, gradients, `requires_grad` and train or eval mode stay as they are."""
         prompts, questions = list(self.prompts), list(self.questions)
         images = self._sample_images(backbone)
         inputs = with_pixels(backbone, images)
@@ -173,6 +181,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
 
     @torch.no_grad()
     def test_train_and_eval_mode_agree(self, backbone: Backbone) -> None:
+        """Train and eval mode give the same images and log-probabilities."""
         advice = "switch dropout off, because sampled images are scored in train mode"
         images, other = self._sample_images(backbone.train()), self._sample_images(backbone.eval())
         assert torch.equal(images.codes, other.codes), (
@@ -190,6 +199,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
     # --- gradients ---
 
     def test_sampling_is_without_gradient(self, backbone: Backbone) -> None:
+        """Sampled images, sampled answers and encoded images carry no gradient."""
         images = self._sample_images(backbone)
         inputs = with_pixels(backbone, images)
         answers = backbone.sample_answers(inputs, list(self.questions), self.answer_sampling, make_generator())
@@ -203,6 +213,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
             assert not has_gradient, f"{method} returned a tensor with gradient; decorate it with @torch.no_grad()"
 
     def test_image_log_probs_have_gradient(self, backbone: Backbone) -> None:
+        """Image log-probabilities have gradient to trainable parameters only."""
         images, prompts = self._sample_images(backbone), list(self.prompts)
         log_probs, _ = backbone.image_log_probs(prompts, images, self.image_sampling)
         self._assert_trains(backbone, log_probs, "image_log_probs")
@@ -210,12 +221,14 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         self._assert_trains(backbone, log_probs, "image_log_likelihood")
 
     def test_answer_log_probs_have_gradient(self, backbone: Backbone) -> None:
+        """Answer log-probabilities have gradient to trainable parameters only."""
         images = with_pixels(backbone, self._sample_images(backbone))
         answers = backbone.tokenize_answers(list(self.answers))
         log_probs = backbone.answer_log_probs(images, list(self.questions), answers)
         self._assert_trains(backbone, log_probs, "answer_log_probs")
 
     def test_image_tokenizer_is_frozen(self, backbone: Backbone) -> None:
+        """Pixels of integer codes carry no gradient, and `frozen_parameters` are frozen."""
         pixels = backbone.decode(self._sample_images(backbone))
         names = _parameters_with_gradient(backbone, pixels.sum()) if pixels.requires_grad else []
         to = f" to {names[0]!r}" if names else ""
@@ -230,6 +243,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
             assert not trainable, f"build left {part!r} trainable; freeze it: requires_grad_(False)"
 
     def test_straight_through_codes_have_gradient(self, backbone: Backbone) -> None:
+        """Gradient passes from answers through soft codes to the parameters that generate images."""
         images, questions = self._sample_images(backbone), list(self.questions)
         relaxed, soft = self._straight_through(backbone, images)
         answers = backbone.tokenize_answers(list(self.answers))
@@ -247,6 +261,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         )
 
     def test_decode_passes_gradient_to_straight_through_codes(self, backbone: Backbone) -> None:
+        """Soft codes decode to the same pixels as integer codes, with gradient."""
         images = self._sample_images(backbone)
         relaxed, soft = self._straight_through(backbone, images)
         leaf = soft.detach().requires_grad_()
@@ -262,6 +277,7 @@ class BackboneConformance(SamplingChecks, WeightChecks):
         assert not names, f"decode passes gradient to {names[0]!r}; freeze the image tokenizer: requires_grad_(False)"
 
     def test_missing_straight_through_raises_an_error(self, backbone: Backbone) -> None:
+        """A backbone without `straight_through` raises an error that names its class."""
         if backbone.supports_straight_through:
             pytest.skip("supports_straight_through is True")
         name, message = type(backbone).__name__, None

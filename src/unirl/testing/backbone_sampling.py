@@ -26,6 +26,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_image_log_probs_match_sampling(self, backbone: Backbone) -> None:
+        """Scored log-probabilities equal the sampled ones, with and without guidance and temperature."""
         for sampling in self._image_samplings():
             images = self._sample_images(backbone, sampling)
             log_probs, _ = backbone.image_log_probs(list(self.prompts), images, sampling)
@@ -38,6 +39,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_image_log_probs_depend_on_prompt_guidance_and_temperature(self, backbone: Backbone) -> None:
+        """Another prompt, guidance or temperature changes the log-probabilities."""
         prompts, plain = list(self.prompts), self._image_samplings()[0]
         images = self._sample_images(backbone, plain)
         log_probs, _ = backbone.image_log_probs(prompts, images, plain)
@@ -53,6 +55,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_scored_steps_match_full_scoring(self, backbone: Backbone) -> None:
+        """Decisions that are scored alone have the same log-probabilities as among all."""
         prompts, images = list(self.prompts), self._sample_images(backbone)
         expected, _ = backbone.image_log_probs(prompts, images, self.image_sampling)
         log_probs, mask = backbone.image_log_probs(prompts, images, self.image_sampling, 1, make_generator(1))
@@ -69,6 +72,7 @@ class SamplingChecks(BackboneSettings):
         assert torch.equal(mask, repeated), f"{method} chose other steps with an equal generator; {REPRODUCIBLE}"
 
     def test_image_sampling_uses_only_the_generator(self, backbone: Backbone) -> None:
+        """The generator determines the images, and each image of a group has its own random numbers."""
         first = call_without_global_rng("sample_images", lambda: self._sample_images(backbone), 1)
         second = call_without_global_rng("sample_images", lambda: self._sample_images(backbone), 2)
         difference = max_difference(sampled_log_probs(first), sampled_log_probs(second))
@@ -84,6 +88,7 @@ class SamplingChecks(BackboneSettings):
         )
 
     def test_image_scoring_uses_only_the_generator(self, backbone: Backbone) -> None:
+        """The generator determines random masks, scored steps and Gumbel noise."""
         prompts, images, sampling = list(self.prompts), self._sample_images(backbone), self.image_sampling
         calls = {
             "image_log_probs": lambda: backbone.image_log_probs(prompts, images, sampling, 1, make_generator())[0],
@@ -103,6 +108,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_images_do_not_depend_on_the_batch(self, backbone: Backbone) -> None:
+        """Log-probabilities of an image are the same alone and in a batch."""
         prompts = list(self.prompts)
         for sampling in (self._image_samplings()[0], self.image_sampling):
             images = self._sample_images(backbone, sampling)
@@ -123,6 +129,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_the_order_of_rows_has_no_effect(self, backbone: Backbone) -> None:
+        """Reordered rows give reordered log-probabilities and pixels."""
         prompts = [prompt for prompt in self.prompts for _ in range(2)]
         images = backbone.sample_images(prompts, self.image_sampling, make_generator())
         log_probs, _ = backbone.image_log_probs(prompts, images, self.image_sampling)
@@ -141,6 +148,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_answer_log_probs_match_sampling(self, backbone: Backbone) -> None:
+        """Scored log-probabilities equal the sampled ones, greedy and at temperature 1."""
         images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions)
         for temperature in (0.0, 1.0):
             sampling = dataclasses.replace(self.answer_sampling, temperature=temperature)
@@ -158,6 +166,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_answer_log_probs_depend_on_question_and_image(self, backbone: Backbone) -> None:
+        """Another question or image changes the log-probabilities."""
         images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions)
         answers = backbone.tokenize_answers(list(self.answers))
         log_probs = backbone.answer_log_probs(images, questions, answers)
@@ -169,6 +178,7 @@ class SamplingChecks(BackboneSettings):
         assert max_difference(log_probs, other) > 0, message.format("image")
 
     def test_answer_sampling_uses_only_the_generator(self, backbone: Backbone) -> None:
+        """The generator determines the answers."""
         images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions) * 3
         images = images[torch.arange(len(images)).repeat_interleave(3)]
 
@@ -186,6 +196,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_answers_do_not_depend_on_the_batch(self, backbone: Backbone) -> None:
+        """Answers and their log-probabilities are the same alone and in a batch."""
         images, questions = with_pixels(backbone, self._sample_images(backbone)), list(self.questions)
         greedy = dataclasses.replace(self.answer_sampling, temperature=0.0)
         answers = backbone.sample_answers(images, questions, greedy)
@@ -206,6 +217,7 @@ class SamplingChecks(BackboneSettings):
 
     @torch.no_grad()
     def test_several_questions_per_image(self, backbone: Backbone) -> None:
+        """The first k of k x B questions are about the first image, and so on."""
         images = with_pixels(backbone, self._sample_images(backbone))[:2]
         questions = [*self.questions[:2], *self.questions[:2]]
         answers = backbone.tokenize_answers([self.answers[0]] * 4)
@@ -238,6 +250,7 @@ class SamplingChecks(BackboneSettings):
         )
 
     def test_tokenize_answers_appends_end_of_text(self, backbone: Backbone) -> None:
+        """Tokens are right-padded, end with end-of-text, and differ between answers."""
         texts = list(self.answers)
         answers = backbone.tokenize_answers(texts)
         assert_answers(answers, len(texts), "tokenize_answers")
@@ -253,6 +266,7 @@ class SamplingChecks(BackboneSettings):
         assert distinct, f"tokenize_answers returned equal tokens for different answers among {texts}"
 
     def test_padding_has_no_effect(self, backbone: Backbone) -> None:
+        """Tokens outside the mask do not change the log-probabilities."""
         texts = list(self.answers)
         if len({len(text) for text in texts}) == 1:
             pytest.skip("all `answers` have the same length")

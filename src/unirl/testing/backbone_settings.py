@@ -47,7 +47,7 @@ class BackboneSettings:
 
 
 def sampled_log_probs(images: Images) -> Tensor:
-    """The log-probabilities of sampled images, asserted to exist. (B, A)"""
+    """The log-probabilities (B, A) of sampled images, asserted to exist."""
     assert images.log_probs is not None, (
         "sample_images returned log_probs None; store the log-probability of each decision"
     )

@@ -31,6 +31,7 @@ class WeightChecks(BackboneSettings):
     """The part of `BackboneConformance` on building, checkpoints, copies and shards."""
 
     def test_second_build_does_nothing(self, backbone: Backbone) -> None:
+        """A second call of `build` keeps all parameters."""
         _perturb(backbone)
         before = {name: (id(p), p.detach().clone()) for name, p in backbone.named_parameters()}
         backbone.build()
@@ -40,6 +41,7 @@ class WeightChecks(BackboneSettings):
             assert unchanged, f"build replaced {name!r} in a second call; return at once where the model is built"
 
     def test_blocks_are_in_the_model(self, backbone: Backbone) -> None:
+        """`blocks` names classes of layers of the built model."""
         blocks: object = backbone.blocks
         assert isinstance(blocks, tuple), f"blocks is a {type(blocks).__name__}, expected a tuple of module classes"
         assert blocks, "blocks is empty; name the classes of the repeated layers"
@@ -50,6 +52,7 @@ class WeightChecks(BackboneSettings):
             assert not isinstance(backbone, block), f"blocks has {block.__name__}, the backbone itself; name its layers"
 
     def test_meta_build_allocates_nothing(self) -> None:
+        """The constructor creates no weights, and `build(meta=True)` creates them on the meta device."""
         backbone = self.make_unbuilt()
         if backbone is None:
             pytest.skip("make_unbuilt returns None")
@@ -64,6 +67,7 @@ class WeightChecks(BackboneSettings):
         )
 
     def test_save_and_load_round_trip(self, backbone: Backbone, tmp_path: Path) -> None:
+        """A loaded model equals the saved one, and checkpoints hold no pickles."""
         _perturb(backbone)
         backbone.save_pretrained(tmp_path)
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -79,6 +83,7 @@ class WeightChecks(BackboneSettings):
         self._assert_same_outputs(backbone, loaded, "the model that from_pretrained loaded")
 
     def test_deepcopy_is_equal_and_independent(self, backbone: Backbone) -> None:
+        """A copy gives the same outputs, and shares no weights with the original."""
         _perturb(backbone)
         copied = copy.deepcopy(backbone)
         self._assert_same_outputs(backbone, copied, "a copy.deepcopy, which a KL penalty uses as reference model,")
@@ -88,12 +93,14 @@ class WeightChecks(BackboneSettings):
         assert not difference, "copy.deepcopy shares weights with the original model; copy every parameter"
 
     def test_state_dict_is_complete(self, backbone: Backbone) -> None:
+        """A model that loads the state dict gives the same outputs."""
         _perturb(backbone)
         other = self.make()
         other.load_state_dict(backbone.state_dict())
         self._assert_same_outputs(backbone, other, "a model that loaded state_dict()")
 
     def test_sharded_model_matches_unsharded(self, backbone: Backbone, tmp_path: Path) -> None:
+        """FSDP2 over two CPU processes gives the same outputs and gradients."""
         folder = tmp_path / "model"
         backbone.save_pretrained(folder)
         case = ShardingCase(self.prompts, self.questions, self.answers, self.image_sampling, self.answer_sampling)

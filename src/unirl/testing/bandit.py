@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
@@ -47,21 +48,24 @@ class BanditBackbone(Backbone):
         self.end_logits = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, 4.0]))
         self.palette = nn.Parameter(torch.eye(CODEBOOK_SIZE), requires_grad=False)
 
+    @override
     def build(self, meta: bool = False) -> None:
         """Does nothing: the constructor creates all parameters."""
 
     @property
+    @override
     def supports_straight_through(self) -> bool:
         return self.differentiable_codes
 
     def code_logits(self, prompts: Sequence[str], sampling: ImageSampling) -> Tensor:
-        """Guided logits of each code, divided by the temperature. (B, N, K)"""
+        """Guided logits (B, N, K) of each code, divided by the temperature."""
         rows = [int(prompt.split()[-1]) for prompt in prompts]
         logits = self.prompt_logits + self.position_logits
         guided = (1 + sampling.guidance) * logits[rows] - sampling.guidance * logits.mean(0)
         return guided / (sampling.temperature or 1.0)
 
     @torch.no_grad()
+    @override
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
@@ -69,6 +73,7 @@ class BanditBackbone(Backbone):
         codes = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(len(prompts), NUM_CODES)
         return Images(codes, actions=codes, log_probs=_gather(probabilities.log(), codes))
 
+    @override
     def image_log_probs(
         self,
         prompts: Sequence[str],
@@ -81,6 +86,7 @@ class BanditBackbone(Backbone):
         order = torch.rand(log_probs.shape, generator=generator).argsort(1)
         return log_probs, order < (NUM_CODES if scored_steps is None else scored_steps)
 
+    @override
     def image_log_likelihood(
         self,
         prompts: Sequence[str],
@@ -93,6 +99,7 @@ class BanditBackbone(Backbone):
         masked = torch.rand(log_probs.shape, generator=generator) < 0.5
         return log_probs, 2 * masked / (NUM_CODES * num_masks)
 
+    @override
     def straight_through(
         self,
         prompts: Sequence[str],
@@ -107,14 +114,17 @@ class BanditBackbone(Backbone):
         soft = straight_through(self.code_logits(prompts, sampling), images.codes, temperature, generator)
         return dataclasses.replace(images, soft=soft)
 
+    @override
     def decode(self, images: Images) -> Tensor:
         return (_one_hot(images) @ self.palette).mT.unflatten(2, (2, 2))
 
     @torch.no_grad()
+    @override
     def encode(self, pixels: Tensor) -> Images:
         return Images(pixels.flatten(2).argmax(1), pixels)
 
     @torch.no_grad()
+    @override
     def sample_answers(
         self,
         images: Images,
@@ -132,22 +142,26 @@ class BanditBackbone(Backbone):
         log_probs = self.answer_log_probs(images, questions, answers)
         return dataclasses.replace(answers, log_probs=log_probs)
 
+    @override
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
         ids = torch.tensor([[int(text), END_TOKEN] for text in texts])
         return Answers(ids, torch.ones_like(ids, dtype=torch.bool), list(texts))
 
+    @override
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
         return _gather(self._token_logits(images, len(questions)).log_softmax(-1), answers.ids)
 
     def _token_logits(self, images: Images, num_questions: int) -> Tensor:
-        """Logits of the two tokens of each answer. (B, 2, K + 1)"""
+        """Logits (B, 2, K + 1) of the two tokens of each answer."""
         first = (_one_hot(images)[:, 0] @ self.answer_logits).repeat_interleave(num_questions // len(images), 0)
         return torch.stack((first, self.end_logits.expand_as(first)), 1)
 
     @classmethod
+    @override
     def from_pretrained(cls, path_or_id: str) -> "BanditBackbone":
         raise UserError(f"BanditBackbone has no checkpoints, got {path_or_id!r}; call its constructor")
 
+    @override
     def save_pretrained(self, path: str | Path) -> None:
         raise UserError(f"BanditBackbone has no checkpoint format and cannot be saved to {path}")
 

@@ -58,6 +58,7 @@ class JudgeConformance(ABC):
         return pixels.to(self.device)
 
     def test_verdicts_return_one_bool_per_image(self) -> None:
+        """Verdicts are a bool tensor (B,) on the device of the pixels."""
         judge, pixels = self.make(), self.make_pixels()
         assert isinstance(judge, Judge), f"make returned {describe_type(judge)}, expected a unirl.judges.Judge"
         verdicts: object = judge.verdicts(self.examples, pixels)
@@ -68,6 +69,7 @@ class JudgeConformance(ABC):
         assert verdicts.device == pixels.device, f"{method} returned a tensor on {verdicts.device}, {expected}"
 
     def test_verdicts_do_not_depend_on_the_batch(self) -> None:
+        """Each image gets the same verdict alone and in a batch."""
         judge, pixels = self.make(), self.make_pixels()
         verdicts, method = judge.verdicts(self.examples, pixels), method_name(judge, "verdicts")
         reversed_order = judge.verdicts(self.examples[::-1], pixels.flip(0))
@@ -82,6 +84,7 @@ class JudgeConformance(ABC):
         )
 
     def test_verdicts_are_deterministic(self) -> None:
+        """Verdicts use no random numbers and no state."""
         judge, pixels = self.make(), self.make_pixels()
         seed_global_rngs(0)
         before = global_rng_state()
@@ -95,6 +98,7 @@ class JudgeConformance(ABC):
         assert torch.equal(verdicts, recreated), f"{method} of a second judge from make returned other verdicts"
 
     def test_verdicts_do_not_modify_pixels(self) -> None:
+        """Pixels stay as they are."""
         judge, pixels = self.make(), self.make_pixels()
         before = pixels.clone()
         judge.verdicts(self.examples, pixels)
@@ -102,6 +106,7 @@ class JudgeConformance(ABC):
         assert is_equal(before, pixels), f"{method} modified the pixels in place; clone them first"
 
     def test_blank_images_are_wrong(self) -> None:
+        """A blank image never shows an object."""
         judge = self.make()
         examples = [example for example in self.examples if example.category == "single_object"]
         if not examples:
@@ -115,6 +120,7 @@ class JudgeConformance(ABC):
             )
 
     def test_references_are_correct(self) -> None:
+        """The judge calls its own reference images correct."""
         judge = self.make()
         references: object = judge.references(self.examples)
         if references is None:
@@ -130,6 +136,7 @@ class JudgeConformance(ABC):
         )
 
     def test_understanding_set_is_complete(self) -> None:
+        """The understanding set has valid pixels, questions and answers, and is reproducible."""
         judge, count = self.make(), self.num_understanding
         result: Any = judge.understanding_set(count)
         if result is None:

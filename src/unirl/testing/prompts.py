@@ -4,6 +4,7 @@ import os
 import pickle
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -41,6 +42,7 @@ class PromptsConformance(ABC):
         """A new source of prompts."""
 
     def test_sample_depends_only_on_seed_and_index(self) -> None:
+        """Seed and index determine each training example, in any order."""
         prompts = self.make()
         assert isinstance(prompts, Prompts), f"make returned {describe_type(prompts)}, expected a unirl.prompts.Prompts"
         method, examples = method_name(prompts, "sample"), self._samples(prompts)
@@ -54,6 +56,7 @@ class PromptsConformance(ABC):
         assert i is None, f"{method}(0, {i}) of a second source from make returned another example; {SEEDED}"
 
     def test_other_processes_give_the_same_examples(self) -> None:
+        """A process with another hash seed gives the same examples."""
         prompts = self.make()
         for value, name in ((prompts, type(prompts).__name__), (prompts.sample(0, 0), "an example")):
             try:
@@ -62,8 +65,8 @@ class PromptsConformance(ABC):
                 cause = f"{type(error).__name__}: {error}"
                 raise AssertionError(f"{name} cannot be pickled, which data loader workers need: {cause}") from error
         # Functions of this package would make the process import all of it.
-        samples_call = partial(list, map(partial(prompts.sample, 0), range(self.num_samples)))
-        calls = [samples_call, partial(prompts.held_out, self.num_held_out)]
+        sample: Callable[[], list[Example]] = partial(list, map(partial(prompts.sample, 0), range(self.num_samples)))
+        calls = [sample, partial(prompts.held_out, self.num_held_out)]
         hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
         try:
             samples, held_out = run_in_subprocesses(calls, type(prompts), {"PYTHONHASHSEED": hash_seed})
@@ -77,6 +80,7 @@ class PromptsConformance(ABC):
         assert equal, f"{method} returned other examples in another process; {UNORDERED}"
 
     def test_examples_are_complete(self) -> None:
+        """Each example has a prompt, question, answer and category, and valid objects."""
         prompts = self.make()
         for i, example in enumerate(self._samples(prompts)):
             _assert_complete(example, f"{method_name(prompts, 'sample')}(0, {i})", prompts.categories)
@@ -85,6 +89,7 @@ class PromptsConformance(ABC):
             _assert_complete(example, call, prompts.categories)
 
     def test_seeds_give_different_examples(self) -> None:
+        """Another seed gives other training examples."""
         prompts = self.make()
         first, second = self._samples(prompts), self._samples(prompts, seed=1)
         if len(set(first)) < 3:
@@ -94,6 +99,7 @@ class PromptsConformance(ABC):
         )
 
     def test_large_seeds_and_indices_work(self) -> None:
+        """Large seeds and indices give complete examples."""
         prompts = self.make()
         for seed, index in ((0, 10**9), (2**62, 3), (2**62, 2**40)):
             call = f"{method_name(prompts, 'sample')}({seed}, {index})"
@@ -105,6 +111,7 @@ class PromptsConformance(ABC):
             _assert_complete(example, call, prompts.categories)
 
     def test_examples_can_be_pickled(self) -> None:
+        """Pickle restores an equal example."""
         prompts = self.make()
         example = prompts.sample(0, 0)
         restored = pickle.loads(pickle.dumps(example))
@@ -114,6 +121,7 @@ class PromptsConformance(ABC):
         )
 
     def test_held_out_prompts_are_never_sampled(self) -> None:
+        """No training prompt is a held-out prompt, up to case and spaces."""
         prompts = self.make()
         held_out = {_normalize(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
         for seed in (0, 1):
@@ -124,6 +132,7 @@ class PromptsConformance(ABC):
                 )
 
     def test_held_out_is_deterministic(self) -> None:
+        """The held-out examples are a list of at most `count`, the same in every call."""
         prompts = self.make()
         for count in (0, 1, self.num_held_out):
             method = f"{method_name(prompts, 'held_out')}({count})"
@@ -136,6 +145,7 @@ class PromptsConformance(ABC):
             assert repeated, f"{method} returned other examples in a second call; make a random.Random from its seed"
 
     def test_held_out_is_balanced_over_categories(self) -> None:
+        """Held-out examples are spread evenly over the categories."""
         prompts = self.make()
         counts = Counter(example.category for example in prompts.held_out(self.num_held_out))
         available = Counter(example.category for example in prompts.held_out(20 * self.num_held_out))

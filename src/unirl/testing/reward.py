@@ -61,6 +61,7 @@ class RewardConformance(ABC):
         return examples, to_device(images, device), to_device(make_answers(make_answer_texts(examples)), device)
 
     def test_constructor_takes_weight_and_standardize(self) -> None:
+        """The constructor takes `weight` and `standardize` and passes them on."""
         reward = self.make()
         assert isinstance(reward, Reward), f"make returned {describe_type(reward)}, expected a unirl.rewards.Reward"
         method = method_name(reward, "__init__")
@@ -73,6 +74,7 @@ class RewardConformance(ABC):
             assert actual == value, f"{method} got {name}={value} and set {actual}; pass it to super().__init__"
 
     def test_score_returns_one_finite_number_per_sample(self) -> None:
+        """Scores are finite floats (B,) on the device of the answers."""
         reward, (examples, _, answers) = self.make(), self.make_samples()
         method, scores = method_name(reward, "score"), self._score(reward)
         expected = f"expected a tensor ({len(examples)},), one number per sample"
@@ -89,6 +91,7 @@ class RewardConformance(ABC):
         )
 
     def test_scores_are_within_the_range(self) -> None:
+        """Scores are between `low` and `high`."""
         reward = self.make()
         scores = self._score(reward)
         low, high = scores.min().item(), scores.max().item()
@@ -98,6 +101,7 @@ class RewardConformance(ABC):
         )
 
     def test_scores_do_not_depend_on_the_batch(self) -> None:
+        """Each sample has the same score alone, without padding, and in any order."""
         reward, (examples, images, answers) = self.make(), self.make_samples()
         scores, count = self._score(reward), len(examples)
         order = [*range(1, count, 2), *range(0, count, 2)]
@@ -112,6 +116,7 @@ class RewardConformance(ABC):
             self._assert_close(reward, scores[i : i + 1], alone, reason)
 
     def test_scores_are_deterministic(self) -> None:
+        """Scores use no random numbers and no state."""
         reward, runs = self.make(), []
         for seed, instance in enumerate((reward, reward, self.make())):
             seed_global_rngs(seed)
@@ -120,6 +125,7 @@ class RewardConformance(ABC):
         self._assert_close(reward, runs[0], runs[2], "for a second reward from make; use no randomness")
 
     def test_score_does_not_modify_its_inputs(self) -> None:
+        """Examples, images and answers stay as they are."""
         reward, inputs = self.make(), self.make_samples()
         before = copy.deepcopy(inputs)
         reward.score(*inputs)
@@ -127,6 +133,7 @@ class RewardConformance(ABC):
             assert is_equal(old, new), f"{method_name(reward, 'score')} modified the {name} in place; copy them first"
 
     def test_score_is_without_gradient(self) -> None:
+        """Scores carry no gradient, and models of the reward are frozen."""
         reward = self.make()
         scores, method = self._score(reward), method_name(reward, "score")
         assert not scores.requires_grad, f"{method} returned scores with gradient; decorate it with @torch.no_grad()"
@@ -138,6 +145,7 @@ class RewardConformance(ABC):
             )
 
     def test_needs_pixels_is_declared(self) -> None:
+        """A reward that reads pixels sets `needs_pixels`."""
         reward, (examples, images, answers) = self.make(), self.make_samples()
         if reward.needs_pixels:
             pytest.skip("needs_pixels is True")
@@ -152,6 +160,7 @@ class RewardConformance(ABC):
         self._assert_close(reward, without, with_pixels, f"for images with pixels; {NEEDS_PIXELS}")
 
     def test_accepts_is_consistent_with_scores(self) -> None:
+        """Accepted samples follow `accept_threshold`, and a higher score is never worse."""
         reward, examples = self.make(), self.make_samples()[0]
         scores, method, threshold = self._score(reward), method_name(reward, "accepts"), reward.accept_threshold
         accepted: object = reward.accepts(examples, scores)
@@ -175,6 +184,7 @@ class RewardConformance(ABC):
         _assert_monotone(reward, examples, scores, self.high)
 
     def test_edge_case_answers_are_scored(self) -> None:
+        """Empty, long and non-ASCII answers get finite scores."""
         reward, (examples, images, _) = self.make(), self.make_samples(len(EDGE_CASE_TEXTS))
         for i, text in enumerate(EDGE_CASE_TEXTS):
             answers = to_device(make_answers([text]), torch.device(self.device))
@@ -186,6 +196,7 @@ class RewardConformance(ABC):
             )
 
     def test_copies_give_equal_scores(self) -> None:
+        """Copies by `copy.deepcopy` and pickle give equal scores."""
         reward = self.make()
         scores = self._score(reward)
         copies: dict[str, Callable[[], Reward]] = {
@@ -201,6 +212,7 @@ class RewardConformance(ABC):
             self._assert_close(reward, scores, self._score(copied), f"after {name}; copy all of its state")
 
     def test_training_accepts_the_scores(self) -> None:
+        """The training loop accepts the scores and keeps their values."""
         reward = self.make()
         try:
             _, parts, _ = score([reward], *self.make_samples())

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typing_extensions import override
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
@@ -35,7 +36,7 @@ class ResidualBlock(nn.Module):
         self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(..., D) -> (..., D)"""
+        """Output (..., D) of rows (..., D)."""
         return rows + torch.tanh(self.linear(self.norm(rows)))
 
 
@@ -97,7 +98,7 @@ class Palette(nn.Module):
         return F.interpolate(squares, scale_factor=CODE_SIZE).clamp(0, 1)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Codes of the nearest colors: (B, 3, H, W) -> (B, N)"""
+        """Codes (B, N) of the nearest colors of pixels (B, 3, H, W)."""
         squares = F.avg_pool2d(pixels, CODE_SIZE).flatten(2).mT
         return torch.cdist(squares, self.colors.expand(len(pixels), -1, -1)).argmin(-1)
 
@@ -127,6 +128,7 @@ class TinyBackbone(Backbone):
         self.checkpoint, self.seed = checkpoint, seed
         self.codebook_size, self.side, self.width = codebook_size, side, width
 
+    @override
     def build(self, meta: bool = False) -> None:
         if hasattr(self, "layers"):
             return
@@ -155,12 +157,14 @@ class TinyBackbone(Backbone):
         self.image_tokenizer = Palette(self.codebook_size, self.side).requires_grad_(False)
 
     @property
+    @override
     def blocks(self) -> tuple[type[nn.Module], ...]:
         return (ResidualBlock,)
 
     # --- generation ---
 
     @torch.no_grad()
+    @override
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
@@ -173,6 +177,7 @@ class TinyBackbone(Backbone):
             codes[:, i], log_probs[:, i] = sample_inverse_cdf(logits, sampling.temperature, uniforms[i])
         return Images(codes, actions=codes, log_probs=log_probs)
 
+    @override
     def image_log_probs(
         self,
         prompts: Sequence[str],
@@ -185,6 +190,7 @@ class TinyBackbone(Backbone):
         log_probs = logits.log_softmax(-1).gather(-1, images.codes.unsqueeze(-1)).squeeze(-1)
         return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
+    @override
     def straight_through(
         self,
         prompts: Sequence[str],
@@ -214,11 +220,13 @@ class TinyBackbone(Backbone):
 
     # --- pixels ---
 
+    @override
     def decode(self, images: Images) -> Tensor:
         codes = F.one_hot(images.codes, self.codebook_size).float() if images.soft is None else images.soft
         return self.image_tokenizer.decode(codes)
 
     @torch.no_grad()
+    @override
     def encode(self, pixels: Tensor) -> Images:
         size = self.image_tokenizer.image_size
         if pixels.shape[1:] != (3, size, size):
@@ -228,6 +236,7 @@ class TinyBackbone(Backbone):
     # --- understanding ---
 
     @torch.no_grad()
+    @override
     def sample_answers(
         self,
         images: Images,
@@ -243,17 +252,19 @@ class TinyBackbone(Backbone):
         )
         return Answers(ids, mask, self.characters.decode(ids), log_probs)
 
+    @override
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
         ids, mask = self.characters.encode(texts)
         return Answers(ids, mask, list(texts))
 
+    @override
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
         inputs = F.pad(answers.ids[:, :-1], (1, 0), value=END_TOKEN)
         logits = self._token_logits(self._context(images, questions)[:, None], inputs)
         return logits.log_softmax(-1).gather(-1, answers.ids.unsqueeze(-1)).squeeze(-1) * answers.mask
 
     def _context(self, images: Images, questions: Sequence[str]) -> Tensor:
-        """Sum of the image and question embeddings. (num_questions, D)"""
+        """Sums (Q, D) of the image and question embeddings of Q questions."""
         per_image, remainder = divmod(len(questions), len(images))
         if remainder:
             raise UserError(f"{len(questions)} questions about {len(images)} images; expected a multiple")
@@ -268,11 +279,13 @@ class TinyBackbone(Backbone):
     # --- checkpoints ---
 
     @classmethod
+    @override
     def from_pretrained(cls, path_or_id: str) -> "TinyBackbone":
         backbone = cls(path_or_id)
         backbone.build()
         return backbone
 
+    @override
     def save_pretrained(self, path: str | Path) -> None:
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,7 @@ class UpdateConformance(ABC):
         """A new update rule."""
 
     def test_loss_is_a_finite_scalar_with_gradient(self) -> None:
+        """The loss is a finite scalar whose gradient is not 0 everywhere."""
         rule = self.make()
         assert isinstance(rule, UpdateRule), f"make returned {describe_type(rule)}, expected a unirl.updates.UpdateRule"
         _, gradients = self._trainer().gradients()
@@ -67,6 +68,7 @@ class UpdateConformance(ABC):
         assert trains, f"{method_name(rule, 'loss')} has a gradient of 0 though scores differ; nothing would be trained"
 
     def test_gradient_reaches_only_trainable_parameters(self) -> None:
+        """Frozen parameters and reference models get no gradient."""
         trainer = self._trainer()
         trainer.gradients()
         method, parameters = method_name(trainer.rule, "loss"), trainer.backbone.named_parameters()
@@ -78,6 +80,7 @@ class UpdateConformance(ABC):
         )
 
     def test_loss_decreases(self) -> None:
+        """Gradient descent decreases the loss."""
         trainer = self._trainer()
         num_steps = self.num_steps if self.end_to_end else 30
         losses = trainer.train(num_steps, self.learning_rate, new_rollouts=self.end_to_end)
@@ -88,6 +91,7 @@ class UpdateConformance(ABC):
         )
 
     def test_reward_increases(self) -> None:
+        """Training increases the expected reward of the bandit."""
         if self.min_improvement is None:
             pytest.skip("min_improvement is None")
         trainer = self._trainer()
@@ -100,6 +104,7 @@ class UpdateConformance(ABC):
         )
 
     def test_randomness_comes_from_the_generator(self) -> None:
+        """The generators determine `prepare` and `loss`."""
         prepared, results = [], []
         for seed in (0, 1):
             trainer = self._trainer()
@@ -116,6 +121,7 @@ class UpdateConformance(ABC):
         assert is_equal(*results), f"{name}.loss returned other values with an equal generator; use only that one"
 
     def test_samples_of_weight_0_have_no_effect(self) -> None:
+        """Samples of weight 0 change no gradient."""
         trainer = self._trainer()
         rollouts = _rollouts_with_ignored_samples(trainer.rollout)
         (_, first), (_, second) = (trainer.gradients(trainer.prepare(rollout, 1)) for rollout in rollouts)
@@ -127,6 +133,7 @@ class UpdateConformance(ABC):
 
     @pytest.mark.parametrize("num_iterations", [1, 2])
     def test_loss_handles_every_rollout(self, num_iterations: int) -> None:
+        """Equal scores, nothing accepted and weights of 0 give finite losses and gradients."""
         for name, rollout in _rollout_cases(self._trainer().rollout).items():
             trainer = self._trainer()
             prepared = trainer.prepare(rollout, num_iterations)
@@ -137,6 +144,7 @@ class UpdateConformance(ABC):
                     raise AssertionError(f"{_describe_failure(trainer.rule, error)} (rollout with {name})") from error
 
     def test_logged_names_are_constant(self) -> None:
+        """The names of the logs do not depend on the rollout."""
         trainer = self._trainer()
         names = {name: list(trainer.loss(rollout)[1]) for name, rollout in _rollout_cases(trainer.rollout).items()}
         expected = names["different scores"]
@@ -147,6 +155,7 @@ class UpdateConformance(ABC):
             )
 
     def test_prepare_keeps_the_rollout_reusable(self) -> None:
+        """`prepare` only sets `old_log_probs`, and checkpoints can hold the rollout."""
         trainer = self._trainer()
         before, method = copy.deepcopy(trainer.rollout), method_name(trainer.rule, "prepare")
         prepared = trainer.prepare(trainer.rollout, 2)
@@ -161,6 +170,7 @@ class UpdateConformance(ABC):
             optimizer.step()
 
     def test_loss_does_not_modify_rollout_or_weights(self) -> None:
+        """Rollout and weights stay as they are."""
         trainer = self._trainer()
         rollout, weights = copy.deepcopy((trainer.rollout, trainer.backbone.state_dict()))
         trainer.gradients()
@@ -170,6 +180,7 @@ class UpdateConformance(ABC):
         assert equal, f"{method} modified the weights of the model; leave that to the optimizer"
 
     def test_attach_does_not_modify_the_model(self) -> None:
+        """Weights, `requires_grad` and train or eval mode stay as they are."""
         rule, backbone = self.make(), BanditBackbone()
         before = _model_state(backbone)
         rule.attach(backbone)
@@ -179,6 +190,7 @@ class UpdateConformance(ABC):
         )
 
     def test_reference_model_stays_fixed(self) -> None:
+        """A stored reference model is a copy that training does not change."""
         trainer = self._trainer()
         method = method_name(trainer.rule, "attach")
         shared = any(module is trainer.backbone for module in find_modules(trainer.rule))
@@ -196,6 +208,7 @@ class UpdateConformance(ABC):
         )
 
     def test_workload_is_valid_and_has_no_side_effects(self) -> None:
+        """`workload` returns counts of 0 or more, and changes neither the rule nor the model."""
         trainer = self._trainer()
         rule, backbone, method = trainer.rule, trainer.backbone, method_name(trainer.rule, "workload")
         before = _rule_state(rule), _model_state(backbone)
@@ -213,6 +226,7 @@ class UpdateConformance(ABC):
         assert is_equal(before, after), f"{method} modified the rule or the model; it must only compute numbers"
 
     def test_check_rejects_unsupported_settings(self) -> None:
+        """`check` raises a UserError for settings with which training fails."""
         self.make().check(BanditBackbone(), self.group_size, self.sampling)
         settings = {
             "group_size 1": (1, BanditBackbone()),
