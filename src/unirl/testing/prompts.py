@@ -66,7 +66,7 @@ class PromptsConformance(ABC):
                 raise AssertionError(f"{name} cannot be pickled, which data loader workers need: {cause}") from error
         # Functions of this package would make the process import all of it.
         sample: Callable[[], list[Example]] = partial(list, map(partial(prompts.sample, 0), range(self.num_samples)))
-        calls = [sample, partial(prompts.held_out, self.num_held_out)]
+        calls: list[Callable[[], list[Example]]] = [sample, partial(prompts.held_out, self.num_held_out)]
         hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
         try:
             samples, held_out = run_in_subprocesses(calls, type(prompts), {"PYTHONHASHSEED": hash_seed})
