@@ -1,4 +1,4 @@
-"""Checks that the weights are the whole model: built, saved, loaded, copied and sharded, it gives the same outputs."""
+"""Checks that a backbone gives the same outputs when it is saved and loaded, copied or sharded."""
 
 import copy
 from collections.abc import Sequence
@@ -116,18 +116,18 @@ class WeightChecks(BackboneSettings):
             ) from None
         except SubprocessError as error:
             raise AssertionError(f"the model {where} failed: {error}\n\n{error.log}") from None
-        whole = kind.from_pretrained(str(folder))
+        unsharded = kind.from_pretrained(str(folder))
         for rank, result in enumerate(results):
-            for method, expected in case.outputs(whole, rank).items():
+            for method, expected in case.outputs(unsharded, rank).items():
                 for time in ("before the backward pass", "after the backward pass"):
                     difference = max_difference(result[time][method], expected)
                     assert difference <= self.tolerance, (
                         f"{method} {where} returned values that differ by {difference:.2g} from the unsharded model "
                         f"({time}); do not let outputs depend on the rank"
                     )
-        unsharded = [case.gradients(whole, rank) for rank in range(WORLD_SIZE)]
+        rank_gradients = [case.gradients(unsharded, rank) for rank in range(WORLD_SIZE)]
         for name, gradient in results[0]["gradients"].items():
-            expected = torch.stack([one.get(name, torch.zeros_like(gradient)) for one in unsharded]).mean(0)
+            expected = torch.stack([one.get(name, torch.zeros_like(gradient)) for one in rank_gradients]).mean(0)
             difference, scale = max_difference(gradient, expected), float(expected.abs().max())
             assert difference <= 1e-3 * max(1.0, scale), (
                 f"image_log_probs and answer_log_probs {where} have a gradient of {name!r} that differs by "
