@@ -1,106 +1,183 @@
-"""Every file of `configs/` parses and builds; those of public checkpoints on the meta device."""
+"""Every file of `configs/` parses and builds; models of public checkpoints on the meta device."""
 
+import itertools
 import re
-import subprocess
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
+from unirl.backbones.janus import Janus
 from unirl.backbones.lora import select_trainable
 from unirl.backbones.showo import Showo
+from unirl.cli.main import main
 from unirl.cli.train import Run
-from unirl.errors import UserError
-from unirl.training.datamodule import PromptsDataModule
-from unirl.training.module import SelfImprovement
+from unirl.distributed import strategies
+from unirl.hooks.host import with_switches
+from unirl.training import PromptsDataModule, SelfImprovement
 from unirl.updates.grpo import GRPO
+from unirl.updates.sft import SFT
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-UNIRL = Path(sys.executable).with_name("unirl")
-HERE = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.logger"]
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+WEIGHTS = {"showo_256": 1.45e9, "showo_512": 1.45e9, "janus_1b": 2.0e9, "janus_pro_1b": 2.0e9, "janus_pro_7b": 7.3e9}
+"""Trainable parameters without adapters."""
+GROUP_SIZES = {"showo_256": 3, "showo_512": 3, "janus_1b": 8, "janus_pro_1b": 8, "janus_pro_7b": 8}
+"""Of the paper's GRPO."""
+DEVICES = {"1_gpu": 1, "8_gpus": 8, "2_nodes": 16}
+PAGES = (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *CONFIGS.rglob("*.yaml"), *ROOT.glob("plugins/*/README.md"))
 
 
-class Built(Run):
-    """Parses and builds everything, and runs nothing."""
+class Parsed(Run):
+    """Parses and instantiates everything but the trainer, and runs nothing."""
+
+    model: SelfImprovement
+    datamodule: PromptsDataModule
+
+    def instantiate_trainer(self, **kwargs: object) -> None:  # type: ignore[override]  # GPUs that are not here
+        return None
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 
 
-def build(*files: Path, more: Sequence[str] = ()) -> SelfImprovement:
-    arguments = [argument for file in files for argument in ("--config", str(file))]
-    options = [*HERE, "false", "--trainer.precision", "32-true"]
-    model = Built(SelfImprovement, PromptsDataModule, ["fit", *arguments, *options, *more]).model
-    assert isinstance(model, SelfImprovement)
-    return model
+def parse(*files: Path | str, more: Sequence[str] = ()) -> Parsed:
+    strategies.register()
+    arguments = [argument for file in files for argument in ("--config", str(CONFIGS / file))]
+    return Parsed(SelfImprovement, PromptsDataModule, ["fit", *arguments, *more])
 
 
-def command_of(overlay: Path) -> list[Path]:
-    """The files that the command in its second line names: itself, on top of another."""
-    return [CONFIGS.parent / name for name in re.findall(r"configs/[\w/]+\.yaml", overlay.read_text().split("\n")[1])]
+def trainable(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
-def test_the_overlays_that_a_config_names_are_those_on_top_of_it(name: str) -> None:
-    named = set(re.findall(r"[\w/]+\.yaml", (CONFIGS / name).read_text().split("\nname:")[0]))
-    for overlay in {Path(one).name for one in named}:
-        assert command_of(CONFIGS / "scale" / overlay) == [CONFIGS / name, CONFIGS / "scale" / overlay]
-    assert named
+def check_overlays(recipe: str, model: str, hardware: str) -> None:
+    parsed = parse(f"recipes/{recipe}.yaml", f"models/{model}.yaml", f"hardware/{hardware}.yaml")
+    module, backbone, config = parsed.model, parsed.model.backbone, parsed.config[parsed.subcommand]
+    assert isinstance(module.update, SFT if recipe == "sft" else GRPO)
+    assert isinstance(backbone, Showo if "showo" in model else Janus)
+    if recipe == "grpo":
+        assert module.rollout.group_size == GROUP_SIZES[model]
+    devices = config.trainer.devices * (config.trainer.num_nodes or 1)
+    assert devices == DEVICES[hardware]
+    assert parsed.datamodule.prompts_per_step % devices == 0
+    assert module.judge is None
+    assert module.rollout.image_sampling.guidance > 0
+    (group,) = module.optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-5, (0.9, 0.999), 0.01)
+    backbone.build(meta=True)
+    assert all(p.is_meta for p in backbone.parameters())
+    assert trainable(backbone) == pytest.approx(WEIGHTS[model], rel=0.05)
+    tokenizer = backbone.image_tokenizer if isinstance(backbone, Showo) else backbone.transformer.parts.vqmodel
+    assert trainable(tokenizer) == 0
+    assert (module.lora is not None) == (model == "janus_pro_7b" and hardware != "2_nodes")
+    select_trainable(backbone, module.trainable_modules, module.lora)
+    if module.lora is not None:  # four matrices of 30 layers, three of 24 layers of the vision tower
+        assert trainable(backbone) == module.lora.rank * 2 * (30 * 4 * 4096 + 24 * 3 * 1024)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
-def test_embedded_config_loads_its_checkpoint(name: str) -> None:
-    model = build(CONFIGS / name)
-    model.configure_model()
-    assert sum(p.numel() for p in model.backbone.parameters() if p.requires_grad) > 100_000
+def stems(folder: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "scale").glob("*.yaml")))
-def test_public_config_builds_on_the_meta_device(name: str) -> None:
-    model = build(*command_of(CONFIGS / "scale" / name))
-    model.backbone.build(meta=True)
-    weights = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
-    assert all(p.is_meta for p in model.backbone.parameters())
-    assert weights == pytest.approx(7.3e9 if "7b" in name else 2.0e9 if "janus" in name else 1.45e9, rel=0.05)
-    if model.lora is not None:  # four matrices of 30 layers, three of 24 layers of the vision tower
-        select_trainable(model.backbone, model.trainable_modules, model.lora)
-        trainable_modules = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
-        assert trainable_modules == model.lora.rank * 2 * (30 * 4 * 4096 + 24 * 3 * 1024)
-    if "janus" in name:
-        assert model.group_size == (8 if isinstance(model.update, GRPO) else 1)
-    frozen = (
-        model.backbone.image_tokenizer
-        if isinstance(model.backbone, Showo)
-        else model.backbone.transformer.parts.vqmodel
-    )
-    assert not any(p.requires_grad for p in frozen.parameters())
-    assert model.lr == 1e-5
-    assert model.judge is None
+def test_every_recipe_runs_every_model_on_every_hardware() -> None:
+    assert set(stems("models")) == set(WEIGHTS)
+    assert set(stems("hardware")) == set(DEVICES)
+    problems = []
+    for names in itertools.product(stems("recipes"), stems("models"), stems("hardware")):
+        try:
+            check_overlays(*names)
+        except Exception as error:  # all are reported
+            problems.append(f"{' + '.join(names)}: {type(error).__name__}: {error}")
+    assert not problems, "\n".join(problems)
+
+
+def test_recipes_models_and_hardware_name_nothing_of_the_embedded_world() -> None:
+    for folder in ("recipes", "models", "hardware"):
+        for path in (CONFIGS / folder).glob("*.yaml"):
+            assert "shapes" not in path.read_text(), path
+
+
+def test_an_overlay_of_init_args_keeps_the_class_of_the_earlier_file(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    options = {
+        "model": {
+            "backbone": {"init_args": {"gradient_checkpointing": True}},
+            "update": {"init_args": {"kl": {"beta": 0.3}}},
+            "optimizer": {"init_args": {"lr": 0.001}},
+        }
+    }
+    overlay.write_text(yaml.safe_dump(options))
+    model = parse("showo_grpo.yaml", overlay).model
+    assert isinstance(model.backbone, Showo)
+    assert model.backbone.checkpoint == "unirl_shapes:checkpoints/showo"
+    assert model.backbone.gradient_checkpointing
+    assert isinstance(model.update, GRPO)
+    assert model.update.betas == {"image": 0.3, "answer": 1.0}  # the other options of `kl` are kept, too
+    assert model.update.scoring.num_masks == 2
+    optimizer = model.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.param_groups[0]["lr"] == 0.001
+
+
+def test_an_overlay_replaces_lists(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"model": {"rewards": ["attribute", "likelihood"]}}))
+    assert [reward.name for reward in parse("showo_grpo.yaml", overlay).model.rewards] == ["attribute", "likelihood"]
+
+
+def commands() -> list[list[str]]:
+    """The arguments of each `unirl fit --config configs/...` of the documentation and of the configs themselves."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"\\\n#?\s*", " ", page.read_text())  # continued lines
+        for line in re.findall(r"unirl fit (--config configs/[^`\n]+)", text):
+            words = shlex.split(line, comments=True)
+            if "..." not in line and "--ckpt_path" not in words:
+                found.append(["0" if word == "S" else word for word in words])
+    return [list(words) for words in dict.fromkeys(map(tuple, found))]
+
+
+def test_every_command_that_the_documentation_names_parses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    strategies.register()
+    problems = []
+    for words in commands():
+        try:
+            with with_switches(words) as rest:
+                Parsed(SelfImprovement, PromptsDataModule, ["fit", *rest])
+        except Exception as error:  # all are reported
+            problems.append(f"{shlex.join(words)}: {type(error).__name__}: {error}")
+    assert not problems, "\n".join(problems)
+    named = {word for words in commands() for word in words}
+    missing = [path for path in sorted(CONFIGS.rglob("*.yaml")) if str(path.relative_to(ROOT)) not in named]
+    assert {path.parent.name for path in missing} <= {"models"}, missing  # models stand for one another
+
+
+def test_embedded_configs_load_their_checkpoints() -> None:
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        model = parse(path).model
+        model.configure_model()
+        assert trainable(model.backbone) > 100_000, path
 
 
 def test_the_oracle_is_a_diagnosis_on_top_of_grpo() -> None:
-    shipped, diagnosis = build(CONFIGS / "showo_grpo.yaml"), CONFIGS / "diagnose" / "oracle.yaml"
-    assert [reward.name for reward in shipped.rewards] == ["keyword"]
-    assert [reward.name for reward in build(CONFIGS / "showo_grpo.yaml", diagnosis).rewards] == ["oracle"]
+    shipped, diagnosed = parse("showo_grpo.yaml"), parse("showo_grpo.yaml", "diagnose/oracle.yaml")
+    assert [reward.name for reward in shipped.model.rewards] == ["keyword"]
+    assert [reward.name for reward in diagnosed.model.rewards] == ["oracle"]
 
 
-def test_the_run_made_to_be_gamed_has_its_reward_in_a_file_of_its_own(tmp_path: Path) -> None:
-    files = [CONFIGS / "showo_grpo.yaml", CONFIGS / "diagnose" / "gamed.yaml"]
-    configs = [argument for file in files for argument in ("--config", str(file))]
+def test_the_reward_hacking_run_has_its_reward_in_a_file_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--config", str(CONFIGS / "showo_grpo.yaml"), "--config", str(CONFIGS / "diagnose/reward_hacking.yaml")]
     plugin = ["--plugin", str(CONFIGS / "diagnose" / "saturation.py")]
     small = ["--data.prompts_per_step", "1", "--data.steps_per_epoch", "1", "--data.num_val_prompts", "6"]
-    small += ["--trainer.val_check_interval", "1", "--model.group_size", "2", "--model.num_understanding", "6"]
-    small += ["--model.diversity_prompts", "0", "--trainer.default_root_dir", str(tmp_path)]
-    done = subprocess.run([UNIRL, "fit", *configs, *plugin, *small], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    small += ["--trainer.val_check_interval", "1", "--model.rollout.group_size", "2"]
+    small += ["--model.evaluation.num_understanding", "6", "--model.evaluation.num_diversity_prompts", "0"]
+    main(["fit", *files, *plugin, *small, "--trainer.default_root_dir", str(tmp_path)])
     assert "saturation" in next(tmp_path.rglob("config.yaml")).read_text()
-
-
-@pytest.mark.parametrize("rule", ["sft", "grpo"])
-def test_a_config_of_an_earlier_version_is_told_where_accept_is_now(rule: str) -> None:
-    config = CONFIGS / f"showo_{rule}.yaml"
-    with pytest.raises(UserError, match=r"^model\.update: no option 'accept'; see model\.accept \(in .*\)$"):
-        build(config, more=["--model.update.init_args.accept", "1.0"])
-    assert build(config).accept_threshold is None
-    assert build(config, more=["--model.rollout.accept_threshold", "1.5"]).accept_threshold == 1.5
+    capsys.readouterr()
