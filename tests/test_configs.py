@@ -28,7 +28,9 @@ WEIGHTS = {"showo_256": 1.45e9, "showo_512": 1.45e9, "janus_1b": 2.0e9, "janus_p
 GROUP_SIZES = {"showo_256": 3, "showo_512": 3, "janus_1b": 8, "janus_pro_1b": 8, "janus_pro_7b": 8}
 """Of the paper's GRPO."""
 DEVICES = {"1_gpu": 1, "8_gpus": 8, "2_nodes": 16}
-PAGES = (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *CONFIGS.rglob("*.yaml"), *ROOT.glob("plugins/*/README.md"))
+PAGES = ("README.md", "docs/**/*.md", "configs/**/*.yaml", "plugins/*/README.md", "plugins/*/configs/*.yaml")
+OWN_PLUGINS = ("my_rewards.py", "brightness")
+"""Plugins that readers of the documentation write themselves."""
 
 
 class Parsed(Run):
@@ -132,11 +134,11 @@ def test_an_overlay_replaces_lists(tmp_path: Path) -> None:
 def commands() -> list[list[str]]:
     """The arguments of each `unirl fit --config configs/...` of the documentation and of the configs themselves."""
     found = []
-    for page in PAGES:
+    for page in (page for pattern in PAGES for page in sorted(ROOT.glob(pattern))):
         text = re.sub(r"\\\n#?\s*", " ", page.read_text())  # continued lines
-        for line in re.findall(r"unirl fit (--config configs/[^`\n]+)", text):
+        for line in re.findall(r"unirl fit (--config [\w-]+/[^`\n]+)", text):
             words = shlex.split(line, comments=True)
-            if "..." not in line and "--ckpt_path" not in words:
+            if not any(word in line for word in ("...", "--ckpt_path", *OWN_PLUGINS)):
                 found.append(["0" if word == "S" else word for word in words])
     return [list(words) for words in dict.fromkeys(map(tuple, found))]
 
