@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ResultsTable,
         fault_tolerance_callbacks,
     )
+    from unirl.callbacks.images import Caption, image_grid
     from unirl.hooks.host import load
     from unirl.training import (
         EvaluationConfig,
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnswerSampling",
     "Answers",
+    "Caption",
     "EvaluationConfig",
     "Example",
     "ExportPretrained",
@@ -55,6 +57,7 @@ __all__ = [
     "evaluate",
     "fault_tolerance_callbacks",
     "hookimpl",
+    "image_grid",
     "load",
 ]
 
@@ -64,6 +67,7 @@ _MODULES = {
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
         "fault_tolerance_callbacks",
     ),
+    "unirl.callbacks.images": ("Caption", "image_grid"),
     "unirl.hooks.host": ("load",),
     "unirl.training": (
         *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "SelfImprovement", "WarmupSchedule"),

@@ -1,7 +1,7 @@
 """Prompts as a LightningDataModule."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from unirl.errors import UserError, check_range
 from unirl.prompts import Prompts
-from unirl.training.sampler import PromptSampler
+from unirl.training.sampler import PromptSampler, UnpaddedSampler
 from unirl.types import Example
 
 
@@ -58,13 +58,12 @@ class PromptsDataModule(LightningDataModule):
     @override
     def train_dataloader(self) -> DataLoader[Example]:
         sampler = PromptSampler(self.prompts_per_step, self.steps_per_epoch, *self._world(), self.steps_done)
-        return _ResumableDataLoader(_TrainPrompts(self.prompts, self.seed), batch_sampler=sampler, collate_fn=Batch)
+        return _ResumableDataLoader(_TrainPrompts(self.prompts, self.seed), sampler=sampler, batch_size=None)
 
     @override
     def val_dataloader(self) -> DataLoader[Example]:
-        rank, devices = self._world()
-        share: Any = self.val_examples[rank::devices]
-        return DataLoader(share, self.val_batch_size, collate_fn=Batch)
+        sampler, examples = UnpaddedSampler(len(self.val_examples), *self._world()), cast("Any", self.val_examples)
+        return DataLoader(examples, self.val_batch_size, sampler=sampler, collate_fn=Batch)
 
     @override
     def test_dataloader(self) -> DataLoader[Example]:
@@ -98,12 +97,12 @@ class Batch:
         return self._examples[index]
 
 
-class _TrainPrompts(Dataset[Example]):
+class _TrainPrompts(Dataset[Any]):
     def __init__(self, prompts: Prompts, seed: int) -> None:
         self.prompts, self.seed = prompts, seed
 
-    def __getitem__(self, index: int) -> Example:
-        return self.prompts.sample(self.seed, index)
+    def __getitem__(self, indices: list[int]) -> Batch:
+        return Batch(self.prompts.sample(self.seed, index) for index in indices)
 
 
 class _ResumableDataLoader(DataLoader[Example]):

@@ -103,6 +103,8 @@ class SelfImprovement(LightningModule):
     @override
     def setup(self, stage: str) -> None:
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
+        for loop in (self.trainer.fit_loop.epoch_loop.val_loop, self.trainer.validate_loop, self.trainer.test_loop):
+            loop.inference_mode = False  # under FSDP2, a first forward pass in inference mode breaks training
 
     @override
     def configure_optimizers(self) -> Any:
