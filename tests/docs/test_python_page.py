@@ -9,7 +9,8 @@ import pytest
 
 import unirl
 
-PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "python.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -25,6 +26,15 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     saved = unirl.load("backbone", "showo", checkpoint=str(tmp_path / "pretrained"))
     saved.build()
     assert sum(p.numel() for p in saved.parameters()) == sum(p.numel() for p in names["backbone"].parameters())
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    code = re.search(r"```python\n(import unirl\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert code
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    assert len(names["images"]) == 1
+    assert names["answers"].text[0]
 
 
 def test_the_page_imports_public_names_only() -> None:
