@@ -92,7 +92,7 @@ def all_logits(
     model: Showo, prompts: Sequence[str], codes: Tensor, known: Tensor, guidance: float, at: tuple[Tensor, ...]
 ) -> Tensor:
     """What `Showo._context_logits` computes, taken from the logits of all tokens at all positions."""
-    return plain.drawing_logits(model, prompts, guidance)(codes, known)[at]
+    return plain.generation_logits(model, prompts, guidance)(codes, known)[at]
 
 
 def peak() -> float:

@@ -1,4 +1,4 @@
-"""Janus at two sizes with random weights, and what transformers' own loop is given to draw with it."""
+"""Janus at two sizes with random weights, and the inputs of transformers' own loop."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,22 +27,26 @@ from unirl_shapes.pretrain.vq import SIZES as VQ_SIZES
 SAMPLING = ImageSampling(guidance=4.0, temperature=1.0)
 GREEDY = ImageSampling(guidance=4.0, temperature=0.0)
 SCALE = 5.0
-"""The same guidance as transformers counts it."""
+"""The same guidance in the notation of transformers."""
 TEXT = {"hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 16}
 TEXT |= {"intermediate_size": 2816, "vocab_size": 102400, "max_position_embeddings": 2048}
 VISION = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 1024}
-VISION |= {"image_size": 384, "patch_size": 16, "num_image_tokens": 576}  # draws only: the towers may be small
+VISION |= {
+    "image_size": 384,
+    "patch_size": 16,
+    "num_image_tokens": 576,
+}  # generates only: the vision tower may be small
 VQ = {"projection_dim": 1024, "image_token_embed_dim": 1024, "num_embeddings": 16384, "base_channels": 32}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One size and its work.
+    """A model size and its inputs.
 
     Args:
         backbone: The model.
-        prompt: What to draw.
-        inputs: The same prompt as transformers' `generate` takes it.
+        prompt: What to generate.
+        inputs: The same prompt as inputs of transformers' `generate`.
     """
 
     backbone: Janus
@@ -51,7 +55,7 @@ class Case:
 
     @property
     def model(self) -> Any:
-        """transformers' own, around the same weights."""
+        """transformers' model with the same weights."""
         return self.backbone.transformer.janus
 
 
@@ -87,6 +91,6 @@ def middle() -> Janus:
     model.generation_config = GenerationConfig(**ids, guidance_scale=SCALE, generation_kwargs=begin)
     backbone = Janus("middle")  # assembled here: a checkpoint of it would be 1.6 GB
     backbone._assemble(model)
-    pictures = JanusImageProcessor(size={"height": 384, "width": 384})
-    backbone._equip(JanusProcessor(pictures, words, chat_template=TEMPLATE, num_image_tokens=576))
+    images = JanusImageProcessor(size={"height": 384, "width": 384})
+    backbone._equip(JanusProcessor(images, words, chat_template=TEMPLATE, num_image_tokens=576))
     return backbone

@@ -1,57 +1,57 @@
-"""What was measured of Janus, as tables to read."""
+"""Tables of what was measured on Janus."""
 
-from janus_drawing import Drawing
+from janus_generation import Generation
 from janus_scoring import WAYS, Scoring
 from measure import Spread
 from rich.table import Table
 
 
-def drawing_table(size: str, drawings: dict[int, Drawing], repeats: int) -> Table:
-    """Images per second, a row for each size of group."""
-    made = Table(title=f"{size}: drawing, medians of {repeats} alternations (smallest to largest)")
+def generation_table(size: str, groups: dict[int, Generation], repeats: int) -> Table:
+    """Images per second, a row for each group size."""
+    table = Table(title=f"{size}: generation, medians of {repeats} alternations (smallest to largest)")
     for column in ("group", "transformers", "UniRL", "faster", "compiled", "faster", "same codes"):
-        made.add_column(column, justify="right", no_wrap=True)
-    for group, drawing in drawings.items():
-        speeds = [f"{group / spread.median:.3g}/s" for spread in drawing.seconds] + [""]
-        ratios = [times(spread) for spread in drawing.faster] + [""]
-        checked = "yes" if drawing.same_codes else "NO"
-        made.add_row(str(group), *speeds[:2], ratios[0], speeds[2], ratios[1], checked)
-    return made
+        table.add_column(column, justify="right", no_wrap=True)
+    for group, measured in groups.items():
+        speeds = [f"{group / spread.median:.3g}/s" for spread in measured.seconds] + [""]
+        ratios = [times(spread) for spread in measured.faster] + [""]
+        checked = "yes" if measured.same_codes else "NO"
+        table.add_row(str(group), *speeds[:2], ratios[0], speeds[2], ratios[1], checked)
+    return table
 
 
-def parts_table(size: str, drawings: dict[int, Drawing]) -> Table:
-    """Where the time of a step goes that isn't compiled."""
-    made = Table(title=f"{size}: a step of UniRL")
-    for column in ("group", "whole", "products", "attention", "rest"):
-        made.add_column(column, justify="right", no_wrap=True)
-    for group, drawing in drawings.items():
-        rest = drawing.step - drawing.products - drawing.attention
-        parts = (drawing.products, drawing.attention, rest)
-        shares = [f"{1e3 * part:.3g} ms, {part / drawing.step:.0%}" for part in parts]
-        made.add_row(str(group), f"{1e3 * drawing.step:.3g} ms", *shares)
-    return made
+def parts_table(size: str, groups: dict[int, Generation]) -> Table:
+    """Where the time of a step goes, not compiled."""
+    table = Table(title=f"{size}: a step of UniRL")
+    for column in ("group", "step", "products", "attention", "rest"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for group, measured in groups.items():
+        rest = measured.step - measured.products - measured.attention
+        parts = (measured.products, measured.attention, rest)
+        shares = [f"{1e3 * part:.3g} ms, {part / measured.step:.0%}" for part in parts]
+        table.add_row(str(group), f"{1e3 * measured.step:.3g} ms", *shares)
+    return table
 
 
 def scoring_table(size: str, scorings: dict[int, dict[str, Scoring]], repeats: int) -> Table:
-    """Peak memory and seconds of both ways, a row for each size of group."""
-    made = Table(title=f"{size}: scoring, forward and backward, medians of {repeats} processes each")
+    """Peak memory and seconds of both ways, a row for each group size."""
+    table = Table(title=f"{size}: scoring, forward and backward, medians of {repeats} processes each")
     for column in ("group", "transformers", "UniRL", "of it", "transformers", "UniRL", "faster", "same scores"):
-        made.add_column(column, justify="right", no_wrap=True)
-    for group, found in scorings.items():
-        if any(way not in found for way in WAYS):
-            made.add_row(str(group), *(alone(found.get(way)) for way in WAYS))
+        table.add_column(column, justify="right", no_wrap=True)
+    for group, ways in scorings.items():
+        if any(way not in ways for way in WAYS):
+            table.add_row(str(group), *(alone(ways.get(way)) for way in WAYS))
             continue
-        plain, own = (found[way] for way in WAYS)
+        plain, own = (ways[way] for way in WAYS)
         memory = [f"{one.memory.median / 1e9:.3g} GB" for one in (plain, own)]
         seconds = [f"{one.seconds.median:.3g} s" for one in (plain, own)]
-        share = f"{own.memory.median / plain.memory.median:.0%}" if plain.memory.median else ""  # lost among the rest
+        share = f"{own.memory.median / plain.memory.median:.0%}" if plain.memory.median else ""  # too small to measure
         faster = plain.seconds.median / own.seconds.median
-        made.add_row(str(group), *memory, share, *seconds, f"{faster:.2f} times", same(plain, own))
-    return made
+        table.add_row(str(group), *memory, share, *seconds, f"{faster:.2f} times", same(plain, own))
+    return table
 
 
 def alone(one: Scoring | None) -> str:
-    """What is known of a way where the other one did not run."""
+    """Memory of a way where the other way did not run."""
     return f"{one.memory.median / 1e9:.3g} GB" if one else "out of memory"
 
 

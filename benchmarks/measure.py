@@ -1,4 +1,4 @@
-"""Runs both ways alternately, in one process, and keeps every second; checks that both compute the same."""
+"""Times both ways alternately, in one process, and checks that both compute the same."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
 T = TypeVar("T")
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-"""With this in its environment the C library gives back what is freed: a process's peak is that of its tensors."""
+"""Environment in which the C library returns freed memory, so that the peak of a process is that of its tensors."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measured:
-    """One size's results; each ratio compares neighbours in time, so a busy machine slows both.
+    """Results of a model size. Each ratio compares runs that follow each other, so a busy machine slows both.
 
     Args:
         step: Seconds of a guided denoising step: plain loop, UniRL.
         step_ratio: How many times faster UniRL is.
         answers: Seconds of all answers: plain loop, UniRL.
         answers_ratio: How many times faster UniRL is.
-        busy: Share of a large matmul's FLOP/s reached while drawing: plain loop, UniRL.
+        busy: Share of a large matmul's FLOP/s reached in generation: plain loop, UniRL.
         logits_difference: Largest difference of the first step's guided logits.
         same_answers: Whether all compared answers agree in every token.
     """
@@ -59,14 +59,14 @@ class Measured:
 
 @torch.no_grad()
 def measure(case: Case, repeats: int) -> Measured:
-    """Everything about a size; the check of the logits comes first and warms both ways up."""
+    """Measure a size. The logits are compared first, which also warms up both ways."""
     difference, same, peaks = logits_difference(case), True, []
     steps: tuple[list[float], list[float]] = ([], [])
     answers: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats):
         peaks.append(matmul_flops_per_second())
-        steps[0].append(timed(lambda: draw_plainly(case))[0] / case.plain_steps)
-        steps[1].append(timed(lambda: draw(case))[0] / STEPS)
+        steps[0].append(timed(lambda: generate_plainly(case))[0] / case.plain_steps)
+        steps[1].append(timed(lambda: generate(case))[0] / STEPS)
         rows = (torch.arange(case.plain_answers) + repeat * case.plain_answers) % ANSWERS
         slow, expected = timed(partial(answer_plainly, case, rows))
         fast, own = timed(lambda: answer(case))
@@ -77,15 +77,15 @@ def measure(case: Case, repeats: int) -> Measured:
     return Measured(*compared(*steps), *compared(*answers), busy, difference, same)
 
 
-def draw(case: Case) -> Images:
-    """UniRL's whole sampling: the text pass and all steps."""
+def generate(case: Case) -> Images:
+    """UniRL's images: the text pass and all steps."""
     sampling = ImageSampling(STEPS, GUIDANCE)
     return case.backbone.sample_images(case.prompts, sampling, torch.Generator().manual_seed(SEED))
 
 
-def draw_plainly(case: Case) -> Tensor:
-    """The plain loop's sampling, with the same sampler and as many steps as the case affords."""
-    logits = plain.drawing_logits(case.backbone, case.prompts, GUIDANCE)
+def generate_plainly(case: Case) -> Tensor:
+    """The plain loop's images, with the same sampler and the number of steps of the case."""
+    logits = plain.generation_logits(case.backbone, case.prompts, GUIDANCE)
     blank = torch.zeros(len(case.prompts), case.backbone.config.num_vq_tokens, dtype=torch.long)
     sampling = ImageSampling(case.plain_steps, GUIDANCE)
     return sample_masked(logits, blank, sampling, torch.Generator().manual_seed(SEED)).codes
@@ -97,14 +97,17 @@ def answer(case: Case) -> Answers:
 
 
 def answer_plainly(case: Case, rows: Tensor) -> Tensor:
-    """The plain loop's answers to some of the questions, one after the other."""
+    """The plain loop's answers to some of the questions, one at a time."""
     return plain.answers(case.backbone, case.codes[rows], [case.questions[row] for row in rows], TOKENS)
 
 
 def logits_difference(case: Case) -> float:
-    """Between the two ways, over the first step's guided logits."""
+    """Largest difference between both ways of the guided logits of the first step."""
     prefix = case.backbone._prompt_prefix(case.prompts, GUIDANCE)
-    ways = (case.backbone._guided_logits(prefix, GUIDANCE), plain.drawing_logits(case.backbone, case.prompts, GUIDANCE))
+    ways = (
+        case.backbone._guided_logits(prefix, GUIDANCE),
+        plain.generation_logits(case.backbone, case.prompts, GUIDANCE),
+    )
     blank = torch.zeros(len(case.prompts), case.backbone.config.num_vq_tokens, dtype=torch.long)
     own, other = (way(blank, blank.bool()) for way in ways)
     return (own - other).abs().max().item()

@@ -1,7 +1,7 @@
-"""The plain loop: how public Show-o code draws and answers. Nothing is cached, and every logit is computed.
+"""The plain loop of the public Show-o code. Nothing is cached, and every logit is computed.
 
-Written for comparison. Where the public loop does more work for no reason, this one does not: guidance combines the
-image's rows and codes after slicing, where the public loop combines the whole vocabulary of every row.
+Written for comparison. It omits needless work of the public loop: guidance combines the rows and codes of
+the image after slicing, where the public loop combines the whole vocabulary of every row.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ from unirl.backbones.showo.modeling import QUESTION, generation_mask, prompt_row
 Logits = Callable[[Tensor, Tensor], Tensor]
 
 
-def drawing_logits(backbone: Showo, prompts: Sequence[str], guidance: float) -> Logits:
-    """`(codes, known) -> (B, N, K)`, guided: a whole pass over padded text and image for both halves."""
+def generation_logits(backbone: Showo, prompts: Sequence[str], guidance: float) -> Logits:
+    """`(codes, known) -> (B, N, K)`, guided: a full pass over padded text and image, with and without the prompt."""
     config, count = backbone.config, len(prompts)
     text = torch.tensor([*map(_padded(backbone), prompts), *[_padded(backbone)("")] * count])
     soi, eoi = config.special("soi"), config.special("eoi")
@@ -25,8 +25,8 @@ def drawing_logits(backbone: Showo, prompts: Sequence[str], guidance: float) -> 
     blank = torch.full((2 * count, config.num_vq_tokens), config.mask_token_id)
     mask = generation_mask(_sequence(text, soi, blank, eoi), config.special("pad"), soi)
 
-    def logits(drawn: Tensor, known: Tensor) -> Tensor:
-        image = torch.where(known, drawn + config.code_start, config.mask_token_id).repeat(2, 1)
+    def logits(image_codes: Tensor, known: Tensor) -> Tensor:
+        image = torch.where(known, image_codes + config.code_start, config.mask_token_id).repeat(2, 1)
         ids = _sequence(text, soi, image, eoi)
         everything = backbone.transformer.phi(input_ids=ids, attention_mask=mask, use_cache=False).logits
         cond, uncond = everything[:, -(config.num_vq_tokens + 1) : -1, codes].chunk(2)
@@ -36,7 +36,7 @@ def drawing_logits(backbone: Showo, prompts: Sequence[str], guidance: float) -> 
 
 
 def answers(backbone: Showo, codes: Tensor, questions: Sequence[str], tokens: int) -> Tensor:
-    """Greedy answers of `tokens` tokens, one picture after the other. (B, tokens)"""
+    """Greedy answers of `tokens` tokens, one image at a time. (B, tokens)"""
     return torch.stack([_answer(backbone, row, q, tokens) for row, q in zip(codes, questions, strict=True)])
 
 
@@ -50,7 +50,7 @@ def _answer(backbone: Showo, codes: Tensor, question: str, tokens: int) -> Tenso
     for _ in range(tokens):
         logits = backbone.transformer.phi(input_ids=ids, attention_mask=mask, use_cache=False).logits
         ids = torch.cat((ids, logits[:, -1].argmax(-1, keepdim=True)), dim=1)
-        mask = F.pad(mask, (0, 1, 0, 1))  # grown, not made anew: an untrained model may say eoi, which ends no picture
+        mask = F.pad(mask, (0, 1, 0, 1))  # extended, because an untrained model may answer eoi
         mask[..., -1, :] = True
     return ids[0, -tokens:]
 

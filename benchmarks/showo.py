@@ -1,4 +1,4 @@
-"""Speed of Show-o's drawing and answering, as a ratio to a plain loop on the same weights in the same process.
+"""Speed of generation and answering with Show-o, as a ratio to a plain loop on the same weights in the same process.
 
 python benchmarks/showo.py --size both --repeats 5 --json results.json
 """
@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Measured]:
         torch.set_num_threads(options.threads)
     sizes = ("tiny", "middle") if options.size == "both" else (options.size,)
     results = {size: measure(make(size), options.repeats) for size in sizes}
-    width = max(Console().width, 100)  # where the output is a file, 80 columns would cut names
-    Console(width=width).print(table(results, options.repeats))
+    width = max(Console().width, 100)  # in a file, 80 columns would cut names
+    Console(width=width).print(results_table(results, options.repeats))
     if options.json:
         options.json.write_text(json.dumps(report(results, options.repeats), indent=1) + "\n", encoding="utf-8")
     return results
@@ -40,24 +40,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def table(results: dict[str, Measured], repeats: int) -> Table:
+def results_table(results: dict[str, Measured], repeats: int) -> Table:
     title = f"{torch.get_num_threads()} threads, medians of {repeats} alternations (smallest to largest)"
-    made = Table(title=title)
+    table = Table(title=title)
     for column in ("size", "measure", "plain loop", "UniRL", "faster"):
-        made.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=True)
     for size, result in results.items():
-        made.add_row(size, "guided denoising step", *map(seconds, result.step), times(result.step_ratio))
+        table.add_row(size, "guided denoising step", *map(seconds, result.step), times(result.step_ratio))
         name = f"{ANSWERS} answers of {TOKENS} tokens"
-        made.add_row(size, name, *map(seconds, result.answers), times(result.answers_ratio))
-        made.add_row(size, f"float32 FLOP/s, of a {SIDE}³ matmul", *map(share, result.busy), "")
-        made.add_row(size, "largest logit difference", "", f"{result.logits_difference:.1e}", "")
-        made.add_row(size, "same answers", "", "yes" if result.same_answers else "NO", "")
-        made.add_section()
-    return made
+        table.add_row(size, name, *map(seconds, result.answers), times(result.answers_ratio))
+        table.add_row(size, f"float32 FLOP/s, of a {SIDE}³ matmul", *map(share, result.busy), "")
+        table.add_row(size, "largest logit difference", "", f"{result.logits_difference:.1e}", "")
+        table.add_row(size, "same answers", "", "yes" if result.same_answers else "NO", "")
+        table.add_section()
+    return table
 
 
 def report(results: dict[str, Measured], repeats: int) -> dict[str, object]:
-    """Everything the table says and what it was measured on, for machines."""
+    """All figures of the table, and the environment in which they were measured."""
     settings = {"repeats": repeats, "threads": torch.get_num_threads(), "steps": STEPS, "guidance": GUIDANCE}
     where = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.platform()}
     return settings | where | {"sizes": {size: dataclasses.asdict(result) for size, result in results.items()}}

@@ -1,4 +1,4 @@
-"""What is measured: models of two sizes with random weights, and what they are given to draw and to answer."""
+"""Models of two sizes with random weights, and their prompts and questions."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ MIDDLE = TINY | {
 
 @dataclass(frozen=True)
 class Case:
-    """One size and its work.
+    """A model size and its inputs.
 
     Args:
         backbone: The model.
-        prompts: What to draw.
-        codes: Pictures to be asked about, random codes.
-        questions: What to ask, one per picture.
+        prompts: What to generate.
+        codes: Images to ask about, random codes.
+        questions: What to ask, one for each image.
         plain_steps: Denoising steps the plain loop is timed over; each costs the same, so few are enough.
         plain_answers: Answers the plain loop is timed over; one at a time, so few are enough.
 
@@ -69,7 +69,7 @@ def make(size: str) -> Case:
 
 
 def tiny(folder: Path) -> Showo:
-    """Hidden 128, 4 layers, 16 codes, 24 text positions: exactly the embedded world's, before training."""
+    """Hidden 128, 4 layers, 16 codes, 24 text positions: the model of the embedded world, untrained."""
     return untrained(folder, Magvit(TINY_IMAGE), SEED)
 
 

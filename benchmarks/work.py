@@ -1,4 +1,4 @@
-"""Analytic floating-point work of drawing, and what the same threads reach in one large matrix product."""
+"""Floating-point operations of generation, and what the same threads reach in one large matrix product."""
 
 import time
 
@@ -10,9 +10,9 @@ SIDE = 2048
 
 
 def step_flops(case: Case) -> float:
-    """Of one of UniRL's guided denoising steps, its share of the one text pass included."""
+    """Of a guided denoising step of UniRL, including its share of the text pass."""
     texts = {*case.prompts, ""} if GUIDANCE else set(case.prompts)
-    longest = max(len(case.backbone.tokenizer(t)["input_ids"]) for t in texts) + 3  # task, begin and end marks
+    longest = max(len(case.backbone.tokenizer(t)["input_ids"]) for t in texts) + 3  # task, begin and end tokens
     codes, rows = case.backbone.config.num_vq_tokens, 2 * len(case.prompts)
     text = _blocks(case, longest, longest, len(texts))
     image = _blocks(case, codes + 2, longest + codes + 2, rows)
@@ -20,7 +20,7 @@ def step_flops(case: Case) -> float:
 
 
 def plain_step_flops(case: Case) -> float:
-    """Of one of the plain loop's guided denoising steps."""
+    """Of a guided denoising step of the plain loop."""
     config, rows = case.backbone.config, 2 * len(case.prompts)
     length = config.max_text_len + 1 + config.num_vq_tokens + 2
     return _blocks(case, length, length, rows) + _head(case, rows * length, config.vocab_size)

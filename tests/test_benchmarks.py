@@ -57,20 +57,20 @@ def janus(monkeypatch: pytest.MonkeyPatch):
     return module
 
 
-def test_janus_draws_and_scores_the_same_both_ways(janus, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_janus_generates_and_scores_the_same_both_ways(janus, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     saved = tmp_path / "out.json"
     options = ["--size", "tiny", "--repeats", "1", "--groups", "1", "3", "--no-compile", "--json", str(saved)]
     results = janus.main(options)["tiny"]
 
-    assert [drawing.same_codes for drawing in results.drawing.values()] == [True, True]
+    assert [measured.same_codes for measured in results.generation.values()] == [True, True]
     for found in results.scoring.values():
         plain, own = found["transformers"], found["unirl"]
         assert plain.log_prob == pytest.approx(own.log_prob, abs=1e-4)
         assert plain.norm == pytest.approx(own.norm, rel=1e-3)
         assert own.norm > 0.1
-    assert list(json.loads(saved.read_text(encoding="utf-8"))["sizes"]["tiny"]["drawing"]) == ["1", "3"]
+    assert list(json.loads(saved.read_text(encoding="utf-8"))["sizes"]["tiny"]["generation"]) == ["1", "3"]
     printed = capsys.readouterr().out
-    for words in ("tiny: drawing", "tiny: scoring", "same codes", "products", "same scores"):
+    for words in ("tiny: generation", "tiny: scoring", "same codes", "products", "same scores"):
         assert words in printed
     assert "NO" not in printed
 

@@ -1,4 +1,4 @@
-"""Drawing by transformers' `generate`, by UniRL, and by UniRL compiled: alternately, in one process, same weights."""
+"""Image generation by transformers, UniRL, and UniRL compiled: alternately, in one process, on the same weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ STEPS = 8
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A group's results; each ratio compares neighbours in time, so a busy machine slows both.
+class Generation:
+    """Results of a group. Each ratio compares runs that follow each other, so a busy machine slows both.
 
     Args:
-        seconds: Of a drawing of the whole group: transformers, UniRL, and UniRL compiled, if asked for.
+        seconds: To generate the whole group: transformers, UniRL, and UniRL compiled if requested.
         faster: How many times faster than transformers UniRL is, and compiled.
-        compiling: Seconds of the first compiled drawing.
-        same_codes: Whether greedy codes of transformers and UniRL agree, all of them.
-        step: Seconds of UniRL's drawing, the prompt's text included, divided by its codes.
-        products: Seconds that a step's linear layers take alone, their weights packed as for drawing: the floor.
-        attention: Seconds that a step's attention takes alone, halfway through the drawing.
+        compiling: Seconds of the first compiled run.
+        same_codes: Whether all greedy codes of transformers and UniRL are equal.
+        step: Seconds of UniRL, including the pass over the prompt, divided by the number of codes.
+        products: Seconds of the linear layers of a step alone, their weights packed as in generation: the lower bound.
+        attention: Seconds of the attention of a step alone, halfway through the codes.
     """
 
     seconds: list[Spread]
@@ -41,41 +41,43 @@ class Drawing:
 
 
 @torch.no_grad()
-def measure(case: Case, group: int, repeats: int, compiled: bool) -> Drawing:
-    """Everything about a group; the check of the codes comes first and warms both ways up."""
-    same = torch.equal(generate(case, group, False), draw(case, group, GREEDY))
-    compiling = timed(lambda: draw(case, group, SAMPLING, True))[0] if compiled else None
+def measure(case: Case, group: int, repeats: int, compiled: bool) -> Generation:
+    """Measure a group. The codes are compared first, which also warms up both ways."""
+    same = torch.equal(generate_plainly(case, group, False), generate(case, group, GREEDY))
+    compiling = timed(lambda: generate(case, group, SAMPLING, True))[0] if compiled else None
     ways: list[Callable[[], Tensor]] = [
-        lambda: generate(case, group, True),
-        lambda: draw(case, group, SAMPLING),
-        lambda: draw(case, group, SAMPLING, True),
+        lambda: generate_plainly(case, group, True),
+        lambda: generate(case, group, SAMPLING),
+        lambda: generate(case, group, SAMPLING, True),
     ]
     ways = ways if compiled else ways[:2]
     runs = [[timed(way)[0] for way in ways] for _ in range(repeats)]
     faster = [Spread.of([row[0] / row[i] for row in runs]) for i in range(1, len(ways))]
     seconds = [Spread.of(list(column)) for column in zip(*runs, strict=True)]
     step = seconds[1].median / case.backbone.length
-    return Drawing(seconds, faster, compiling, same, step, products(case, group), attention(case, group))
+    return Generation(seconds, faster, compiling, same, step, products(case, group), attention(case, group))
 
 
-def generate(case: Case, group: int, sample: bool) -> Tensor:
+def generate_plainly(case: Case, group: int, sample: bool) -> Tensor:
     """transformers' codes. (group, N)"""
     torch.manual_seed(SEED)
     options = {"generation_mode": "image", "guidance_scale": SCALE}
     if sample:
         options |= {"do_sample": True, "top_k": 0, "num_return_sequences": group}
         return case.model.generate(**case.inputs, **options)
-    return case.model.generate(**case.inputs, **options, do_sample=False).expand(group, -1)  # all alike: drawn once
+    return case.model.generate(**case.inputs, **options, do_sample=False).expand(
+        group, -1
+    )  # all are equal: generated once
 
 
-def draw(case: Case, group: int, sampling: object, compiled: bool = False) -> Tensor:
-    """UniRL's codes, the prompt's text as the start. (group, N)"""
+def generate(case: Case, group: int, sampling: object, compiled: bool = False) -> Tensor:
+    """UniRL's codes, from the text of the prompt. (group, N)"""
     case.backbone.compiled = compiled
     return case.backbone.sample_images([case.prompt] * group, sampling, torch.Generator().manual_seed(SEED)).codes
 
 
 def products(case: Case, group: int) -> float:
-    """Seconds of all matrix products of a step, and of nothing else: rows of twice the group, half for the codes."""
+    """Seconds of the matrix products of a step alone: rows of twice the group, and of the group for the codes."""
     parts, head = case.backbone.transformer.parts, case.backbone.transformer.parts.generation_head
     both = [m for part in (parts.language_model.layers, head.proj_out) for m in part.modules()]
     once = [*head.vision_head.modules(), *parts.generation_aligner.modules()]
@@ -86,7 +88,7 @@ def products(case: Case, group: int) -> float:
 
 
 def attention(case: Case, group: int) -> float:
-    """Seconds of a step's attention alone, half of the codes drawn."""
+    """Seconds of the attention of a step alone, with half of the codes generated."""
     prefix = case.backbone.prompt_prefix([case.prompt] * group, SAMPLING.guidance)
     row = Step(case.backbone.transformer, prefix, SAMPLING, case.backbone.length).next_row
     seen = row.start + case.backbone.length // 2
@@ -96,6 +98,6 @@ def attention(case: Case, group: int) -> float:
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Median of some runs, after one that warms up."""
+    """Median over runs, after a warmup run."""
     run()
     return median(timed(run)[0] for _ in range(STEPS))
