@@ -12,7 +12,7 @@ from transformers import JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from unirl.backbones.showo import Magvit, ShowoConfig
-from unirl.backbones.showo.checkpoint import phi, save
+from unirl.backbones.showo import build_text_model, save_checkpoint
 from unirl_shapes.pretrain import janus_model
 from unirl_shapes.pretrain import showo as showo_model
 from unirl_shapes.pretrain.showo import text_tokenizer
@@ -49,7 +49,7 @@ def _showo(size: str, folder: Path, side: int) -> None:
     (width, layers), config = WIDTHS[size], ShowoConfig(num_vq_tokens=side**2)
     text = TINY_TEXT | {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
     text |= {"num_attention_heads": width // 64, "num_key_value_heads": width // 64, "max_position_embeddings": 2048}
-    save(folder, config, phi(config, text), Magvit(dataclasses.replace(TINY_IMAGE, z_channels=13)), text_tokenizer())
+    save_checkpoint(folder, config, build_text_model(config, text), Magvit(dataclasses.replace(TINY_IMAGE, z_channels=13)), text_tokenizer())
 
 
 def _janus(size: str, folder: Path, side: int) -> None:

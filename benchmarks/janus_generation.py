@@ -11,7 +11,7 @@ from measure import Spread, timed
 from sizes import SEED
 from torch import Tensor, nn
 
-from unirl.backbones.janus.modeling import Step
+from unirl.backbones.autoregressive import SamplingStep
 from unirl.sampling.packing import packed
 
 STEPS = 8
@@ -54,7 +54,7 @@ def measure(case: Case, group: int, repeats: int, compiled: bool) -> Generation:
     runs = [[timed(way)[0] for way in ways] for _ in range(repeats)]
     faster = [Spread.of([row[0] / row[i] for row in runs]) for i in range(1, len(ways))]
     seconds = [Spread.of(list(column)) for column in zip(*runs, strict=True)]
-    step = seconds[1].median / case.backbone.length
+    step = seconds[1].median / case.backbone.num_image_codes
     return Generation(seconds, faster, compiling, same, step, products(case, group), attention(case, group))
 
 
@@ -78,7 +78,7 @@ def generate(case: Case, group: int, sampling: object, compiled: bool = False) -
 
 def products(case: Case, group: int) -> float:
     """Seconds of the matrix products of a step alone: rows of twice the group, and of the group for the codes."""
-    parts, head = case.backbone.transformer.parts, case.backbone.transformer.parts.generation_head
+    parts, head = case.backbone.transformer.base_model, case.backbone.transformer.base_model.generation_head
     both = [m for part in (parts.language_model.layers, head.proj_out) for m in part.modules()]
     once = [*head.vision_head.modules(), *parts.generation_aligner.modules()]
     work = [(m, 2 * group) for m in both] + [(m, group) for m in once]
@@ -90,8 +90,8 @@ def products(case: Case, group: int) -> float:
 def attention(case: Case, group: int) -> float:
     """Seconds of the attention of a step alone, with half of the codes generated."""
     prefix = case.backbone.prompt_prefix([case.prompt] * group, SAMPLING.guidance)
-    row = Step(case.backbone.transformer, prefix, SAMPLING, case.backbone.length).next_row
-    seen = row.start + case.backbone.length // 2
+    row = SamplingStep(case.backbone, prefix, SAMPLING).decoder
+    seen = row.start + case.backbone.num_image_codes // 2
     query = torch.randn(2 * group, row.heads, 1, row.keys[0].shape[-1])
     pairs = [(k[:, :, :seen], v[:, :, :seen]) for k, v in zip(row.keys, row.values, strict=True)]
     return seconds_of(lambda: [F.scaled_dot_product_attention(query, *pair, enable_gqa=True) for pair in pairs])

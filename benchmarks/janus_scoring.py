@@ -62,7 +62,7 @@ def score(way: str, case: Case, group: int) -> tuple[float, float, float, float]
     weights = [p for p in case.backbone.parameters() if p.requires_grad]
     for weight in weights:  # held by every training, so there before anything is measured
         weight.grad = torch.zeros_like(weight).fill_(0)
-    entries, length = case.model.config.vq_config.num_embeddings, case.backbone.length
+    entries, length = case.model.config.vq_config.num_embeddings, case.backbone.num_image_codes
     codes = torch.randint(entries, (group, length), generator=torch.Generator().manual_seed(SEED))
     before, start = peak_resident_memory(), time.perf_counter()
     log_probs = (plain if way == "transformers" else own)(case, codes)
@@ -78,13 +78,14 @@ def own(case: Case, codes: Tensor) -> Tensor:
 
 def plain(case: Case, codes: Tensor) -> Tensor:
     """transformers' `forward` over prompt and codes, with and without the prompt; what is needed is sliced from it."""
-    chat, model, group = case.backbone.chat, case.model, len(codes)
-    (prompt,) = chat.prompts([case.prompt])
-    ids = torch.tensor([prompt] * group + [chat.unconditional_ids(prompt)] * group)
+    backbone, model, group = case.backbone, case.model, len(codes)
+    (prompt,) = backbone.prompt_ids([case.prompt])
+    rows = ([*ids, backbone.image_start_id] for ids in (prompt, backbone.unconditional_ids(prompt)))
+    ids = torch.tensor([row for row in rows for _ in range(group)])
     before = model.prepare_embeddings_for_image_generation(codes[:, :-1]).repeat(2, 1, 1)
     embeds = torch.cat((model.get_input_embeddings()(ids), before), 1)
     hidden = model(inputs_embeds=embeds, use_cache=False, output_hidden_states=True).hidden_states[-1]
-    cond, uncond = model.model.generation_head(hidden[:, len(prompt) - 1 :]).chunk(2)
+    cond, uncond = model.model.generation_head(hidden[:, len(prompt) :]).chunk(2)
     logits = uncond + (1 + SAMPLING.guidance) * (cond - uncond)
     return logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0]
 

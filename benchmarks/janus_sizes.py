@@ -64,7 +64,7 @@ def make(size: str, codes: int | None = None) -> Case:
     torch.manual_seed(SEED)
     backbone = (tiny() if size == "tiny" else middle()).eval()
     if codes:
-        backbone.length = backbone.transformer.parts.vision_model.config.num_image_tokens = codes
+        backbone.num_image_codes = backbone.transformer.base_model.vision_model.config.num_image_tokens = codes
     prompt = draw_example(Random(SEED), "train").prompt
     message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
     text = backbone.processor.apply_chat_template([message], add_generation_prompt=True)
@@ -92,5 +92,5 @@ def middle() -> Janus:
     backbone = Janus("middle")  # assembled here: a checkpoint of it would be 1.6 GB
     backbone._assemble(model)
     images = JanusImageProcessor(size={"height": 384, "width": 384})
-    backbone._equip(JanusProcessor(images, words, chat_template=TEMPLATE, num_image_tokens=576))
+    backbone._add_processor(JanusProcessor(images, words, chat_template=TEMPLATE, num_image_tokens=576))
     return backbone

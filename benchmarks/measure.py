@@ -103,7 +103,7 @@ def answer_plainly(case: Case, rows: Tensor) -> Tensor:
 
 def logits_difference(case: Case) -> float:
     """Largest difference between both ways of the guided logits of the first step."""
-    prefix = case.backbone._prompt_prefix(case.prompts, GUIDANCE)
+    prefix = case.backbone.prompt_prefix(case.prompts, GUIDANCE)
     ways = (
         case.backbone._guided_logits(prefix, GUIDANCE),
         plain.generation_logits(case.backbone, case.prompts, GUIDANCE),

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unirl.backbones.showo import Showo
-from unirl.backbones.showo.modeling import QUESTION, generation_mask, prompt_row, understanding_mask
+from unirl.backbones.showo.backbone import QUESTION
+from unirl.backbones.showo.modeling import generation_mask, prompt_row, understanding_mask
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 

@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from unirl.backbones.showo import Magvit, Showo, ShowoConfig
-from unirl.backbones.showo.checkpoint import phi, save
+from unirl.backbones.showo import Magvit, Showo, ShowoConfig, build_text_model, save_checkpoint
 from unirl_shapes.examples import draw_example
 from unirl_shapes.pretrain.showo import SIZES as TINY
 from unirl_shapes.pretrain.showo import text_tokenizer, untrained
@@ -78,5 +77,5 @@ def middle(folder: Path) -> Showo:
     config = ShowoConfig()
     torch.manual_seed(SEED)
     image_tokenizer = Magvit(dataclasses.replace(TINY_IMAGE, z_channels=13))
-    save(folder, config, phi(config, MIDDLE), image_tokenizer, text_tokenizer())
+    save_checkpoint(folder, config, build_text_model(config, MIDDLE), image_tokenizer, text_tokenizer())
     return Showo.from_pretrained(str(folder))

@@ -73,7 +73,7 @@ def check_overlays(recipe: str, model: str, hardware: str) -> None:
     backbone.build(meta=True)
     assert all(p.is_meta for p in backbone.parameters())
     assert trainable(backbone) == pytest.approx(WEIGHTS[model], rel=0.05)
-    tokenizer = backbone.image_tokenizer if isinstance(backbone, Showo) else backbone.transformer.parts.vqmodel
+    tokenizer = backbone.image_tokenizer if isinstance(backbone, Showo) else backbone.transformer.base_model.vqmodel
     assert trainable(tokenizer) == 0
     assert (module.lora is not None) == (model == "janus_pro_7b" and hardware != "2_nodes")
     select_trainable(backbone, module.trainable_modules, module.lora)

@@ -11,10 +11,11 @@ from unirl.backbones.showo import Showo
 from unirl.callbacks import ExportPretrained
 from unirl.errors import UserError
 from unirl.rewards.likelihood import Likelihood
+from unirl.training.config import RolloutConfig
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, Images, ImageSampling
-from unirl.updates.grpo import GRPO
+from unirl.updates.grpo import GRPO, KLPenalty
 from unirl.updates.reference import Reference
 from unirl_shapes.prompts import ShapesPrompts
 
@@ -57,13 +58,11 @@ def test_the_reference_is_the_base_and_a_merged_model_is_the_adapted_one(
 def test_a_fit_trains_adapters_only_and_exports_them_merged(shapes_checkpoint: Path, tmp_path: Path) -> None:
     model = SelfImprovement(
         Showo(str(shapes_checkpoint)),
-        GRPO(beta=0.1),
+        GRPO(kl=KLPenalty(beta=0.1)),
         [Likelihood()],
-        group_size=2,
-        sampling=ImageSampling(steps=4),
-        answering=AnswerSampling(3),
+        rollout=RolloutConfig(2, image_sampling=ImageSampling(steps=4), answer_sampling=AnswerSampling(3)),
         lora=LoRA(("q_proj",), rank=2),
-        lr=1e-2,
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
     )
     data = PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch=3, num_val_prompts=6)
     settings = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0, "enable_progress_bar": False}
@@ -78,7 +77,7 @@ def test_a_fit_trains_adapters_only_and_exports_them_merged(shapes_checkpoint: P
     assert all(name.endswith("q_proj.weight") for name in changed)
 
 
-def test_what_was_frozen_stays_frozen_after_a_look_at_the_reference(adapted: Showo) -> None:
+def test_frozen_parameters_stay_frozen_after_the_reference_was_active(adapted: Showo) -> None:
     freeze_except(adapted, ["q_proj.lora"])
     before = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     with Reference(adapted).active(adapted):
@@ -86,6 +85,6 @@ def test_what_was_frozen_stays_frozen_after_a_look_at_the_reference(adapted: Sho
     assert {name for name, parameter in adapted.named_parameters() if parameter.requires_grad} == before
 
 
-def test_a_layer_that_is_not_there(shapes_checkpoint: Path) -> None:
+def test_an_unknown_layer_is_refused(shapes_checkpoint: Path) -> None:
     with pytest.raises(UserError, match=r"no linear layer is called 'q_prog'; nearest: .*q_proj"):
         add_adapters(Showo.from_pretrained(str(shapes_checkpoint)), LoRA(("q_prog",)))

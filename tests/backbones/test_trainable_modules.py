@@ -9,6 +9,7 @@ from unirl.backbones.lora import freeze_except
 from unirl.backbones.showo import Showo
 from unirl.errors import UserError
 from unirl.rewards.keyword import Keyword
+from unirl.training.config import RolloutConfig
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
@@ -16,7 +17,7 @@ from unirl.updates.sft import SFT
 from unirl_shapes.prompts import ShapesPrompts
 
 
-def test_what_was_frozen_stays_frozen() -> None:
+def test_frozen_parameters_stay_frozen() -> None:
     model = nn.ModuleDict({"eye": nn.Linear(2, 2), "hand": nn.Linear(2, 2)})
     model["eye"].requires_grad_(False)
     freeze_except(model, ["weight"])
@@ -25,26 +26,25 @@ def test_what_was_frozen_stays_frozen() -> None:
     assert model["hand"].weight.requires_grad
 
 
-def test_a_name_of_nothing_is_refused_with_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"contains 'wieght'; nearest: weight"):
         freeze_except(nn.Linear(2, 2), ["bias", "wieght"])
 
 
-def test_only_what_is_named_learns(shapes_checkpoint: Path, tmp_path: Path) -> None:
+def test_only_named_parameters_are_trained(shapes_checkpoint: Path, tmp_path: Path) -> None:
     update = SFT(end_to_end=False, answers="all")
     model = SelfImprovement(
         Showo(str(shapes_checkpoint)),
         update,
         [Keyword()],
-        sampling=ImageSampling(steps=4),
-        answering=AnswerSampling(4),
-        trained=["self_attn", "lm_head"],
-        lr=1e-3,
+        rollout=RolloutConfig(image_sampling=ImageSampling(steps=4), answer_sampling=AnswerSampling(4)),
+        trainable_modules=["self_attn", "lm_head"],
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
     )
     settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
     fit = Trainer(accelerator="cpu", default_root_dir=tmp_path, max_epochs=1, inference_mode=False, **settings)
     fit.fit(model, PromptsDataModule(ShapesPrompts(), prompts_per_step=2, steps_per_epoch=2))
     before = dict(Showo.from_pretrained(str(shapes_checkpoint)).named_parameters())
-    moved = {n for n, p in model.backbone.named_parameters() if not torch.equal(p, before[n])}
-    assert any("lm_head" in name for name in moved)
-    assert all("self_attn" in name or "lm_head" in name for name in moved)
+    changed = {n for n, p in model.backbone.named_parameters() if not torch.equal(p, before[n])}
+    assert any("lm_head" in name for name in changed)
+    assert all("self_attn" in name or "lm_head" in name for name in changed)

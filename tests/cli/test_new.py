@@ -50,7 +50,7 @@ def run(folder: Path, environment: dict[str, str], *command: str) -> str:
 
 
 UNIRL = ("-c", "import sys; from unirl.cli.main import main; main(sys.argv[1:])")
-QUICK = ("--trainer.max_steps", "1", "--data.num_val_prompts", "6", "--model.num_understanding", "6")
+QUICK = ("--trainer.max_steps", "1", "--data.num_val_prompts", "6", "--model.evaluation.num_understanding", "6")
 
 
 @pytest.mark.parametrize("kind", KINDS)

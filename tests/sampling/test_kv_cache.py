@@ -21,7 +21,7 @@ def test_growing_appends_to_each_layer_on_its_own() -> None:
     assert (cache.get_seq_length(0), cache.get_seq_length(1)) == (5, 6)
 
 
-def test_a_fixed_prefix_forgets_what_it_was_shown() -> None:
+def test_a_fixed_prefix_drops_new_keys_and_values() -> None:
     cache = PrefixCache([state(2, 3, 0.0)], [state(2, 3, 5.0)])
     for new in (7.0, 8.0):
         key, value = cache.update(state(2, 2, new), state(2, 2, new), 0)
@@ -32,7 +32,7 @@ def test_a_fixed_prefix_forgets_what_it_was_shown() -> None:
 
 def test_rows_are_chosen_and_repeated() -> None:
     cache = PrefixCache([state(3, 2, 0.0)], [state(3, 2, 10.0)])
-    chosen = cache.rows(torch.tensor([2, 2, 0, 1]), grow=True)
+    chosen = cache.select(torch.tensor([2, 2, 0, 1]), grow=True)
     assert chosen.keys[0][:, 0, 0, 0].tolist() == [2, 2, 0, 1]
     assert chosen.values[0][:, 0, 0, 0].tolist() == [12, 12, 10, 11]
     chosen.update(state(4, 1, 0.0), state(4, 1, 0.0), 0)
@@ -41,7 +41,7 @@ def test_rows_are_chosen_and_repeated() -> None:
 
 def test_gradient_flows_through_shared_rows() -> None:
     prefix = state(2, 1, 1.0).requires_grad_()
-    cache = PrefixCache([prefix], [prefix]).rows(torch.tensor([0, 0, 1]))
+    cache = PrefixCache([prefix], [prefix]).select(torch.tensor([0, 0, 1]))
     key, _ = cache.update(state(3, 1, 0.0), state(3, 1, 0.0), 0)
     (gradient,) = torch.autograd.grad(key.sum(), prefix)
     assert gradient[:, 0, 0, 0].tolist() == [2, 1]

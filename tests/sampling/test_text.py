@@ -55,14 +55,14 @@ def test_a_row_without_end_runs_to_the_limit() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_sampled_rows_end_where_their_mask_ends(seed: int) -> None:
     ids, mask, log_probs = sample_text(chain([]), start(3, 2, 4), AnswerSampling(12, 1.5), END, seeded(seed))
-    for row, keep, says in zip(ids, mask, log_probs, strict=True):
+    for row, keep, row_log_probs in zip(ids, mask, log_probs, strict=True):
         length = int(keep.sum())
         assert keep.tolist() == [True] * length + [False] * (len(row) - length)
         assert END not in row[: length - 1].tolist()
         assert length == len(row) or row[length - 1] == END
         assert (row[length:] == END).all()
-        assert (says[length:] == 0).all()
-        assert (says[:length] < 0).all()
+        assert (row_log_probs[length:] == 0).all()
+        assert (row_log_probs[:length] < 0).all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])

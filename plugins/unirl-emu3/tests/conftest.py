@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unirl_emu3.emu3 import Emu3
+from unirl_emu3.backbone import Emu3
 from unirl_emu3.tiny import save
 
 torch.set_num_threads(1)

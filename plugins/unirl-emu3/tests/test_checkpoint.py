@@ -10,7 +10,7 @@ import torch
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
 from unirl.errors import UserError
-from unirl_emu3.emu3 import Emu3
+from unirl_emu3.backbone import Emu3
 from unirl_emu3.tiny import save
 
 
@@ -22,11 +22,11 @@ def edited(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) ->
 
 def test_what_is_saved_is_what_transformers_loads(backbone: Emu3, tmp_path: Path) -> None:
     backbone.save_pretrained(tmp_path)
-    again = Emu3.from_pretrained(str(tmp_path))
-    assert again.layout == backbone.layout  # the size of its pictures is the checkpoint's, too
+    reloaded = Emu3.from_pretrained(str(tmp_path))
+    assert reloaded.transformer.size == backbone.transformer.size  # the size of its images is the checkpoint's, too
     plain = Emu3ForConditionalGeneration.from_pretrained(tmp_path)
-    expected = backbone.transformer.emu3.state_dict()
-    for model in (again.transformer.emu3, plain):
+    expected = backbone.transformer.model.state_dict()
+    for model in (reloaded.transformer.model, plain):
         assert model.state_dict().keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     assert plain.config.text_config.attention_dropout == 0.1
@@ -41,7 +41,7 @@ def test_the_image_tokenizer_is_frozen_and_the_rest_is_not(backbone: Emu3) -> No
     assert all("vqmodel" in name for name in frozen)
     assert {name for name, _ in backbone.named_parameters() if "vqmodel" in name} == frozen
     layers = [m for m in backbone.modules() if isinstance(m, backbone.blocks)]
-    assert len(layers) == backbone.transformer.emu3.config.text_config.num_hidden_layers
+    assert len(layers) == backbone.transformer.model.config.text_config.num_hidden_layers
 
 
 def test_a_public_size_is_built_on_the_meta_device_without_files() -> None:
@@ -49,32 +49,36 @@ def test_a_public_size_is_built_on_the_meta_device_without_files() -> None:
     backbone.build(meta=True)
     assert all(p.is_meta for p in backbone.parameters())
     assert sum(p.numel() for p in backbone.parameters() if p.requires_grad) == pytest.approx(8.5e9, rel=0.02)
-    assert (backbone.layout.height, backbone.layout.width) == (90, 90)  # 720 x 720 pixels
+    assert backbone.transformer.size == (90, 90)  # 720 x 720 pixels
     with pytest.raises(UserError, match="sizes of 'owner/other' are not known without its files; known: BAAI"):
         Emu3("owner/other").build(meta=True)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"ratio": "wide"}, "ratio 'wide': expected width:height"),
         ({"ratio": "1:0"}, "ratio '1:0': expected width:height"),
-        ({"image_area": 10}, "image_area 10: expected the pixels of a picture, at least 64"),
+        ({"image_area": 10}, "image_area 10: expected the number of pixels, at least 64"),
     ],
 )
-def test_sizes_that_are_none_are_refused_at_once(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_sizes_are_refused_by_the_constructor(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Emu3("anything", **options)
 
 
-def test_pictures_longer_than_the_model_remembers_are_refused(checkpoint: Path) -> None:
-    with pytest.raises(UserError, match=r"image_area 518400 at ratio 1:1 makes 90 lines of 90 codes; .* room for 512"):
+def test_images_longer_than_the_context_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="ratio 1:1 makes 90 lines of 90 codes; the model reads 512"):
         Emu3.from_pretrained(str(checkpoint), image_area=518400)
 
 
 BROKEN: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
-    ("config.json", lambda c: c.update(model_type="Emu3"), "Emu3 in its authors' format; give one for transformers"),
-    ("config.json", lambda c: c.update(model_type="llama"), "model_type 'llama'; an Emu3 checkpoint says 'emu3'"),
+    (
+        "config.json",
+        lambda c: c.update(model_type="Emu3"),
+        "in its authors' format; give one in transformers' format",
+    ),
+    ("config.json", lambda c: c.update(model_type="llama"), "model_type 'llama'; that of an Emu3 checkpoint is 'emu3'"),
     (
         "config.json",
         lambda c: c.pop("vocabulary_map"),
@@ -96,25 +100,25 @@ BROKEN: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("file", "change", "said"), BROKEN)
-def test_checkpoints_whose_parts_do_not_fit_are_refused(tmp_path: Path, file: str, change: Any, said: str) -> None:
+@pytest.mark.parametrize(("file", "change", "message"), BROKEN)
+def test_checkpoints_whose_parts_do_not_fit_are_refused(tmp_path: Path, file: str, change: Any, message: str) -> None:
     edited(save(tmp_path), file, change)
-    with pytest.raises(UserError, match=said) as refusal:
+    with pytest.raises(UserError, match=message) as refusal:
         Emu3.from_pretrained(str(tmp_path), image_area=32 * 32)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
-        ("", "no picture before the question|no chat template"),
-        ("TODO: should be almost same as llava-1.5 vicuna", "no picture before the question"),
-        ("{%for m in messages%}{{m['content'][-1]['text']}}{%endfor%}<image>", "no picture before the question"),
+        ("", "no image before the question|no chat template"),
+        ("TODO: should be almost same as llava-1.5 vicuna", "no image before the question"),
+        ("{%for m in messages%}{{m['content'][-1]['text']}}{%endfor%}<image>", "no image before the question"),
     ],
 )
-def test_chat_templates_without_a_place_for_the_picture_are_refused(tmp_path: Path, template: str, said: str) -> None:
+def test_chat_templates_without_a_place_for_the_image_are_refused(tmp_path: Path, template: str, message: str) -> None:
     (save(tmp_path) / "chat_template.jinja").write_text(template)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         Emu3.from_pretrained(str(tmp_path), image_area=32 * 32)
 
 

@@ -7,7 +7,7 @@ import pytest
 from unirl.cli.train import Run
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
-from unirl_emu3.emu3 import Emu3
+from unirl_emu3.backbone import Emu3
 
 CONFIG = Path(__file__).parents[1] / "configs" / "emu3_sft.yaml"
 HERE = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.logger=false"]
@@ -27,4 +27,4 @@ def test_the_public_config_builds_on_the_meta_device() -> None:
     assert isinstance(model.backbone, Emu3)
     model.backbone.build(meta=True)
     assert sum(p.numel() for p in model.backbone.parameters()) == pytest.approx(8.8e9, rel=0.02)
-    assert model.backbone.layout.codes == 64 * 64
+    assert model.backbone.num_image_codes == 64 * 64

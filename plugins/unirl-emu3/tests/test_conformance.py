@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unirl.backbones import Backbone
 from unirl.testing import BackboneConformance
-from unirl_emu3.emu3 import Emu3
+from unirl_emu3.backbone import Emu3
 from unirl_emu3.tiny import save
 
 

@@ -6,17 +6,18 @@ import pytest
 import torch
 
 from unirl.cli.main import main
-from unirl_emu3.emu3 import Emu3
+from unirl_emu3.backbone import Emu3
 from unirl_emu3.tiny import save
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHORT = {
     "trainer": {"max_steps": 2, "num_sanity_val_steps": 0, "limit_val_batches": 0, "enable_progress_bar": "false"},
-    "model": {"group_size": 2, "num_understanding": 0, "diversity_prompts": 0, "accept": 0.0},
-    "data": {"prompts_per_step": 1, "held_out": 4, "val_batch_size": 4},
+    "model.rollout": {"group_size": 2, "accept_threshold": 0.0},
+    "model.evaluation": {"num_understanding": 0, "num_diversity_prompts": 0},
+    "data": {"prompts_per_step": 1, "num_val_prompts": 4, "val_batch_size": 4},
 }
 RULES = {
-    "grpo": ["--model.update.init_args.beta", "0.1"],
+    "grpo": ["--model.update.init_args.kl.beta", "0.1"],
     "sft": ["--model.update", "sft"],
     "end-to-end": ["--model.update", "sft", "--model.update.init_args.end_to_end", "true"],
 }
@@ -30,6 +31,6 @@ def test_a_rule_trains_it(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     main(["fit", "--config", str(CONFIGS / "emu3_tiny.yaml"), *short, *RULES[rule]])
     (folder,) = tmp_path.glob("runs/*/version_0/pretrained")
     after = dict(Emu3.from_pretrained(str(folder)).named_parameters())
-    moved = {name for name, value in before.named_parameters() if not torch.equal(value, after[name])}
-    assert any("text_model.layers.0.self_attn" in name for name in moved)
-    assert not any("vqmodel" in name for name in moved)
+    trained = {name for name, value in before.named_parameters() if not torch.equal(value, after[name])}
+    assert any("text_model.layers.0.self_attn" in name for name in trained)
+    assert not any("vqmodel" in name for name in trained)

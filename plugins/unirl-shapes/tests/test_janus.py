@@ -36,12 +36,13 @@ def shipped() -> Janus:
 
 
 def test_it_speaks_in_the_world_s_words(untrained: Janus) -> None:
-    said = [untrained.chat.tokenizer.decode(row) for row in untrained.chat.prompts(["a photo of two red rings"])]
-    assert said == ["<bos> user : a photo of two red rings assistant : <begin_of_image>"]
-    before, (asked,) = untrained.chat.questions(["where is the ring from the cross ?"])
+    said = [untrained.chat.tokenizer.decode(row) for row in untrained.prompt_ids(["a photo of two red rings"])]
+    assert said == ["<bos> user : a photo of two red rings assistant :"]
+    before = untrained.image_context_ids
+    (asked,) = untrained.question_ids(["where is the ring from the cross ?"])
     assert untrained.chat.tokenizer.decode(before) == "<bos> user : <begin_of_image>"
     assert "<unk>" not in untrained.chat.tokenizer.decode(asked)
-    assert [untrained.chat.text(torch.tensor(row)) for row in untrained.chat.answers(["two rings"])] == ["two rings"]
+    assert [untrained.decode_text(torch.tensor(row)) for row in untrained.answer_ids(["two rings"])] == ["two rings"]
 
 
 def test_both_losses_fall(untrained: Janus) -> None:
@@ -81,7 +82,7 @@ def test_the_shipped_tokenizer_is_exact(shipped: Janus) -> None:
     scenes = [scene_for(example, rng, rng.randrange(8)) for example in examples]
     codes = wanted_codes(scenes).flatten(1)
     assert ShapesJudge().verdicts(examples, shipped.decode(Images(codes))).all()
-    encoded = shipped.transformer.parts.vqmodel.encode(render_batch(scenes) * 2 - 1, return_dict=True).image_tokens
+    encoded = shipped.transformer.base_model.vqmodel.encode(render_batch(scenes) * 2 - 1, return_dict=True).image_tokens
     assert torch.equal(encoded.view_as(codes), codes)
 
 

@@ -1,5 +1,38 @@
-"""The `backbones` plugin kind: its contract and what the framework ships."""
+"""The `backbones` plugin kind: its contract, mixins for autoregressive backbones, and checkpoint helpers."""
 
+from unirl.backbones.autoregressive import AutoregressiveImages, TextAnswers
 from unirl.backbones.base import Backbone
+from unirl.backbones.checkpoints import (
+    check_rope_type,
+    describe_error,
+    load_exactly,
+    load_transformers,
+    locate,
+    locate_local,
+    pixel_statistics,
+    quietly,
+    read_json,
+    read_weights,
+)
+from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
+from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
-__all__ = ["Backbone"]
+__all__ = [
+    "AutoregressiveImages",
+    "Backbone",
+    "CausalTransformer",
+    "LlamaDecoder",
+    "LlamaStaticDecoder",
+    "SharedVocabularyTransformer",
+    "TextAnswers",
+    "check_rope_type",
+    "describe_error",
+    "load_exactly",
+    "load_transformers",
+    "locate",
+    "locate_local",
+    "pixel_statistics",
+    "quietly",
+    "read_json",
+    "read_weights",
+]

@@ -1,56 +1,86 @@
-"""What backbones that draw code after code and answer in text have in common, whatever their checkpoints hold."""
+"""Mixins for authors of autoregressive backbones: images code by code, and answers in text.
+
+A backbone that derives from both writes `build`, its token ids, `decode` and `encode`; everything else is here.
+"""
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.backbones.base import Backbone
+from unirl.backbones.transformer import CausalTransformer
 from unirl.functional.gumbel import straight_through
-from unirl.sampling.kv_cache import Prefix, pad_right, prefill
+from unirl.sampling.autoregressive import sample_codes, sample_inverse_cdf, sample_uniforms
+from unirl.sampling.kv_cache import IncrementalDecoder, Prefix, extend, pad_left, pad_right, prefill
 from unirl.sampling.packing import packed
 from unirl.sampling.text import answer_log_probs, sample_answers
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
 
 class AutoregressiveImages(Backbone):
-    """Scores and relaxes drawings in one pass over their codes. N codes a picture, K kinds of them.
+    """Image codes one after another: sampling with classifier-free guidance, scoring and straight-through codes.
 
-    `transformer` is a `LlamaRows`, `length` is N.
+    Each distinct prompt is prefilled once, whatever the group size. Scoring takes one pass over all codes. In a list of
+    base classes it stands before `TextAnswers`.
+
+    Attributes:
+        transformer: Computes embeddings, hidden states and logits.
+        num_image_codes: N, the codes of an image.
+        image_start_id: Id of the token that comes before the first code.
+        codes_per_line: Codes of a line, where a token that is never sampled follows each line (Emu3); or None.
+        end_of_line_id: Id of that token.
+        compiled: Whether the sampling step goes through `torch.compile`. The transformer must then have a decoder of
+            static shapes.
     """
 
-    transformer: Any
-    length: int
+    transformer: CausalTransformer
+    num_image_codes: int
+    image_start_id: int
+    codes_per_line: int | None = None
+    end_of_line_id: int = 0
+    compiled: bool = False
 
     @abstractmethod
-    def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:
-        """What stands before the codes of each picture; under guidance as many rows without the prompt follow."""
+    def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt, at least one, up to but without `image_start_id`."""
 
-    @abstractmethod
-    def code_hidden(self, prefix: Prefix, codes: Tensor) -> Tensor:
-        """Hidden states from which each code is drawn, in one pass over given codes; with gradient.
+    def unconditional_ids(self, prompt_ids: Sequence[int]) -> list[int]:
+        """Token ids that replace a prompt's in the unconditional half of guidance; by default the empty prompt's."""
+        return self.prompt_ids([""])[0]
 
-        Shapes:
-            codes (B, N); returns (R, N, D) for the R rows of the prefix: B, or 2 B under guidance.
-        """
+    @torch.no_grad()
+    @override
+    def sample_images(
+        self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
+    ) -> Images:
+        uniforms = sample_uniforms(self.num_image_codes, len(prompts), generator, self.transformer.device)
+        with packed(self.transformer, wanted=not self.compiled):
+            prefix = self.prompt_prefix(prompts, sampling.guidance)
+            step = SamplingStep(self, prefix, sampling)
+            sample = sample_codes(step, self._start(prefix)[:, 0], self.num_image_codes, uniforms)
+        return Images(sample.codes, actions=sample.codes, log_probs=sample.log_probs)
 
+    @override
     def image_log_probs(
         self,
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
-        scored: int | None = None,
+        scored_steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         hidden = self.code_hidden(self.prompt_prefix(prompts, sampling.guidance), images.codes)
-        model, temperature = self.transformer, sampling.temperature
-        log_probs = model.code_log_probs(hidden, images.codes, sampling.guidance, temperature)
+        log_probs = self.transformer.code_log_probs(hidden, images.codes, sampling.guidance, sampling.temperature)
         return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
+    @override
     def straight_through(
         self,
         prompts: Sequence[str],
@@ -60,30 +90,170 @@ class AutoregressiveImages(Backbone):
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Images:
-        first = max(0, self.length - (steps or self.length))
+        first = max(0, self.num_image_codes - (steps or self.num_image_codes))
         hidden = self.code_hidden(self.prompt_prefix(prompts, sampling.guidance), images.codes)[:, first:]
         logits = self.transformer.code_logits(hidden, sampling.guidance).float() / (sampling.temperature or 1.0)
-        relaxed = straight_through(logits, images.codes[:, first:], temperature, generator)
-        hard = F.one_hot(images.codes[:, :first], relaxed.shape[-1]).to(relaxed.dtype)
-        return dataclasses.replace(images, soft=torch.cat((hard, relaxed), 1), pixels=None)
+        soft = straight_through(logits, images.codes[:, first:], temperature, generator)
+        hard = F.one_hot(images.codes[:, :first], soft.shape[-1]).to(soft.dtype)
+        return dataclasses.replace(images, soft=torch.cat((hard, soft), 1), pixels=None)
+
+    def embed_images(self, images: Images) -> Tensor:
+        """Embeddings (B, n, D) of images that are asked about: their codes, with the tokens that end lines.
+
+        Override it where questions are answered through another image encoder.
+        """
+        return self.embed_all_codes(images.codes if images.soft is None else images.soft)
+
+    def embed_all_codes(self, codes: Tensor) -> Tensor:
+        """Embeddings (B, n, D) of all codes (B, N) or soft codes (B, N, K), with the tokens that end lines."""
+        embeds = self.transformer.embed_codes(codes)
+        if self.codes_per_line is None:
+            return embeds
+        lines = embeds.unflatten(1, (-1, self.codes_per_line))
+        ends = self.embed_token(self.end_of_line_id, 1).expand(*lines.shape[:2], 1, -1)
+        return torch.cat((lines, ends), 2).flatten(1, 2)
+
+    def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:
+        """Key-value cache of what comes before `image_start_id`, each distinct sequence of tokens computed once.
+
+        Returns:
+            B rows; with guidance 2 B, the second half without the prompts.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        cond = [tuple(ids) for ids in self.prompt_ids(distinct)]
+        uncond = [tuple(self.unconditional_ids(ids)) for ids in cond] if guidance else []
+        row_of = {ids: row for row, ids in enumerate(dict.fromkeys([*cond, *uncond]))}
+        ids, mask = (part.to(self.transformer.device) for part in pad_left(list(row_of)))
+        prefix = prefill(self.transformer, self.transformer.embed(ids), mask)
+        index = {prompt: i for i, prompt in enumerate(distinct)}
+        order = [cond[index[p]] for p in prompts] + [uncond[index[p]] for p in prompts if guidance]
+        return prefix.select(torch.tensor([row_of[ids] for ids in order], device=ids.device))
+
+    def code_hidden(self, prefix: Prefix, codes: Tensor) -> Tensor:
+        """Hidden states that predict each code, in one pass over given codes; with gradient.
+
+        Shapes:
+            codes (B, N); returns (R, N, D) for the R rows of the prefix: B, or 2 B with guidance.
+        """
+        if self.codes_per_line is None:
+            previous = self.transformer.embed_codes(codes[:, :-1])
+        else:  # the last code and the end of its line predict no code
+            previous = self.embed_all_codes(codes)[:, :-2]
+        embeds = torch.cat((self._start(prefix), previous.repeat(len(prefix) // len(codes), 1, 1)), 1)
+        mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=codes.device)
+        hidden = extend(self.transformer, prefix, embeds, mask)
+        if self.codes_per_line is None:
+            return hidden
+        code = torch.arange(codes.shape[1], device=codes.device)
+        return hidden[:, code + code // self.codes_per_line]
+
+    def _start(self, prefix: Prefix) -> Tensor:
+        """Embeddings (R, 1, D) of the token before the first code."""
+        return self.embed_token(self.image_start_id, len(prefix))[:, None]
+
+    def embed_token(self, token_id: int, rows: int) -> Tensor:
+        """Embeddings (rows, D) of one token."""
+        return self.transformer.embed(torch.full((rows,), token_id, device=self.transformer.device))
+
+
+class SamplingStep:
+    """One code of each image: transformer, head, guidance, sampling and embedding; the step of `sample_codes`.
+
+    A compiled step serves all later batches of as many rows, whatever the weights are by then: they are its inputs.
+
+    Args:
+        backbone: The model that generates.
+        prefix: The prompts; with guidance followed by as many rows without them.
+        sampling: Guidance and temperature.
+    """
+
+    def __init__(self, backbone: AutoregressiveImages, prefix: Prefix, sampling: ImageSampling) -> None:
+        self.transformer, self.sampling, self.num_sampled = backbone.transformer, sampling, 0
+        self.codes_per_line, max_new_tokens = backbone.codes_per_line, backbone.num_image_codes
+        if self.codes_per_line is not None:
+            max_new_tokens += backbone.num_image_codes // self.codes_per_line
+            self.end_of_line = backbone.embed_token(backbone.end_of_line_id, len(prefix))
+        self.decoder = self.transformer.incremental_decoder(prefix, max_new_tokens, backbone.compiled)
+        self.sample_next = _compiled_step() if backbone.compiled else _sample_next
+
+    def __call__(self, embeds: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next embeddings (R, D), codes (B,) and their log-probabilities (B,); embeds (R, D), uniforms (B,)."""
+        if self.codes_per_line and self.num_sampled and self.num_sampled % self.codes_per_line == 0:
+            self.decoder(embeds)
+            embeds = self.end_of_line
+        self.num_sampled += 1
+        guidance, temperature = self.sampling.guidance, self.sampling.temperature
+        return self.sample_next(self.transformer, self.decoder, embeds, uniforms, guidance, temperature)
+
+
+def _sample_next(
+    transformer: CausalTransformer,
+    decoder: IncrementalDecoder,
+    embeds: Tensor,
+    uniforms: Tensor,
+    guidance: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    logits = transformer.code_logits(decoder(embeds), guidance)
+    code, log_prob = sample_inverse_cdf(logits, temperature, uniforms)
+    following = transformer.embed_codes(code).to(embeds.dtype)  # autocast gives the first token another type
+    return torch.cat((following, following)) if guidance else following, code, log_prob
+
+
+@cache
+def _compiled_step() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    return torch.compile(_sample_next, dynamic=False)
 
 
 class TextAnswers(Backbone):
-    """Answers in text over cached prefixes: each picture once, however many questions there are about it.
+    """Answers in text: sampling and scoring over key-value caches. Each image is prefilled once, for all its questions.
 
-    `transformer` is a `LlamaRows` that embeds tokens by `embed`. `chat` knows the tokens: `questions` gives those
-    before a picture and each question's own, `answers` those of answers, `text` reads them, `end` ends an answer, and
-    so do `ends`, where a checkpoint has others.
+    Attributes:
+        transformer: Has `embed`, `text_logits`, `device` and the call of `unirl.sampling.CachedTransformer`.
+        tokenizer: Of transformers' kind. Only the defaults of `eos_token_ids`, `answer_ids` and `decode_text` use it.
     """
 
     transformer: Any
-    chat: Any
+    tokenizer: Any
+
+    @abstractmethod
+    def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each question, from the token that follows the image to the one that precedes the answer."""
 
     @abstractmethod
     def embed_images(self, images: Images) -> Tensor:
-        """What the language model is given for some pictures; with gradient where codes are soft. (B, n, D)"""
+        """Embeddings (B, n, D) of images; gradient reaches soft codes. `AutoregressiveImages` has one over codes."""
+
+    @property
+    def image_context_ids(self) -> Sequence[int]:
+        """Token ids that precede an image which is asked about, the same for all questions. By default none."""
+        return ()
+
+    @property
+    def eos_token_ids(self) -> Sequence[int]:
+        """Ids that end an answer; the first ends given answers. By default that of the tokenizer."""
+        return (self.tokenizer.eos_token_id,)
+
+    def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of given answers; the end of text may be missing. By default those of the text after a blank."""
+        texts = [f" {text.strip()}" for text in texts]
+        return [list(row) for row in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+    def decode_text(self, ids: Tensor) -> str:
+        """The text of an answer's ids (T,), the end of text excluded."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def image_prefix(self, images: Images) -> Prefix:
+        """Key-value cache of each image that is asked about: `image_context_ids`, then `embed_images`, causally."""
+        embeds = self.embed_images(images)
+        context = torch.tensor([list(self.image_context_ids)], dtype=torch.long, device=embeds.device)
+        context = self.transformer.embed(context).expand(len(images), -1, -1)
+        embeds = torch.cat((context, embeds.to(context.dtype)), 1)
+        mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        return prefill(self.transformer, embeds, mask)
 
     @torch.no_grad()
+    @override
     def sample_answers(
         self,
         images: Images,
@@ -91,32 +261,24 @@ class TextAnswers(Backbone):
         sampling: AnswerSampling,
         generator: torch.Generator | None = None,
     ) -> Answers:
+        ends, rows = list(self.eos_token_ids), self.question_ids(questions)
         with packed(self.transformer):
-            prefix, rows = self._picture_prefix(images, questions, grow=True)
-            end, others = self.chat.end, self.chat.ends
-            ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, end, generator, others)
-        said = mask & ~torch.isin(ids, torch.tensor([end, *others], device=ids.device))
-        texts = [self.chat.text(row[keep]) for row, keep in zip(ids, said, strict=True)]
+            prefix = self.image_prefix(images).repeat_to(len(questions), grow=True)
+            ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, ends, generator)
+        own = mask & ~torch.isin(ids, torch.tensor(ends, device=ids.device))
+        texts = [self.decode_text(row[keep]) for row, keep in zip(ids, own, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 
+    @override
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
-        end, ends = self.chat.end, (self.chat.end, *self.chat.ends)
-        rows = [[*row, end] for row in self.chat.answers(texts)]  # a template may have written an end of its own
-        rows = [row[: 1 + next(at for at, one in enumerate(row) if one in ends)] for row in rows]
-        ids, mask = (part.to(self.transformer.device) for part in pad_right(rows, end))
+        ends = self.eos_token_ids
+        rows = [[*row, ends[0]] for row in self.answer_ids(texts)]
+        rows = [row[: 1 + next(i for i, token in enumerate(row) if token in ends)] for row in rows]
+        ids, mask = (part.to(self.transformer.device) for part in pad_right(rows, ends[0]))
         return Answers(ids, mask, list(texts))
 
+    @override
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
-        prefix, rows = self._picture_prefix(images, questions)
+        rows = self.question_ids(questions)
+        prefix = self.image_prefix(images).repeat_to(len(questions))
         return answer_log_probs(self.transformer, prefix, rows, answers.ids, answers.mask)
-
-    def _picture_prefix(
-        self, images: Images, questions: Sequence[str], grow: bool = False
-    ) -> tuple[Prefix, list[list[int]]]:
-        """Each picture once, then as many rows as there are questions about it; and the questions' own tokens."""
-        before, rows = self.chat.questions(questions)
-        seen = self.embed_images(images)
-        opening = self.transformer.embed(torch.tensor([before], device=seen.device)).expand(len(images), -1, -1)
-        embeds = torch.cat((opening, seen.to(opening.dtype)), 1)
-        keys = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-        return prefill(self.transformer, embeds, keys).shared(len(questions), grow), rows

@@ -1,27 +1,31 @@
-"""The contract of a unified model: one that draws and that answers questions about pictures."""
+"""The contract of a unified model: it generates images and answers questions about images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
+Self = TypeVar("Self", bound="Backbone")
+
 
 class Backbone(nn.Module, ABC):
-    """A model that draws and understands. B samples; consecutive equal prompts form a group.
+    """A model that generates and understands images.
 
-    A decision is one code in the context in which the sampler fixed it. `sample_images` and `image_log_probs` speak of
-    the same A decisions in the same order, so update rules never learn which family of models they train.
+    B samples; consecutive equal prompts form a group. A decision is one code in the context in which the sampler chose
+    it. `sample_images` and `image_log_probs` refer to the same A decisions in the same order, so update rules need not
+    know which family of models they train.
     """
 
     @abstractmethod
     def build(self, meta: bool = False) -> None:
         """Create the modules and load the weights; a second call does nothing.
 
-        Constructors only read settings, so that a wrong config fails before gigabytes are read.
+        Constructors only store settings, so that a wrong config fails before gigabytes are read.
 
         Args:
             meta: Create the modules on the meta device and load nothing.
@@ -34,7 +38,16 @@ class Backbone(nn.Module, ABC):
     def sample_images(
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
-        """Draw one picture per prompt, without gradient; `log_probs` and `memory` are kept for scoring."""
+        """Generate one image for each prompt, without gradient.
+
+        Args:
+            prompts: B prompts.
+            sampling: Sampling parameters.
+            generator: The only source of randomness.
+
+        Shapes:
+            returns codes (B, N), and log_probs and actions (B, A); `memory` holds what scoring needs.
+        """
 
     @abstractmethod
     def image_log_probs(
@@ -42,21 +55,21 @@ class Backbone(nn.Module, ABC):
         prompts: Sequence[str],
         images: Images,
         sampling: ImageSampling,
-        scored: int | None = None,
+        scored_steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Log-probability of the decisions behind some drawings, with gradient.
+        """Log-probability of the decisions behind generated images, with gradient.
 
         Args:
-            prompts: What was asked for.
-            images: What `sample_images` returned.
-            sampling: How they were sampled; with other guidance or temperature, the decisions are scored under those.
-            scored: How many sampling steps to score, chosen at random; None scores every decision.
-                A model that scores all decisions in one pass ignores it.
-            generator: Chooses the scored steps.
+            prompts: The prompts of the images.
+            images: Returned by `sample_images`.
+            sampling: Guidance and temperature under which the decisions are scored.
+            scored_steps: Number of randomly chosen sampling steps to score; None scores every decision. Models that
+                score all decisions in one pass ignore it.
+            generator: Chooses the steps.
 
         Shapes:
-            returns log-probabilities (B, A), nats, and the mask (B, A) of what was scored.
+            returns log-probabilities (B, A), nats, and the mask (B, A) of the decisions that were scored.
         """
 
     def image_log_likelihood(
@@ -67,21 +80,21 @@ class Backbone(nn.Module, ABC):
         num_masks: int = 1,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities whose weighted sum is the log-likelihood of each picture, per code, however it was drawn.
+        """Log-probabilities whose weighted sum estimates the log-likelihood of each image, per code; with gradient.
 
-        By default each decision, all alike. A masked model takes random masks instead, as in pre-training: each says
-        something about every code that it hides, where scoring a sampling step says something about the few that it
-        fixed. For a sampler in random order the expected gradient is the same.
+        By default every decision, equally weighted. A masked model uses random masks, as in pre-training: each scores
+        all the codes that it hides, where a sampling step scores only the few that it unmasked. For a sampler in random
+        order the expected gradient is the same.
 
         Args:
-            prompts: What was asked for.
+            prompts: The prompts of the images.
             images: Their codes.
-            sampling: Guidance, temperature and steps of the policy whose likelihood it is.
-            num_masks: Random masks of each picture.
-            generator: Draws them; in the same state it draws the same ones.
+            sampling: Guidance, temperature and steps of the policy whose likelihood is estimated.
+            num_masks: Random masks of each image.
+            generator: Samples the masks; in the same state it samples the same ones.
 
         Shapes:
-            returns log-probabilities (B, T), nats, and weights (B, T) whose sum over T is 1 on average.
+            returns log-probabilities (B, T), nats, and weights (B, T) whose sum over T is 1 in expectation.
         """
         log_probs, mask = self.image_log_probs(prompts, images, sampling, None, generator)
         return log_probs, mask / mask.sum(1, keepdim=True)
@@ -92,7 +105,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Images:
-        """Given pictures (B, 3, H, W) in [0, 1], ready to be asked about; without gradient."""
+        """Given images (B, 3, H, W) in [0, 1] as the model reads them; without gradient.
+
+        Raises:
+            UserError: the images have another size.
+        """
 
     @abstractmethod
     def sample_answers(
@@ -102,15 +119,37 @@ class Backbone(nn.Module, ABC):
         sampling: AnswerSampling,
         generator: torch.Generator | None = None,
     ) -> Answers:
-        """Answer questions, without gradient. Of k x B questions the first k are about the first picture, and so on."""
+        """Answer questions about images, without gradient.
+
+        Args:
+            images: B images.
+            questions: k x B questions: the first k are about the first image, and so on.
+            sampling: Sampling parameters.
+            generator: The only source of randomness.
+
+        Shapes:
+            returns ids, mask and log_probs, each (k x B, T).
+
+        Raises:
+            ValueError: the number of questions is not a multiple of B.
+        """
 
     @abstractmethod
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
-        """Given answers as tokens, end-of-text included, ready for `answer_log_probs`."""
+        """Given answers as tokens, end of text included, ready for `answer_log_probs`."""
 
     @abstractmethod
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
-        """Log-probability (B, T) of each answer token, nats, 0 outside the mask. Gradient reaches soft codes, too."""
+        """Log-probability of each answer token, nats, 0 outside the mask; gradient also reaches soft codes.
+
+        Args:
+            images: B images.
+            questions: k x B questions, as in `sample_answers`.
+            answers: One answer to each question.
+
+        Shapes:
+            returns (k x B, T).
+        """
 
     def straight_through(
         self,
@@ -121,21 +160,24 @@ class Backbone(nn.Module, ABC):
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Images:
-        """The same drawings with straight-through codes, for end-to-end SFT. Optional: see `supports_straight_through`.
+        """The same images with straight-through codes, for end-to-end SFT. Optional: see `supports_straight_through`.
 
         Args:
-            prompts: What was asked for.
-            images: What `sample_images` returned.
+            prompts: The prompts of the images.
+            images: Returned by `sample_images`.
             sampling: How they were sampled.
-            temperature: Of the Gumbel-softmax.
-            steps: How many of the last sampling steps carry gradient; None lets all of them.
-            generator: Draws the Gumbel noise.
+            temperature: Temperature of the Gumbel-softmax.
+            steps: How many of the last sampling steps carry gradient; None for all.
+            generator: Samples the Gumbel noise.
+
+        Shapes:
+            returns soft codes (B, N, K), one-hot in the forward pass.
         """
-        raise TypeError(f"{type(self).__name__} does not relax its codes (supports_straight_through is False)")
+        raise TypeError(f"{type(self).__name__} has no straight-through codes (supports_straight_through is False)")
 
     @property
     def straight_through_steps(self) -> int | None:
-        """What `straight_through` is asked for where nobody says how many steps carry gradient; None for all of them."""
+        """Default of the `steps` of `straight_through`; None for all."""
         return None
 
     @property
@@ -145,23 +187,25 @@ class Backbone(nn.Module, ABC):
 
     @property
     def supports_greedy_images(self) -> bool:
-        """Whether `ImageSampling.temperature` may be 0: the likeliest code, each time."""
+        """Whether `ImageSampling.temperature` may be 0: always the most likely code."""
         return True
 
     @property
     def understands_pixels(self) -> bool:
-        """Whether questions are answered from pixels: then a drawing is decoded once, before it is asked about."""
+        """Whether questions are answered from pixels: generated images are then decoded before they are asked about."""
         return False
 
     @property
     @abstractmethod
     def blocks(self) -> tuple[type[nn.Module], ...]:
-        """Classes of the repeated layers: what FSDP wraps and checkpointing recomputes."""
+        """Classes of the repeated layers, which FSDP shards one by one."""
 
     @classmethod
-    @abstractmethod
-    def from_pretrained(cls, path_or_id: str) -> "Backbone":
-        """A built model from a local folder, `package:folder`, or a hub id."""
+    def from_pretrained(cls: type[Self], path_or_id: str) -> Self:
+        """A built model from a local folder, `package:folder`, or a hub id: the constructor's first argument."""
+        backbone = cls(path_or_id)
+        backbone.build()
+        return backbone
 
     @abstractmethod
     def save_pretrained(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Training low-rank adapters (peft) instead of the weights; with a KL term, the weights are their own reference."""
+"""Low-rank adapters (peft), and which parameters are trained."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from unirl.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters on some linear layers.
+    """Low-rank adapters on linear layers.
 
     Args:
         targets: Names of the layers, or their last parts, such as "q_proj".
-        rank: Of the adapters.
-        alpha: Their scale is alpha / rank.
+        rank: Rank of the adapters.
+        alpha: The adapters are scaled by alpha / rank.
 
     Source: Hu et al. 2021 (arXiv 2106.09685).
     """
@@ -28,11 +28,11 @@ class LoRA:
 
 
 def add_adapters(model: nn.Module, lora: LoRA) -> None:
-    """Put adapters into a model, in place; nothing else of it is trained any more.
+    """Add adapters to a model, in place, and freeze everything else.
 
     Args:
-        model: Built.
-        lora: Where, and how large.
+        model: A built model.
+        lora: Which layers, and how large.
 
     Raises:
         UserError: peft is not installed, or no linear layer has one of the names.
@@ -47,80 +47,78 @@ def add_adapters(model: nn.Module, lora: LoRA) -> None:
             parts = sorted({name.rpartition(".")[2] for name in layers})
             raise UserError(f"lora.targets: no linear layer is called {target!r}; nearest: {nearest(target, parts)}")
     model.requires_grad_(False)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=list(lora.targets),
-    )
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
     inject_adapter_in_model(config, model)
 
 
 def is_adapter(module: nn.Module) -> bool:
-    """Whether it is a layer that peft wrapped, without importing peft."""
+    """Whether a module is a layer that peft has wrapped; imports no peft."""
     return any(base.__name__ == "BaseTunerLayer" for base in type(module).__mro__)
 
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[nn.Module]:
-    """The model as one without adapters, their effect added to its weights, for the time of a `with` block.
+    """Merge adapters into the weights and hide them, in a `with` block.
 
     Args:
-        model: With adapters, or without.
+        model: A model with or without adapters.
     """
-    found: list[tuple[nn.Module, str, Any]] = []
+    adapters: list[tuple[nn.Module, str, Any]] = []
     for parent in list(model.modules()):
         if not is_adapter(parent):
-            found += [(parent, name, child) for name, child in parent.named_children() if is_adapter(child)]
-    for parent, name, layer in found:
+            adapters += [(parent, name, child) for name, child in parent.named_children() if is_adapter(child)]
+    for parent, name, layer in adapters:
         layer.merge()
         setattr(parent, name, layer.get_base_layer())
     try:
         yield model
     finally:
-        for parent, name, layer in found:
+        for parent, name, layer in adapters:
             setattr(parent, name, layer)
             layer.unmerge()
 
 
-def select_trainable(model: nn.Module, trained: Sequence[str] | None = None, lora: LoRA | None = None) -> None:
-    """Add adapters, and freeze what is not trained, as a run's settings say.
+def select_trainable(
+    model: nn.Module, trainable_modules: Sequence[str] | None = None, lora: LoRA | None = None
+) -> None:
+    """Add adapters and freeze parameters, as the settings of a run say.
 
     Args:
-        model: Built; changed in place.
-        trained: As for `freeze_others`; None for everything.
+        model: A built model; changed in place.
+        trainable_modules: As for `freeze_except`; None for everything.
         lora: As for `add_adapters`; None for no adapters.
 
     Raises:
-        UserError: settings that do not fit the model.
+        UserError: the settings do not fit the model.
     """
     if lora is not None:
         add_adapters(model, lora)
-    if trained is not None:
-        freeze_except(model, trained)
+    if trainable_modules is not None:
+        freeze_except(model, trainable_modules)
 
 
-def freeze_except(model: nn.Module, trained: Sequence[str]) -> None:
-    """Leave gradients to the parameters whose name contains one of the given parts; what is frozen stays frozen.
+def freeze_except(model: nn.Module, trainable_modules: Sequence[str]) -> None:
+    """Freeze all parameters whose name contains none of the given parts; frozen parameters stay frozen.
 
     Args:
-        model: Whose parameters.
-        trained: Parts of names, such as "self_attn" or "layers.3".
+        model: A built model; changed in place.
+        trainable_modules: Parts of names, such as "self_attn" or "layers.3".
 
     Raises:
-        UserError: a part that no trainable parameter's name contains.
+        UserError: no trainable parameter's name contains one of the parts.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-        >>> freeze_others(model, ["1."])
+        >>> freeze_except(model, ["1."])
         >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         ['1.weight', '1.bias']
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for part in trained:
+    for part in trainable_modules:
         if not any(part in name for name in names):
             parts = sorted({word for name in names for word in name.split(".") if not word.isdigit()})
             raise UserError(
-                f"trained: no trainable parameter's name contains {part!r}; nearest: {nearest(part, parts)}"
+                f"trainable_modules: no trainable parameter's name contains {part!r}; nearest: {nearest(part, parts)}"
             )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and any(part in name for part in trained))
+        parameter.requires_grad_(parameter.requires_grad and any(part in name for part in trainable_modules))

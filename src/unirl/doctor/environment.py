@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from packaging.utils import canonicalize_name
 
 from unirl.backbones import Backbone
-from unirl.backbones.checkpoints import has_weights, local, read_json, reason
+from unirl.backbones.checkpoints import describe_error, has_weights, locate_local, read_json
 from unirl.doctor.findings import Finding, format_bytes
 from unirl.errors import UserError
 from unirl.hooks.discovery import OWN
@@ -142,7 +142,7 @@ def check_checkpoint(backbone: Backbone) -> list[Finding]:
     if not isinstance(name, str):
         return []
     try:
-        folder = local(name)
+        folder = locate_local(name)
         if folder is not None:
             return [_check_local_checkpoint(name, folder)]
     except UserError as error:
@@ -169,7 +169,7 @@ def _check_hub_checkpoint(name: str) -> Finding:
             return Finding("ok", "checkpoint", f"{name}, in the hub's cache at {Path(cached).parent}")
         files = HfApi().model_info(name, timeout=HUB_TIMEOUT, files_metadata=True).siblings or []
     except Exception as error:  # the hub's client raises errors of many libraries
-        text = f"{name!r} is not on this machine, and the hub has no such checkpoint ({reason(error)})"
+        text = f"{name!r} is not on this machine, and the hub has no such checkpoint ({describe_error(error)})"
         advice = "check the name and the network, or download it and give the folder"
         return Finding("error", "checkpoint", text, advice)
     size = format_bytes(sum(file.size or 0 for file in files))

@@ -264,13 +264,13 @@ def model_sizes(backbone: Backbone, rule: object = None) -> ModelSizes:
         decoder_width=_decoder_width(backbone, image_tokens),
         decoder_activations=_decoder_activations(backbone, image_tokens),
         gradient_checkpointing=bool(getattr(backbone, "gradient_checkpointing", False)),
-        recompute_batch_size=int(getattr(backbone, "recomputed_together", 0)),
+        recompute_batch_size=int(getattr(backbone, "recompute_batch_size", 0)),
     )
 
 
 def _image_tokens(backbone: Backbone, config: Any) -> int:
     side = int(getattr(backbone, "side", 0) or 0)
-    stated = getattr(config, "num_vq_tokens", 0) or getattr(backbone, "length", 0)
+    stated = getattr(config, "num_vq_tokens", 0) or getattr(backbone, "num_image_codes", 0)
     return int(stated or side**2 or DEFAULT_IMAGE_TOKENS)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from unirl.backbones.checkpoints import reason
+from unirl.backbones.checkpoints import describe_error
 from unirl.backbones.lora import select_trainable
 from unirl.doctor.environment import check_disk, log_folder, max_checkpoints
 from unirl.doctor.findings import Finding, format_bytes
@@ -32,7 +32,7 @@ def check_resources(model: Any, data: Any, trainer: Trainer) -> Iterator[Finding
     try:
         model.backbone.build(meta=True)
     except Exception as error:  # backbones of plugins may not support the meta device
-        yield Finding("warning", "memory", f"no estimate, because build(meta=True) failed: {reason(error)}")
+        yield Finding("warning", "memory", f"no estimate, because build(meta=True) failed: {describe_error(error)}")
         yield from check_disk(folder)
         return
     try:

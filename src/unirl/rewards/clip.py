@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unirl.backbones.checkpoints import locate, read_json, reason
+from unirl.backbones.checkpoints import describe_error, locate, read_json
 from unirl.errors import UserError
 from unirl.rewards.pretrained import PretrainedReward
 
@@ -95,7 +95,7 @@ class CLIP(PretrainedReward):
         try:
             return self._read(folder, beside)
         except Exception as error:  # transformers raises what it likes
-            said = str(error) if isinstance(error, UserError) else reason(error)
+            said = str(error) if isinstance(error, UserError) else describe_error(error)
             nothing = f"{self.name}: {self.model!r} holds no CLIP that can be read ({said})"
             raise UserError(f"{nothing}{self.hint}") from error
 

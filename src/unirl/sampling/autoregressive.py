@@ -1,4 +1,4 @@
-"""Autoregressive decoding of image codes: one after another, each under guidance, over a static cache."""
+"""Autoregressive decoding of image codes, one after another, with classifier-free guidance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SampledCodes:
-    """What autoregressive decoding drew.
+    """The result of autoregressive decoding.
 
     Args:
-        codes: The codes.
-        log_probs: Log-probability of each code after those before it, nats.
+        codes: Sampled codes.
+        log_probs: Log-probability of each code given the codes before it, nats.
 
     Shapes:
         each (B, N).
@@ -30,17 +30,17 @@ def sample_codes(
     length: int,
     uniforms: Tensor,
 ) -> SampledCodes:
-    """Draw codes one after another. Nothing in the loop waits for the device.
+    """Sample codes one after another. Nothing in the loop waits for the device.
 
     Args:
-        step: `(embeddings, chance) -> (the next embeddings, code, log-probability)`: one code for every picture, from
-            the embeddings of what came last; remembers what went before. See `pick`.
-        start: Embeddings of what comes before the first code.
-        length: How many codes.
-        chance: Uniform numbers in [0, 1), drawn before the loop.
+        step: `(embeddings, uniforms) -> (next embeddings, codes, log-probabilities)`: one code of each image, from the
+            embeddings of its last token. Keeps its own key-value cache. See `sample_inverse_cdf`.
+        start: Embeddings of the token before the first code.
+        length: Number of codes of an image.
+        uniforms: Random numbers in [0, 1), from `sample_uniforms`.
 
     Shapes:
-        start (R, 1, D), chance (length, B); R is B, or 2 B under guidance.
+        start (R, D), uniforms (length, B); R is B, or 2 B with guidance.
     """
     embeds, codes, log_probs = start, [], []
     for i in range(length):
@@ -51,22 +51,22 @@ def sample_codes(
 
 
 def sample_inverse_cdf(logits: Tensor, temperature: float, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """One code of each row by the inverse of its cumulative distribution, and its log-probability.
+    """One code of each row by inverse transform sampling, and its log-probability.
 
-    One uniform number a code is all the chance that it needs, so a captured step can be fed with it.
+    Its randomness is one uniform number for each code, which can be an input of a compiled step.
 
     Args:
-        logits: Of all codes, guided already.
-        temperature: Divides the logits; 0 takes the likeliest code, with its log-probability at temperature 1.
-        chance: Uniform numbers in [0, 1).
+        logits: Logits of all codes, guidance already applied.
+        temperature: Divides the logits. 0 takes the most likely code, with its log-probability at temperature 1.
+        uniforms: Random numbers in [0, 1).
 
     Shapes:
-        logits (B, K), chance (B,); returns (B,) int64 and (B,).
+        logits (B, K), uniforms (B,); returns codes (B,) int64 and log-probabilities (B,), nats.
 
     Example:
         >>> logits = torch.tensor([[0.25, 0.75]]).log()
-        >>> pick(logits, 1.0, torch.tensor([0.2]))[0].item(), pick(logits, 1.0, torch.tensor([0.3]))[0].item()
-        (0, 1)
+        >>> [sample_inverse_cdf(logits, 1.0, torch.tensor([u]))[0].item() for u in (0.2, 0.3)]
+        [0, 1]
     """
     log_probs = (logits.float() / (temperature or 1.0)).log_softmax(-1)
     if temperature == 0:
@@ -78,10 +78,13 @@ def sample_inverse_cdf(logits: Tensor, temperature: float, uniforms: Tensor) -> 
 
 
 def sample_uniforms(length: int, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """The chance of a whole drawing, (length, batch), in [0, 1)."""
+    """The random numbers of `sample_codes`, (length, batch), in [0, 1)."""
     return torch.rand(length, batch, generator=generator, device=device)
 
 
 def guide(cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance, `(1 + w) * cond - w * uncond`, which is `uncond + (1 + w) * (cond - uncond)`."""
+    """Classifier-free guidance, `(1 + w) * cond - w * uncond`, in float32.
+
+    Source: Ho & Salimans 2022 (arXiv 2207.12598).
+    """
     return torch.lerp(uncond.float(), cond.float(), 1 + guidance)

@@ -1,4 +1,4 @@
-"""Keys and values of a sequence's beginning, computed once and attended to many times."""
+"""Key-value caches of prefixes that many sequences share: prefill once, extend many times."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from inspect import signature
 from typing import Any, Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
 class PrefixCache:
-    """Stands in for a transformers cache: attention sees the prefix before its own keys and values.
+    """A key-value cache with the interface that transformers' attention layers call.
 
     Args:
-        keys: Of each layer.
-        values: Of each layer.
-        grow: Whether what attention adds stays (text decoding) or is forgotten after the pass (denoising).
+        keys: Keys of each layer.
+        values: Values of each layer.
+        grow: Whether new keys and values are kept (text decoding) or dropped after the pass (denoising, scoring).
 
     Shapes:
         keys and values (B, heads, prefix, head_dim).
@@ -27,184 +28,237 @@ class PrefixCache:
         self.keys, self.values, self.grow = list(keys), list(values), grow
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """The prefix followed by a layer's new keys and values."""
+        """The cached keys and values of a layer followed by its new ones. Attention layers call it."""
         if layer < len(self.keys):
             key = torch.cat((self.keys[layer], key), dim=2)
             value = torch.cat((self.values[layer], value), dim=2)
         if self.grow:
-            self.put(key, value, layer)
+            self.set_layer(layer, key, value)
         return key, value
 
-    def put(self, key: Tensor, value: Tensor, layer: int) -> None:
-        """Keep keys and values for those of a layer."""
+    def set_layer(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Replace the keys and values of a layer."""
         self.keys[layer : layer + 1], self.values[layer : layer + 1] = [key], [value]
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Number of cached positions."""
         return self.keys[layer].shape[2] if self.keys else 0
 
-    def rows(self, index: Tensor, grow: bool = False) -> "PrefixCache":
-        """A cache for other rows: each entry of `index` names the row whose prefix to use."""
-        return PrefixCache([k[index] for k in self.keys], [v[index] for v in self.values], grow)
+    def select(self, indices: Tensor, grow: bool = False) -> "PrefixCache":
+        """A cache whose rows are the given rows of this one."""
+        return PrefixCache([k[indices] for k in self.keys], [v[indices] for v in self.values], grow)
 
 
-class LayerCache(PrefixCache):
-    """Stands in for a growing cache while one layer is computed, perhaps twice; it has `seen` what it was given last.
+class StaticCache(PrefixCache):
+    """A cache in buffers of fixed length, written in place: nothing is copied when a token is added.
 
     Args:
-        cache: Where the rows before are; it stays as it is, and may grow later on.
+        prefix: Cached keys and values of what comes first.
+        max_new_tokens: Most tokens that follow.
     """
 
-    seen: tuple[Tensor, Tensor]
+    def __init__(self, prefix: PrefixCache, max_new_tokens: int) -> None:
+        self.length = prefix.get_seq_length()
+        keys, values = (
+            [F.pad(one, (0, 0, 0, max_new_tokens)) for one in part] for part in (prefix.keys, prefix.values)
+        )
+        super().__init__(keys, values)
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The cached keys and values of a layer followed by its new ones, as views of the buffers."""
+        end = self.length + key.shape[2]
+        self.keys[layer][:, :, self.length : end], self.values[layer][:, :, self.length : end] = key, value
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def advance(self, count: int = 1) -> None:
+        """Count the tokens that all layers have written."""
+        self.length += count
+
+
+class _LayerCache(PrefixCache):
+    """Stands in for a growing cache while one layer runs, and runs again for the gradient."""
+
+    updated: tuple[Tensor, Tensor]
 
     def __init__(self, cache: PrefixCache) -> None:
         super().__init__(cache.keys, cache.values)
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """The prefix followed by the layer's new keys and values."""
-        self.seen = super().update(key, value, layer)
-        return self.seen
+        self.updated = super().update(key, value, layer)
+        return self.updated
 
 
-class Rows(Protocol):
-    """A transformer that computes some rows of sequences whose earlier rows may be cached."""
+class CachedTransformer(Protocol):
+    """A transformer that computes new tokens of sequences whose earlier tokens are cached."""
 
     def __call__(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
-        """Hidden states (B, S, D) of rows (B, S, D) under a mask (B, 1, S, P + S), True = may attend."""
+        """Hidden states (B, S, D) of embeddings (B, S, D) under a mask (B, 1, S, P + S), True where attention may."""
         ...
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """The beginning of some sequences, computed once.
+    """The first tokens of some sequences, computed once.
 
     Args:
-        cache: Its keys and values.
-        keys: True where a later row may see it.
-        ends: Position of the first row after it.
+        cache: Their keys and values.
+        mask: True where later tokens may attend.
+        next_positions: Position of the first token after each prefix.
 
     Shapes:
-        keys (B, P) bool, ends (B,).
+        mask (B, P) bool, next_positions (B,).
     """
 
     cache: PrefixCache
-    keys: Tensor
-    ends: Tensor
+    mask: Tensor
+    next_positions: Tensor
 
-    def rows(self, index: Tensor, grow: bool = False) -> "Prefix":
-        """The prefixes named by `index`, one for each of its entries."""
-        return Prefix(self.cache.rows(index, grow), self.keys[index], self.ends[index])
+    def __len__(self) -> int:
+        return len(self.mask)
 
-    def shared(self, count: int, grow: bool = False) -> "Prefix":
-        """As many rows as there are questions: of k x B of them, the first k are about the first prefix, and so on.
+    def select(self, indices: Tensor, grow: bool = False) -> "Prefix":
+        """The given rows, which may repeat."""
+        return Prefix(self.cache.select(indices, grow), self.mask[indices], self.next_positions[indices])
+
+    def repeat_to(self, count: int, grow: bool = False) -> "Prefix":
+        """As many rows as there are questions: of k x B questions the first k are about the first prefix, and so on.
 
         Raises:
-            ValueError: `count` is no multiple of the number of prefixes.
+            ValueError: `count` is not a multiple of the number of prefixes.
         """
-        if count % len(self.keys):
-            raise ValueError(f"{count} questions about {len(self.keys)} pictures: expected a multiple")
-        index = torch.arange(len(self.keys), device=self.keys.device)
-        return self.rows(index.repeat_interleave(count // len(self.keys)), grow)
+        if count % len(self):
+            raise ValueError(f"{count} questions about {len(self)} images: expected a multiple")
+        indices = torch.arange(len(self), device=self.mask.device)
+        return self.select(indices.repeat_interleave(count // len(self)), grow)
 
     def positions(self, length: int) -> Tensor:
-        """Positions (B, length) of the rows that follow."""
-        return self.ends[:, None] + torch.arange(length, device=self.ends.device)
+        """Positions (B, length) of the tokens that follow."""
+        return self.next_positions[:, None] + torch.arange(length, device=self.next_positions.device)
 
 
-def prefill(transformer: Rows, embeds: Tensor, keys: Tensor) -> Prefix:
-    """Causal prefixes, padded on either side; positions do not count pads.
+def prefill(transformer: CachedTransformer, embeds: Tensor, mask: Tensor) -> Prefix:
+    """Compute prefixes under causal attention. Padding may be on either side; positions do not count it.
 
     Args:
         transformer: Computes them.
-        embeds: Their embeddings.
-        keys: True where there is no pad.
+        embeds: Embeddings of the tokens.
+        mask: True where a token is not padding.
 
     Shapes:
-        embeds (B, P, D), keys (B, P) bool.
+        embeds (B, P, D), mask (B, P) bool.
     """
     cache = PrefixCache(grow=True)
-    transformer(embeds, causal_mask(keys), (keys.cumsum(1) - 1).clamp(min=0), cache)
-    return Prefix(PrefixCache(cache.keys, cache.values), keys, keys.sum(1))
+    transformer(embeds, causal_mask(mask), (mask.cumsum(1) - 1).clamp(min=0), cache)
+    return Prefix(PrefixCache(cache.keys, cache.values), mask, mask.sum(1))
 
 
-def follow(transformer: Rows, prefix: Prefix, embeds: Tensor, keys: Tensor) -> Tensor:
-    """Hidden states (B, S, D) of right-padded rows that follow their prefixes, each seeing those before it.
+def extend(transformer: CachedTransformer, prefix: Prefix, embeds: Tensor, mask: Tensor) -> Tensor:
+    """Hidden states of right-padded tokens that follow prefixes, under causal attention.
+
+    Args:
+        transformer: Computes them.
+        prefix: What comes first; a growing cache keeps the new keys and values.
+        embeds: Embeddings of the tokens that follow.
+        mask: True where a token is not padding.
 
     Shapes:
-        embeds (B, S, D), keys (B, S) bool.
+        embeds (B, S, D), mask (B, S) bool; returns (B, S, D).
     """
-    mask = suffix_mask(prefix.keys, causal_mask(keys))
-    return transformer(embeds, mask, prefix.positions(embeds.shape[1]), prefix.cache)
+    attention = suffix_mask(prefix.mask, causal_mask(mask))
+    return transformer(embeds, attention, prefix.positions(embeds.shape[1]), prefix.cache)
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+class IncrementalDecoder:
+    """One more token of each sequence at a time, by any transformer, over a static cache.
+
+    Args:
+        transformer: Computes the tokens.
+        prefix: What comes first.
+        max_new_tokens: Most tokens that follow.
+    """
+
+    def __init__(self, transformer: Any, prefix: Prefix, max_new_tokens: int) -> None:
+        self.transformer, self.cache = transformer, StaticCache(prefix.cache, max_new_tokens)
+        self.mask = F.pad(prefix.mask, (0, max_new_tokens), value=True)[:, None, None]
+        self.positions, self.step = prefix.positions(max_new_tokens), 0
+
+    def __call__(self, embeds: Tensor) -> Tensor:
+        """Hidden states (B, D) of the next tokens, given their embeddings (B, D)."""
+        mask = self.mask[..., : self.cache.length + 1]
+        hidden = self.transformer(embeds[:, None], mask, self.positions[:, self.step, None], self.cache)
+        self.cache.advance()
+        self.step += 1
+        return hidden[:, 0]
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int = 0) -> tuple[Tensor, Tensor]:
     """Stack rows of different lengths, padded on the left.
 
     Shapes:
-        returns ids (B, longest) int64 and where they are no pads (B, longest) bool.
+        returns ids (B, longest) int64 and a mask (B, longest) bool, False at the padding.
 
     Example:
-        >>> pad_left([[5, 6], [7]], 0)[0].tolist()
+        >>> pad_left([[5, 6], [7]])[0].tolist()
         [[5, 6], [0, 7]]
     """
-    ids, keys = pad_right([row[::-1] for row in rows], pad)
-    return ids.flip(1), keys.flip(1)
+    ids, mask = pad_right([row[::-1] for row in rows], pad_token_id)
+    return ids.flip(1), mask.flip(1)
 
 
-def pad_right(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def pad_right(rows: Sequence[Sequence[int]], pad_token_id: int = 0) -> tuple[Tensor, Tensor]:
     """Stack rows of different lengths, padded on the right; see `pad_left`."""
     lengths = torch.tensor([len(row) for row in rows])
-    width = int(lengths.max())
-    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], dtype=torch.long)
-    return ids, torch.arange(width) < lengths[:, None]
+    longest = int(lengths.max())
+    ids = torch.tensor([[*row, *[pad_token_id] * (longest - len(row))] for row in rows], dtype=torch.long)
+    return ids, torch.arange(longest) < lengths[:, None]
 
 
-def causal_mask(keys: Tensor) -> Tensor:
-    """Each position sees itself and earlier ones that are not pads.
+def causal_mask(mask: Tensor) -> Tensor:
+    """Each token attends to itself and to earlier tokens that are not padding.
 
     Args:
-        keys: True where the token is not a pad.
+        mask: True where a token is not padding.
 
     Shapes:
-        keys (B, T) bool; returns (B, 1, T, T) bool, True = may attend.
+        mask (B, T) bool; returns (B, 1, T, T) bool, True where attention may.
     """
-    length = keys.shape[1]
-    lower = torch.ones(length, length, dtype=torch.bool, device=keys.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=keys.device)
-    return ((lower & keys[:, None, :]) | itself)[:, None]
+    length = mask.shape[1]
+    lower = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    diagonal = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return ((lower & mask[:, None, :]) | diagonal)[:, None]
 
 
-def suffix_mask(prefix_keys: Tensor, suffix: Tensor) -> Tensor:
-    """Mask of the rows that follow a prefix.
+def suffix_mask(prefix_mask: Tensor, suffix: Tensor) -> Tensor:
+    """The attention mask of tokens that follow a prefix.
 
     Args:
-        prefix_keys: True where the prefix may be seen.
-        suffix: The suffix's view of itself.
+        prefix_mask: True where the prefix may be attended to.
+        suffix: Attention mask among the tokens that follow.
 
     Shapes:
-        prefix_keys (B, P), suffix (B or 1, 1, S, S); returns (B, 1, S, P + S) bool.
+        prefix_mask (B, P), suffix (B or 1, 1, S, S); returns (B, 1, S, P + S) bool.
     """
-    rows = prefix_keys[:, None, None, :].expand(-1, 1, suffix.shape[2], -1)
-    return torch.cat((rows, suffix.expand(len(rows), -1, -1, -1)), dim=-1)
+    prefix = prefix_mask[:, None, None, :].expand(-1, 1, suffix.shape[2], -1)
+    return torch.cat((prefix, suffix.expand(len(prefix), -1, -1, -1)), dim=-1)
 
 
-Computed = TypeVar("Computed", bound=Tensor | tuple[Tensor, ...])
+Output = TypeVar("Output", bound=Tensor | tuple[Tensor, ...])
 
 
-def checkpointed(part: Callable[..., Computed], *given: Tensor, gradient_checkpointing: bool = True) -> Computed:
-    """What a part computes; only what it was given is kept for the gradient, and it is computed again for it.
+def checkpointed(function: Callable[..., Output], *args: Tensor, gradient_checkpointing: bool = True) -> Output:
+    """Call a function; keep only its arguments for the backward pass, which calls it again.
 
     Args:
-        part: A pure function.
-        given: Its arguments.
-        gradient_checkpointing: Whether to do so.
+        function: A pure function.
+        args: Its arguments.
+        gradient_checkpointing: False calls it plainly, as does a call without gradient.
 
-    Source: Chen et al. 2016 (arXiv 1604.06174), activation checkpointing.
+    Source: Chen et al. 2016 (arXiv 1604.06174).
     """
     if gradient_checkpointing and torch.is_grad_enabled():
-        computed: Computed = checkpoint(part, *given, use_reentrant=False)
-        return computed
-    return part(*given)
+        output: Output = checkpoint(function, *args, use_reentrant=False)
+        return output
+    return function(*args)
 
 
 def run_layers(
@@ -212,43 +266,44 @@ def run_layers(
     hidden: Tensor,
     cache: PrefixCache | None,
     gradient_checkpointing: bool = False,
-    **rows: Any,
+    **kwargs: Any,
 ) -> Tensor:
-    """Hidden states after all layers, each of which may be computed again, even where it fills a cache.
+    """Hidden states after all layers of a transformer, with gradient checkpointing even where they fill a cache.
 
     Args:
-        layers: Of transformers: each is called with hidden states, the cache and `rows`.
-        hidden: What the first one is given.
-        cache: Keys and values of earlier rows.
-        recompute: As for `again`.
-        rows: Masks, positions and the like.
+        layers: Called with hidden states, the cache and `kwargs`; may return a tuple that begins with hidden states.
+        hidden: Input of the first layer.
+        cache: Keys and values of earlier tokens.
+        gradient_checkpointing: Recompute each layer in the backward pass.
+        kwargs: Masks, position embeddings and the like.
 
     Shapes:
         hidden (B, S, D); returns the same.
     """
     for index, layer in enumerate(layers):
         if cache is None or not cache.grow:
-            hidden = checkpointed(
-                partial(layer, **{_name(type(layer).forward): cache}, **rows),
-                hidden,
-                gradient_checkpointing=gradient_checkpointing,
-            )
+            run = partial(_run_layer, layer, cache, kwargs)
+            hidden = checkpointed(run, hidden, gradient_checkpointing=gradient_checkpointing)
             continue
-        apart = LayerCache(cache)  # as it is now: it will have grown when the layer is computed again
-        hidden, key, value = checkpointed(
-            partial(_filling, layer, apart, rows), hidden, gradient_checkpointing=gradient_checkpointing
-        )
-        cache.put(key, value, index)
+        # The layer sees the cache as it is now, also when the backward pass runs it again after the cache has grown.
+        fill = partial(_fill_layer, layer, _LayerCache(cache), kwargs)
+        hidden, key, value = checkpointed(fill, hidden, gradient_checkpointing=gradient_checkpointing)
+        cache.set_layer(index, key, value)
     return hidden
 
 
-def _filling(layer: nn.Module, apart: LayerCache, rows: dict[str, Any], hidden: Tensor) -> tuple[Tensor, ...]:
-    """A layer's hidden states, and the keys and values that its rows and those before them have."""
-    hidden = layer(hidden, **{_name(type(layer).forward): apart}, **rows)
-    return hidden, *apart.seen
+def _run_layer(layer: nn.Module, cache: PrefixCache | None, kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
+    output = layer(hidden, **{_cache_argument(type(layer).forward): cache}, **kwargs)
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
+
+
+def _fill_layer(layer: nn.Module, cache: _LayerCache, kwargs: dict[str, Any], hidden: Tensor) -> tuple[Tensor, ...]:
+    """Hidden states, and the keys and values of earlier and new tokens together."""
+    return _run_layer(layer, cache, kwargs, hidden), *cache.updated
 
 
 @lru_cache
-def _name(forward: Callable[..., Any]) -> str:
-    """What a kind of layers calls the cache: transformers renamed it in version 5.24."""
+def _cache_argument(forward: Callable[..., Any]) -> str:
+    """The name of a layer's cache argument, which transformers renamed in version 5.24."""
     return "past_key_values" if "past_key_values" in signature(forward).parameters else "cache"

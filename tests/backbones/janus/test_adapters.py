@@ -1,4 +1,4 @@
-"""Adapters on a Janus: drawing goes through them, and the exported model has them merged."""
+"""Adapters on a Janus: generation goes through them, and the exported model has them merged."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def adapted(checkpoint: Path) -> Janus:
     return backbone
 
 
-def test_drawing_goes_through_the_adapters(adapted: Janus, backbone: Janus) -> None:
+def test_generation_uses_the_adapters(adapted: Janus, backbone: Janus) -> None:
     images = adapted.sample_images(PROMPTS, SAMPLING, torch.Generator().manual_seed(0))
     torch.testing.assert_close(
         adapted.image_log_probs(PROMPTS, images, SAMPLING)[0], images.log_probs, atol=1e-4, rtol=0
@@ -38,7 +38,9 @@ def test_the_exported_model_has_them_merged(adapted: Janus, tmp_path: Path) -> N
     images = adapted.sample_images(PROMPTS, SAMPLING, torch.Generator().manual_seed(0))
     with merged(adapted):
         adapted.save_pretrained(tmp_path)
-    again = Janus.from_pretrained(str(tmp_path)).eval()
-    torch.testing.assert_close(again.image_log_probs(PROMPTS, images, SAMPLING)[0], images.log_probs, atol=1e-4, rtol=0)
-    names = {name for name, _ in again.transformer.janus.named_parameters()}
+    reloaded = Janus.from_pretrained(str(tmp_path)).eval()
+    torch.testing.assert_close(
+        reloaded.image_log_probs(PROMPTS, images, SAMPLING)[0], images.log_probs, atol=1e-4, rtol=0
+    )
+    names = {name for name, _ in reloaded.transformer.janus.named_parameters()}
     assert names == {name for name, _ in JanusForConditionalGeneration.from_pretrained(tmp_path).named_parameters()}

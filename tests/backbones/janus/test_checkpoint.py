@@ -28,18 +28,18 @@ def test_what_is_saved_loads_in_plain_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         backbone.transformer.janus.lm_head.weight.add_(0.5)
     backbone.save_pretrained(tmp_path / "b")
-    again = JanusForConditionalGeneration.from_pretrained(tmp_path / "b")
+    reloaded = JanusForConditionalGeneration.from_pretrained(tmp_path / "b")
     assert type(AutoModelForImageTextToText.from_pretrained(tmp_path / "b")) is JanusForConditionalGeneration
     for name, parameter in backbone.transformer.janus.state_dict().items():
-        assert torch.equal(parameter, again.state_dict()[name]), name
+        assert torch.equal(parameter, reloaded.state_dict()[name]), name
     processor = AutoProcessor.from_pretrained(tmp_path / "b")
     assert processor.chat_template == backbone.processor.chat_template
-    ids = (again.generation_config.pad_token_id, again.generation_config.generation_kwargs["boi_token_id"])
-    assert ids == (backbone.chat.pad, backbone.chat.begin_image)
+    ids = (reloaded.generation_config.pad_token_id, reloaded.generation_config.generation_kwargs["boi_token_id"])
+    assert ids == (backbone.chat.pad_token_id, backbone.image_start_id)
     assert {path.suffix for path in (tmp_path / "b").iterdir()} <= {".json", ".safetensors", ".jinja"}
 
 
-def test_a_second_build_changes_nothing(checkpoint: Path) -> None:
+def test_building_twice_changes_nothing(checkpoint: Path) -> None:
     backbone = Janus(str(checkpoint))
     backbone.build()
     janus = backbone.transformer.janus
@@ -49,16 +49,16 @@ def test_a_second_build_changes_nothing(checkpoint: Path) -> None:
 
 def test_the_image_tokenizer_stays_frozen(checkpoint: Path) -> None:
     backbone = Janus.from_pretrained(str(checkpoint)).train()
-    vq = backbone.transformer.parts.vqmodel
+    vq = backbone.transformer.base_model.vqmodel
     assert not any(p.requires_grad for p in vq.parameters())
     assert {type(m) for m in backbone.modules() if isinstance(m, backbone.blocks)} == set(backbone.blocks)
 
 
-def test_a_configs_dropout_stays_off_in_training(tmp_path: Path) -> None:
+def test_dropout_of_the_config_stays_off_in_training(tmp_path: Path) -> None:
     edit(save(tmp_path), "config.json", text_config__attention_dropout=0.3, vision_config__hidden_dropout_rate=0.3)
     backbone = Janus.from_pretrained(str(tmp_path)).train()
-    sampling, chance = ImageSampling(guidance=2.0), torch.Generator().manual_seed(0)
-    images = backbone.sample_images(["red", "two circle"], sampling, chance)
+    sampling, rng = ImageSampling(guidance=2.0), torch.Generator().manual_seed(0)
+    images = backbone.sample_images(["red", "two circle"], sampling, rng)
     scored, _ = backbone.image_log_probs(["red", "two circle"], images, sampling)
     assert (scored - images.log_probs).abs().max() < 1e-4
     assert any(parameter.requires_grad for parameter in backbone.parameters())
@@ -67,10 +67,10 @@ def test_a_configs_dropout_stays_off_in_training(tmp_path: Path) -> None:
 def test_other_ids_load(tmp_path: Path) -> None:
     one = Janus.from_pretrained(str(save(tmp_path / "a")))
     other = Janus.from_pretrained(str(save(tmp_path / "b", first="<unk> <pad> <eos> <bos>")))
-    assert (one.chat.begin, one.chat.end, one.chat.pad) == (0, 1, 2)
-    assert (other.chat.begin, other.chat.end, other.chat.pad) == (3, 2, 1)
+    ids = [(chat.bos_token_id, chat.eos_token_ids, chat.pad_token_id) for chat in (one.chat, other.chat)]
+    assert ids == [(0, [1], 2), (3, [2], 1)]
     more = Janus.from_pretrained(str(save(tmp_path / "c", first="<bos> <eos> <pad> <unk> <image_placeholder> x y")))
-    assert (one.chat.image, more.chat.image) == (24, 4)
+    assert (one.chat.image_token_id, more.chat.image_token_id) == (24, 4)
     assert more.transformer.janus.config.image_token_id == 4
 
 
@@ -84,14 +84,14 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "values", "says"),
+    ("file", "values", "message"),
     [
         (
             "config.json",
             {"model_type": "multi_modality"},
-            "in its authors' format; give one for transformers",
+            "in its authors' format; give one in transformers' format",
         ),
-        ("config.json", {"model_type": "llava"}, "says model_type 'llava'; a Janus checkpoint says 'janus'"),
+        ("config.json", {"model_type": "llava"}, "has model_type 'llava'; that of a Janus checkpoint is 'janus'"),
         ("config.json", {"image_token_id": 7}, "image token id is 24, but config.json's image_token_id is 7"),
         ("config.json", {"vision_config__num_image_tokens": 9}, "num_image_tokens is 9, but .* patches is 16"),
         ("config.json", {"text_config": "llama"}, "text_config is 'llama'; expected an object"),
@@ -106,12 +106,12 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
             {"text_config__rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}},
             "rope_type 'dynamic' makes a sample depend on the longest of its batch",
         ),
-        ("config.json", {"text_config__model_type": "qwen2"}, "text_config says model_type 'qwen2'"),
+        ("config.json", {"text_config__model_type": "qwen2"}, "text_config has model_type 'qwen2'"),
         ("processor_config.json", {"num_image_tokens": 5}, "num_image_tokens is 5, but .* patches is 16"),
         ("processor_config.json", {"image_processor__size": {"height": 64, "width": 64}}, "height is 64, but .* is 32"),
         ("processor_config.json", {"image_processor__size": {"height": 32, "width": 64}}, "width is 64, but .* is 32"),
-        ("processor_config.json", {"image_processor__image_mean": None}, "does not normalize pictures"),
-        ("processor_config.json", {"image_processor__do_normalize": False}, "does not normalize pictures"),
+        ("processor_config.json", {"image_processor__image_mean": None}, "does not normalize images"),
+        ("processor_config.json", {"image_processor__do_normalize": False}, "does not normalize images"),
         ("processor_config.json", {"image_processor__size": None}, "height is None, but .* is 32"),
         (
             "processor_config.json",
@@ -127,11 +127,9 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
         ("generation_config.json", {"generation_kwargs": {"boi_token_id": 3}}, "boi_token_id is 3; they do not belong"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(
-    tmp_path: Path, file: str, values: dict[str, object], says: str
-) -> None:
+def test_mismatched_parts_are_refused(tmp_path: Path, file: str, values: dict[str, object], message: str) -> None:
     edit(save(tmp_path), file, **values)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         Janus.from_pretrained(str(tmp_path))
     assert "\n" not in str(error.value)
 
@@ -157,12 +155,12 @@ def test_an_old_config_without_a_word_of_its_head_has_the_size_that_its_weights_
         {"image_mean": [0.48, 0.45, 0.4], "image_std": [0.27, 0.26, 0.27]},
     ],
 )
-def test_pictures_are_scaled_as_the_processor_scales_them(tmp_path: Path, scaling: dict[str, object]) -> None:
+def test_images_are_normalized_as_by_the_processor(tmp_path: Path, scaling: dict[str, object]) -> None:
     edit(save(tmp_path), "processor_config.json", **{f"image_processor__{k}": v for k, v in scaling.items()})
     backbone = Janus.from_pretrained(str(tmp_path))
-    picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = backbone.processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
-    own = (picture / 255 - backbone.mean) / backbone.std
+    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = backbone.processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
+    own = (image / 255 - backbone.mean) / backbone.std
     assert (own - expected).abs().max() < 1e-5
 
 
@@ -205,13 +203,13 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path: Path) -> 
     backbone = Janus.from_pretrained(str(save(tmp_path)))
     backbone.processor.tokenizer.add_tokens(["green", "yellow", "pink"])
     backbone.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="the tokenizer has 30 ids, the language model room for 29"):
+    with pytest.raises(UserError, match="the tokenizer has 30 ids, the language model 29"):
         Janus.from_pretrained(str(tmp_path))
 
 
-def test_a_painter_of_another_size_than_the_tower_is_refused(checkpoint: Path) -> None:
+def test_an_image_tokenizer_of_another_size_than_the_vision_tower_is_refused(checkpoint: Path) -> None:
     backbone = Janus.from_pretrained(str(checkpoint))
     config = copy.deepcopy(backbone.transformer.janus.config)
     config.vq_config.num_patches = 8
-    with pytest.raises(UserError, match=r"what the image tokenizer paints is 64, but .* image_size is 32"):
+    with pytest.raises(UserError, match=r"images that the image tokenizer decodes is 64, but .* image_size is 32"):
         check(config, backbone.processor, checkpoint)

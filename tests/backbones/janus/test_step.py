@@ -1,4 +1,4 @@
-"""The compiled step: what it draws is what the other draws, and it is compiled once."""
+"""The compiled step samples the same codes and is compiled once."""
 
 import os
 import shutil
@@ -10,8 +10,9 @@ import torch
 from tests.backbones.janus.tiny import save
 from torch._dynamo.utils import counters
 
+from unirl.backbones import autoregressive
 from unirl.backbones.janus import Janus
-from unirl.backbones.llama import WIDTH
+from unirl.backbones.llama import PREFIX_MULTIPLE
 from unirl.backbones.lora import LoRA, add_adapters
 from unirl.types import Images, ImageSampling
 
@@ -21,14 +22,14 @@ GUIDED = ImageSampling(guidance=4.0, temperature=0.8)
 GREEDY = ImageSampling(guidance=4.0, temperature=0.0)
 
 
-def drawn(backbone: Janus, prompts: list[str], sampling: ImageSampling, compiled: bool) -> Images:
+def generate(backbone: Janus, prompts: list[str], sampling: ImageSampling, compiled: bool) -> Images:
     backbone.compiled = compiled
     return backbone.sample_images(prompts, sampling, torch.Generator().manual_seed(1))
 
 
 def check(backbone: Janus, prompts: list[str], sampling: ImageSampling) -> Images:
-    """Both ways draw the same; gives what they draw."""
-    one, other = (drawn(backbone, prompts, sampling, compiled) for compiled in (False, True))
+    """Both ways sample the same images."""
+    one, other = (generate(backbone, prompts, sampling, compiled) for compiled in (False, True))
     assert torch.equal(one.codes, other.codes)
     torch.testing.assert_close(one.log_probs, other.log_probs, atol=1e-4, rtol=0)
     return one
@@ -37,20 +38,20 @@ def check(backbone: Janus, prompts: list[str], sampling: ImageSampling) -> Image
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixed shapes without the compiler: quick, so many cases can be tried."""
-    monkeypatch.setattr(modeling, "_compiled", lambda: modeling._run)
+    monkeypatch.setattr(autoregressive, "_compiled_step", lambda: autoregressive._sample_next)
 
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("sampling", [PLAIN, GUIDED, GREEDY], ids=["plain", "guided", "greedy"])
 @pytest.mark.parametrize("changes", [{}, {"seed": 2, "kv_heads": 2}, {"seed": 3, "size": 48}], ids=str)
-def test_fixed_shapes_draw_the_same(tmp_path: Path, changes: dict[str, Any], sampling: ImageSampling) -> None:
+def test_static_shapes_sample_the_same(tmp_path: Path, changes: dict[str, Any], sampling: ImageSampling) -> None:
     backbone = Janus.from_pretrained(str(save(tmp_path, **changes))).eval()
-    for prompts in (PROMPTS, PROMPTS[:1], [f"{'red ' * WIDTH}circle", "red"]):
+    for prompts in (PROMPTS, PROMPTS[:1], [f"{'red ' * PREFIX_MULTIPLE}circle", "red"]):
         assert len(check(backbone, prompts, sampling).codes.unique()) > 4
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_adapters_draw_in_both_steps(tmp_path: Path) -> None:
+def test_adapters_are_used_by_both_decoders(tmp_path: Path) -> None:
     backbone = Janus.from_pretrained(str(save(tmp_path))).eval()
     bare = check(backbone, PROMPTS, GREEDY)
     add_adapters(backbone.transformer, LoRA(("q_proj", "v_proj", "down_proj"), rank=2))
@@ -62,7 +63,7 @@ def test_adapters_draw_in_both_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler")
-def test_a_step_is_compiled_once_and_sees_new_weights(tmp_path: Path) -> None:
+def test_a_step_is_compiled_once_and_uses_new_weights(tmp_path: Path) -> None:
     torch.compiler.reset()
     counters.clear()
     backbone = Janus(str(save(tmp_path)), compile=True)

@@ -55,7 +55,7 @@ def save(
     Args:
         folder: Where.
         seed: Of the weights.
-        size: Side of its pictures, in pixels; 8 pixels a code.
+        size: Side of its images, in pixels; 8 pixels a code.
         first: Special tokens in the order of their ids.
         tied: Whether the text head shares its weights with the embedding.
         heads: Of attention.
@@ -83,9 +83,9 @@ def save(
     boi = {"boi_token_id": words.convert_tokens_to_ids("<begin_of_image>")}
     model.generation_config = GenerationConfig(**ids, guidance_scale=5, generation_kwargs=boi)
     model.save_pretrained(folder)
-    pictures = JanusImageProcessor(size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    images = JanusImageProcessor(size={"height": size, "width": size}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     processor = JanusProcessor(
-        pictures, words, chat_template=TEMPLATE, use_default_system_prompt=system, num_image_tokens=patches**2
+        images, words, chat_template=TEMPLATE, use_default_system_prompt=system, num_image_tokens=patches**2
     )
     processor.save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Answering questions about pictures."""
+"""Answering questions about images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unirl.backbones.showo import Showo
-from unirl.backbones.showo.modeling import QUESTION, understanding_mask
+from unirl.backbones.showo.backbone import QUESTION
+from unirl.backbones.showo.modeling import understanding_mask
 from unirl.types import AnswerSampling, Images
 
 QUESTIONS = ["what is the main item in this image ?", "color ?", "how many circle are there ?", "?"]
@@ -25,23 +26,25 @@ def close(got: Tensor, expected: Tensor, within: float = 1e-5) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(golden: dict[str, Tensor]) -> Images:
+def images(golden: dict[str, Tensor]) -> Images:
     return Images(golden["codes"][[0, 1, 2, 0]])
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED, AnswerSampling(1)], ids=["greedy", "sampled", "one token"])
 @torch.no_grad()
-def test_scores_are_the_log_probs_of_answering(backbone: Showo, pictures: Images, sampling: AnswerSampling) -> None:
-    answers = backbone.sample_answers(pictures, QUESTIONS, sampling, seeded())
+def test_scored_answer_log_probs_are_those_of_sampling(
+    backbone: Showo, images: Images, sampling: AnswerSampling
+) -> None:
+    answers = backbone.sample_answers(images, QUESTIONS, sampling, seeded())
     assert answers.log_probs is not None
-    close(backbone.answer_log_probs(pictures, QUESTIONS, answers), answers.log_probs)
+    close(backbone.answer_log_probs(images, QUESTIONS, answers), answers.log_probs)
 
 
 @torch.no_grad()
-def test_companions_do_not_matter(backbone: Showo, pictures: Images) -> None:
-    together = backbone.sample_answers(pictures, QUESTIONS, GREEDY)
+def test_log_probs_do_not_depend_on_the_batch(backbone: Showo, images: Images) -> None:
+    together = backbone.sample_answers(images, QUESTIONS, GREEDY)
     for row, question in enumerate(QUESTIONS):
-        alone = backbone.sample_answers(pictures[row : row + 1], [question], GREEDY)
+        alone = backbone.sample_answers(images[row : row + 1], [question], GREEDY)
         length = int(alone.mask.sum())
         assert torch.equal(alone.ids[0, :length], together.ids[row][together.mask[row]])
         assert alone.text[0] == together.text[row]
@@ -49,52 +52,52 @@ def test_companions_do_not_matter(backbone: Showo, pictures: Images) -> None:
 
 
 @torch.no_grad()
-def test_given_answers_of_different_lengths_do_not_matter_to_each_other(backbone: Showo, pictures: Images) -> None:
+def test_given_answers_of_different_lengths_do_not_matter_to_each_other(backbone: Showo, images: Images) -> None:
     answers = backbone.tokenize_answers(["two", "the red circle is left", "a", "blue square"])
-    together = backbone.answer_log_probs(pictures, QUESTIONS, answers)
+    together = backbone.answer_log_probs(images, QUESTIONS, answers)
     assert (together[~answers.mask] == 0).all()
     assert (together[answers.mask] < 0).all()
     for row in range(4):
         one = slice(row, row + 1)
-        alone = backbone.answer_log_probs(pictures[one], QUESTIONS[one], answers[one])
+        alone = backbone.answer_log_probs(images[one], QUESTIONS[one], answers[one])
         close(alone[0], together[row])
 
 
 @torch.no_grad()
-def test_cached_text_is_the_whole_sequence(backbone: Showo, pictures: Images) -> None:
+def test_cached_text_equals_the_full_sequence(backbone: Showo, images: Images) -> None:
     answers = backbone.tokenize_answers(["two red", "a", "circle", "blue square"])
-    fast = backbone.answer_log_probs(pictures, QUESTIONS, answers)
+    fast = backbone.answer_log_probs(images, QUESTIONS, answers)
     config, end, model = backbone.config, backbone.tokenizer.eos_token_id, backbone.transformer
     for row, question in enumerate(QUESTIONS):
         text = backbone.tokenizer(QUESTION.format(question=question), add_special_tokens=False)["input_ids"]
-        said = answers.ids[row][answers.mask[row]].tolist()
-        drawn = (pictures.codes[row] + config.code_start).tolist()
-        front = [config.special("mmu"), config.special("soi"), *drawn, config.special("eoi"), end, *text]
-        ids = torch.tensor([front + said])
+        output = answers.ids[row][answers.mask[row]].tolist()
+        codes = (images.codes[row] + config.code_start).tolist()
+        front = [config.special("mmu"), config.special("soi"), *codes, config.special("eoi"), end, *text]
+        ids = torch.tensor([front + output])
         mask = understanding_mask(ids, config.special("eoi"))
         hidden = model(model.embed(ids), mask, torch.arange(ids.shape[1])[None])
-        says = model.text_logits(hidden[0, len(front) - 1 : -1]).log_softmax(-1)
-        close(fast[row, : len(said)], says[torch.arange(len(said)), torch.tensor(said)])
+        expected = model.text_logits(hidden[0, len(front) - 1 : -1]).log_softmax(-1)
+        close(fast[row, : len(output)], expected[torch.arange(len(output)), torch.tensor(output)])
 
 
 @torch.no_grad()
-def test_several_questions_about_each_picture(backbone: Showo, pictures: Images) -> None:
-    two = pictures[:2]
+def test_several_questions_about_each_image(backbone: Showo, images: Images) -> None:
+    two = images[:2]
     together = backbone.sample_answers(two, QUESTIONS, GREEDY)
     scores = backbone.answer_log_probs(two, QUESTIONS, together)
     for row in range(4):
-        picture, one = two[row // 2 : row // 2 + 1], slice(row, row + 1)
-        assert backbone.sample_answers(picture, QUESTIONS[one], GREEDY).text == together[one].text
-        close(backbone.answer_log_probs(picture, QUESTIONS[one], together[one])[0], scores[row])
-    with pytest.raises(ValueError, match="3 questions about 2 pictures"):
+        image, one = two[row // 2 : row // 2 + 1], slice(row, row + 1)
+        assert backbone.sample_answers(image, QUESTIONS[one], GREEDY).text == together[one].text
+        close(backbone.answer_log_probs(image, QUESTIONS[one], together[one])[0], scores[row])
+    with pytest.raises(ValueError, match="3 questions about 2 images"):
         backbone.sample_answers(two, QUESTIONS[:3], GREEDY)
 
 
-def test_seeds(backbone: Showo, pictures: Images) -> None:
+def test_seeds(backbone: Showo, images: Images) -> None:
     before = torch.get_rng_state()
-    first, again, other = (backbone.sample_answers(pictures, QUESTIONS, SAMPLED, seeded(s)).ids for s in (0, 0, 1))
+    first, repeated, other = (backbone.sample_answers(images, QUESTIONS, SAMPLED, seeded(s)).ids for s in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(first, again)
+    assert torch.equal(first, repeated)
     assert first.tolist() != other.tolist()
 
 
@@ -108,37 +111,37 @@ def test_given_answers_end_and_read_back(backbone: Showo) -> None:
 
 
 @torch.no_grad()
-def test_answers_stop_at_their_end(load: Callable[..., Showo], pictures: Images) -> None:
+def test_answers_stop_at_their_end(load: Callable[..., Showo], images: Images) -> None:
     backbone = load()
     backbone.transformer.phi.lm_head.bias[backbone.tokenizer.eos_token_id] += 1e4
-    answers = backbone.sample_answers(pictures, QUESTIONS, GREEDY)
+    answers = backbone.sample_answers(images, QUESTIONS, GREEDY)
     assert answers.ids.tolist() == [[0]] * 4
     assert answers.mask.all()
     assert answers.text == [""] * 4
 
 
-def test_gradient_reaches_every_weight(backbone: Showo, pictures: Images) -> None:
+def test_gradient_reaches_every_weight(backbone: Showo, images: Images) -> None:
     answers = backbone.tokenize_answers(["two red", "a", "circle", "blue square"])
-    log_probs = backbone.answer_log_probs(pictures, QUESTIONS, answers)
+    log_probs = backbone.answer_log_probs(images, QUESTIONS, answers)
     weights = dict(backbone.transformer.named_parameters())
     for name, slope in zip(weights, torch.autograd.grad(log_probs.sum(), list(weights.values())), strict=True):
         assert torch.isfinite(slope).all(), name
         assert slope.abs().max() > 0, name
 
 
-def test_soft_codes_mix_embeddings(backbone: Showo, pictures: Images) -> None:
+def test_soft_codes_mix_embeddings(backbone: Showo, images: Images) -> None:
     """One-hot codes answer as integer codes do, and the gradient is the derivative along a mixture."""
     answers = backbone.tokenize_answers(["two", "red", "a", "circle"])
-    blend = F.one_hot(pictures.codes.flip(1), 64).float()
+    blend = F.one_hot(images.codes.flip(1), 64).float()
 
-    def said(mixture: Tensor) -> Tensor:
-        return backbone.answer_log_probs(dataclasses.replace(pictures, soft=mixture), QUESTIONS, answers)
+    def log_probs(mixture: Tensor) -> Tensor:
+        return backbone.answer_log_probs(dataclasses.replace(images, soft=mixture), QUESTIONS, answers)
 
-    whole = F.one_hot(pictures.codes, 64).float().requires_grad_()
-    close(said(whole), backbone.answer_log_probs(pictures, QUESTIONS, answers))
-    (slope,) = torch.autograd.grad(said(whole).sum(), whole)
+    one_hot = F.one_hot(images.codes, 64).float().requires_grad_()
+    close(log_probs(one_hot), backbone.answer_log_probs(images, QUESTIONS, answers))
+    (slope,) = torch.autograd.grad(log_probs(one_hot).sum(), one_hot)
     step = 1e-2
     with torch.no_grad():
-        direction = blend - whole
-        rise = (said(whole + step * direction).sum() - said(whole - step * direction).sum()) / (2 * step)
+        direction = blend - one_hot
+        rise = (log_probs(one_hot + step * direction).sum() - log_probs(one_hot - step * direction).sum()) / (2 * step)
     torch.testing.assert_close(rise, (slope * direction).sum(), rtol=0.02, atol=0.02)

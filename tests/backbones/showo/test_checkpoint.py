@@ -24,14 +24,14 @@ def test_saved_and_loaded_again(backbone: Showo, tmp_path: Path) -> None:
     other = Showo.from_pretrained(str(tmp_path / "saved"))
     with safe_open(tmp_path / "saved" / "model.safetensors", "pt") as file:
         assert all(name.startswith("showo.") for name in file.keys())  # noqa: SIM118 - no mapping
-    images, again = (model.sample_images(PROMPTS, GUIDED, seeded()) for model in (backbone, other))
-    assert torch.equal(images.codes, again.codes)
-    assert torch.equal(images.log_probs, again.log_probs)
+    images, repeated = (model.sample_images(PROMPTS, GUIDED, seeded()) for model in (backbone, other))
+    assert torch.equal(images.codes, repeated.codes)
+    assert torch.equal(images.log_probs, repeated.log_probs)
     assert torch.equal(backbone.decode(images), other.decode(images))
     ask = (["how many circle are there ?"] * 4, AnswerSampling(6, 1.0))
-    said, repeated = (model.sample_answers(images, *ask, seeded()) for model in (backbone, other))
-    assert torch.equal(said.log_probs, repeated.log_probs)
-    assert said.text == repeated.text
+    output, repeated = (model.sample_answers(images, *ask, seeded()) for model in (backbone, other))
+    assert torch.equal(output.log_probs, repeated.log_probs)
+    assert output.text == repeated.text
 
 
 @pytest.mark.parametrize(("name", "codes"), [("showlab/show-o", 256), ("showlab/show-o-512x512", 1024)])
@@ -48,7 +48,7 @@ def test_public_sizes_without_files(name: str, codes: int, monkeypatch: pytest.M
     assert any(isinstance(module, backbone.blocks) for module in backbone.modules())
 
 
-def test_building_twice_keeps_the_weights_and_training_leaves_the_tokenizer(load: Callable[..., Showo]) -> None:
+def test_building_twice_keeps_the_weights_and_the_tokenizer_stays_in_eval_mode(load: Callable[..., Showo]) -> None:
     backbone = load()
     before = backbone.transformer
     backbone.build()

@@ -17,7 +17,7 @@ Load = Callable[..., Showo]
 
 
 def complaint(build: Callable[[], object], *words: str) -> str:
-    """The error's text: one line that says all the words."""
+    """The error's text: one line that contains all the words."""
     with pytest.raises(UserError) as caught:
         build()
     text = str(caught.value)

@@ -13,7 +13,7 @@ from torch import Tensor
 from unirl.backbones.checkpoints import load_exactly
 from unirl.backbones.showo import Magvit, MagvitConfig, Showo
 from unirl.backbones.showo.modeling import generation_mask, understanding_mask
-from unirl.sampling.kv_cache import follow, pad_right
+from unirl.sampling.kv_cache import extend, pad_right
 from unirl.types import AnswerSampling, Images, ImageSampling
 
 ROOT = Path(__file__).parents[3]
@@ -55,11 +55,11 @@ def test_masks(kind: str, masks: Golden, golden: Golden) -> None:
 
 
 @torch.no_grad()
-def test_logits_under_the_whole_masks(backbone: Showo, masks: Golden, golden: Golden) -> None:
+def test_logits_under_the_full_masks(backbone: Showo, masks: Golden, golden: Golden) -> None:
     close(plain(backbone, golden["mmu_input_ids"], masks["mmu"]), golden["mmu_logits"], 1e-4)
     start = backbone.config.code_start
-    drawn = plain(backbone, golden["t2i_input_ids"], masks["t2i"])[:, -17:-1, start : start + 64]
-    close(drawn, golden["t2i_image_logits"], 1e-4)
+    sampled = plain(backbone, golden["t2i_input_ids"], masks["t2i"])[:, -17:-1, start : start + 64]
+    close(sampled, golden["t2i_image_logits"], 1e-4)
 
 
 @torch.no_grad()
@@ -72,22 +72,22 @@ def test_image_logits_over_a_cached_prompt(backbone: Showo, golden: Golden, meta
 
 
 @torch.no_grad()
-def test_text_logits_over_a_cached_picture(backbone: Showo, golden: Golden) -> None:
+def test_text_logits_over_a_cached_image(backbone: Showo, golden: Golden) -> None:
     model = backbone.transformer
     rows = [[i for i in row if i != 48] for row in golden["mmu_input_ids"][:, FIRST_TEXT_ROW:].tolist()]
     ids, real = pad_right(rows, 0)
-    hidden = follow(model, model.picture_prefix(golden["codes"][:2]), model.embed(ids), real)
+    hidden = extend(model, model.image_prefix(model.embed_codes(golden["codes"][:2])), model.embed(ids), real)
     close(model.text_logits(hidden)[real], golden["mmu_logits"][:, FIRST_TEXT_ROW:][real], 1e-4)
 
 
 @torch.no_grad()
 def test_losses(backbone: Showo, masks: Golden, golden: Golden, meta: dict[str, Any]) -> None:
-    drawn = plain(backbone, golden["t2i_input_ids"], masks["t2i"])
+    sampled = plain(backbone, golden["t2i_input_ids"], masks["t2i"])
     image = slice(meta["max_text_len"] + 2, None)  # the public code leaves the text out
-    loss = F.cross_entropy(drawn[:, image].flatten(0, 1), golden["t2i_labels"][:, image].flatten())
+    loss = F.cross_entropy(sampled[:, image].flatten(0, 1), golden["t2i_labels"][:, image].flatten())
     close(loss, golden["t2i_loss"].squeeze(), 1e-5)
-    said = plain(backbone, golden["mmu_input_ids"], masks["mmu"])
-    loss = F.cross_entropy(said[:, :-1].flatten(0, 1), golden["mmu_labels"][:, 1:].flatten())
+    output = plain(backbone, golden["mmu_input_ids"], masks["mmu"])
+    loss = F.cross_entropy(output[:, :-1].flatten(0, 1), golden["mmu_labels"][:, 1:].flatten())
     close(loss, golden["mmu_loss"].squeeze(), 1e-5)
 
 
@@ -104,13 +104,13 @@ def test_guided_first_step(backbone: Showo, golden: Golden, meta: dict[str, Any]
 
 @torch.no_grad()
 def test_greedy_answers(backbone: Showo, golden: Golden) -> None:
-    for picture, question in enumerate(QUESTIONS):
+    for image, question in enumerate(QUESTIONS):
         text = backbone.tokenizer(TEXT.format(question), add_special_tokens=False)["input_ids"]
-        ids = torch.tensor([[54, 49, *(golden["codes"][picture] + 58).tolist(), 50, 0, *text]])
-        for expected in golden["mmu_greedy"][picture]:
-            said = plain(backbone, ids, understanding_mask(ids, 50))[:, -1].argmax(-1, keepdim=True)
-            assert said.item() == expected
-            ids = torch.cat((ids, said), dim=1)
+        ids = torch.tensor([[54, 49, *(golden["codes"][image] + 58).tolist(), 50, 0, *text]])
+        for expected in golden["mmu_greedy"][image]:
+            output = plain(backbone, ids, understanding_mask(ids, 50))[:, -1].argmax(-1, keepdim=True)
+            assert output.item() == expected
+            ids = torch.cat((ids, output), dim=1)
     answers = backbone.sample_answers(Images(golden["codes"][:2]), QUESTIONS, AnswerSampling(max_tokens=8))
     assert torch.equal(answers.ids, golden["mmu_greedy"])
 
@@ -119,9 +119,9 @@ def test_greedy_answers(backbone: Showo, golden: Golden) -> None:
 def test_answer_log_probs(backbone: Showo, golden: Golden) -> None:
     answers = backbone.tokenize_answers(["two"])
     got = backbone.answer_log_probs(Images(golden["codes"][1:2]), QUESTIONS[1:], answers)
-    says = golden["mmu_logits"][1].log_softmax(-1)
+    expected = golden["mmu_logits"][1].log_softmax(-1)
     assert golden["mmu_input_ids"][1, 28:30].tolist() == answers.ids[0].tolist() == [10, 0]
-    close(got, torch.stack((says[27, 10], says[28, 0]))[None], 1e-4)
+    close(got, torch.stack((expected[27, 10], expected[28, 0]))[None], 1e-4)
 
 
 MAGVITS = {

@@ -1,4 +1,4 @@
-"""Drawing, its scores and straight-through codes."""
+"""Generation, its scores and straight-through codes."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from unirl.backbones.showo import Showo
 from unirl.backbones.showo.modeling import generation_mask, prompt_row
 from unirl.errors import UserError
 from unirl.sampling.kv_cache import pad_left
-from unirl.sampling.masked import unknown_after
+from unirl.sampling.masked import cosine_schedule
 from unirl.types import Images, ImageSampling
 
 PROMPTS = ["a photo of three blue square", "", "two circle", "two circle"]
@@ -33,7 +33,7 @@ def trained(backbone: Showo) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("sampling", [SAMPLING, GUIDED], ids=["plain", "guided"])
-def test_scores_are_the_log_probs_of_drawing(backbone: Showo, sampling: ImageSampling) -> None:
+def test_scored_log_probs_are_those_of_sampling(backbone: Showo, sampling: ImageSampling) -> None:
     images = backbone.sample_images(PROMPTS, sampling, seeded())
     log_probs, scored = backbone.image_log_probs(PROMPTS, images, sampling)
     assert scored.all()
@@ -56,7 +56,7 @@ def test_some_steps_scored(backbone: Showo, scored: int) -> None:
 @pytest.mark.parametrize("sampling", [SAMPLING, GUIDED], ids=["plain", "guided"])
 @torch.no_grad()
 def test_likelihood_is_that_of_a_sampler_in_random_order(backbone: Showo, sampling: ImageSampling) -> None:
-    """Random masks say on average what scoring the decisions of random orders says."""
+    """Random masks estimate the same mean as scoring the decisions of random orders."""
     images = backbone.sample_images(PROMPTS[:1], sampling, seeded())
     many, prompts = images[torch.zeros(1500, dtype=torch.long)], PROMPTS[:1] * 1500
     fixed = torch.repeat_interleave(torch.arange(1, 6), images.memory["steps"][0].bincount(minlength=6)[1:])
@@ -82,7 +82,7 @@ def test_likelihood_where_every_decision_is_scored_at_once(backbone: Showo) -> N
 
 def test_every_code_is_fixed_once(backbone: Showo) -> None:
     images = backbone.sample_images(PROMPTS, SAMPLING, seeded())
-    left = torch.tensor([16, *unknown_after(16, 5)])
+    left = torch.tensor([16, *cosine_schedule(16, 5)])
     for row in images.memory["steps"]:
         assert torch.equal(row.bincount(minlength=6)[1:], left[:-1] - left[1:])
     assert images.codes.min() >= 0
@@ -91,7 +91,7 @@ def test_every_code_is_fixed_once(backbone: Showo) -> None:
 
 @pytest.mark.parametrize("sampling", [SAMPLING, GUIDED], ids=["plain", "guided"])
 @torch.no_grad()
-def test_companions_do_not_matter(backbone: Showo, sampling: ImageSampling) -> None:
+def test_log_probs_do_not_depend_on_the_batch(backbone: Showo, sampling: ImageSampling) -> None:
     images = backbone.sample_images(PROMPTS, sampling, seeded())
     for row, prompt in enumerate(PROMPTS):
         alone = images[row : row + 1]
@@ -101,7 +101,7 @@ def test_companions_do_not_matter(backbone: Showo, sampling: ImageSampling) -> N
 
 
 @torch.no_grad()
-def test_a_cached_prompt_is_the_whole_sequence(backbone: Showo) -> None:
+def test_a_cached_prompt_equals_the_full_sequence(backbone: Showo) -> None:
     images = backbone.sample_images(PROMPTS, SAMPLING, seeded())
     model, config, end = backbone.transformer, backbone.config, backbone.tokenizer.eos_token_id
     known = images.memory["steps"] < 3
@@ -109,9 +109,9 @@ def test_a_cached_prompt_is_the_whole_sequence(backbone: Showo) -> None:
     fast = model.image_hidden(model.prompt_prefix(texts, end), images.codes, known)
     rows = [prompt_row(text, config.special("t2i"), end, 12) for text in texts]
     text = pad_left([[config.special("pad")] * 13, *rows], config.special("pad"))[0][1:]
-    drawn = torch.where(known, images.codes + config.code_start, config.mask_token_id)
+    sampled = torch.where(known, images.codes + config.code_start, config.mask_token_id)
     soi, eoi = (torch.full((4, 1), config.special(name)) for name in ("soi", "eoi"))
-    ids = torch.cat((text, soi, drawn, eoi), dim=1)
+    ids = torch.cat((text, soi, sampled, eoi), dim=1)
     mask = generation_mask(ids, config.special("pad"), config.special("soi"))
     close(fast, model(model.embed(ids), mask, torch.arange(31)[None])[:, -17:-1])
 
@@ -131,11 +131,11 @@ def test_long_prompts_are_cut_and_keep_their_end(backbone: Showo) -> None:
 
 def test_seeds(backbone: Showo) -> None:
     before = torch.get_rng_state()
-    first, again, other = (backbone.sample_images(PROMPTS, GUIDED, seeded(seed)).codes for seed in (0, 0, 1))
+    first, repeated, other = (backbone.sample_images(PROMPTS, GUIDED, seeded(seed)).codes for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(first, again)
+    assert torch.equal(first, repeated)
     assert not torch.equal(first, other)
-    assert not torch.equal(first[2], first[3])  # a group's drawings differ
+    assert not torch.equal(first[2], first[3])  # a group's images differ
 
 
 def test_gradient_reaches_the_transformer_and_never_the_image_tokenizer(backbone: Showo) -> None:
@@ -150,7 +150,7 @@ def test_gradient_reaches_the_transformer_and_never_the_image_tokenizer(backbone
 
 
 @pytest.mark.parametrize(("steps", "first"), [(1, 5), (2, 4), (None, 1), (9, 1)])
-def test_relaxed_codes(backbone: Showo, steps: int | None, first: int) -> None:
+def test_straight_through_codes(backbone: Showo, steps: int | None, first: int) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     soft = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, steps, seeded()).soft
     assert soft is not None
@@ -162,14 +162,14 @@ def test_relaxed_codes(backbone: Showo, steps: int | None, first: int) -> None:
         assert (slope.abs().max() > 0) == (step >= first)
 
 
-def test_an_answer_teaches_drawing_through_relaxed_codes(backbone: Showo) -> None:
+def test_the_answer_loss_reaches_generation_through_soft_codes(backbone: Showo) -> None:
     images = backbone.sample_images(PROMPTS, SAMPLING, seeded())
     relaxed = backbone.straight_through(PROMPTS, images, SAMPLING, 1.0, 2, seeded())
     right = backbone.tokenize_answers(["three blue square", "a", "circle", "two"])
-    said = backbone.answer_log_probs(relaxed, ["how many ?"] * 4, right)
+    output = backbone.answer_log_probs(relaxed, ["how many ?"] * 4, right)
     hard = backbone.answer_log_probs(images, ["how many ?"] * 4, right)
-    close(said, hard)
-    (slope,) = torch.autograd.grad(said.sum(), relaxed.soft, retain_graph=True)
+    close(output, hard)
+    (slope,) = torch.autograd.grad(output.sum(), relaxed.soft, retain_graph=True)
     head = backbone.transformer.phi.lm_head.weight
     (through,) = torch.autograd.grad(relaxed.soft, head, slope)
     start = backbone.config.code_start
@@ -191,6 +191,6 @@ def test_pixels(backbone: Showo) -> None:
         backbone.encode(pixels[..., :32])
 
 
-def test_one_drawing(backbone: Showo) -> None:
+def test_one_image_in_one_step(backbone: Showo) -> None:
     images: Images = backbone.sample_images(["red"], ImageSampling(steps=1), seeded())
     assert (images.memory["steps"] == 1).all()

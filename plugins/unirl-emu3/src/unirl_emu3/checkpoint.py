@@ -1,4 +1,4 @@
-"""transformers' Emu3 checkpoints, checked and loaded; and the size of the public ones."""
+"""Emu3 checkpoints in transformers' format: loading, checking and saving; size of the public ones."""
 
 import re
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from transformers import Emu3Config, Emu3ForConditionalGeneration, Emu3Processor
 
-from unirl.backbones.checkpoints import check_positions, load_transformers, quietly, read_json, reason
-from unirl.errors import UserError
+from unirl import UserError
+from unirl.backbones import check_rope_type, describe_error, load_transformers, quietly, read_json
 
 PUBLIC = ("BAAI/Emu3-Gen-hf", "BAAI/Emu3-Chat-hf")
-"""Known public checkpoints, all of the size that `Emu3Config` has by default."""
-_VISUAL, _END_OF_LINE = 151854, 151846
+"""Public checkpoints, all of the default size of `Emu3Config`."""
+_FIRST_CODE_ID, _END_OF_LINE_ID = 151854, 151846
 
 
-def public(name: str) -> tuple[Emu3ForConditionalGeneration, None]:
-    """A known public checkpoint's modules on the meta device; it comes without a processor.
+def build_on_meta(name: str) -> Emu3ForConditionalGeneration:
+    """The modules of a public checkpoint, on the meta device.
 
     Raises:
         UserError: the checkpoint is not among the known ones.
@@ -25,53 +25,55 @@ def public(name: str) -> tuple[Emu3ForConditionalGeneration, None]:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     config: Any = Emu3Config()
     codes = range(config.vq_config.codebook_size)
-    config.vocabulary_map = {f"<|visual token {code:06d}|>": _VISUAL + code for code in codes}
-    config.vocabulary_map["<|extra_200|>"] = _END_OF_LINE
+    config.vocabulary_map = {f"<|visual token {code:06d}|>": _FIRST_CODE_ID + code for code in codes}
+    config.vocabulary_map["<|extra_200|>"] = _END_OF_LINE_ID
     with torch.device("meta"):
-        return Emu3ForConditionalGeneration(config), None
+        return Emu3ForConditionalGeneration(config)
 
 
-def load(folder: Path) -> tuple[Emu3ForConditionalGeneration, Emu3Processor]:
+def load_checkpoint(folder: Path) -> tuple[Emu3ForConditionalGeneration, Emu3Processor]:
     """Model and processor of a checkpoint folder, in float32.
 
     Raises:
         UserError: something is missing, broken, or belongs to another checkpoint.
     """
-    check_kind(read_json(folder / "config.json"), folder)
+    check_model_type(read_json(folder / "config.json"), folder)
     model = load_transformers(Emu3ForConditionalGeneration, folder)
     try:
         processor = Emu3Processor.from_pretrained(folder)
     except Exception as error:
-        raise UserError(f"{folder}: no processor can be read ({reason(error)}); save it beside the model") from None
+        raise UserError(
+            f"{folder}: no processor can be read ({describe_error(error)}); save it with the model"
+        ) from None
     check(model.config, processor, folder)
     return model, processor
 
 
-def save(folder: Path, model: Emu3ForConditionalGeneration, processor: Emu3Processor) -> None:
+def save_checkpoint(folder: Path, model: Emu3ForConditionalGeneration, processor: Emu3Processor) -> None:
     """Write a checkpoint as transformers does: safetensors, configs, processor."""
     quietly(model.save_pretrained, folder)
     processor.save_pretrained(folder)
 
 
-def check_kind(config: dict[str, Any], folder: Path) -> None:
+def check_model_type(config: dict[str, Any], folder: Path) -> None:
     """Refuse checkpoints of other models, and Emu3 in its authors' own format."""
-    kind = config.get("model_type")
-    if kind == "Emu3":
+    model_type = config.get("model_type")
+    if model_type == "Emu3":
         raise UserError(
-            f"{folder} is Emu3 in its authors' format; give one for transformers, such as {PUBLIC[0]}, "
+            f"{folder} is Emu3 in its authors' format; give one in transformers' format, such as {PUBLIC[0]}, "
             "or convert it (transformers has convert_emu3_weights_to_hf.py)"
         )
-    if kind != "emu3":
-        raise UserError(f"{folder}/config.json says model_type {kind!r}; an Emu3 checkpoint says 'emu3'")
+    if model_type != "emu3":
+        raise UserError(f"{folder}/config.json has model_type {model_type!r}; that of an Emu3 checkpoint is 'emu3'")
     if not config.get("vocabulary_map"):
-        raise UserError(f"{folder}/config.json has no vocabulary_map, which says where codes are; convert it again")
+        raise UserError(f"{folder}/config.json has no vocabulary_map, with the ids of codes; convert it again")
 
 
 def check(config: Any, processor: Emu3Processor, folder: Path) -> None:
-    """Refuse a checkpoint whose parts do not belong together.
+    """Refuse a checkpoint whose model and processor do not belong together.
 
     Raises:
-        UserError: naming what differs.
+        UserError: names what differs.
     """
     vocabulary, tokenizer = config.vocabulary_map, processor.tokenizer
     for token in ("<|visual token 000000|>", "<|extra_200|>", processor.image_token):
@@ -82,48 +84,48 @@ def check(config: Any, processor: Emu3Processor, folder: Path) -> None:
                 "they do not belong together"
             )
     if len(tokenizer) > config.text_config.vocab_size:
-        room = config.text_config.vocab_size
-        raise UserError(f"{folder}: the tokenizer has {len(tokenizer)} ids, the language model room for {room}")
-    if factor(config) != processor.downsample_ratio:
+        vocab_size = config.text_config.vocab_size
+        raise UserError(f"{folder}: the tokenizer has {len(tokenizer)} ids, the language model {vocab_size}")
+    if code_size(config) != processor.downsample_ratio:
         raise UserError(
-            f"{folder}: a code is {factor(config)} pixels wide, the processor counts {processor.downsample_ratio}"
+            f"{folder}: a code is {code_size(config)} pixels wide, the processor expects {processor.downsample_ratio}"
         )
     if processor.chat_template is None:
-        raise UserError(f"{folder}: the processor has no chat template; save the one of {PUBLIC[1]} beside it")
-    check_positions(config.text_config, folder)
+        raise UserError(f"{folder}: the processor has no chat template; save the one of {PUBLIC[1]} with it")
+    check_rope_type(config.text_config, folder)
 
 
-def factor(config: Any) -> int:
-    """Pixels that a code is wide."""
+def code_size(config: Any) -> int:
+    """Pixels along one side of a code."""
     return 2 ** (len(config.vq_config.channel_multiplier) - 1)
 
 
 def grid(ratio: str, area: int, config: Any) -> tuple[int, int]:
-    """Lines of codes and codes in a line, as the processor counts them.
+    """Lines of codes and codes of a line, as the processor computes them.
 
     Raises:
-        UserError: no such size, or one longer than the language model's longest sequence.
+        UserError: the size is invalid, or longer than the language model's longest sequence.
     """
     check_size(ratio, area)
     width, height = map(int, ratio.split(":"))
-    scale = (area / (width * height)) ** 0.5 / factor(config)
+    scale = (area / (width * height)) ** 0.5 / code_size(config)
     lines, codes = round(height * scale), round(width * scale)
-    room = config.text_config.max_position_embeddings
-    if not lines or not codes or lines * (codes + 1) >= room:
+    longest = config.text_config.max_position_embeddings
+    if not lines or not codes or lines * (codes + 1) >= longest:
         raise UserError(
-            f"image_area {area} at ratio {ratio} makes {lines} lines of {codes} codes; the model has room for {room} "
-            "tokens, prompt included: give another image_area"
+            f"image_area {area} at ratio {ratio} makes {lines} lines of {codes} codes; the model reads {longest} "
+            "tokens at most, prompt included: give another image_area"
         )
     return lines, codes
 
 
 def check_size(ratio: Any, area: Any) -> None:
-    """Refuse what is no size of pictures.
+    """Refuse invalid image sizes.
 
     Raises:
-        UserError: naming what it is.
+        UserError: names the value.
     """
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(ratio)):
         raise UserError(f"ratio {ratio!r}: expected width:height in whole numbers, such as 1:1 or 4:3")
     if not isinstance(area, int) or area < 64:
-        raise UserError(f"image_area {area!r}: expected the pixels of a picture, at least 64, which is one code")
+        raise UserError(f"image_area {area!r}: expected the number of pixels, at least 64, which is one code")

@@ -1,9 +1,9 @@
-"""What this package offers the framework."""
+"""Registers the backbone `emu3`."""
 
-from unirl.hooks import hookimpl
+from unirl import hookimpl
 from unirl.hooks.specs import Register
 
 
 @hookimpl
 def unirl_register_backbones(register: Register) -> None:
-    register("emu3", "unirl_emu3.emu3:Emu3")
+    register("emu3", "unirl_emu3.backbone:Emu3")

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from unirl.backbones.checkpoints import locate, reason
+from unirl.backbones import describe_error, locate
 from unirl.errors import UserError, check_minimum
 from unirl.rewards import PretrainedReward
 
@@ -117,7 +117,7 @@ class VLMJudge(PretrainedReward):
             )
             processor = AutoProcessor.from_pretrained(folder)
         except Exception as error:  # transformers raises what it likes
-            raise UserError(f"{self._nothing} ({reason(error)})") from error
+            raise UserError(f"{self._nothing} ({describe_error(error)})") from error
         if info["missing_keys"]:
             raise UserError(f"{self._nothing} (its weights lack {min(info['missing_keys'])})")
         if getattr(processor, "chat_template", None) is None:

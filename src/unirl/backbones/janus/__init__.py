@@ -1,5 +1,6 @@
-"""Janus: codes drawn one after another, pictures seen through SigLIP, one language model for both."""
+"""Janus: autoregressive image codes, images understood through SigLIP, one language model for both."""
 
 from unirl.backbones.janus.backbone import Janus
+from unirl.backbones.janus.checkpoint import save_checkpoint
 
-__all__ = ["Janus"]
+__all__ = ["Janus", "save_checkpoint"]

@@ -1,4 +1,4 @@
-"""Janus draws, and scores what it drew: one code after another, under guidance."""
+"""Janus as a backbone."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,170 +6,147 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import JanusForConditionalGeneration
+from transformers import JanusForConditionalGeneration, JanusProcessor
 from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from typing_extensions import override
 
 from unirl.backbones.autoregressive import AutoregressiveImages, TextAnswers
-from unirl.backbones.checkpoints import locate, normalization
+from unirl.backbones.checkpoints import locate, pixel_statistics
 from unirl.backbones.janus import checkpoint as files
-from unirl.backbones.janus.modeling import Step, Transformer
-from unirl.backbones.janus.processing import Chat
+from unirl.backbones.janus.modeling import JanusTransformer
+from unirl.backbones.janus.processing import JanusChat
 from unirl.errors import UserError
-from unirl.sampling.autoregressive import sample_codes, sample_uniforms
-from unirl.sampling.kv_cache import Prefix, follow, pad_left, prefill
-from unirl.sampling.packing import packed
-from unirl.types import Images, ImageSampling
+from unirl.types import Images
+
+DECODE_BATCH_SIZE = 16
+"""Images decoded at a time without gradient."""
 
 
-class Drawing(AutoregressiveImages):
-    """The half of Janus that draws."""
-
-    transformer: Transformer
-    chat: Chat
-    compiled: bool
-
-    @torch.no_grad()
-    def sample_images(
-        self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
-    ) -> Images:
-        uniforms = sample_uniforms(self.length, len(prompts), generator, self.transformer.device)
-        with packed(self.transformer, wanted=not self.compiled):
-            prefix = self.prompt_prefix(prompts, sampling.guidance)
-            step = Step(self.transformer, prefix, sampling, self.length, self.compiled)
-            draw = sample_codes(step, self._begin(prefix)[:, 0], self.length, uniforms)
-        return Images(draw.codes, actions=draw.codes, log_probs=draw.log_probs)
-
-    def prompt_prefix(self, prompts: Sequence[str], guidance: float) -> Prefix:
-        """Each distinct prompt once, without the mark that begins the picture; then as many rows as there are samples.
-
-        The rows without a prompt follow. They know how long it was, so there is one for each distinct length.
-        """
-        different = list(dict.fromkeys(prompts))
-        rows = [tuple(row[:-1]) for row in self.chat.prompts(different)]
-        unguided = [tuple(self.chat.unconditional_ids(row)) for row in rows] if guidance else []
-        places = {row: i for i, row in enumerate(dict.fromkeys([*rows, *unguided]))}
-        ids, keys = (part.to(self.transformer.device) for part in pad_left(list(places), self.chat.pad))
-        prefix = prefill(self.transformer, self.transformer.embed(ids), keys)
-        which = {prompt: i for i, prompt in enumerate(different)}
-        order = [rows[which[p]] for p in prompts] + [unguided[which[p]] for p in prompts if guidance]
-        return prefix.rows(torch.tensor([places[row] for row in order], device=ids.device))
-
-    def _begin(self, prefix: Prefix) -> Tensor:
-        """The embedding that begins every picture. (R, 1, D)"""
-        mark = torch.full((len(prefix.keys), 1), self.chat.begin_image, device=prefix.keys.device)
-        return self.transformer.embed(mark)
-
-    def code_hidden(self, prefix: Prefix, codes: Tensor) -> Tensor:
-        """Hidden states from which each code is drawn, in one pass over given codes; with gradient.
-
-        Shapes:
-            codes (B, N); returns (R, N, D) for the R rows of the prefix: B, or 2 B under guidance.
-        """
-        before = self.transformer.embed_codes(codes[:, :-1]).repeat(len(prefix.keys) // len(codes), 1, 1)
-        embeds = torch.cat((self._begin(prefix), before), 1)
-        return follow(self.transformer, prefix, embeds, torch.ones(embeds.shape[:2], device=codes.device).bool())
-
-
-PICTURES = 16
-"""Pictures painted at a time where no gradient is needed."""
-
-
-class Janus(Drawing, TextAnswers):
-    """Janus (arXiv 2410.13848) and Janus-Pro (arXiv 2501.17811) at any size, in transformers' format.
+class Janus(AutoregressiveImages, TextAnswers):
+    """Janus (arXiv 2410.13848) and Janus-Pro (arXiv 2501.17811) of any size, in transformers' format.
 
     Args:
         checkpoint: A local folder, `package:folder`, or a hub id such as "deepseek-community/Janus-Pro-1B".
-        compile: Draw through `torch.compile`. Each new number of pictures, width of prompts (in steps of 32 tokens),
-            guidance or temperature costs one compilation, and after eight of them PyTorch goes on without; on a CPU it
+        compile: Sample images through `torch.compile`. Each new number of images, prompt width (in steps of 32 tokens),
+            guidance and temperature costs one compilation; after eight of them PyTorch goes on without. On a CPU it
             needs a C++ compiler.
-        gradient_checkpointing: Keep little for the gradient, and compute it again: far less memory, a third more time.
+        gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
     """
 
+    transformer: JanusTransformer
     mean: Tensor
     std: Tensor
-    recomputed_together = 4
-    """Pictures painted, or looked at, at a time where the gradient computes them again: memory does not grow beyond."""
+    recompute_batch_size = 4
+    """Images that are decoded or encoded at a time with gradient checkpointing: it bounds the memory."""
 
     def __init__(self, checkpoint: str, compile: bool = False, gradient_checkpointing: bool = True) -> None:
         super().__init__()
         self.checkpoint, self.compiled, self.gradient_checkpointing = checkpoint, compile, gradient_checkpointing
 
+    @override
     def build(self, meta: bool = False) -> None:
         if hasattr(self, "transformer"):
             return
         if meta:
-            self._assemble(files.public(self.checkpoint))
+            self._assemble(files.build_on_meta(self.checkpoint))
             return
-        folder = locate(self.checkpoint)
-        model, processor = files.load(folder)
+        model, processor = files.load_checkpoint(locate(self.checkpoint))
         self._assemble(model)
-        self.processor, self.chat = processor, Chat(processor, model.generation_config)
-        for name, values in zip(("mean", "std"), normalization(processor.image_processor, folder), strict=True):
-            self.register_buffer(name, values, persistent=False)
+        self._add_processor(processor)
 
     def _assemble(self, janus: JanusForConditionalGeneration) -> None:
-        self.transformer = Transformer(janus, self.gradient_checkpointing)
+        self.transformer = JanusTransformer(janus, self.gradient_checkpointing)
         vision: Any = janus.config.vision_config
-        self.size, self.length = vision.image_size, vision.num_image_tokens
-        janus.model.vqmodel.requires_grad_(False).eval()
+        self.image_size, self.num_image_codes = vision.image_size, vision.num_image_tokens
+        janus.model.vqmodel.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "Janus":
-        super().train(mode)
-        if hasattr(self, "transformer"):  # under a config's dropout no drawing would be scored as it was drawn
-            self.transformer.janus.eval()
-        return self
+    def _add_processor(self, processor: JanusProcessor) -> None:
+        self.processor, self.chat = processor, JanusChat(processor, self.transformer.janus.generation_config)
+        self.image_start_id = self.chat.image_start_id
+        statistics = pixel_statistics(processor.image_processor, self.checkpoint)
+        for name, values in zip(("mean", "std"), statistics, strict=True):
+            self.register_buffer(name, values, persistent=False)
 
     @property
+    @override
     def blocks(self) -> tuple[type[nn.Module], ...]:
         return (LlamaDecoderLayer, JanusVisionEncoderLayer)
+
+    # --- text ---
+
+    @override
+    def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        return self.chat.prompt_ids(prompts)
+
+    @override
+    def unconditional_ids(self, prompt_ids: Sequence[int]) -> list[int]:
+        return self.chat.unconditional_ids(prompt_ids)
+
+    @override
+    def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
+        return self.chat.question_ids(questions)
+
+    @override
+    def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.chat.answer_ids(texts)
+
+    @override
+    def decode_text(self, ids: Tensor) -> str:
+        return self.chat.decode_text(ids)
+
+    @property
+    @override
+    def image_context_ids(self) -> list[int]:
+        return self.chat.image_context_ids
+
+    @property
+    @override
+    def eos_token_ids(self) -> list[int]:
+        return self.chat.eos_token_ids
 
     # --- pixels ---
 
     @property
+    @override
     def understands_pixels(self) -> bool:
         return True
 
+    @override
     def decode(self, images: Images) -> Tensor:
         if images.soft is not None:
-            return self._pixels(self._by_parts(self.transformer.decode_codes, images.soft))
-        if not images.codes.shape[1]:  # it was given, not drawn
+            return self._to_pixels(self._in_batches(self.transformer.decode_codes, images.soft))
+        if not images.codes.shape[1]:  # given pixels, not generated codes
             assert images.pixels is not None
             return images.pixels
         with torch.no_grad():
-            return torch.cat(
-                [self._pixels(self.transformer.decode_codes(part)) for part in images.codes.split(PICTURES)]
-            )
+            batches = images.codes.split(DECODE_BATCH_SIZE)
+            return torch.cat([self._to_pixels(self.transformer.decode_codes(batch)) for batch in batches])
 
-    def _pixels(self, painted: Tensor) -> Tensor:
-        return (painted * self.std + self.mean).clamp(0, 1)
+    def _to_pixels(self, normalized: Tensor) -> Tensor:
+        return (normalized * self.std + self.mean).clamp(0, 1)
 
     @torch.no_grad()
+    @override
     def encode(self, pixels: Tensor) -> Images:
-        if pixels.shape[1:] != (3, self.size, self.size):
-            got, side = tuple(pixels.shape[1:]), self.size
-            raise UserError(f"pictures of shape {got}; this checkpoint sees (3, {side}, {side})")
+        expected = (3, self.image_size, self.image_size)
+        if pixels.shape[1:] != expected:
+            raise UserError(f"images of shape {tuple(pixels.shape[1:])}; this checkpoint reads {expected}")
         return Images(torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device), pixels)
 
     def embed_images(self, images: Images) -> Tensor:
-        given = images.pixels if images.soft is None else None
-        pixels = self.decode(images) if given is None else given
-        return self._by_parts(self.transformer.embed_images, (pixels - self.mean) / self.std)
+        """Features of the images' pixels, which are decoded where they are not there or carry gradient."""
+        pixels = images.pixels if images.soft is None and images.pixels is not None else self.decode(images)
+        return self._in_batches(self.transformer.embed_pixels, (pixels - self.mean) / self.std)
 
-    def _by_parts(self, part: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
-        """What a part computes of some pictures, few at a time where the gradient computes it again."""
-        size = (
-            self.recomputed_together if self.gradient_checkpointing and torch.is_grad_enabled() else max(len(given), 1)
-        )
-        return torch.cat([self.transformer.checkpointed(part, few) for few in given.split(size)])
+    def _in_batches(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Call a function on all images; with gradient checkpointing on a few at a time."""
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        size = self.recompute_batch_size if recompute else max(len(images), 1)
+        return torch.cat([self.transformer.checkpointed(function, batch) for batch in images.split(size)])
 
     # --- checkpoints ---
 
-    @classmethod
-    def from_pretrained(cls, path_or_id: str) -> "Janus":
-        backbone = cls(path_or_id)
-        backbone.build()
-        return backbone
-
+    @override
     def save_pretrained(self, path: str | Path) -> None:
-        files.save(Path(path), self.transformer.janus, self.processor)
+        files.save_checkpoint(Path(path), self.transformer.janus, self.processor)

@@ -1,6 +1,7 @@
-"""Prompts, questions and answers as token ids, all by the checkpoint's own processor."""
+"""Prompts, questions and answers as token ids, by the checkpoint's own processor."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,72 +11,77 @@ from transformers import GenerationConfig, JanusProcessor
 from unirl.errors import UserError
 
 
-class Chat:
-    """What a Janus reads and writes.
+class JanusChat:
+    """The token ids that a Janus reads and writes.
 
     Args:
-        processor: Of the checkpoint: tokenizer, chat template, marks around pictures.
-        generation: Of the checkpoint: ids of padding and end of text.
+        processor: The checkpoint's processor: tokenizer, chat template, special tokens around images.
+        generation_config: The checkpoint's generation config: ids of padding, begin and end of text.
     """
 
-    def __init__(self, processor: JanusProcessor, generation: GenerationConfig) -> None:
+    def __init__(self, processor: JanusProcessor, generation_config: GenerationConfig) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer
-        tokenizer, ids = self.tokenizer, generation
-        self.image = tokenizer.convert_tokens_to_ids(processor.image_token)
-        self.begin_image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
-        self.begin = _first(ids.bos_token_id, tokenizer.bos_token_id)
-        self.end = _first(ids.eos_token_id, tokenizer.eos_token_id)
-        self.ends = [i for i in several(ids.eos_token_id) if i != self.end]
-        self.pad = _first(ids.pad_token_id, tokenizer.pad_token_id, self.end)
-        self._before: tuple[str, list[int]] | None = None
+        tokenizer, ids = self.tokenizer, generation_config
+        self.image_token_id = tokenizer.convert_tokens_to_ids(processor.image_token)
+        self.image_start_id = tokenizer.convert_tokens_to_ids(processor.image_start_token)
+        self.bos_token_id = _first(ids.bos_token_id, tokenizer.bos_token_id)
+        first = _first(ids.eos_token_id, tokenizer.eos_token_id)
+        self.eos_token_ids = list(dict.fromkeys([first, *as_list(ids.eos_token_id)]))
+        self.pad_token_id = _first(ids.pad_token_id, tokenizer.pad_token_id, first)
 
-    def prompts(self, prompts: Sequence[str]) -> list[list[int]]:
-        """What comes before the first code; the last token begins the picture."""
+    def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt, up to but without the token that starts the image."""
         texts = [self._chat([{"type": "text", "text": prompt}]) for prompt in prompts]
         encoded = self.processor(text=texts, generation_mode="image", padding=False, return_tensors=None)
-        return [list(row) for row in encoded["input_ids"]]
+        return [list(row)[:-1] for row in encoded["input_ids"]]
 
-    def unconditional_ids(self, prompt: Sequence[int]) -> list[int]:
-        """The same prompt with everything but its marks padded: what guidance leads away from."""
-        return [i if i in (self.begin, self.begin_image) else self.pad for i in prompt]
+    def unconditional_ids(self, prompt_ids: Sequence[int]) -> list[int]:
+        """A prompt with everything but its special tokens replaced by padding."""
+        special = (self.bos_token_id, self.image_start_id)
+        return [token if token in special else self.pad_token_id for token in prompt_ids]
 
-    def questions(self, questions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        """What comes before the picture, the same for all, and what comes after it."""
+    def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each question, from the end of the image on.
+
+        Raises:
+            UserError: the chat template puts the question before the image.
+        """
         texts = [self._chat([{"type": "image"}, {"type": "text", "text": question}]) for question in questions]
-        halves = [text.partition(self.processor.image_token) for text in texts]
-        head, before = self._opening()
-        if any(part != head or not mark for part, mark, _ in halves):
-            raise UserError("the checkpoint's chat template puts the question before the picture; it must come after")
-        tails = [f"{self.processor.image_end_token}{tail}" for _, _, tail in halves]
-        return before, self.tokenizer(tails, add_special_tokens=False)["input_ids"]
+        parts = [text.partition(self.processor.image_token) for text in texts]
+        if any(before != self._text_before_image or not token for before, token, _ in parts):
+            raise UserError("the checkpoint's chat template puts the question before the image; it must come after")
+        after = [f"{self.processor.image_end_token}{text}" for _, _, text in parts]
+        return self.tokenizer(after, add_special_tokens=False)["input_ids"]
 
-    def _opening(self) -> tuple[str, list[int]]:
-        """What stands before a picture, whatever is asked about it: system prompt, marks and all; text and tokens."""
-        if self._before is None:
-            text = self._chat([{"type": "image"}, {"type": "text", "text": "?"}])
-            blank = np.zeros((8, 8, 3), dtype=np.uint8)
-            row = self.processor(text=[text], images=[blank], generation_mode="text")["input_ids"][0]
-            head = text.partition(self.processor.image_token)[0]
-            self._before = head, list(map(int, row[: list(row).index(self.image)]))
-        return self._before
+    @cached_property
+    def image_context_ids(self) -> list[int]:
+        """Token ids that precede an image: system prompt and special tokens."""
+        text = self._chat([{"type": "image"}, {"type": "text", "text": "?"}])
+        blank = np.zeros((8, 8, 3), dtype=np.uint8)
+        row = self.processor(text=[text], images=[blank], generation_mode="text")["input_ids"][0]
+        return list(map(int, row[: list(row).index(self.image_token_id)]))
 
-    def answers(self, texts: Sequence[str]) -> list[list[int]]:
-        """What the assistant says, with whatever the template writes behind it."""
-        asked = self._chat([{"type": "text", "text": "?"}])
+    @cached_property
+    def _text_before_image(self) -> str:
+        return self._chat([{"type": "image"}, {"type": "text", "text": "?"}]).partition(self.processor.image_token)[0]
+
+    def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of the assistant's turn, with whatever the template writes behind it."""
+        question = self._chat([{"type": "text", "text": "?"}])
         rows = []
         for text in texts:
-            said = self._chat([{"type": "text", "text": "?"}], text)
-            said = said[len(asked) :] if said.startswith(asked) else f" {text}"
-            rows.append(list(self.tokenizer(said, add_special_tokens=False)["input_ids"]))
+            chat = self._chat([{"type": "text", "text": "?"}], text)
+            answer = chat[len(question) :] if chat.startswith(question) else f" {text}"
+            rows.append(list(self.tokenizer(answer, add_special_tokens=False)["input_ids"]))
         return rows
 
-    def text(self, ids: Tensor) -> str:
-        """Readable, without marks."""
+    def decode_text(self, ids: Tensor) -> str:
+        """The text of token ids, without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _chat(self, content: list[dict[str, str]], answer: str | None = None) -> str:
-        mark = self.processor.image_token  # in somebody's words it is no picture
-        content = [part | {"text": part["text"].replace(mark, " ")} if "text" in part else part for part in content]
+        token = self.processor.image_token  # in a user's text it is not an image
+        content = [part | {"text": part["text"].replace(token, " ")} if "text" in part else part for part in content]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer is not None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answer.strip()}]})
@@ -83,13 +89,13 @@ class Chat:
 
 
 def _first(*ids: int | list[int] | None) -> int:
-    """The first id that is given; of several ends of text, the first."""
+    """The first id that is given."""
     for i in ids:
-        if given := several(i):
+        if given := as_list(i):
             return given[0]
-    raise UserError("the checkpoint's processor names no begin or end of text; save it with its tokenizer's own")
+    raise UserError("the checkpoint's processor has no begin or end of text; save it with its tokenizer's own")
 
 
-def several(ids: int | list[int] | None) -> list[int]:
-    """The ids that are given: none, one, or some."""
+def as_list(ids: int | list[int] | None) -> list[int]:
+    """The ids of a generation config, which may be one, several or none."""
     return ids if isinstance(ids, list) else [] if ids is None else [ids]

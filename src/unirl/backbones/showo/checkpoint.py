@@ -1,4 +1,4 @@
-"""Show-o's public checkpoint format, both ways."""
+"""Show-o's public checkpoint format: loading, checking and saving."""
 
 import dataclasses
 import json
@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
-from unirl.backbones.checkpoints import load_exactly, local, locate, read_json, read_weights, reason
+from unirl.backbones.checkpoints import describe_error, load_exactly, locate, locate_local, read_json, read_weights
 from unirl.backbones.showo.tokenizer import Magvit, MagvitConfig
 from unirl.errors import UserError
 
 SPECIAL_TOKENS = ("pad", "soi", "eoi", "sov", "eov", "t2i", "mmu", "t2v", "v2v", "lvg")
-"""They follow the text ids in this order; the image codes follow them; the mask is the last id."""
-
+"""They follow the text ids in this order. The image codes follow them; the mask is the last id."""
+PREFIX = "showo."
+"""Names of the text model's tensors begin with it."""
 PHI_1_5: dict[str, Any] = {
     "hidden_size": 2048,
     "intermediate_size": 8192,
@@ -31,24 +32,25 @@ PHI_1_5: dict[str, Any] = {
     "bos_token_id": 50256,
     "eos_token_id": 50256,
 }
+"""Config of microsoft/phi-1_5, the text model of the public checkpoints."""
 
 
 @dataclass(frozen=True)
 class ShowoConfig:
-    """What a checkpoint's `config.json` says; the defaults are the public 256 px model's.
+    """The `config.json` of a checkpoint; the defaults are those of the public 256 px model.
 
     Args:
         vocab_size: All ids: text, special tokens, image codes, mask.
         llm_vocab_size: Text ids.
         llm_model_path: Where the text model's config and tokenizer are: a folder inside the checkpoint, or a hub id.
         codebook_size: Image codes.
-        num_vq_tokens: Codes of one picture.
+        num_vq_tokens: Codes of one image.
         mask_token_id: The last id.
-        w_clip_vit: Whether understanding looks through a CLIP tower; such checkpoints are refused.
-        max_text_len: Longest prompt in tokens, its begin and end marks included.
+        w_clip_vit: Whether images are understood through a CLIP tower; such checkpoints are refused.
+        max_text_len: Longest prompt in tokens, begin and end of text included.
         image_tokenizer: Where the MAGVIT-v2 is: a folder inside the checkpoint, or a hub id.
-        llm: Overrides of the text model's config, for a model that is built before its files are here.
-        magvit: Sizes of the image tokenizer, for the same purpose.
+        llm: The text model's config, for building on the meta device.
+        magvit: The image tokenizer's sizes, for the same purpose.
     """
 
     vocab_size: int = 58498
@@ -70,7 +72,7 @@ class ShowoConfig:
 
     @property
     def side(self) -> int:
-        """Codes along one side of the picture."""
+        """Codes along one side of the image."""
         return round(self.num_vq_tokens**0.5)
 
     def special(self, name: str) -> int:
@@ -78,10 +80,13 @@ class ShowoConfig:
         return self.llm_vocab_size + SPECIAL_TOKENS.index(name)
 
     def check(self, where: str) -> None:
-        """Refuse a checkpoint whose numbers cannot be Show-o's.
+        """Refuse numbers that cannot be Show-o's.
+
+        Args:
+            where: The checkpoint, for the error message.
 
         Raises:
-            UserError: naming the checkpoint, the number and what it should be.
+            UserError: names the number and what it should be.
         """
         expected = self.code_start + self.codebook_size + 1
         if self.vocab_size != expected or self.mask_token_id != self.vocab_size - 1:
@@ -100,24 +105,24 @@ PUBLIC = {
     "showlab/show-o": ShowoConfig(llm=PHI_1_5),
     "showlab/show-o-512x512": ShowoConfig(num_vq_tokens=1024, llm=PHI_1_5),
 }
-"""Known public checkpoints: what to build when their files are not at hand (meta device only)."""
-
-
-PREFIX = "showo."
-CONFIGS = ("*.json",)
+"""Configs of public checkpoints, for building on the meta device without their files."""
 
 
 def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
-    """A checkpoint's `config.json`, checked.
+    """The `config.json` of a checkpoint, checked.
+
+    Args:
+        folder: The checkpoint.
+        overrides: Values that replace those of the file.
 
     Raises:
         UserError: a number is missing or cannot be Show-o's.
     """
     values = read_json(folder / "config.json") | overrides
     needed = ("vocab_size", "llm_vocab_size", "llm_model_path", "codebook_size", "num_vq_tokens")
-    lacking = [name for name in needed if name not in values]
-    if lacking:
-        raise UserError(f"{folder}/config.json is not Show-o's: {lacking[0]} is missing; it needs {', '.join(needed)}")
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise UserError(f"{folder}/config.json is not Show-o's: {missing[0]} is missing; it needs {', '.join(needed)}")
     names = {f.name for f in dataclasses.fields(ShowoConfig)} - {"llm", "magvit"}
     values.setdefault("mask_token_id", values["vocab_size"] - 1)
     config = ShowoConfig(**{name: value for name, value in values.items() if name in names and value is not None})
@@ -125,22 +130,27 @@ def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
     return config
 
 
-def phi(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM:
-    """The text model with Show-o's vocabulary and query-key norms, freshly initialised."""
+def build_text_model(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM:
+    """Phi with Show-o's vocabulary and query-key norms, randomly initialized.
+
+    Args:
+        config: The vocabulary.
+        llm: The text model's config.
+    """
     settings = {name: value for name, value in llm.items() if name not in ("model_type", "architectures", "dtype")}
     settings |= {"vocab_size": config.vocab_size, "qk_layernorm": True, "tie_word_embeddings": False}
     if settings.get("hidden_act", "gelu_new") == "gelu_new":
         settings["hidden_act"] = "gelu_pytorch_tanh"  # the same function in one kernel
-    settings["attn_implementation"] = "sdpa"  # takes Show-o's masks as they are
+    settings["attn_implementation"] = "sdpa"  # takes boolean masks
     return PhiForCausalLM(PhiConfig(**settings))
 
 
 def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
-    """Phi with the checkpoint's weights, which stand behind the prefix `showo.`."""
+    """Phi with the checkpoint's weights."""
     llm = read_json(locate(config.llm_model_path, inside=folder) / "config.json")
     weights = {n.removeprefix(PREFIX): w for n, w in read_weights(folder).items() if n.startswith(PREFIX)}
     with torch.device("meta"):
-        model = phi(config, llm)
+        model = build_text_model(config, llm)
     load_exactly(model, weights, folder)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # its buffers are not in the checkpoint
     return model
@@ -152,8 +162,10 @@ def load_tokenizer(folder: Path, config: ShowoConfig) -> PreTrainedTokenizerBase
     where = own if own.is_dir() else locate(config.llm_model_path, inside=folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
-    except Exception as error:  # the tokenizers library raises bare ones
-        raise UserError(f"{where}: no tokenizer can be read ({reason(error)}); download or save it again") from None
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise UserError(
+            f"{where}: no tokenizer can be read ({describe_error(error)}); download or save it again"
+        ) from None
     if tokenizer.eos_token_id is None or len(tokenizer) > config.llm_vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} ids and end-of-text {tokenizer.eos_token_id}; the "
@@ -163,8 +175,8 @@ def load_tokenizer(folder: Path, config: ShowoConfig) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-def image_tokenizer_sizes(folder: Path, codebook_size: int) -> MagvitConfig:
-    """Sizes of the MAGVIT-v2 of a folder, whose optional `config.json` holds sizes other than the public ones."""
+def read_magvit_config(folder: Path, codebook_size: int) -> MagvitConfig:
+    """Sizes of the MAGVIT-v2 of a folder: the public ones, or those of its `config.json`."""
     settings = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     names = {f.name for f in dataclasses.fields(MagvitConfig)}
     own: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n in names}
@@ -175,35 +187,35 @@ def image_tokenizer_sizes(folder: Path, codebook_size: int) -> MagvitConfig:
 
 
 def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
-    """The MAGVIT-v2 of a folder, frozen by who uses it."""
-    config = image_tokenizer_sizes(folder, codebook_size)
+    """The MAGVIT-v2 of a folder."""
+    config = read_magvit_config(folder, codebook_size)
     with torch.device("meta"):
         magvit = Magvit(config)
     load_exactly(magvit, read_weights(folder), folder, ignore=("quantize.",))
     return magvit
 
 
-def sizes(name: str, overrides: dict[str, Any]) -> ShowoConfig:
-    """The sizes of a checkpoint on this machine or of a known public one, for building without weights.
+def meta_config(name: str, overrides: dict[str, Any]) -> ShowoConfig:
+    """The config of a local or a known public checkpoint, for building on the meta device.
 
     Raises:
         UserError: the checkpoint is neither, or its configs are broken.
     """
     if name in PUBLIC:
         return dataclasses.replace(PUBLIC[name], **overrides)
-    folder = local(name)
+    folder = locate_local(name)
     if folder is None:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     config = read_config(folder, overrides)
-    llm = read_json(locate(config.llm_model_path, inside=folder, files=CONFIGS) / "config.json")
-    images = locate(config.image_tokenizer, inside=folder, files=CONFIGS)
-    return dataclasses.replace(config, llm=llm, magvit=image_tokenizer_sizes(images, config.codebook_size))
+    llm = read_json(locate(config.llm_model_path, inside=folder, files=["*.json"]) / "config.json")
+    image_tokenizer = locate(config.image_tokenizer, inside=folder, files=["*.json"])
+    return dataclasses.replace(config, llm=llm, magvit=read_magvit_config(image_tokenizer, config.codebook_size))
 
 
-def save(
+def save_checkpoint(
     folder: Path, config: ShowoConfig, text_model: PhiForCausalLM, magvit: Magvit, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Write a checkpoint that stands alone: text model, its config, tokenizer and image tokenizer."""
+    """Write a self-contained checkpoint: text model, its config, tokenizer and image tokenizer."""
     (folder / "llm").mkdir(parents=True, exist_ok=True)
     (folder / "image_tokenizer").mkdir(exist_ok=True)
     own = dataclasses.replace(config, llm_model_path="llm", image_tokenizer="image_tokenizer")

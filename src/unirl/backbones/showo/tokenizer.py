@@ -1,10 +1,11 @@
-"""Sign bits to integer codes and back: MAGVIT-v2's lookup-free quantisation."""
+"""MAGVIT-v2, Show-o's image tokenizer, with lookup-free quantization (Yu et al. 2023, arXiv 2310.05737)."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 def bits_to_codes(bits: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class MagvitConfig:
 
     Args:
         ch: Base width.
-        encoder_ch_mult: Width of each encoder level, in units of `ch`; each level but the last halves the picture.
+        encoder_ch_mult: Width of each encoder level, in units of `ch`; each level but the last halves the image.
         decoder_ch_mult: Width of each decoder level.
         encoder_blocks: Residual blocks of each encoder level.
         decoder_blocks: Residual blocks of each decoder level.
@@ -67,6 +68,8 @@ class MagvitConfig:
 
 
 class ResBlock(nn.Module):
+    """Two convolutions with a shortcut."""
+
     def __init__(self, width_in: int, width: int, groups: int) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, width_in, eps=1e-6)
@@ -76,6 +79,7 @@ class ResBlock(nn.Module):
         if width_in != width:
             self.nin_shortcut = nn.Conv2d(width_in, width, 1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
@@ -83,6 +87,8 @@ class ResBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
+    """Self-attention over all positions of a feature map."""
+
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
@@ -91,6 +97,7 @@ class AttnBlock(nn.Module):
         self.v = nn.Conv2d(width, width, 1)
         self.proj_out = nn.Conv2d(width, width, 1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))  # (B, HW, C)
@@ -99,39 +106,51 @@ class AttnBlock(nn.Module):
 
 
 class Middle(nn.Module):
+    """The blocks of the lowest resolution."""
+
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
         self.block_1 = ResBlock(width, width, groups)
         self.attn_1 = AttnBlock(width, groups)
         self.block_2 = ResBlock(width, width, groups)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
 class Downsample(nn.Module):
+    """Halves the resolution."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # the checkpoint was trained with this lopsided padding
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # the asymmetric padding of the public checkpoint
 
 
 class Upsample(nn.Module):
+    """Doubles the resolution."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Level(nn.Module):
+    """The residual blocks of one resolution, and the change to the next."""
+
     def __init__(self, width_in: int, width: int, blocks: int, groups: int) -> None:
         super().__init__()
         self.block = nn.ModuleList(ResBlock(width_in if i == 0 else width, width, groups) for i in range(blocks))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
             x = block(x)
@@ -142,6 +161,8 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Pixels (B, 3, H, W) to features (B, Z, h, w), whose signs are the codes' bits."""
+
     def __init__(self, config: MagvitConfig) -> None:
         super().__init__()
         widths = [config.ch, *(config.ch * m for m in config.encoder_ch_mult)]
@@ -157,6 +178,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
         self.quant_conv = nn.Conv2d(config.z_channels, config.z_channels, 1)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
         for level in self.down:
@@ -165,6 +187,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Bits (B, Z, h, w) to pixels (B, 3, H, W)."""
+
     def __init__(self, config: MagvitConfig) -> None:
         super().__init__()
         widths = [config.ch * m for m in config.decoder_ch_mult]
@@ -181,6 +205,7 @@ class Decoder(nn.Module):
         self.norm_out = nn.GroupNorm(config.groups, widths[0], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
+    @override
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid(self.conv_in(self.post_quant_conv(z)))
         for level in reversed(self.up):
@@ -212,7 +237,7 @@ class Magvit(nn.Module):
         return self.decoder(codes_to_bits(codes, self.config.z_channels).to(self.decoder.conv_in.weight.dtype))
 
     def decode_soft(self, soft: Tensor) -> Tensor:
-        """Pixels of a mixture of codes (B, h, w, K), with gradient."""
+        """Pixels (B, 3, H, W) of soft codes (B, h, w, K), with gradient."""
         table = codes_to_bits(torch.arange(soft.shape[-1], device=soft.device)[None, None], self.config.z_channels)
         bits = (soft @ table[0, :, 0].T.to(soft.dtype)).permute(0, 3, 1, 2)
         return self.decoder(bits.to(self.decoder.conv_in.weight.dtype))

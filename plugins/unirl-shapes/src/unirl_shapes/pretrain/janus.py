@@ -68,7 +68,7 @@ def pretrain_vision(backbone: Janus, out: Path, steps: int, seed: int) -> None:
         seed: Of pictures and of the classifier, which is thrown away.
     """
     torch.manual_seed(seed)
-    tower = backbone.transformer.parts.vision_model
+    tower = backbone.transformer.base_model.vision_model
     namer = nn.Linear(VISION_SIZES["hidden_size"], VQ_SIZES["num_embeddings"])
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
@@ -104,7 +104,7 @@ def drawing_loss(backbone: Janus, rng: Random, phase: Phase) -> Tensor:
     codes = wanted_codes(scenes).flatten(1)  # what the tokenizer makes of their renderings
     prefix = backbone.prompt_prefix(prompts, guidance=1.0)  # twice as many rows: with prompts, and without
     rows = torch.tensor([i + phase.drawn * (rng.random() < DROPPED) for i in range(phase.drawn)])
-    hidden = backbone.code_hidden(prefix.rows(rows), codes)
+    hidden = backbone.code_hidden(prefix.select(rows), codes)
     return F.cross_entropy(backbone.transformer.code_logits(hidden).flatten(0, 1), codes.flatten())
 
 

@@ -14,8 +14,7 @@ from transformers import (
 )
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from unirl.backbones.janus import Janus
-from unirl.backbones.janus.checkpoint import save
+from unirl.backbones.janus import Janus, save_checkpoint
 from unirl_shapes.pretrain.lessons import text_tokenizer
 from unirl_shapes.pretrain.vq import SIZES as VQ_SIZES
 from unirl_shapes.vocabulary import CELLS
@@ -68,7 +67,7 @@ def untrained(folder: Path, vq: JanusVQVAE, seed: int) -> Janus:
     model.generation_config = GenerationConfig(**ids, guidance_scale=5, generation_kwargs=begin)
     side = VISION_SIZES["image_size"]
     pictures = JanusImageProcessor(size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    save(folder, model, JanusProcessor(pictures, words, chat_template=TEMPLATE, num_image_tokens=CELLS))
+    save_checkpoint(folder, model, JanusProcessor(pictures, words, chat_template=TEMPLATE, num_image_tokens=CELLS))
     return Janus.from_pretrained(str(folder))
 
 

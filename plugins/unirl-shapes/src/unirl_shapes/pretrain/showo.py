@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unirl.backbones.showo import Showo, ShowoConfig
-from unirl.backbones.showo.checkpoint import phi, save
-from unirl.backbones.showo.tokenizer import Magvit
+from unirl.backbones.showo import Magvit, Showo, ShowoConfig, build_text_model, save_checkpoint
 from unirl.types import Images, ImageSampling
 from unirl_shapes.pretrain.lessons import Phase, both_losses, drawing_lesson, seeing_lesson, text_tokenizer
 from unirl_shapes.pretrain.measure import measure
@@ -74,7 +72,7 @@ def untrained(folder: Path, magvit: Magvit, seed: int) -> Showo:
         max_text_len=24,
     )
     torch.manual_seed(seed)
-    save(folder, config, phi(config, SIZES), magvit, tokenizer)
+    save_checkpoint(folder, config, build_text_model(config, SIZES), magvit, tokenizer)
     return Showo.from_pretrained(str(folder))
 
 
@@ -99,7 +97,7 @@ def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
     ratio = torch.cos(torch.rand(phase.drawn, 1, generator=generator) * math.pi / 2)
     rank = torch.rand(codes.shape, generator=generator)
     masked = rank.argsort(1).argsort(1) < (ratio * codes.shape[1]).round().clamp(min=1)
-    hidden = backbone.transformer.image_hidden(backbone._prompt_prefix(prompts, 0.0), codes, ~masked)
+    hidden = backbone.transformer.image_hidden(backbone.prompt_prefix(prompts, 0.0), codes, ~masked)
     return F.cross_entropy(backbone.transformer.code_logits(hidden[masked]), codes[masked])
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unirl.backbones.showo.tokenizer import Magvit, MagvitConfig, codes_to_bits
+from unirl.backbones.showo import Magvit, MagvitConfig, codes_to_bits
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.render import render_batch
 from unirl_shapes.scenes import Scene, clutter

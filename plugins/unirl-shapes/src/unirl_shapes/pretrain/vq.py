@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from unirl.backbones.showo.tokenizer import codes_to_bits
+from unirl.backbones.showo import codes_to_bits
 from unirl_shapes.pretrain.runner import Metrics, train
 from unirl_shapes.pretrain.tokenizer import wanted_codes
 from unirl_shapes.render import render_batch

@@ -1,4 +1,4 @@
-"""Drawing code after code: the same codes as transformers, and scores that are those of drawing."""
+"""Images code by code: the codes of transformers, and scored log-probabilities equal those of sampling."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.backbones.janus.tiny import save
 from torch import Tensor
 
-from unirl.backbones import autoregressive, llama
+from unirl.backbones import autoregressive, transformer
 from unirl.backbones.janus import Janus
 from unirl.sampling.kv_cache import pad_left, pad_right, prefill
 from unirl.types import Example, Images, ImageSampling, Rollout
@@ -31,7 +31,7 @@ def close(got: Tensor, expected: Tensor | None, within: float = 1e-4) -> None:
 
 
 def generated(backbone: Janus, prompts: list[str], side: str = "left") -> Tensor:
-    """What transformers draws greedily with guidance 5, which is 4 here."""
+    """Greedy codes of transformers with guidance 5, which is 4 here."""
     template = backbone.processor.apply_chat_template
     texts = [
         template([{"role": "user", "content": [{"type": "text", "text": p}]}], add_generation_prompt=True)
@@ -62,14 +62,14 @@ def test_greedy_codes_are_those_of_transformers(tmp_path: Path, changes: dict[st
 
 
 @pytest.mark.parametrize("sampling", [PLAIN, GUIDED, GREEDY], ids=["plain", "guided", "greedy"])
-def test_scores_are_the_log_probs_of_drawing(backbone: Janus, sampling: ImageSampling) -> None:
+def test_scored_log_probs_are_those_of_sampling(backbone: Janus, sampling: ImageSampling) -> None:
     images = backbone.sample_images(PROMPTS, sampling, seeded())
     log_probs, scored = backbone.image_log_probs(PROMPTS, images, sampling)
     assert scored.all()
     close(log_probs, images.log_probs)
 
 
-def test_computing_again_makes_no_difference(checkpoint: Path) -> None:
+def test_gradient_checkpointing_has_the_same_gradients(checkpoint: Path) -> None:
     found = []
     for gradient_checkpointing in (False, True):
         backbone = Janus(str(checkpoint), gradient_checkpointing=gradient_checkpointing)
@@ -85,15 +85,15 @@ def test_computing_again_makes_no_difference(checkpoint: Path) -> None:
         torch.testing.assert_close(found[1][name], gradient)
 
 
-def test_chunks_of_the_head_make_no_difference(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_logits_give_the_same_log_probs(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     found = []
     for chunk in (4, 4096):
-        monkeypatch.setattr(llama, "CHUNK", chunk)
+        monkeypatch.setattr(transformer, "CHUNK_SIZE", chunk)
         backbone.zero_grad()
         log_probs, _ = backbone.image_log_probs(PROMPTS, images, GUIDED)
         log_probs.sum().backward()
-        found.append((log_probs.detach(), backbone.transformer.parts.generation_head.proj_out.weight.grad.clone()))
+        found.append((log_probs.detach(), backbone.transformer.base_model.generation_head.proj_out.weight.grad.clone()))
     close(found[0][0], found[1][0], 1e-6)
     torch.testing.assert_close(found[0][1], found[1][1])
 
@@ -105,10 +105,10 @@ def test_scoring_never_touches_the_text_head_and_chunks_the_other(
         raise AssertionError("the text head")
 
     rows: list[int] = []
-    head = backbone.transformer.parts.generation_head.vision_head
+    head = backbone.transformer.base_model.generation_head.vision_head
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     monkeypatch.setattr(backbone.transformer.janus.lm_head, "forward", refuse)
-    monkeypatch.setattr(llama, "CHUNK", 8)
+    monkeypatch.setattr(transformer, "CHUNK_SIZE", 8)
     handle = head.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[:-1].numel()))
     backbone.image_log_probs(PROMPTS, images, GUIDED)
     handle.remove()
@@ -119,7 +119,7 @@ def test_scoring_never_touches_the_text_head_and_chunks_the_other(
 
 def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
-    looped = janus_backbone.sample_codes
+    looped = autoregressive.sample_codes
 
     def watched(*given: Any) -> Any:
         def refuse(*_: Any, **__: Any) -> None:
@@ -131,15 +131,16 @@ def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: 
             return looped(*given)
 
     plain = backbone.sample_images(PROMPTS, GUIDED, seeded()).codes
-    monkeypatch.setattr(janus_backbone, "sample_codes", watched)
+    monkeypatch.setattr(autoregressive, "sample_codes", watched)
     assert torch.equal(backbone.sample_images(PROMPTS, GUIDED, seeded()).codes, plain)
 
 
 @torch.no_grad()
 def test_scores_are_those_of_the_plain_forward(backbone: Janus) -> None:
-    """transformers' own pass over prompt and codes, and its generation head at the picture's places."""
+    """transformers' own pass over prompt and codes, and its generation head at the image's places."""
     images = backbone.sample_images(PROMPTS[:1], PLAIN, seeded())
-    (ids,), model = backbone.chat.prompts(PROMPTS[:1]), backbone.transformer.janus
+    ids, model = backbone.prompt_ids(PROMPTS[:1])[0], backbone.transformer.janus
+    ids = [*ids, backbone.image_start_id]
     text = model.get_input_embeddings()(torch.tensor([ids]))
     embeds = torch.cat((text, model.prepare_embeddings_for_image_generation(images.codes[:, :-1])), 1)
     hidden = model.model(inputs_embeds=embeds).last_hidden_state[:, len(ids) - 1 :]
@@ -150,7 +151,7 @@ def test_scores_are_those_of_the_plain_forward(backbone: Janus) -> None:
 
 @pytest.mark.parametrize("sampling", [PLAIN, GUIDED], ids=["plain", "guided"])
 @torch.no_grad()
-def test_companions_do_not_matter(backbone: Janus, sampling: ImageSampling) -> None:
+def test_log_probs_do_not_depend_on_the_batch(backbone: Janus, sampling: ImageSampling) -> None:
     images = backbone.sample_images(PROMPTS, sampling, seeded())
     assert images.log_probs is not None
     for row, prompt in enumerate(PROMPTS):
@@ -161,18 +162,17 @@ def test_companions_do_not_matter(backbone: Janus, sampling: ImageSampling) -> N
 @torch.no_grad()
 def test_the_side_of_the_padding_makes_no_difference(backbone: Janus) -> None:
     codes = torch.randint(40, (4, 16), generator=seeded())
-    rows = [row[:-1] for row in backbone.chat.prompts(PROMPTS)]
-    hidden = []
+    rows, hidden = backbone.prompt_ids(PROMPTS), []
     for pad in (pad_left, pad_right):
-        ids, keys = pad(rows, backbone.chat.pad)
-        prefix = prefill(backbone.transformer, backbone.transformer.embed(ids), keys)
+        ids, mask = pad(rows)
+        prefix = prefill(backbone.transformer, backbone.transformer.embed(ids), mask)
         hidden.append(backbone.code_hidden(prefix, codes))
     assert len({len(row) for row in rows}) > 1
     close(hidden[0], hidden[1], 1e-5)
     close(hidden[0], backbone.code_hidden(backbone.prompt_prefix(PROMPTS, 0.0), codes), 1e-5)
 
 
-def test_rows_without_a_prompt_are_computed_once_for_each_length(
+def test_unconditional_rows_are_prefilled_once_for_each_length(
     backbone: Janus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every distinct prompt once, and one unguided row for every distinct length, whatever the group's size."""
@@ -182,18 +182,18 @@ def test_rows_without_a_prompt_are_computed_once_for_each_length(
     prompts = ["two circle", "red circle", "a photo of red"]
     prefix = backbone.prompt_prefix([p for p in prompts for _ in range(5)], 4.0)
     assert seen == [3 + 2]
-    assert len(prefix.keys) == 30
+    assert len(prefix) == 30
 
 
-def test_the_generator_decides(backbone: Janus) -> None:
+def test_the_generator_determines_the_images(backbone: Janus) -> None:
     one, same, other = (backbone.sample_images(PROMPTS, PLAIN, seeded(s)).codes for s in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    assert not torch.equal(one[1], one[2])  # two drawings of one prompt
+    assert not torch.equal(one[1], one[2])  # two images of one prompt
 
 
 @torch.no_grad()
-def test_codes_come_as_often_as_their_probability_says(backbone: Janus) -> None:
+def test_code_frequencies_are_their_probabilities(backbone: Janus) -> None:
     prompts = ["red"] * 4000
     images = backbone.sample_images(prompts, GUIDED, seeded())
     every = torch.arange(40).view(40, 1).expand(-1, 16)
@@ -203,17 +203,17 @@ def test_codes_come_as_often_as_their_probability_says(backbone: Janus) -> None:
     assert (seen - probable).abs().max() < 4 * (0.25 / 4000) ** 0.5
 
 
-def test_drawing_learns_from_its_scores(backbone: Janus) -> None:
+def test_gradient_of_image_log_probs_reaches_the_generation_parameters(backbone: Janus) -> None:
     backbone.zero_grad()
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     backbone.image_log_probs(PROMPTS, images, GUIDED)[0].sum().backward()
-    learnt = {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert any("language_model.layers.0" in name for name in learnt)
-    assert any("generation_embeddings" in name for name in learnt)
-    assert not any("vqmodel" in name or "vision_model" in name or "lm_head" in name for name in learnt)
+    trained = {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any("language_model.layers.0" in name for name in trained)
+    assert any("generation_embeddings" in name for name in trained)
+    assert not any("vqmodel" in name or "vision_model" in name or "lm_head" in name for name in trained)
 
 
-def test_relaxed_codes_are_the_drawn_ones_and_carry_gradient_to_the_last_steps(backbone: Janus) -> None:
+def test_soft_codes_are_the_sampled_ones_and_carry_gradient_to_the_last_steps(backbone: Janus) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, 3, seeded(1))
     assert relaxed.soft is not None
@@ -221,14 +221,14 @@ def test_relaxed_codes_are_the_drawn_ones_and_carry_gradient_to_the_last_steps(b
     assert torch.equal(relaxed.soft.argmax(-1), images.codes)
     close(relaxed.soft.detach(), F.one_hot(images.codes, 40).float(), 1e-6)
     weighed = relaxed.soft * torch.randn(40, generator=seeded(2))
-    head = backbone.transformer.parts.generation_head.vision_head.weight
+    head = backbone.transformer.base_model.generation_head.vision_head.weight
     (early,) = torch.autograd.grad(weighed[:, :13].sum(), head, retain_graph=True)
     (late,) = torch.autograd.grad(weighed[:, 13:].sum(), head)
     assert early.abs().sum() == 0
     assert late.abs().sum() > 0
 
 
-def test_pictures_of_soft_codes_are_those_of_hard_ones(backbone: Janus) -> None:
+def test_soft_codes_decode_to_the_same_images(backbone: Janus) -> None:
     images = backbone.sample_images(PROMPTS, GUIDED, seeded())
     relaxed = backbone.straight_through(PROMPTS, images, GUIDED, 1.0, None, seeded(1))
     pixels = backbone.decode(relaxed)
@@ -241,7 +241,8 @@ def test_pictures_of_soft_codes_are_those_of_hard_ones(backbone: Janus) -> None:
 def test_scoring_keeps_less_than_the_plain_forward(backbone: Janus) -> None:
     """Blocks keep what they are given, and compute the rest again for the gradient."""
     images = backbone.sample_images(PROMPTS[:1] * 8, PLAIN, seeded())
-    (ids,), model = backbone.chat.prompts(PROMPTS[:1]), backbone.transformer.janus
+    ids, model = backbone.prompt_ids(PROMPTS[:1])[0], backbone.transformer.janus
+    ids = [*ids, backbone.image_start_id]
 
     def plain() -> Tensor:
         text = model.get_input_embeddings()(torch.tensor([ids] * 8))
@@ -249,47 +250,47 @@ def test_scoring_keeps_less_than_the_plain_forward(backbone: Janus) -> None:
         hidden = model.model(inputs_embeds=embeds).last_hidden_state[:, len(ids) - 1 :]
         return model.model.generation_head(hidden).log_softmax(-1).gather(-1, images.codes[..., None])[..., 0]
 
-    kept, gradients = [], []
+    saved_bytes, gradients = [], []
     for way in (plain, lambda: backbone.image_log_probs(PROMPTS[:1] * 8, images, PLAIN)[0]):
         backbone.zero_grad()
         saved: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.append(t.nbytes) or t, lambda t: t):
             log_probs = way()
         log_probs.sum().backward()
-        kept.append(sum(saved))
+        saved_bytes.append(sum(saved))
         weights = (
-            backbone.transformer.parts.language_model.embed_tokens.weight,
+            backbone.transformer.base_model.language_model.embed_tokens.weight,
             model.model.generation_embeddings.weight,
         )
         gradients.append([weight.grad for weight in weights])
-    assert kept[1] < kept[0] / 2
+    assert saved_bytes[1] < saved_bytes[0] / 2
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_painting_and_looking_are_computed_again_a_few_pictures_at_a_time(checkpoint: Path) -> None:
-    """Of what the painter and the tower compute, nothing but pixels and features is kept for the gradient."""
-    kept, sizes, gradients = [], [], []
+def test_decoding_and_encoding_are_checkpointed_in_batches(checkpoint: Path) -> None:
+    """Nothing but pixels and features is saved for the backward pass of the image decoder and the vision tower."""
+    saved_bytes, sizes, gradients = [], [], []
     for gradient_checkpointing in (False, True):
         backbone = Janus(str(checkpoint), gradient_checkpointing=gradient_checkpointing).eval()
         backbone.build()
         soft = torch.rand(10, 16, 40, generator=seeded()).softmax(-1).requires_grad_()
         saved: list[int] = []
-        vq = backbone.transformer.parts.vqmodel
+        vq = backbone.transformer.base_model.vqmodel
         handle = vq.decoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
         with torch.autograd.graph.saved_tensors_hooks(lambda t, to=saved: to.append(t.nbytes) or t, lambda t: t):
             seen = backbone.embed_images(Images(torch.zeros(10, 16, dtype=torch.long), soft=soft))
-        kept.append(sum(saved))
+        saved_bytes.append(sum(saved))
         gradients.append(torch.autograd.grad(seen.square().sum(), soft)[0])
         handle.remove()
-    assert kept[1] < kept[0] / 4
+    assert saved_bytes[1] < saved_bytes[0] / 4
     assert sizes == [10, 4, 4, 2, 2, 4, 4]  # the second time for the gradient
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize(("relaxed", "learnt"), [(None, 16), (3, 3)])
+@pytest.mark.parametrize(("relaxed", "trained"), [(None, 16), (3, 3)])
 def test_end_to_end_all_codes_learn_unless_some_are_asked_for(
-    backbone: Janus, relaxed: int | None, learnt: int, monkeypatch: pytest.MonkeyPatch
+    backbone: Janus, relaxed: int | None, trained: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     straight = autoregressive.straight_through
@@ -298,4 +299,4 @@ def test_end_to_end_all_codes_learn_unless_some_are_asked_for(
     examples, ones = [Example(prompt, "what", "red", "c") for prompt in PROMPTS], torch.ones(4)
     rollout = Rollout(examples, images, answers, ones, {}, ones.bool(), 2)
     SFT(end_to_end=True, straight_through_steps=relaxed).loss(backbone, rollout, PLAIN, seeded(1))
-    assert sizes == [learnt]
+    assert sizes == [trained]

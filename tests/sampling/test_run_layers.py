@@ -37,7 +37,7 @@ def layers(request: pytest.FixtureRequest) -> nn.ModuleList:
     return nn.ModuleList(request.param(index) for index in range(3))
 
 
-def learnt(layers: nn.ModuleList, gradient_checkpointing: bool) -> tuple[list[Tensor], int]:
+def trained(layers: nn.ModuleList, gradient_checkpointing: bool) -> tuple[list[Tensor], int]:
     """Outputs and gradients of rows that follow two prefixes, and how many numbers were kept for the gradient."""
     kept = 0
 
@@ -59,15 +59,15 @@ def learnt(layers: nn.ModuleList, gradient_checkpointing: bool) -> tuple[list[Te
     return [*found, *(p.grad for p in layers.parameters() if p.grad is not None)], kept
 
 
-def test_computed_again_it_is_the_same(layers: nn.ModuleList) -> None:
-    (plain, much), (twice, little) = learnt(layers, False), learnt(layers, True)
+def test_gradient_checkpointing_has_the_same_outputs_and_gradients(layers: nn.ModuleList) -> None:
+    (plain, much), (twice, little) = trained(layers, False), trained(layers, True)
     for one, other in zip(plain, twice, strict=True):
         torch.testing.assert_close(one, other)
     assert len(plain) == 4 + 3 * 4
     assert little < much / 2
 
 
-def test_without_gradient_nothing_is_computed_again() -> None:
+def test_without_gradient_nothing_is_checkpointed() -> None:
     calls: list[Any] = []
     with torch.no_grad():
         checkpointed(lambda value: calls.append(value) or value, torch.ones(1))  # type: ignore[func-returns-value]
