@@ -20,8 +20,8 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from unirl.backbones.janus import Janus
 from unirl.types import ImageSampling
-from unirl_shapes.examples import draw_example
-from unirl_shapes.pretrain.janus_model import TEMPLATE, chat_tokenizer, spread, untrained
+from unirl_shapes.examples import sample_example
+from unirl_shapes.pretrain.janus_model import TEMPLATE, chat_tokenizer, initialize_weights, untrained
 from unirl_shapes.pretrain.vq import SIZES as VQ_SIZES
 
 SAMPLING = ImageSampling(guidance=4.0, temperature=1.0)
@@ -65,7 +65,7 @@ def make(size: str, codes: int | None = None) -> Case:
     backbone = (tiny() if size == "tiny" else middle()).eval()
     if codes:
         backbone.num_image_codes = backbone.transformer.base_model.vision_model.config.num_image_tokens = codes
-    prompt = draw_example(Random(SEED), "train").prompt
+    prompt = sample_example(Random(SEED), "train").prompt
     message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
     text = backbone.processor.apply_chat_template([message], add_generation_prompt=True)
     inputs = backbone.processor(text=[text], generation_mode="image", return_tensors="pt")
@@ -86,7 +86,7 @@ def middle() -> Janus:
     model = JanusForConditionalGeneration(
         JanusConfig(text_config=TEXT | ids, vision_config=VISION, vq_config=VQ, **image)
     )
-    spread(model)
+    initialize_weights(model)
     begin = {"boi_token_id": words.get_vocab()[words.boi_token]}
     model.generation_config = GenerationConfig(**ids, guidance_scale=SCALE, generation_kwargs=begin)
     backbone = Janus("middle")  # assembled here: a checkpoint of it would be 1.6 GB

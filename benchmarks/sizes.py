@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.showo import Magvit, Showo, ShowoConfig, build_text_model, save_checkpoint
-from unirl_shapes.examples import draw_example
+from unirl_shapes.examples import sample_example
 from unirl_shapes.pretrain.showo import SIZES as TINY
 from unirl_shapes.pretrain.showo import text_tokenizer, untrained
 from unirl_shapes.pretrain.tokenizer import SIZES as TINY_IMAGE
@@ -61,8 +61,8 @@ def make(size: str) -> Case:
     rng, generator = Random(SEED), torch.Generator().manual_seed(SEED)
     config = backbone.config
     codes = torch.randint(config.codebook_size, (ANSWERS, config.num_vq_tokens), generator=generator)
-    prompts = [draw_example(rng, "train").prompt for _ in range(PROMPTS)]
-    questions = [draw_example(rng, "train").question for _ in range(ANSWERS)]
+    prompts = [sample_example(rng, "train").prompt for _ in range(PROMPTS)]
+    questions = [sample_example(rng, "train").question for _ in range(ANSWERS)]
     steps, answers = (STEPS, ANSWERS) if size == "tiny" else (4, 2)
     return Case(backbone.eval(), prompts, codes, questions, steps, answers)
 

@@ -1,8 +1,8 @@
-"""The values that travel through a training step. B = prompts x group, prompt-major."""
+"""The values of a training step. B = prompts x group_size, prompt-major: the samples of a prompt are neighbours."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -10,13 +10,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Item:
-    """One kind of thing a picture must show: GenEval's `include` entry.
+    """A kind of object that an image must show, or must not show: an entry of GenEval's `include` or `exclude`.
 
     Args:
-        name: Class of the thing, singular, such as "circle".
-        count: How many of it.
-        color: Its color, or None where any will do.
-        relation: `(relation, index)`: it stands "left of", "right of", "above" or "below" the earlier item `index`.
+        name: Class of the object, in the singular, such as "circle".
+        count: Number of objects of this class.
+        color: Color of all of them. None allows any color.
+        relation: `(relation, index)`: where it is as seen from the item number `index`, which comes earlier in the
+            list. The relation is "left of", "right of", "above" or "below".
+
+    Example:
+        >>> dog, cup = Item("dog"), Item("cup", color="red", relation=("left of", 0))  # a red cup left of a dog
+        >>> Example("a red cup left of a dog", "Where is the cup?", "left", "position", (dog, cup)).objects[1].name
+        'cup'
     """
 
     name: str
@@ -27,15 +33,25 @@ class Item:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt with a question about the picture, the right answer, and the structure that decides.
+    """A prompt, a question about the generated image, and the answer that is right if the image is correct.
+
+    Rewards score text against `answer` and `objects`. Judges decide by `objects` and `exclude`.
 
     Args:
-        prompt: What to draw.
-        question: What to ask about the drawing.
-        answer: The answer if the drawing is right.
-        category: Where it counts in tables, such as "counting".
-        objects: What the picture must show.
-        exclude: What it must not show: `count` or more of the class make it wrong.
+        prompt: Prompt of the image.
+        question: Question about the image.
+        answer: Right answer about a correct image.
+        category: Name under which results are reported, such as "counting".
+        objects: What the image must show.
+        exclude: What the image must not show: `count` or more objects of the class make it wrong.
+
+    Example:
+        >>> example = Example(
+        ...     "a photo of two cups", "How many cups are in the picture?", "two cups", "counting",
+        ...     objects=(Item("cup", 2),), exclude=(Item("cup", 3),),
+        ... )
+        >>> example.objects[0].count
+        2
     """
 
     prompt: str
@@ -48,13 +64,20 @@ class Example:
 
 @dataclass(frozen=True)
 class ImageSampling:
-    """How to draw.
+    """How images are generated.
 
     Args:
-        steps: Denoising steps of a masked model; an autoregressive model ignores it.
-        guidance: Classifier-free guidance w in `(1 + w) * cond - w * uncond`; 0 switches it off.
-        temperature: Divides the logits before sampling.
-        confidence_noise: Start of the Gumbel noise on a masked model's confidences.
+        steps: Denoising steps of a masked model. Autoregressive models ignore it.
+        guidance: Classifier-free guidance w in `(1 + w) * conditional - w * unconditional`. 0 switches it off, which
+            halves the cost.
+        temperature: Divides the logits of image codes before sampling. 0 takes the likeliest code, where the backbone
+            supports it.
+        confidence_noise: Initial scale of the Gumbel noise on the confidences of a masked model; it decides how random
+            the order is in which codes are fixed. Autoregressive models ignore it.
+
+    Example:
+        >>> ImageSampling(guidance=2.0).steps
+        16
     """
 
     steps: int = 16
@@ -65,11 +88,15 @@ class ImageSampling:
 
 @dataclass(frozen=True)
 class AnswerSampling:
-    """How to answer.
+    """How questions are answered.
 
     Args:
-        max_tokens: Longest answer, in tokens, end-of-text included.
-        temperature: 0 answers greedily.
+        max_tokens: Maximum length of an answer in tokens, the end-of-text token included.
+        temperature: Divides the logits before sampling. 0 decodes greedily.
+
+    Example:
+        >>> AnswerSampling(max_tokens=8).temperature
+        0.0
     """
 
     max_tokens: int = 16
@@ -78,18 +105,23 @@ class AnswerSampling:
 
 @dataclass(frozen=True)
 class Images:
-    """What the model drew, or what it was given to look at.
+    """A batch of images: generated ones, or given ones that the model is asked about.
 
     Args:
-        codes: Image codes; none, (B, 0), of a given picture that the model looks at in pixels.
-        pixels: The picture in [0, 1], or None until somebody needs it.
-        actions: The decisions taken, one code each.
-        log_probs: Log-probability of each decision when it was taken, nats.
-        memory: Whatever the sampler must remember to score the same decisions again; first dimension B.
-        soft: Straight-through codes that carry gradient: one-hot forward, softmax backward.
+        codes: Image codes of the tokenizer. N is 0 for given images that the model sees as pixels.
+        pixels: Decoded images in [0, 1]. None until a reward, the judge or a logger needs them.
+        actions: The sampled decisions, one image code each, in the order of sampling. None for given images.
+        log_probs: Log-probability of each decision when it was sampled, in nats. None for given images.
+        memory: What the sampler stores so that the same decisions can be scored later. First dimension B.
+        soft: Straight-through codes: one-hot in the forward pass, the gradient of a softmax in the backward pass.
 
     Shapes:
         codes (B, N), pixels (B, 3, H, W), actions and log_probs (B, A), soft (B, N, K).
+
+    Example:
+        >>> images = Images(codes=torch.tensor([[1, 2], [3, 4], [5, 6]]))
+        >>> len(images), images[torch.tensor([True, False, True])].codes.tolist()
+        (3, [[1, 2], [5, 6]])
     """
 
     codes: Tensor
@@ -103,24 +135,33 @@ class Images:
         return len(self.codes)
 
     def __getitem__(self, rows: Tensor | slice) -> "Images":
-        """Some of the pictures: a slice, indices, or a boolean mask over B."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
-        taken: dict[str, Any] = {name: None if value is None else value[rows] for name, value in values.items()}
-        return Images(**taken, memory={name: value[rows] for name, value in self.memory.items()})
+        """A subset of the images.
+
+        Args:
+            rows: A slice, indices, or a boolean mask over B.
+        """
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "memory"}
+        selected: dict[str, Any] = {name: None if value is None else value[rows] for name, value in tensors.items()}
+        return Images(**selected, memory={name: value[rows] for name, value in self.memory.items()})
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers as tokens and as text.
+    """A batch of answers, as tokens and as text.
 
     Args:
-        ids: Token ids, right-padded, end-of-text included where it was reached.
-        mask: True at the answer's own tokens.
-        text: The same, readable.
-        log_probs: Log-probability of each token when it was sampled, nats; None for given answers.
+        ids: Token ids, padded on the right. The end-of-text token is included if it was sampled.
+        mask: True for tokens of the answer, False for padding.
+        text: The decoded answers.
+        log_probs: Log-probability of each token when it was sampled, in nats. None for given answers.
 
     Shapes:
-        ids, mask, log_probs (B, T).
+        ids, mask and log_probs (B, T); text has B entries.
+
+    Example:
+        >>> answers = Answers(torch.tensor([[5, 0], [6, 7]]), torch.tensor([[True, False], [True, True]]), ["a", "b c"])
+        >>> answers[1:].text
+        ['b c']
     """
 
     ids: Tensor
@@ -132,15 +173,19 @@ class Answers:
         return len(self.ids)
 
     def __getitem__(self, rows: Tensor | slice) -> "Answers":
-        """Some of the answers: a slice, indices, or a boolean mask over B."""
-        keep = torch.arange(len(self.ids), device=self.ids.device)[rows].tolist()
+        """A subset of the answers.
+
+        Args:
+            rows: A slice, indices, or a boolean mask over B.
+        """
+        indices = torch.arange(len(self.ids), device=self.ids.device)[rows].tolist()
         log_probs = None if self.log_probs is None else self.log_probs[rows]
-        return Answers(self.ids[rows], self.mask[rows], [self.text[i] for i in keep], log_probs)
+        return Answers(self.ids[rows], self.mask[rows], [self.text[i] for i in indices], log_probs)
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A batch of scored samples: what an update rule learns from. B = prompts x group_size, prompt-major.
+    """A batch of scored samples, which an update rule turns into a loss. B = prompts x group_size, prompt-major.
 
     Args:
         examples: The example of each sample; each prompt is repeated `group_size` times.
@@ -178,39 +223,55 @@ class Rollout:
 
     @property
     def prompts(self) -> list[str]:
+        """The prompt of each sample."""
         return [example.prompt for example in self.examples]
 
     @property
     def questions(self) -> list[str]:
+        """The question about each sample."""
         return [example.question for example in self.examples]
 
     @property
     def advantage_rewards(self) -> Tensor:
-        """The rewards that advantages are computed from. (B,)"""
+        """The rewards that advantages are computed from.
+
+        Shapes:
+            returns (B,).
+        """
         return self.scores if self.normalized_rewards is None else self.normalized_rewards
 
     @property
     def sample_weights(self) -> Tensor:
-        """Weight of each sample in the loss. (B,)"""
+        """Weight of each sample in the loss.
+
+        Shapes:
+            returns (B,).
+        """
         return torch.ones_like(self.scores) if self.weights is None else self.weights
 
 
-# A checkpoint holds the rollout of a run that stopped between two iterations.
+# Checkpoints hold the rollout where a run stops between two iterations, and are loaded with `weights_only`.
 torch.serialization.add_safe_globals([Answers, Example, Images, Item, Rollout])
 
 T = TypeVar("T")
 
 
 def to_device(value: T, device: torch.device) -> T:
-    """A value with all its tensors on a device.
+    """Move all tensors of a value to a device.
+
+    Args:
+        value: A tensor, one of the classes of this module, a dict of tensors, or a list of such dicts.
+        device: The target.
+
+    Returns:
+        A copy on the device. Other values are returned as they are.
 
     Example:
         >>> answers = Answers(torch.zeros(1, 2), torch.ones(1, 2), ["a circle"])
         >>> to_device(answers, torch.device("meta")).ids.device.type
         'meta'
     """
-    result: Any = _to_device(value, device)
-    return result
+    return cast(T, _to_device(value, device))
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

@@ -53,7 +53,7 @@ def test_shapes_measure_prints_each_setting(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_shapes_pretrain_writes_a_checkpoint_and_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unirl_shapes.pretrain.showo.measure", lambda *_: {"drawing": 0.0})
+    monkeypatch.setattr("unirl_shapes.pretrain.showo.measure", lambda *_: {"generation": 0.0})
     command = ["pretrain", "showo", "--tokenizer-steps", "1", "--threads", "1"]
     shapes_main([*command, "--out", str(tmp_path / "whole"), "--steps", "2"])
     first = (tmp_path / "whole" / "showo.log.jsonl").read_text()

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unirl.prompts import Prompts
-from unirl.prompts.geneval import GenEval
-from unirl.prompts.jsonl import JsonLines
+from unirl.prompts import GenEval, JsonLines, Prompts
 from unirl.testing import PromptsConformance
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unirl.errors import UserError
-from unirl.prompts.jsonl import JsonLines
+from unirl import UserError
+from unirl.prompts import JsonLines
 from unirl.types import Item
 
 LINE = {"prompt": "a photo of a cup", "question": "What is it?", "answer": "cup"}
@@ -23,26 +23,26 @@ def numbered(count: int, **more: object) -> list[dict[str, object]]:
     return [{**LINE, "prompt": f"prompt {number}", **more} for number in range(count)]
 
 
-def test_required_fields_alone_are_enough(tmp_path: Path) -> None:
+def test_required_fields_suffice(tmp_path: Path) -> None:
     example = JsonLines(write(tmp_path / "a.jsonl", LINE)).sample(0, 0)
     assert (example.prompt, example.question, example.answer) == tuple(LINE.values())
     assert (example.category, example.objects, example.exclude) == ("prompts", (), ())
 
 
-def test_genevals_form_and_ours_read_the_same(tmp_path: Path) -> None:
-    theirs = {
+def test_genevals_names_of_fields_are_accepted(tmp_path: Path) -> None:
+    geneval = {
         **LINE,
         "tag": "position",
         "include": [{"class": "cup", "count": 2}, {"class": "dog", "color": "red", "position": ["left of", 0]}],
         "exclude": [{"class": "cup", "count": 3}],
     }
-    ours = {
+    own = {
         **LINE,
         "category": "position",
         "objects": [{"name": "cup", "count": 2}, {"name": "dog", "color": "red", "relation": ["left of", 0]}],
         "exclude": [{"name": "cup", "count": 3}],
     }
-    first, second = (JsonLines(write(tmp_path / "a.jsonl", row)).sample(0, 0) for row in (theirs, ours))
+    first, second = (JsonLines(write(tmp_path / "a.jsonl", row)).sample(0, 0) for row in (geneval, own))
     assert first == second
     assert first.category == "position"
     assert first.objects == (Item("cup", 2), Item("dog", color="red", relation=("left of", 0)))
@@ -50,11 +50,13 @@ def test_genevals_form_and_ours_read_the_same(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 12), st.integers(0, 2**40), st.integers(0, 5))
-def test_each_line_comes_once_an_epoch(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, epoch: int) -> None:
+def test_each_line_is_used_once_in_an_epoch(
+    tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, epoch: int
+) -> None:
     prompts = JsonLines(write(tmp_path_factory.mktemp("lines") / "a.jsonl", *numbered(n)))
-    drawn = [prompts.sample(seed, index) for index in range(epoch * n, (epoch + 1) * n)]
-    assert sorted(example.prompt for example in drawn) == sorted(example.prompt for example in prompts.examples)
-    assert prompts.sample(seed, epoch * n) == drawn[0]
+    sampled = [prompts.sample(seed, index) for index in range(epoch * n, (epoch + 1) * n)]
+    assert sorted(example.prompt for example in sampled) == sorted(example.prompt for example in prompts.examples)
+    assert prompts.sample(seed, epoch * n) == sampled[0]
 
 
 def test_seed_and_epoch_change_the_order(tmp_path: Path) -> None:
@@ -70,20 +72,20 @@ def test_the_order_is_the_same_on_every_machine(tmp_path: Path) -> None:
     assert [prompts.sample(7, index).prompt[-1] for index in range(6)] == list("512034")
 
 
-def test_blank_lines_byte_order_mark_and_carriage_returns_are_fine(tmp_path: Path) -> None:
+def test_blank_lines_byte_order_mark_and_carriage_returns_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(LINE).encode() + b"\r\n\r\n  \n" + json.dumps(LINE).encode())
     assert len(JsonLines(str(path)).examples) == 2
 
 
-def test_other_line_separators_stay_inside_a_text(tmp_path: Path) -> None:
+def test_other_line_separators_stay_in_the_text(tmp_path: Path) -> None:
     row = {**LINE, "prompt": "one\u2028two\x85three"}
     path = write(tmp_path / "a.jsonl", json.dumps(row, ensure_ascii=False))
     assert JsonLines(path).sample(0, 0).prompt == row["prompt"]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
@@ -95,7 +97,7 @@ def test_other_line_separators_stay_inside_a_text(tmp_path: Path) -> None:
         ({**LINE, "catgory": "x"}, "unknown field 'catgory'; did you mean: category"),
         ({**LINE, "category": None}, "'category' is null"),
         ({**LINE, "tag": "x", "category": "x"}, "both mean 'category'"),
-        ({**LINE, "objects": {"name": "cup"}}, "needed is a list"),
+        ({**LINE, "objects": {"name": "cup"}}, "expected a list"),
         ({**LINE, "objects": ["cup"]}, r'objects\[0\]: got "cup"'),
         ({**LINE, "objects": [{"count": 1}]}, "'name'"),
         ({**LINE, "objects": [{"name": "cup", "count": 0}]}, "'count' is 0"),
@@ -108,15 +110,15 @@ def test_other_line_separators_stay_inside_a_text(tmp_path: Path) -> None:
         ({**LINE, "exclude": 1}, "'exclude' is 1"),
     ],
 )
-def test_a_broken_line_is_named_with_file_and_number(tmp_path: Path, line: object, said: str) -> None:
+def test_an_invalid_line_is_reported_with_file_and_number(tmp_path: Path, line: object, message: str) -> None:
     path = write(tmp_path / "bad.jsonl", LINE, "", line)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         JsonLines(path)
     assert str(caught.value).startswith(f"{path}:3: ")
     assert len(str(caught.value)) < 400 + len(path)
 
 
-def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(json.dumps(LINE).encode() + b'\n{"prompt": "caf\xe9"}')
     with pytest.raises(UserError, match=r"a\.jsonl:2: not UTF-8"):
@@ -141,7 +143,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         JsonLines(path, str(tmp_path / "missing.jsonl"))
 
 
-def test_held_out_prompts_come_evenly_and_only_from_their_file(tmp_path: Path) -> None:
+def test_held_out_prompts_are_balanced_and_from_their_file(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", LINE)
     held = write(tmp_path / "held.jsonl", *numbered(9, category="many"), {**LINE, "prompt": "x", "category": "one"})
     prompts = JsonLines(train, held)
@@ -151,7 +153,7 @@ def test_held_out_prompts_come_evenly_and_only_from_their_file(tmp_path: Path) -
     assert prompts.held_out(0) == JsonLines(train).held_out(3) == []
 
 
-def test_a_held_out_prompt_that_is_trained_on_is_named(tmp_path: Path) -> None:
+def test_a_held_out_prompt_that_is_a_training_prompt_is_reported(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", LINE, LINE)
     held = write(tmp_path / "held.jsonl", *numbered(2), {**LINE, "prompt": "A  photo of a CUP"})
     with pytest.raises(UserError, match=r"held\.jsonl:3: .*also a training prompt"):

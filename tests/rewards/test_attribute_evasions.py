@@ -1,8 +1,6 @@
-"""Answers that avoid the question, deny what they name, or are about something else have none of its facts."""
+"""Answers that hedge, negate, or are about something else state no facts of the right answer."""
 
-import pytest
-
-from unirl.rewards.attribute import agreement, facts
+from unirl.rewards.attribute import extract_facts, recall
 from unirl.types import Item
 
 BOTH = (Item("cup"), Item("dog"))
@@ -10,120 +8,108 @@ THREE = (Item("cup", 3),)
 RED = (Item("cup", 1, "red"),)
 
 
-def said(truth: str, text: str, objects: tuple[Item, ...]) -> float:
-    return agreement(facts(truth, objects), facts(text, objects))
+def scored(truth: str, text: str, objects: tuple[Item, ...]) -> float:
+    return recall(extract_facts(truth, objects), extract_facts(text, objects))
 
 
 def placed(relation: str, text: str) -> float:
     objects = (Item("lamp"), Item("cup", relation=(relation, 0)))
-    return said(f"The cup is {relation} the lamp", text, objects)
+    return scored(f"The cup is {relation} the lamp", text, objects)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_objects_that_are_missing_are_not_stated() -> None:
+    texts = [
         *("The cup and the dog are missing", "The cup and the dog are not visible in the picture"),
         *("Both the cup and the dog are absent", "There is a cup and a dog? I cannot see them", "cup, dog: missing"),
         *("I cannot see a lamp and a cup and a dog", "A cup and a dog, neither is visible"),
         *("It is impossible to see a cup and a dog", "a cup instead of a dog"),
         "a cup rather than a dog",
-    ],
-)
-def test_things_that_are_said_to_be_missing_are_not_there(text: str) -> None:
-    assert said("There is a cup and a dog", text, BOTH) == 0
+    ]
+    assert {text: scored("There is a cup and a dog", text, BOTH) for text in texts} == dict.fromkeys(texts, 0)
 
 
-def test_what_is_not_denied_stays() -> None:
-    assert said("There is a cup and a dog", "There is a cup and a dog. The dog is not red.", BOTH) == 1
-    assert said("There is a cup and a dog", "A cup and a dog. I do not see a cat.", BOTH) == 1
-    assert said("There is a cup and a dog", "A cup, but the dog is missing", BOTH) == 0.5
-    assert said("three cups", "The three cups and the lamp are missing", THREE) == 0
-    assert said("three cups", "three cups and no lamp", THREE) == 1
+def test_negations_of_other_facts_make_no_difference() -> None:
+    assert scored("There is a cup and a dog", "There is a cup and a dog. The dog is not red.", BOTH) == 1
+    assert scored("There is a cup and a dog", "A cup and a dog. I do not see a cat.", BOTH) == 1
+    assert scored("There is a cup and a dog", "A cup, but the dog is missing", BOTH) == 0.5
+    assert scored("three cups", "The three cups and the lamp are missing", THREE) == 0
+    assert scored("three cups", "three cups and no lamp", THREE) == 1
     assert placed("left of", "The lamp is missing, the cup is on the left") == 0
     assert placed("left of", "The cup is not right of the lamp, it is left of the lamp") == 1
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_right_next_to_is_not_on_the_right() -> None:
+    texts = [
         *("The cup is right next to the lamp.", "The cup is right behind the lamp.", "right beside the lamp"),
         *("The cup is right by the lamp", "The cup is right above the lamp.", "The lamp is right in front of the cup."),
-    ],
-)
-def test_right_next_to_is_not_on_the_right(text: str) -> None:
-    assert placed("right of", text) == 0
+    ]
+    assert {text: placed("right of", text) for text in texts} == dict.fromkeys(texts, 0)
 
 
-@pytest.mark.parametrize(
-    "text", ["right", "on the right", "to the right of the lamp", "right of the lamp", "the right side", "It is right."]
-)
-def test_on_the_right_is(text: str) -> None:
-    assert placed("right of", text) == 1
+def test_on_the_right_is_a_relation() -> None:
+    texts = ["right", "on the right", "to the right of the lamp", "right of the lamp", "the right side", "It is right."]
+    assert {text: placed("right of", text) for text in texts} == dict.fromkeys(texts, 1)
 
 
-@pytest.mark.parametrize(
-    ("relation", "text"),
-    [
+def test_relations_to_other_objects_are_other_facts() -> None:
+    cases = [
         ("left of", "The cup is to the left of the plate."),
         ("left of", "The cup is left of a plate."),
         ("above", "The cup is above the table."),
         ("above", "The cup is on top of a table next to the lamp."),
         ("left of", "The cup is facing left."),
         ("left of", "The cup is near the lamp, which is on the left."),
-    ],
-)
-def test_seen_from_something_else_is_another_place(relation: str, text: str) -> None:
-    assert placed(relation, text) == 0
+    ]
+    assert {(relation, text): placed(relation, text) for relation, text in cases} == dict.fromkeys(cases, 0)
 
 
-@pytest.mark.parametrize(
-    ("relation", "text"),
-    [
+def test_the_image_is_not_another_object() -> None:
+    cases = [
         ("left of", "The cup is on the left side of the picture and the lamp is on the right"),
         ("left of", "The cup is to the left of the frame"),
         ("left of", "On the left of the table, the cup is left of the lamp"),
         ("above", "The cup is at the top of the image"),
         ("above", "The cup is right above the lamp."),
         ("left of", "From left to right: cup, lamp. The cup is left of the lamp."),
-    ],
-)
-def test_seen_from_the_picture_is_no_other_thing(relation: str, text: str) -> None:
-    assert placed(relation, text) == 1
+    ]
+    assert {(relation, text): placed(relation, text) for relation, text in cases} == dict.fromkeys(cases, 1)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_bounds_hedges_and_large_numbers_are_not_three() -> None:
+    texts = [
         *("There are over three cups", "There are nearly three cups", "up to three cups", "almost three cups"),
         *("There may be three cups", "There might be three cups", "thirty-three cups", "three dozen cups", "33 cups"),
         *("three hundred cups", "3,000 cups", "3+ cups", "three red cups and several blue cups", "under three cups"),
         "3 cups and some more cups",
-    ],
-)
-def test_bounds_hedges_and_large_numbers_are_not_three(text: str) -> None:
-    assert said("three cups", text, THREE) == 0
+    ]
+    assert {text: scored("three cups", text, THREE) for text in texts} == dict.fromkeys(texts, 0)
 
 
-def test_large_numbers_are_read() -> None:
+def test_large_numbers() -> None:
     many = (Item("cup", 25),)
-    assert [said("25 cups", text, many) for text in ("25 cups", "two cups", "a dozen cups", "52 cups")] == [1, 0, 0, 0]
-    assert said("12 cups", "a dozen cups", (Item("cup", 12),)) == 1
+    assert [scored("25 cups", text, many) for text in ("25 cups", "two cups", "a dozen cups", "52 cups")] == [
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert scored("12 cups", "a dozen cups", (Item("cup", 12),)) == 1
 
 
-@pytest.mark.parametrize("text", ["The cup might be red", "It could be red", "perhaps red"])
-def test_a_color_that_only_may_be_is_not_stated(text: str) -> None:
-    assert said("red", text, RED) == 0
+def test_a_hedged_color_is_not_stated() -> None:
+    texts = ["The cup might be red", "It could be red", "perhaps red"]
+    assert {text: scored("red", text, RED) for text in texts} == dict.fromkeys(texts, 0)
 
 
-def test_what_it_is_not_says_nothing_against_what_it_is() -> None:
-    assert [said("red", text, RED) for text in ("not blue but red", "red, not blue", "not red but red")] == [1, 1, 0]
+def test_a_negated_color_does_not_contradict_another_one() -> None:
+    assert [scored("red", text, RED) for text in ("not blue but red", "red, not blue", "not red but red")] == [1, 1, 0]
 
 
-def test_an_orange_cup_is_no_orange() -> None:
+def test_an_orange_cup_is_not_an_orange() -> None:
     both = (Item("cup"), Item("orange"))
     truth = "There is a cup and an orange"
-    assert said(truth, "The picture shows an orange cup on a table.", both) == 0.5
-    assert said(truth, "an orange and a cup", both) == 1
-    assert said(truth, "a cup and an orange on a table", both) == 1
-    assert said("three oranges", "There are three orange lamps.", (Item("orange", 3),)) == 0
-    assert said("three oranges", "There are three oranges.", (Item("orange", 3),)) == 1
+    assert scored(truth, "The picture shows an orange cup on a table.", both) == 0.5
+    assert scored(truth, "an orange and a cup", both) == 1
+    assert scored(truth, "a cup and an orange on a table", both) == 1
+    assert scored("three oranges", "There are three orange lamps.", (Item("orange", 3),)) == 0
+    assert scored("three oranges", "There are three oranges.", (Item("orange", 3),)) == 1

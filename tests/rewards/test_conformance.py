@@ -5,12 +5,7 @@ from pathlib import Path
 import pytest
 
 from unirl.backbones.showo import Showo
-from unirl.rewards import Reward
-from unirl.rewards.attribute.reward import Attribute
-from unirl.rewards.clip import CLIP
-from unirl.rewards.keyword import Keyword
-from unirl.rewards.likelihood import Likelihood
-from unirl.rewards.oracle import Oracle
+from unirl.rewards import CLIP, Attribute, Keyword, Likelihood, Oracle, Reward
 from unirl.testing import RewardConformance
 from unirl_shapes.judge import ShapesJudge
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, and a tiny Show-o and a tiny Janus that have learnt nothing."""
+"""Shared by all tests: one thread, and a tiny untrained Show-o and Janus."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Magvit, MagvitConfig, Showo
 from unirl_shapes.pretrain import janus, showo, vq
 
-torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
+torch.set_num_threads(1)  # tiny models are slower with more threads
 
 
 @pytest.fixture(scope="session")

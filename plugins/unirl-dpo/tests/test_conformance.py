@@ -22,4 +22,4 @@ class TestBestOfN(UpdateConformance):
 
 class TestBestOfNWithoutThreshold(UpdateConformance):
     def make(self) -> BestOfN:
-        return BestOfN(learn="best")
+        return BestOfN(select="best")

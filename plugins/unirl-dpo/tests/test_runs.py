@@ -1,4 +1,4 @@
-"""Whole runs of both rules on untrained models: what trains, what repeats, and what the shipped configs say."""
+"""Runs of both rules on untrained models, and the shipped configs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,13 +10,20 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from unirl import (
+    Answers,
+    AnswerSampling,
+    Example,
+    Images,
+    ImageSampling,
+    LoRA,
+    PromptsDataModule,
+    RolloutConfig,
+    SelfImprovement,
+)
 from unirl.backbones import Backbone
-from unirl.backbones.lora import LoRA
 from unirl.cli.train import Run
 from unirl.rewards import Reward
-from unirl.training.datamodule import PromptsDataModule
-from unirl.training.module import SelfImprovement
-from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling
 from unirl.updates import UpdateRule
 from unirl_dpo.best_of_n import BestOfN
 from unirl_dpo.dpo import DPO
@@ -27,12 +34,12 @@ RULES: dict[str, Callable[[], UpdateRule]] = {
     "dpo": lambda: DPO(num_masks=2),
     "dpo of all pairs": lambda: DPO(variant="ipo", pairs="all", likelihood="decisions", sft_weight=0.1),
     "best of n": lambda: BestOfN(num_masks=2),
-    "best of n, accepted or not": lambda: BestOfN(learn="best"),
+    "best of n, accepted or not": lambda: BestOfN(select="best"),
 }
 
 
-class Dark(Reward):
-    """Likes dark pictures; accepts everything, so that every step learns something."""
+class Darkness(Reward):
+    """Scores dark images higher. Accepts all samples, so that every step has a loss."""
 
     needs_pixels = True
 
@@ -42,7 +49,7 @@ class Dark(Reward):
 
 
 class Recorder(SelfImprovement):
-    """Keeps the losses."""
+    """Records the losses."""
 
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
@@ -51,9 +58,11 @@ class Recorder(SelfImprovement):
 
 
 def run(backbone: Backbone, rule: UpdateRule, folder: Path, resume: Path | None = None, **options: Any) -> Recorder:
-    sizes = {name: options.pop(name) for name in ("num_iterations", "lora") if name in options}
-    sampling, answering = ImageSampling(steps=4), AnswerSampling(4)
-    model = Recorder(backbone, rule, [Dark()], group_size=3, sampling=sampling, answering=answering, lr=1e-3, **sizes)
+    iterations, lora = options.pop("num_iterations", 1), options.pop("lora", None)
+    rollout = RolloutConfig(3, iterations, ImageSampling(steps=4), AnswerSampling(4))
+    model = Recorder(
+        backbone, rule, [Darkness()], rollout=rollout, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3), lora=lora
+    )
     trainer = Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -76,27 +85,27 @@ def test_both_backbones_are_trained(name: str, fresh: Callable[[], Backbone], tm
     before.build()
     model = run(fresh(), RULES[name](), tmp_path, max_steps=2)
     assert torch.tensor(model.losses).isfinite().all()
-    logs = model.trainer.callback_metrics
-    assert logs["train/unpaired_groups" if "dpo" in name else "train/learnt_groups"] == float("dpo" not in name)
+    metrics = model.trainer.callback_metrics
+    assert metrics["frac_unpaired_groups" if "dpo" in name else "frac_trained_groups"] == float("dpo" not in name)
     after = dict(model.backbone.named_parameters())
-    moved = {name for name, p in before.named_parameters() if not torch.equal(p, after[name])}
-    assert any("layers.0.self_attn" in name for name in moved)
-    assert not any("image_tokenizer" in name or "vqmodel" in name for name in moved)
+    changed = {name for name, p in before.named_parameters() if not torch.equal(p, after[name])}
+    assert any("layers.0.self_attn" in name for name in changed)
+    assert not any("image_tokenizer" in name or "vqmodel" in name for name in changed)
 
 
-@pytest.mark.parametrize("updates", [1, 3])
+@pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("name", ["dpo", "best of n"])
-def test_a_resumed_run_is_the_same_run(name: str, updates: int, fresh: Callable[[], Backbone], tmp_path: Path) -> None:
-    """With three updates a rollout, the run stops between the first and the second one of the second rollout."""
-    options = {"num_iterations": updates}
-    whole = run(fresh(), RULES[name](), tmp_path / "whole", max_steps=6, **options)
-    head = run(fresh(), RULES[name](), tmp_path / "head", max_steps=4, **options)
-    saved = tmp_path / "head" / "step=4.ckpt"
-    tail = run(fresh(), RULES[name](), tmp_path / "tail", saved, max_steps=6, **options)
-    assert head.losses + tail.losses == whole.losses
-    assert len(set(whole.losses)) == 6
-    for one, other in zip(whole.backbone.parameters(), tail.backbone.parameters(), strict=True):
-        assert torch.equal(one, other)
+def test_a_resumed_run_is_the_same(name: str, iterations: int, fresh: Callable[[], Backbone], tmp_path: Path) -> None:
+    """With three iterations, the run stops after the first iteration on the second rollout."""
+    options = {"num_iterations": iterations}
+    uninterrupted = run(fresh(), RULES[name](), tmp_path / "uninterrupted", max_steps=6, **options)
+    stopped = run(fresh(), RULES[name](), tmp_path / "stopped", max_steps=4, **options)
+    checkpoint = tmp_path / "stopped" / "step=4.ckpt"
+    resumed = run(fresh(), RULES[name](), tmp_path / "resumed", checkpoint, max_steps=6, **options)
+    assert stopped.losses + resumed.losses == uninterrupted.losses
+    assert len(set(uninterrupted.losses)) == 6
+    for first, second in zip(uninterrupted.backbone.parameters(), resumed.backbone.parameters(), strict=True):
+        assert torch.equal(first, second)
 
 
 def test_adapters_are_trained_against_the_model_without_them(fresh: Callable[[], Backbone], tmp_path: Path) -> None:
@@ -106,12 +115,12 @@ def test_adapters_are_trained_against_the_model_without_them(fresh: Callable[[],
     trained = [name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad]
     assert trained
     assert all("q_proj.lora_" in name for name in trained)
-    assert model.losses[0] == pytest.approx(0.6931472)  # adapters start at nothing
+    assert model.losses[0] == pytest.approx(0.6931472)  # log 2: untrained adapters change nothing
     assert model.losses[1] != model.losses[0]
 
 
 class Built(Run):
-    """Parses and builds everything, and runs nothing."""
+    """Parses and builds everything without running it."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
@@ -120,7 +129,7 @@ class Built(Run):
 @pytest.mark.parametrize(("base", "overlay"), [("showo_grpo", "showo_dpo"), ("showo_sft", "showo_best_of_n")])
 def test_shipped_overlays_parse_and_build(base: str, overlay: str) -> None:
     if not (ROOT / "configs" / f"{base}.yaml").exists():
-        pytest.skip("the overlays lie on configs of a checkout of lightning-unirl")
+        pytest.skip("needs the configs of a checkout of lightning-unirl")
     files = ROOT / "configs" / f"{base}.yaml", ROOT / "plugins" / "unirl-dpo" / "configs" / f"{overlay}.yaml"
     arguments = [argument for file in files for argument in ("--config", str(file))]
     model = Built(SelfImprovement, PromptsDataModule, ["fit", *arguments, "--trainer.logger", "false"]).model

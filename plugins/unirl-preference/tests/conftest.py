@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
+torch.set_num_threads(1)  # tiny models are slower with more threads
 
 WORDS = (
     "a photo of two three red blue circle circles square squares ring cross and above does this image show answer yes "
@@ -32,7 +32,7 @@ CHAT = (
 
 
 def tokenizer(length: int, ends: bool) -> PreTrainedTokenizerFast:
-    """Words; those of a CLIP begin and end with special tokens, and are padded with the last."""
+    """A tokenizer of words; that of a CLIP adds special tokens, and pads with the last one."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
     words = models.WordLevel({word: i for i, word in enumerate([*special, *WORDS.split()])}, unk_token="<unk>")
     raw = Tokenizer(words)
@@ -64,7 +64,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = {**TOWER, "vocab_size": 40, "max_position_embeddings": 12, "eos_token_id": 2, "pad_token_id": 2}
     vision = {**TOWER, "image_size": 32, "patch_size": 8}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    for parameter in model.parameters():  # as initialised, all pictures are nearly alike
+    for parameter in model.parameters():  # at initialization, embeddings of all images are nearly equal
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(path)
     tokenizer(12, ends=True).save_pretrained(path)

@@ -30,4 +30,4 @@ class TestVLMJudge(RewardConformance):
         self.model = str(vlm_folder)
 
     def make(self) -> Reward:
-        return VLMJudge(self.model, batch=5)
+        return VLMJudge(self.model, batch_size=5)

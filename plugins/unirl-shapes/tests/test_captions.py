@@ -1,10 +1,10 @@
-"""Careless captions: the picture is wrong for its caption, by one fact, and right for what it was made from."""
+"""Noisy captions: the image is wrong for its caption, in one fact."""
 
 from random import Random
 
 import pytest
 
-from unirl_shapes.captions import CONFUSED, carelessly
+from unirl_shapes.captions import CONFUSED, change_fact
 from unirl_shapes.examples import all_examples
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.render import render_batch
@@ -13,14 +13,14 @@ from unirl_shapes.vocabulary import CATEGORIES, COLORS
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_what_a_careless_caption_shows_is_wrong_for_it(category: str) -> None:
+def test_images_with_a_changed_fact_are_wrong(category: str) -> None:
     rng = Random(0)
     examples = rng.sample(all_examples(category), min(40, len(all_examples(category))))
-    scenes = [scene_for(carelessly(example, rng), rng) for example in examples]
-    right = ShapesJudge().verdicts(examples, render_batch(scenes))
-    assert right.all() if category == "single_object" else not right.any()
+    scenes = [scene_for(change_fact(example, rng), rng) for example in examples]
+    correct = ShapesJudge().verdicts(examples, render_batch(scenes))
+    assert correct.all() if category == "single_object" else not correct.any()
 
 
-def test_confused_colors_are_confused_both_ways() -> None:
+def test_confusion_of_colors_is_symmetric() -> None:
     assert set(CONFUSED) == set(COLORS)
     assert all(CONFUSED[CONFUSED[color]] == color != CONFUSED[color] for color in COLORS)

@@ -1,4 +1,4 @@
-"""The world's tiny Janus: how it is made, in small steps, and what the shipped one can do."""
+"""Pre-training of the tiny Janus in a few steps, and the shipped checkpoint."""
 
 from pathlib import Path
 from random import Random
@@ -8,15 +8,15 @@ import torch
 from transformers import JanusForConditionalGeneration, JanusProcessor, JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
+from unirl import Images, ImageSampling
 from unirl.backbones.janus import Janus
-from unirl.types import Images, ImageSampling
-from unirl_shapes.examples import draw_example
+from unirl_shapes.examples import sample_example
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.pretrain import janus as pretrain
 from unirl_shapes.pretrain import vq as tokenizer
-from unirl_shapes.pretrain.lessons import Phase
+from unirl_shapes.pretrain.data import Phase
 from unirl_shapes.pretrain.measure import load, measure
-from unirl_shapes.pretrain.tokenizer import wanted_codes
+from unirl_shapes.pretrain.tokenizer import scene_codes
 from unirl_shapes.render import render_batch
 from unirl_shapes.scenes import scene_for
 
@@ -35,37 +35,37 @@ def shipped() -> Janus:
     return backbone
 
 
-def test_it_speaks_in_the_world_s_words(untrained: Janus) -> None:
-    said = [untrained.chat.tokenizer.decode(row) for row in untrained.prompt_ids(["a photo of two red rings"])]
-    assert said == ["<bos> user : a photo of two red rings assistant :"]
-    before = untrained.image_context_ids
-    (asked,) = untrained.question_ids(["where is the ring from the cross ?"])
-    assert untrained.chat.tokenizer.decode(before) == "<bos> user : <begin_of_image>"
-    assert "<unk>" not in untrained.chat.tokenizer.decode(asked)
+def test_prompts_and_questions_are_in_the_vocabulary(untrained: Janus) -> None:
+    texts = [untrained.chat.tokenizer.decode(row) for row in untrained.prompt_ids(["a photo of two red rings"])]
+    assert texts == ["<bos> user : a photo of two red rings assistant :"]
+    context = untrained.image_context_ids
+    (question,) = untrained.question_ids(["where is the ring from the cross ?"])
+    assert untrained.chat.tokenizer.decode(context) == "<bos> user : <begin_of_image>"
+    assert "<unk>" not in untrained.chat.tokenizer.decode(question)
     assert [untrained.decode_text(torch.tensor(row)) for row in untrained.answer_ids(["two rings"])] == ["two rings"]
 
 
-def test_both_losses_fall(untrained: Janus) -> None:
+def test_both_losses_decrease(untrained: Janus) -> None:
     trained = [p for p in untrained.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 3e-3)
-    phase, drawing, seeing = Phase(12, 24), [], []
+    phase, generation_losses, understanding_losses = Phase(12, 24), [], []
     for _ in range(8):
-        draw = pretrain.drawing_loss(untrained, Random(0), phase)
-        see = pretrain.seeing_loss(untrained, Random(0), phase)
+        generation = pretrain.generation_loss(untrained, Random(0), phase)
+        understanding = pretrain.understanding_loss(untrained, Random(0), phase)
         optimizer.zero_grad()
-        (draw + see).backward()
+        (generation + understanding).backward()
         optimizer.step()
-        drawing.append(draw.item())
-        seeing.append(see.item())
-    assert drawing[-1] < 0.8 * drawing[0]
-    assert seeing[-1] < 0.8 * seeing[0]
+        generation_losses.append(generation.item())
+        understanding_losses.append(understanding.item())
+    assert generation_losses[-1] < 0.8 * generation_losses[0]
+    assert understanding_losses[-1] < 0.8 * understanding_losses[0]
 
 
-def test_the_tokenizer_s_loss_falls() -> None:
+def test_the_loss_of_the_tokenizer_decreases() -> None:
     torch.manual_seed(0)
     vq = JanusVQVAE(JanusVQVAEConfig(**tokenizer.SIZES))
     optimizer, rng = torch.optim.AdamW(vq.parameters(), 3e-3), Random(0)
-    scenes = [scene_for(draw_example(rng, "train"), rng, 3) for _ in range(4)]
+    scenes = [scene_for(sample_example(rng, "train"), rng, 3) for _ in range(4)]
     losses = []
     for _ in range(6):
         loss, _ = tokenizer.vq_loss(vq, scenes)
@@ -78,21 +78,21 @@ def test_the_tokenizer_s_loss_falls() -> None:
 
 def test_the_shipped_tokenizer_is_exact(shipped: Janus) -> None:
     rng = Random(0)
-    examples = [draw_example(rng) for _ in range(60)]
+    examples = [sample_example(rng) for _ in range(60)]
     scenes = [scene_for(example, rng, rng.randrange(8)) for example in examples]
-    codes = wanted_codes(scenes).flatten(1)
+    codes = scene_codes(scenes).flatten(1)
     assert ShapesJudge().verdicts(examples, shipped.decode(Images(codes))).all()
     encoded = shipped.transformer.base_model.vqmodel.encode(render_batch(scenes) * 2 - 1, return_dict=True).image_tokens
     assert torch.equal(encoded.view_as(codes), codes)
 
 
-def test_the_shipped_model_draws_moderately_and_sees_well(shipped: Janus) -> None:
-    figures = measure(shipped, 120, pretrain.BEST)
-    assert 0.3 < figures["drawing"] < 0.7
-    assert figures["seeing"] > 0.85
+def test_generation_and_understanding_of_the_shipped_model(shipped: Janus) -> None:
+    accuracy = measure(shipped, 120, pretrain.BEST_SAMPLING)
+    assert 0.3 < accuracy["generation"] < 0.7
+    assert accuracy["understanding"] > 0.85
 
 
-def test_the_shipped_model_is_transformers_own(shipped: Janus, tmp_path: Path) -> None:
+def test_the_shipped_model_equals_that_of_transformers(shipped: Janus, tmp_path: Path) -> None:
     shipped.save_pretrained(tmp_path)
     model = JanusForConditionalGeneration.from_pretrained(tmp_path)
     processor = JanusProcessor.from_pretrained(tmp_path)

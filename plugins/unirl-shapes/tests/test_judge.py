@@ -6,72 +6,72 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from unirl.errors import UserError
+from unirl import UserError
 from unirl_shapes.detector import detect
-from unirl_shapes.examples import colors, counting, draw_example, position, true_answer
+from unirl_shapes.examples import colors, counting, position, sample_example, true_answer
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.render import BACKGROUND, render, render_batch
-from unirl_shapes.scenes import Thing, clutter, near_miss, scene_for
+from unirl_shapes.scenes import SceneObject, near_miss, random_scene, scene_for
 from unirl_shapes.vocabulary import CATEGORIES, CELLS, COLORS, SHAPES
 
 KINDS = [(shape, color) for shape in SHAPES for color in COLORS]
 
 
-def found(picture):
-    cell = picture.shape[-1] / 4
-    centres = [(d, (d.box[0] + d.box[2]) / 2, (d.box[1] + d.box[3]) / 2) for d in detect(picture)]
-    return Counter(Thing(d.name, d.color, int(y // cell) * 4 + int(x // cell)) for d, x, y in centres)
+def detected(image):
+    cell = image.shape[-1] / 4
+    centers = [(d, (d.box[0] + d.box[2]) / 2, (d.box[1] + d.box[3]) / 2) for d in detect(image)]
+    return Counter(SceneObject(d.name, d.color, int(y // cell) * 4 + int(x // cell)) for d, x, y in centers)
 
 
 @pytest.mark.parametrize("size", [64, 96, 128, 256])
-def test_every_shape_color_and_cell_in_the_densest_scenes(size):
+def test_all_shapes_colors_and_cells_in_full_scenes(size):
     scenes = [
-        tuple(Thing(*KINDS[(cell * 7 + turn) % len(KINDS)], cell) for cell in range(CELLS))
-        for turn in range(len(KINDS) if size == 64 else 4)
+        tuple(SceneObject(*KINDS[(cell * 7 + offset) % len(KINDS)], cell) for cell in range(CELLS))
+        for offset in range(len(KINDS) if size == 64 else 4)
     ]
     assert all(
-        found(picture) == Counter(scene) for scene, picture in zip(scenes, render_batch(scenes, size), strict=True)
+        detected(image) == Counter(scene) for scene, image in zip(scenes, render_batch(scenes, size), strict=True)
     )
 
 
-def test_neighbours_of_one_color_stay_apart():
-    scene = tuple(Thing("square", "green", cell) for cell in range(CELLS))
-    assert found(render(scene)) == Counter(scene)
+def test_neighbors_of_the_same_color_are_separated():
+    scene = tuple(SceneObject("square", "green", cell) for cell in range(CELLS))
+    assert detected(render(scene)) == Counter(scene)
 
 
-def test_clean_clutter_is_read_exactly():
+def test_random_scenes_are_detected_exactly():
     rng = Random(0)
-    scenes = [clutter(rng, rng.randrange(17)) for _ in range(300)]
-    exact = [found(picture) == Counter(scene) for scene, picture in zip(scenes, render_batch(scenes), strict=True)]
+    scenes = [random_scene(rng, rng.randrange(17)) for _ in range(300)]
+    exact = [detected(image) == Counter(scene) for scene, image in zip(scenes, render_batch(scenes), strict=True)]
     assert sum(exact) / len(exact) >= 0.995
 
 
-def test_a_mild_blur_and_noise_are_forgiven():
+def test_mild_blur_and_noise_change_little():
     rng = Random(1)
-    scenes = [clutter(rng, rng.randrange(9)) for _ in range(300)]
-    pictures = torch.from_numpy(gaussian_filter(render_batch(scenes).numpy(), (0, 0, 0.5, 0.5)))
-    pictures = pictures + 0.03 * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
-    exact = [found(picture) == Counter(scene) for scene, picture in zip(scenes, pictures, strict=True)]
+    scenes = [random_scene(rng, rng.randrange(9)) for _ in range(300)]
+    images = torch.from_numpy(gaussian_filter(render_batch(scenes).numpy(), (0, 0, 0.5, 0.5)))
+    images = images + 0.03 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    exact = [detected(image) == Counter(scene) for scene, image in zip(scenes, images, strict=True)]
     assert sum(exact) / len(exact) >= 0.97
 
 
-def verdicts_and_truths(pairs, size):
+def verdicts_and_true_answers(pairs, size):
     verdicts = ShapesJudge().verdicts([e for e, _ in pairs], render_batch([s for _, s in pairs], size))
     return zip(verdicts.tolist(), [(e, true_answer(e, s)) for e, s in pairs], strict=True)
 
 
 @pytest.mark.parametrize("size", [64, 128])
-def test_verdicts_agree_with_the_truth(size):
+def test_verdicts_agree_with_true_answers(size):
     rng = Random(size)
     pairs = []
     for _ in range(150):
-        example = draw_example(rng)
+        example = sample_example(rng)
         pairs += [(example, scene_for(example, rng, 2)), (example, near_miss(example, rng, 2))]
-        pairs += [(example, clutter(rng, rng.randrange(9)))]
-    for right, (example, answer) in verdicts_and_truths(pairs, size):
-        yes = answer == example.answer or (example.category == "position" and example.answer in answer.split())
-        assert right == yes or (yes and example.category in ("colors", "color_attr"))  # two of one color
+        pairs += [(example, random_scene(rng, rng.randrange(9)))]
+    for correct, (example, answer) in verdicts_and_true_answers(pairs, size):
+        expected = answer == example.answer or (example.category == "position" and example.answer in answer.split())
+        assert correct == expected or (expected and example.category in ("colors", "color_attr"))  # two of one color
 
 
 PARTS = {
@@ -83,49 +83,50 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_half_formed_shapes_are_no_shapes(shape, part):
-    if (shape, part) == ("triangle", "top quarter"):
-        return  # What is left is nearly all of it: a blurred triangle looks like this.
-    picture = render((Thing(shape, "purple", 0),))
-    picture[:, 2:14, 2:14][(slice(None), *PARTS[part])] = BACKGROUND
-    assert detect(picture) == []
+def test_incomplete_shapes_are_not_detected():
+    cases = {(shape, part) for shape in SHAPES for part in PARTS}
+    cases -= {("triangle", "top quarter")}  # nearly complete, and like a blurred triangle
+    found = {}
+    for shape, part in cases:
+        image = render((SceneObject(shape, "purple", 0),))
+        image[:, 2:14, 2:14][(slice(None), *PARTS[part])] = BACKGROUND
+        found[shape, part] = detect(image)
+    assert [case for case, detections in found.items() if detections] == []
 
 
-def test_blank_noise_and_nonsense_hold_nothing():
+def test_nothing_is_detected_in_blank_images_noise_and_nan():
     noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    for picture in (
+    for image in (
         torch.zeros(3, 64, 64),
         torch.full((3, 64, 64), BACKGROUND),
         noise,
         torch.full((3, 64, 64), torch.nan),
         torch.full((3, 64, 64), torch.inf),
     ):
-        assert detect(picture) == []
+        assert detect(image) == []
 
 
-def test_specks_and_colors_of_no_shape_are_dropped():
-    picture = render((Thing("circle", "red", 5),))
-    picture[:, 2:5, 2:5] = 0.1
-    picture[:, 60:62, 60:62] = torch.tensor(COLORS["blue"])[:, None, None]
-    picture[:, 50:62, 2:14] = 0.5
-    assert found(picture) == Counter([Thing("circle", "red", 5)])
+def test_small_regions_and_other_colors_are_ignored():
+    image = render((SceneObject("circle", "red", 5),))
+    image[:, 2:5, 2:5] = 0.1
+    image[:, 60:62, 60:62] = torch.tensor(COLORS["blue"])[:, None, None]
+    image[:, 50:62, 2:14] = 0.5
+    assert detected(image) == Counter([SceneObject("circle", "red", 5)])
 
 
-def test_two_colors_in_one_shape_are_no_shape():
-    picture = render((Thing("circle", "red", 5),))
-    picture[:, :, 24:] = render((Thing("circle", "blue", 5),))[:, :, 24:]
-    assert detect(picture) == []
+def test_a_shape_of_two_colors_is_not_detected():
+    image = render((SceneObject("circle", "red", 5),))
+    image[:, :, 24:] = render((SceneObject("circle", "blue", 5),))[:, :, 24:]
+    assert detect(image) == []
 
 
 def test_verdicts_by_hand():
-    scene = (Thing("circle", "red", 0), Thing("square", "blue", 1), Thing("circle", "green", 12))
-    asked = [counting("circle", 2), counting("circle", 1), counting("square", 1), colors("square", "red")]
-    asked += [colors("square", "blue"), position("square", "right of", "circle")]
-    verdicts = ShapesJudge().verdicts(asked, render(scene).expand(6, -1, -1, -1))
+    scene = (SceneObject("circle", "red", 0), SceneObject("square", "blue", 1), SceneObject("circle", "green", 12))
+    examples = [counting("circle", 2), counting("circle", 1), counting("square", 1), colors("square", "red")]
+    examples += [colors("square", "blue"), position("square", "right of", "circle")]
+    verdicts = ShapesJudge().verdicts(examples, render(scene).expand(6, -1, -1, -1))
     assert verdicts.dtype == torch.bool
-    # "Right of the circle" takes one circle for granted, and there are two.
+    # "Right of the circle" requires a single circle, and there are two.
     assert verdicts.tolist() == [True, False, True, False, True, False]
     assert ShapesJudge().verdicts([], torch.zeros(0, 3, 64, 64)).shape == (0,)
 
@@ -139,41 +140,41 @@ def test_verdicts_by_hand():
         ((2, 3, 64, 64), "2 for 1"),
     ],
 )
-def test_wrong_pictures_are_refused(shape, message):
+def test_images_of_other_shapes_are_refused(shape, message):
     with pytest.raises(UserError, match=message):
         ShapesJudge().verdicts([counting("ring", 1)], torch.zeros(shape))
 
 
-def test_the_exam_is_balanced_repeatable_and_true():
+def test_the_understanding_set_is_balanced_repeatable_and_true():
     judge = ShapesJudge()
-    examples, pictures = judge.understanding_set(240, seed=2)
-    again, same = judge.understanding_set(240, seed=2)
-    assert examples == again
-    assert torch.equal(pictures, same)
-    assert pictures.shape == (240, 3, 64, 64)
+    examples, images = judge.understanding_set(240, seed=2)
+    same_examples, same_images = judge.understanding_set(240, seed=2)
+    assert examples == same_examples
+    assert torch.equal(images, same_images)
+    assert images.shape == (240, 3, 64, 64)
     assert Counter(e.category for e in examples) == dict.fromkeys(CATEGORIES, 40)
-    verdicts = judge.verdicts(examples, pictures)
+    verdicts = judge.verdicts(examples, images)
     for category in CATEGORIES:
         share = sum(v for v, e in zip(verdicts.tolist(), examples, strict=True) if e.category == category) / 40
         assert 0.5 <= share <= 0.7
     assert judge.understanding_set(6, seed=3)[0] != [replace(e) for e in examples[:6]]
 
 
-def test_exam_prompts_do_not_tell_the_answer():
+def test_prompts_of_the_understanding_set_do_not_tell_the_answer():
     examples, _ = ShapesJudge().understanding_set(600)
     singles = [(e.objects[0].name, e.answer) for e in examples if e.category == "single_object"]
-    truths = {shape: [answer == shape for asked, answer in singles if asked == shape] for shape in ("diamond", "ring")}
-    assert all(0.3 < sum(truth) / len(truth) < 0.7 for truth in truths.values())
+    present = {shape: [answer == shape for name, answer in singles if name == shape] for shape in ("diamond", "ring")}
+    assert all(0.3 < sum(values) / len(values) < 0.7 for values in present.values())
 
 
-def test_the_exam_has_the_asked_size():
+def test_the_understanding_set_has_the_size_of_the_judge():
     assert ShapesJudge(size=96).understanding_set(4)[1].shape == (4, 3, 96, 96)
     with pytest.raises(UserError, match="multiple of 32"):
         ShapesJudge(size=50)
 
 
-def test_references_show_what_is_asked_for_and_are_always_the_same() -> None:
+def test_references_are_correct_and_always_the_same() -> None:
     judge, examples = ShapesJudge(), ShapesPrompts().held_out(120)
-    pictures = judge.references(examples)
-    assert judge.verdicts(examples, pictures).all()
-    assert torch.equal(judge.references(examples[60:]), pictures[60:])
+    images = judge.references(examples)
+    assert judge.verdicts(examples, images).all()
+    assert torch.equal(judge.references(examples[60:]), images[60:])

@@ -1,0 +1,34 @@
+"""Pure functions over tensors: advantages, policy gradient, reductions, Gumbel noise, and seeds."""
+
+from unirl.functional.advantages import group_advantages, group_mean, group_std, zero_variance_groups
+from unirl.functional.gumbel import conditional_gumbel, gumbel, straight_through
+from unirl.functional.policy_gradient import (
+    Reduction,
+    clip_ratio,
+    clipped_objective,
+    decision_weights,
+    geometric_mean,
+    k3,
+)
+from unirl.functional.reductions import masked_mean, zero_loss
+from unirl.functional.seeding import derive_seed, generator_for
+
+__all__ = [
+    "Reduction",
+    "clip_ratio",
+    "clipped_objective",
+    "conditional_gumbel",
+    "decision_weights",
+    "derive_seed",
+    "generator_for",
+    "geometric_mean",
+    "group_advantages",
+    "group_mean",
+    "group_std",
+    "gumbel",
+    "k3",
+    "masked_mean",
+    "straight_through",
+    "zero_loss",
+    "zero_variance_groups",
+]

@@ -1,64 +1,77 @@
-"""Random numbers that come from a given generator."""
+"""Gumbel noise, and the straight-through Gumbel-softmax of codes that were sampled before."""
 
 import torch
 from torch import Tensor
 
 
 def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard Gumbel noise of the same shape, device and type.
+    """Standard Gumbel noise, sampled in float32.
 
     Args:
-        like: Gives shape, device and type.
+        like: Gives the shape, device and dtype.
         generator: The only source of randomness.
+
+    Shapes:
+        returns the shape of `like`.
+
+    Example:
+        >>> gumbel(torch.zeros(2, 3), torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3])
     """
     uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float32)
     return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(like.dtype)
 
 
-def conditional_gumbel(logits: Tensor, drawn: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Gumbel noise from its posterior given that `logits + noise` was largest at `drawn`.
+def conditional_gumbel(logits: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Gumbel noise from its posterior, given that `logits + noise` is largest at `codes`.
 
-    The maximum of the perturbed logits is Gumbel around their log-sum-exp, whatever its place; all others are Gumbels
-    cut off at it (Maddison et al. 2014, arXiv 1411.0030).
+    The maximum of the perturbed logits is Gumbel distributed around their log-sum-exp, independent of its index. The
+    others are Gumbel distributed, truncated at the maximum (Maddison et al. 2014, arXiv 1411.0030).
 
     Args:
-        logits: Unnormalised log-probabilities.
-        drawn: The codes that were sampled from them.
+        logits: Unnormalized log-probabilities of K codes.
+        codes: The codes that were sampled from them.
         generator: The only source of randomness.
 
     Shapes:
-        logits (..., K), drawn (...); returns (..., K).
+        logits (..., K), codes (...); returns (..., K).
 
     Example:
-        >>> z = torch.zeros(1, 4)
-        >>> (z + conditional_gumbel(z, torch.tensor([2]))).argmax().item()
+        >>> logits = torch.zeros(1, 4)
+        >>> (logits + conditional_gumbel(logits, torch.tensor([2]))).argmax().item()
         2
     """
-    top = gumbel(logits[..., :1], generator) + logits.logsumexp(-1, keepdim=True)
-    free = gumbel(logits, generator) + logits
-    cut = -torch.logaddexp(-free, -top)
-    perturbed = torch.where(torch.zeros_like(logits).scatter(-1, drawn.unsqueeze(-1), 1.0) > 0, top, cut)
-    return perturbed - logits
+    maximum = gumbel(logits[..., :1], generator) + logits.logsumexp(-1, keepdim=True)
+    unconditional = gumbel(logits, generator) + logits
+    truncated = -torch.logaddexp(-unconditional, -maximum)
+    is_code = torch.zeros_like(logits).scatter(-1, codes.unsqueeze(-1), 1.0) > 0
+    return torch.where(is_code, maximum, truncated) - logits
 
 
 def straight_through(
-    logits: Tensor, drawn: Tensor, temperature: float, generator: torch.Generator | None = None
+    logits: Tensor, codes: Tensor, temperature: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """The drawn codes as one-hot vectors whose gradient is that of `softmax((logits + noise) / temperature)`.
-
-    Source: UniRL (arXiv 2505.23380), SFT end to end; Jang et al. 2017 (arXiv 1611.01144).
+    """Sampled codes as one-hot vectors with the gradient of `softmax((logits + noise) / temperature)`.
 
     Args:
-        logits: What the codes were sampled from.
-        drawn: The codes.
-        temperature: Of the softmax; smaller is closer to the one-hot and noisier in gradient.
+        logits: The logits that the codes were sampled from.
+        codes: The codes.
+        temperature: Temperature of the softmax, above 0. Smaller values are closer to one-hot and have gradients of
+            higher variance.
         generator: The only source of randomness.
 
     Shapes:
-        logits (..., K), drawn (...); returns (..., K), exactly one-hot forward.
+        logits (..., K), codes (...); returns (..., K), exactly one-hot in the forward pass.
+
+    Source: Jang et al. 2017 (arXiv 1611.01144); UniRL (arXiv 2505.23380) for end-to-end SFT.
+
+    Example:
+        >>> logits = torch.zeros(1, 3, requires_grad=True)
+        >>> straight_through(logits, torch.tensor([1]), 1.0).tolist()
+        [[0.0, 1.0, 0.0]]
     """
     with torch.no_grad():
-        noise = conditional_gumbel(logits, drawn, generator)
+        noise = conditional_gumbel(logits, codes, generator)
     soft = ((logits + noise) / temperature).softmax(-1)
-    hard = torch.zeros_like(soft).scatter(-1, drawn.unsqueeze(-1), 1.0)
+    hard = torch.zeros_like(soft).scatter(-1, codes.unsqueeze(-1), 1.0)
     return hard + (soft - soft.detach())

@@ -1,4 +1,4 @@
-"""Policy-gradient terms of single decisions, and how decisions are averaged."""
+"""Policy-gradient terms of single decisions. B samples, A decisions each: image codes, or tokens of an answer."""
 
 from typing import Literal
 
@@ -6,17 +6,19 @@ import torch
 from torch import Tensor
 
 Reduction = Literal["sample", "token"]
-"""Mean over samples of each sample's mean (GRPO), or mean over all decisions of the batch (DAPO)."""
+"""How decisions are averaged: "sample" is the mean over samples of each sample's mean (GRPO, arXiv 2402.03300), "token"
+the mean over all decisions of the batch (DAPO, arXiv 2503.14476)."""
 
 
-def clipped_objective(log_ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """What PPO maximises for each decision: the smaller of the plain and the clipped ratio times the advantage.
+def clipped_objective(log_ratio: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
+    """PPO's clipped surrogate objective of each decision, to be maximized.
 
     Args:
-        log_ratio: Log-probability now minus that of the policy that decided, nats.
-        advantages: How much better than expected each sample was.
-        low: How far below 1 a ratio may go.
-        high: How far above 1; more than `low` lets unlikely decisions grow (DAPO, arXiv 2503.14476).
+        log_ratio: Log-probability under the current policy minus that under the policy that sampled, in nats.
+        advantages: Advantage of each sample.
+        epsilon_low: The ratio is clipped below 1 - epsilon_low.
+        epsilon_high: The ratio is clipped above 1 + epsilon_high. More than `epsilon_low` lets unlikely decisions gain
+            probability (DAPO, arXiv 2503.14476).
 
     Shapes:
         log_ratio (B, A), advantages (B,); returns (B, A).
@@ -27,18 +29,18 @@ def clipped_objective(log_ratio: Tensor, advantages: Tensor, low: float, high: f
         >>> clipped_objective(torch.tensor([[2.0], [0.5]]).log(), torch.tensor([1.0, -1.0]), 0.2, 0.3).tolist()
         [[1.2999999523162842], [-0.800000011920929]]
     """
-    ratio, gain = log_ratio.exp(), advantages.unsqueeze(1)
-    return torch.minimum(ratio * gain, ratio.clamp(1 - low, 1 + high) * gain)
+    ratio, advantages = log_ratio.exp(), advantages.unsqueeze(1)
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
 
 
-def clip_ratio(log_ratio: Tensor, weights: Tensor, low: float, high: float) -> Tensor:
-    """Weighted share of the decisions whose ratio lies outside the clipping range.
+def clip_ratio(log_ratio: Tensor, weights: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
+    """Weighted share of the decisions whose probability ratio is outside of the clipping range.
 
     Args:
-        log_ratio: Log-probability now minus that of the policy that sampled, nats.
-        weights: Of the decisions.
-        low: The range begins at 1 - low.
-        high: The range ends at 1 + high.
+        log_ratio: Log-probability under the current policy minus that under the policy that sampled, in nats.
+        weights: Weight of each decision, 0 or more.
+        epsilon_low: The range begins at 1 - epsilon_low.
+        epsilon_high: The range ends at 1 + epsilon_high.
 
     Shapes:
         log_ratio and weights (B, A); returns a scalar in [0, 1].
@@ -48,16 +50,19 @@ def clip_ratio(log_ratio: Tensor, weights: Tensor, low: float, high: float) -> T
         0.5
     """
     ratio = log_ratio.exp()
-    outside = (ratio < 1 - low) | (ratio > 1 + high)
+    outside = (ratio < 1 - epsilon_low) | (ratio > 1 + epsilon_high)
     return (outside * weights).sum() / weights.sum().clamp(min=1e-9)
 
 
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """Estimate of KL(policy || reference) at each decision that the policy took; never negative, 0 where they agree.
+    """The k3 estimate of KL(policy || reference) at each decision sampled from the policy. Never negative.
 
     Args:
-        log_probs: Of the policy, nats.
-        reference: Of the reference, nats.
+        log_probs: Log-probabilities under the policy, in nats.
+        reference: Log-probabilities of the same decisions under the reference, in nats.
+
+    Shapes:
+        both (B, A); returns (B, A).
 
     Source: Schulman 2020, "Approximating KL divergence"; GRPO (arXiv 2402.03300), equation 4.
 
@@ -69,33 +74,34 @@ def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
     return difference.exp() - difference - 1
 
 
-def decision_weights(mask: Tensor, reduction: Reduction, typical: Tensor | None = None) -> Tensor:
-    """Weights of the decisions, so that `(values * weights).sum(1).mean()` is the reduction asked for.
+def decision_weights(mask: Tensor, reduction: Reduction, mean_length: Tensor | None = None) -> Tensor:
+    """Weights of the decisions, with which `(values * weights).sum(1).mean()` is the chosen reduction.
 
     Args:
-        mask: Which decisions count.
+        mask: True for decisions that count.
         reduction: Mean over samples, or over all decisions.
-        typical: How many decisions a sample of the batch has on average, where the mask is of some of its samples.
+        mean_length: Mean number of decisions of a sample of the batch, for "token". Defaults to that of `mask`; give it
+            where `mask` has some samples of the batch only.
 
     Shapes:
-        mask (B, A) bool, typical a scalar; returns (B, A).
+        mask (B, A) bool, mean_length a scalar; returns (B, A).
 
     Example:
         >>> mask = torch.tensor([[True, True, True], [True, False, False]])
         >>> decision_weights(mask, "sample").sum(1).tolist(), decision_weights(mask, "token").sum(1).tolist()
         ([1.0, 1.0], [1.5, 0.5])
     """
-    counts = mask.sum(1, keepdim=True).float()
-    typical = counts.mean() if typical is None else typical
-    return mask / (counts if reduction == "sample" else typical).clamp(min=1)
+    lengths = mask.sum(1, keepdim=True).float()
+    mean_length = lengths.mean() if mean_length is None else mean_length
+    return mask / (lengths if reduction == "sample" else mean_length).clamp(min=1)
 
 
 def geometric_mean(log_probs: Tensor, mask: Tensor) -> Tensor:
-    """Geometric mean of the probabilities of each sample's decisions: long samples are no less likely than short ones.
+    """Geometric mean of the probabilities of each sample's decisions, which does not depend on their number.
 
     Args:
-        log_probs: Of the decisions, nats.
-        mask: Which of them count.
+        log_probs: Log-probability of each decision, in nats.
+        mask: True for decisions that count.
 
     Shapes:
         log_probs and mask (B, A); returns (B,), in [0, 1].

@@ -1,4 +1,4 @@
-"""Means over what counts."""
+"""Means under a mask, and a loss of 0."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,16 @@ from torch.distributed.tensor import DTensor
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values under a mask, or weighted; 0 where all weights are 0.
+    """Mean of the values under a mask, or weighted mean. 0 where all weights are 0.
+
+    Args:
+        values: Numbers.
+        mask: True for values that count, or weights of 0 or more.
 
     Shapes:
-        values and mask, bool or weights from 0 on, of one shape; returns a scalar.
+        values and mask of the same shape; returns a scalar.
 
     Example:
-        >>> import torch
         >>> masked_mean(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])).item()
         2.0
     """
@@ -20,11 +23,20 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def zero_loss(model: nn.Module) -> Tensor:
-    """A loss of 0 that reaches every trainable parameter: with several processes, each must go backwards through all.
+    """A loss of 0 whose gradient, 0 too, reaches every trainable parameter.
+
+    DDP and FSDP wait for a gradient of each parameter on every rank: add it to losses that may be computed from none of
+    a rank's samples.
+
+    Args:
+        model: With at least one trainable parameter.
+
+    Shapes:
+        returns a scalar.
 
     Example:
-        >>> nothing(nn.Linear(2, 2)).item()
+        >>> zero_loss(nn.Linear(2, 2)).item()
         0.0
     """
-    shares = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters() if p.requires_grad]
-    return torch.stack([share.sum() * 0 for share in shares]).sum()
+    shards = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters() if p.requires_grad]
+    return torch.stack([shard.sum() * 0 for shard in shards]).sum()

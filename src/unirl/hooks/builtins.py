@@ -12,7 +12,7 @@ def unirl_register_backbones(register: Register) -> None:
 
 @hookimpl
 def unirl_register_rewards(register: Register) -> None:
-    register("attribute", "unirl.rewards.attribute.reward:Attribute")
+    register("attribute", "unirl.rewards.attribute:Attribute")
     register("clip", "unirl.rewards.clip:CLIP")
     register("keyword", "unirl.rewards.keyword:Keyword")
     register("likelihood", "unirl.rewards.likelihood:Likelihood")

@@ -1,4 +1,4 @@
-"""Is this picture right? Never trained against, only measured with."""
+"""The contract of judges, which decide whether an image is correct."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,28 +9,61 @@ from unirl.types import Example
 
 
 class Judge(ABC):
-    """Looks at pixels and decides."""
+    """Decides from pixels whether an image is correct. Evaluation asks it; training never does.
+
+    `verdicts` is required. A judge that can make images of its own measures more: `understanding_set` is for validation
+    of understanding, `references` for the consistency of generation and understanding.
+
+    Example:
+        >>> class Bright(Judge):
+        ...     def verdicts(self, examples, pixels):
+        ...         return pixels.mean((1, 2, 3)) > 0.5
+        >>> import torch
+        >>> Bright().verdicts([Example("a bright image", "", "", "")], torch.ones(1, 3, 8, 8)).tolist()
+        [True]
+    """
 
     @abstractmethod
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
-        """Whether each picture shows what its example asks for.
+        """Whether each image is correct for its example.
+
+        Args:
+            examples: What each image was generated for.
+            pixels: The images, in [0, 1].
 
         Shapes:
-            pixels (B, 3, H, W) in [0, 1]; returns (B,) bool.
+            pixels (B, 3, H, W); returns (B,) bool, on the device of `pixels`.
+
+        Raises:
+            UserError: the images are of a size that this judge cannot read.
         """
 
     def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
-        """Given pictures with questions and true answers, to measure seeing; None where the judge has none.
+        """Images with questions and true answers, to measure understanding.
+
+        Args:
+            count: Number of images.
+            seed: The same seed gives the same set.
+
+        Returns:
+            Examples whose `answer` is true of their image, and the images; or None where the judge has none. An answer
+            counts as correct where it equals `answer` up to case.
 
         Shapes:
-            pictures (count, 3, H, W) in [0, 1].
+            images (count, 3, H, W) in [0, 1].
         """
         return None
 
     def references(self, examples: Sequence[Example]) -> Tensor | None:
-        """A right picture for each example, to measure whether drawing follows understanding; None where it has none.
+        """A correct image for each example, to measure the consistency of generation and understanding.
+
+        Args:
+            examples: What the images must show.
+
+        Returns:
+            The images, always the same ones for the same examples; or None where the judge has none.
 
         Shapes:
-            pictures (B, 3, H, W) in [0, 1].
+            images (B, 3, H, W) in [0, 1].
         """
         return None

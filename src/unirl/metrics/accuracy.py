@@ -1,4 +1,4 @@
-"""Accuracy by category, correct under several processes."""
+"""Accuracy of generation and of understanding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,11 @@ from torchmetrics import Metric
 
 
 class AccuracyByCategory(Metric):
-    """Share of right samples in each category, and the mean over categories (GenEval's overall score).
+    """Share of correct samples in each category, and the mean over categories (GenEval's overall score).
 
     Args:
-        categories: All that can occur, in the order of tables.
+        categories: All categories, in the order of tables.
+        kwargs: As for `torchmetrics.Metric`.
 
     Example:
         >>> metric = AccuracyByCategory(["colors", "counting"])
@@ -22,29 +23,36 @@ class AccuracyByCategory(Metric):
     """
 
     full_state_update = False
-    right: Tensor
-    seen: Tensor
+    correct: Tensor
+    total: Tensor
 
     def __init__(self, categories: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.categories = tuple(categories)
-        self.add_state("right", torch.zeros(len(self.categories)), dist_reduce_fx="sum")
-        self.add_state("seen", torch.zeros(len(self.categories)), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(len(self.categories)), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(self.categories)), dist_reduce_fx="sum")
 
-    def update(self, right: Tensor, categories: Sequence[str]) -> None:
-        """Count samples.
+    def update(self, correct: Tensor, categories: Sequence[str]) -> None:
+        """Add samples.
+
+        Args:
+            correct: Which samples are correct.
+            categories: The category of each sample.
 
         Shapes:
-            right (B,) bool; categories has B names.
+            correct (B,) bool; categories has B names.
+
+        Raises:
+            ValueError: a category is unknown.
         """
         index = torch.tensor(
-            [self.categories.index(name) for name in categories], dtype=torch.long, device=self.seen.device
+            [self.categories.index(name) for name in categories], dtype=torch.long, device=self.total.device
         )
-        self.right.index_add_(0, index, right.to(self.right))
-        self.seen.index_add_(0, index, torch.ones_like(index, dtype=self.seen.dtype))
+        self.correct.index_add_(0, index, correct.to(self.correct))
+        self.total.index_add_(0, index, torch.ones_like(index, dtype=self.total.dtype))
 
     def compute(self) -> dict[str, Tensor]:
-        """Accuracy in [0, 1] by category and "overall"; categories never seen are left out."""
-        share = self.right / self.seen
-        values = {c: s for c, s, n in zip(self.categories, share, self.seen, strict=True) if n > 0}
+        """Accuracy in [0, 1] of each category and "overall". Categories without samples are left out."""
+        accuracy = self.correct / self.total
+        values = {c: a for c, a, n in zip(self.categories, accuracy, self.total, strict=True) if n > 0}
         return values | ({"overall": torch.stack(list(values.values())).mean()} if values else {})

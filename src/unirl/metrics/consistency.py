@@ -1,4 +1,4 @@
-"""Do drawing and understanding agree?"""
+"""Consistency of generation and understanding."""
 
 from typing import Any
 
@@ -6,21 +6,25 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from unirl.rewards.attribute import agreement, facts
+from unirl.rewards.attribute import extract_facts, recall
 from unirl.types import Example
 
 
 class Consistency(Metric):
-    """How often understanding follows drawing, drawing follows understanding, and the gap between the two.
+    """How often each task succeeds where the other one does, and the imbalance between the two.
 
-    Acc(MMU|T2I): of the drawings that a judge calls right, the share whose question the model answers rightly.
-    Acc(T2I|MMU): of the prompts whose reference picture the model answers rightly, the share that it draws right.
+    - `mmu_given_t2i`, Acc(MMU|T2I): of the prompts whose generated image is correct, the share whose question about
+      that image is answered correctly.
+    - `t2i_given_mmu`, Acc(T2I|MMU): of the prompts whose question about a reference image is answered correctly, the
+      share whose generated image is correct.
+    - `imbalance`: the absolute difference of the two, as we read the paper.
 
-    Source: UniRL (arXiv 2505.23380). That the imbalance is the absolute difference is inferred.
+    Source: UniRL (arXiv 2505.23380).
 
     Example:
-        >>> metric, yes, no = Consistency(), torch.tensor([True, True]), torch.tensor([True, False])
-        >>> metric.update(drawn=no, said=yes, seen=yes)
+        >>> metric = Consistency()
+        >>> generated, own, reference = torch.tensor([[True, False], [True, True], [True, True]])
+        >>> metric.update(generated, own, reference)
         >>> {name: value.item() for name, value in metric.compute().items()}
         {'mmu_given_t2i': 1.0, 't2i_given_mmu': 0.5, 'imbalance': 0.5}
     """
@@ -32,37 +36,43 @@ class Consistency(Metric):
         super().__init__(**kwargs)
         self.add_state("counts", torch.zeros(4), dist_reduce_fx="sum")
 
-    def update(self, drawn: Tensor, said: Tensor, seen: Tensor) -> None:
-        """Count prompts.
+    def update(self, generated: Tensor, own: Tensor, reference: Tensor) -> None:
+        """Add prompts.
 
         Args:
-            drawn: The drawing is right.
-            said: The question about the drawing was answered rightly.
-            seen: The question about the reference picture was answered rightly.
+            generated: Whether the generated image is correct.
+            own: Whether the question about the generated image is answered correctly.
+            reference: Whether the question about the reference image is answered correctly.
 
         Shapes:
             each (B,) bool.
         """
-        self.counts += torch.stack([(drawn & said).sum(), drawn.sum(), (seen & drawn).sum(), seen.sum()]).to(
-            self.counts
-        )
+        counts = [(generated & own).sum(), generated.sum(), (generated & reference).sum(), reference.sum()]
+        self.counts += torch.stack(counts).to(self.counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """Shares in [0, 1]; left out where nothing was drawn, or seen, rightly."""
-        both, drawn, follows, seen = self.counts
-        values = {"mmu_given_t2i": both / drawn, "t2i_given_mmu": follows / seen}
+        """Shares in [0, 1]. A share of no prompts is left out, and the imbalance with it."""
+        generated_and_own, generated, generated_and_reference, reference = self.counts
+        values = {
+            "mmu_given_t2i": generated_and_own / generated,
+            "t2i_given_mmu": generated_and_reference / reference,
+        }
         values["imbalance"] = (values["mmu_given_t2i"] - values["t2i_given_mmu"]).abs()
         return {name: value for name, value in values.items() if torch.isfinite(value)}
 
 
 def is_correct_answer(example: Example, text: str) -> bool:
-    """Whether an answer states all that the right one does; "left above" states "left".
+    """Whether an answer states everything that the right one states. "left above" states "left".
+
+    Args:
+        example: With the right answer.
+        text: The answer.
 
     Example:
         >>> is_correct_answer(Example("two cups", "how many ?", "two cups", "counting"), "There are 2 cups.")
         True
     """
-    wanted = facts(example.answer, example.objects)
-    if not wanted:
+    target = extract_facts(example.answer, example.objects)
+    if not target:
         return text.casefold().split() == example.answer.casefold().split()
-    return agreement(wanted, facts(text, example.objects)) == 1
+    return recall(target, extract_facts(text, example.objects)) == 1

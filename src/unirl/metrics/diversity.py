@@ -1,4 +1,4 @@
-"""How different are the drawings of one prompt?"""
+"""Diversity of the images of one prompt."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -8,32 +8,33 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-from unirl.backbones.checkpoints import locate
 from unirl.errors import UserError
 
 
 class TimmFeatures:
-    """Pooled features of a pre-trained timm model, frozen.
+    """Pooled features of a frozen, pretrained timm model: `model.evaluation.diversity_model`.
 
     Args:
-        name: A timm model's name, such as "resnet18", or a folder that timm saved ("package:folder" works, too).
-        device: Where to compute.
+        name: Name of a timm model, such as "resnet18", a folder saved by timm, or `package:folder`.
+        device: Where features are computed.
 
     Raises:
         UserError: timm has no such model, or it cannot be loaded.
     """
 
     def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
-        import timm  # noqa: PLC0415 - takes a second that runs without it need not pay
+        import timm  # noqa: PLC0415 - takes a second to import
 
-        local = Path(name).is_dir() or (":" in name and not name.startswith(("hf-hub:", "hf_hub:", "timm/")))
-        folder = locate(name) if local else None
+        from unirl.backbones.checkpoints import locate  # noqa: PLC0415 - imports transformers
+
+        is_local = Path(name).is_dir() or (":" in name and not name.startswith(("hf-hub:", "hf_hub:", "timm/")))
+        folder = locate(name) if is_local else None
         try:
             model = timm.create_model(f"local-dir:{folder}" if folder else name, pretrained=True, num_classes=0)
-        except Exception as error:  # timm and the hub raise what they like
+        except Exception as error:  # timm and the hub raise errors of many types
             raise UserError(
-                f"features: timm cannot load {name!r} ({type(error).__name__}: {error}); take a name from "
-                "timm.list_models(pretrained=True), a folder that timm saved, or null for no features"
+                f"diversity_model: timm cannot load {name!r} ({type(error).__name__}: {error}); take a name from "
+                "timm.list_models(pretrained=True), a folder saved by timm, or null for none"
             ) from error
         self._model = model.eval().requires_grad_(False).to(device)
         config: Any = self._model.pretrained_cfg
@@ -42,21 +43,27 @@ class TimmFeatures:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Features of pictures, resized to what the model was trained on where it is a public one.
+        """Features of images. For public models, images are resized to the size of their training.
+
+        Args:
+            pixels: Images in [0, 1].
 
         Shapes:
-            pixels (B, 3, H, W) in [0, 1]; returns (B, F).
+            pixels (B, 3, H, W); returns (B, F).
         """
         if self._size and tuple(pixels.shape[-2:]) != self._size:
-            pixels = torch.nn.functional.interpolate(pixels, self._size, mode="bilinear", antialias=True)
-        return self._model((pixels.to(self._mean) - self._mean) / self._std)
+            pixels = F.interpolate(pixels, self._size, mode="bilinear", antialias=True)
+        features: Tensor = self._model((pixels.to(self._mean) - self._mean) / self._std)
+        return features
 
 
 class GroupDiversity(Metric):
-    """Mean distance between the samples of a group, over all pairs and groups.
+    """Mean distance between the samples of a group, over all pairs of all groups.
 
     Args:
-        distance: "hamming", the share of differing entries, for codes; "cosine", 1 minus the cosine, for features.
+        distance: "hamming" is the share of different entries, for codes. "cosine" is 1 minus the cosine similarity, for
+            features.
+        kwargs: As for `torchmetrics.Metric`.
 
     Example:
         >>> metric = GroupDiversity("hamming")
@@ -76,21 +83,25 @@ class GroupDiversity(Metric):
         self.add_state("pairs", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, values: Tensor, group_size: int) -> None:
-        """Count the pairs of each group; a group of one has none.
+        """Add groups. Groups of one sample have no pairs.
+
+        Args:
+            values: Codes or features of the samples.
+            group_size: Samples of each prompt.
 
         Shapes:
             values (B, N), prompt-major.
         """
         groups = values.view(-1, group_size, values.shape[-1])
         if self.distance == "hamming":
-            apart = (groups[:, :, None] != groups[:, None]).float().mean(-1)
+            distances = (groups[:, :, None] != groups[:, None]).float().mean(-1)
         else:
             directions = F.normalize(groups.float(), dim=-1)
-            apart = 1 - directions @ directions.mT
+            distances = 1 - directions @ directions.mT
         upper = torch.ones(group_size, group_size, device=values.device).triu(1).bool()
-        self.total += apart[:, upper].sum()
-        self.pairs += apart[:, upper].numel()
+        self.total += distances[:, upper].sum()
+        self.pairs += distances[:, upper].numel()
 
     def compute(self) -> Tensor:
-        """In [0, 1] for codes, in [0, 2] for features; NaN where no group had two samples."""
+        """Mean distance: in [0, 1] for "hamming", in [0, 2] for "cosine"; NaN without pairs."""
         return self.total / self.pairs

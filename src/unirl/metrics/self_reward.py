@@ -1,4 +1,4 @@
-"""Is the model a fair critic of its own drawings?"""
+"""Accuracy of the model's own reward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,14 @@ from torchmetrics import Metric
 
 
 class SelfRewardAccuracy(Metric):
-    """Balanced accuracy of the model's own verdict against a judge's, by category and over all.
+    """Balanced accuracy of the self-reward against a judge, in each category and overall.
 
-    The mean of two shares: right drawings that were accepted, and wrong drawings that were refused. A critic that
-    accepts everything has 0.5, and nothing can improve on it.
+    The mean of two shares: correct images that are accepted, and wrong images that are not. A self-reward that accepts
+    everything has 0.5; no update rule can improve a model by it.
 
     Args:
-        categories: All that can occur, in the order of tables.
+        categories: All categories, in the order of tables.
+        kwargs: As for `torchmetrics.Metric`.
 
     Example:
         >>> metric = SelfRewardAccuracy(["colors"])
@@ -32,25 +33,28 @@ class SelfRewardAccuracy(Metric):
         self.categories = tuple(categories)
         self.add_state("counts", torch.zeros(len(self.categories), 2, 2), dist_reduce_fx="sum")
 
-    def update(self, accepted: Tensor, right: Tensor, categories: Sequence[str]) -> None:
-        """Count verdicts.
+    def update(self, accepted: Tensor, correct: Tensor, categories: Sequence[str]) -> None:
+        """Add samples.
 
         Args:
-            accepted: The model's own verdict.
-            right: The judge's.
-            categories: Where each sample counts.
+            accepted: Which images the rewards accept.
+            correct: Which images are correct according to the judge.
+            categories: The category of each sample.
 
         Shapes:
-            accepted and right (B,) bool; categories has B names.
+            accepted and correct (B,) bool; categories has B names.
+
+        Raises:
+            ValueError: a category is unknown.
         """
         index = torch.tensor(
             [self.categories.index(name) for name in categories], dtype=torch.long, device=self.counts.device
         )
         one = torch.ones_like(index, dtype=self.counts.dtype)
-        self.counts.index_put_((index, right.long(), accepted.long()), one, accumulate=True)
+        self.counts.index_put_((index, correct.long(), accepted.long()), one, accumulate=True)
 
     def compute(self) -> dict[str, Tensor]:
-        """Balanced accuracy in [0, 1]; left out where there were no right or no wrong drawings."""
-        values = dict(zip(self.categories, self.counts, strict=True)) | {"overall": self.counts.sum(0)}
-        fair = {name: (c.diagonal() / c.sum(1)).mean() for name, c in values.items()}
-        return {name: value for name, value in fair.items() if torch.isfinite(value)}
+        """Balanced accuracy in [0, 1]. Left out where no image is correct, or none is wrong."""
+        counts = dict(zip(self.categories, self.counts, strict=True)) | {"overall": self.counts.sum(0)}
+        values = {name: (c.diagonal() / c.sum(1)).mean() for name, c in counts.items()}
+        return {name: value for name, value in values.items() if torch.isfinite(value)}

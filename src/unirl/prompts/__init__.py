@@ -1,5 +1,8 @@
-"""The `prompts` plugin kind: its contract and what the framework ships."""
+"""The `prompts` plugin kind: its contract, the sources that are shipped, and English words for writing prompts."""
 
 from unirl.prompts.base import Prompts
+from unirl.prompts.geneval import GenEval
+from unirl.prompts.jsonl import JsonLines
+from unirl.prompts.words import NUMBERS, article, keywords, normalize_word, plural
 
-__all__ = ["Prompts"]
+__all__ = ["NUMBERS", "GenEval", "JsonLines", "Prompts", "article", "keywords", "normalize_word", "plural"]

@@ -1,4 +1,4 @@
-"""What to ask for, and what would be right?"""
+"""The contract of prompts plugins, which are sources of examples."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -7,15 +7,44 @@ from unirl.types import Example
 
 
 class Prompts(ABC):
-    """A source of examples. It never holds a picture: training sees prompts, questions and answers only."""
+    """A source of training examples and held-out examples. Examples are text: training sees no image but its own.
+
+    Example:
+        >>> class Animals(Prompts):
+        ...     names = ("cat", "dog", "fox", "owl")
+        ...
+        ...     def example(self, name):
+        ...         return Example(f"a photo of a {name}", "Which animal is this?", name, "animals")
+        ...
+        ...     def sample(self, seed, index):
+        ...         return self.example(self.names[(seed + index) % 3])
+        ...
+        ...     def held_out(self, count, seed=0):
+        ...         return [self.example("owl")][:count]
+        >>> Animals().sample(seed=0, index=1).prompt
+        'a photo of a dog'
+    """
 
     categories: ClassVar[tuple[str, ...]] = ()
-    """The categories in the order tables show them; empty where they are not known in advance."""
+    """All categories, in the order of tables. Empty where they are not known in advance."""
 
     @abstractmethod
     def sample(self, seed: int, index: int) -> Example:
-        """Training example number `index`: a pure function of `(seed, index)`, so any draw can be made again."""
+        """A training example. It depends on the arguments only, so that resumed runs see the same prompts.
+
+        Args:
+            seed: Seed of the run's data.
+            index: Number of the example, from 0.
+        """
 
     @abstractmethod
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
-        """At most `count` examples that `sample` never gives, spread evenly over the categories; may be empty."""
+        """Examples that `sample` never returns, spread evenly over the categories.
+
+        Args:
+            count: Number of examples wanted.
+            seed: The same seed gives the same examples.
+
+        Returns:
+            At most `count` examples; none where the source has no held-out examples.
+        """

@@ -1,4 +1,4 @@
-"""Prompts in the manner of GenEval, never GenEval's own."""
+"""GenEval-style prompts, none of which is a prompt of the benchmark."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -6,6 +6,8 @@ from hashlib import sha256
 from itertools import chain, islice, zip_longest
 from random import Random
 from typing import ClassVar
+
+from typing_extensions import override
 
 from unirl.errors import UserError, nearest
 from unirl.prompts.base import Prompts
@@ -27,38 +29,39 @@ from unirl.prompts.vocabulary import (
 )
 from unirl.types import Example
 
-# Where there are few combinations, more of them are kept back: two in a hundred of 80 things would leave no exam.
+# Categories with few combinations hold out a larger share of them.
 _HELD_OUT_SHARE = {"single_object": 0.15, "counting": 0.05, "colors": 0.05}
 _DEFAULT_SHARE = 0.02
 
-_PATIENCE = 2000
-"""Vain tries in a row after which a category's held-out prompts count as exhausted."""
+_MAX_REJECTIONS = 2000
+"""Rejected candidates in a row after which the held-out prompts of a category count as exhausted."""
 
 
 class GenEval(Prompts):
-    """Six categories of prompts, questions and answers, over GenEval's 80 classes and 80 things it does not know.
+    """Prompts of GenEval's six categories, over its 80 COCO classes and 80 other objects.
 
-    Every prompt names at least one thing that GenEval has no class for, and GenEval's prompts name none of them. So no
-    prompt here can equal one of the benchmark's, in words or in what it asks to see, and no list of the benchmark's
-    prompts is needed to be sure. What follows for its own 80 classes:
+    Every prompt names at least one object that is not a COCO class, and GenEval's own prompts name COCO classes only.
+    So no prompt here is a prompt of the benchmark, neither in its words nor in what the image must show. COCO classes
+    are used as follows:
 
-    - two_object, position, color_attr: they stand beside one of the other things;
-    - counting, colors: they are counted or colored in the company of one: "a photo of three cups and a lamp";
-    - single_object: never, since the benchmark asks for every one of them.
+    - two_object, position, color_attr: together with one of the other objects;
+    - counting, colors: with one of the other objects added, as in "a photo of three cups and a lamp";
+    - single_object: not at all, as the benchmark asks for each of them.
 
-    What does remain: a scene here may contain what a benchmark prompt asks for, as that one contains three cups.
+    An image may still contain what a prompt of the benchmark asks for: the last example contains three cups.
 
-    Some combinations are kept back for `held_out`: 15 % of single objects, 5 % of counts and of colors, 2 % of the
-    others, by a hash of what is asked. The order of mention, the company of a counted or colored thing, and the side
-    from which a relation is told make no difference to it.
+    Held out are 15 % of single objects, 5 % of counts and colors, and 2 % of the other combinations, chosen by a hash
+    of the combination. The order of objects, an added object, and the direction in which a relation is stated make no
+    difference to it.
 
     Args:
-        weights: How often each category comes, in proportion; those not named never come. All alike by default.
+        weights: Relative frequency of each category; categories that are not named do not occur. By default all are
+            equally frequent.
 
     Raises:
-        UserError: A category is unknown, a weight is negative or not finite, or all weights are 0.
+        UserError: a category is unknown, a weight is negative or not finite, or all weights are 0.
 
-    Source: UniRL (arXiv 2505.23380) for the shapes of question and answer; GenEval (arXiv 2310.11513) for the rest.
+    Source: UniRL (arXiv 2505.23380) for the form of questions and answers; GenEval (arXiv 2310.11513) for the rest.
 
     Example:
         >>> example = GenEval({"counting": 1.0}).sample(seed=0, index=0)
@@ -76,27 +79,30 @@ class GenEval(Prompts):
     )
 
     def __init__(self, weights: dict[str, float] | None = None) -> None:
-        self.weights = _checked(dict.fromkeys(self.categories, 1.0) if weights is None else weights)
+        self.weights = _check_weights(dict.fromkeys(self.categories, 1.0) if weights is None else weights)
 
+    @override
     def sample(self, seed: int, index: int) -> Example:
-        # A string seeds `Random` through SHA-512: the same in every process and on every machine.
+        # `Random` hashes strings by SHA-512: the same numbers in every process and on every machine.
         rng = Random(f"geneval/{seed}/{index}")
         category = rng.choices(self.categories, [self.weights.get(name, 0.0) for name in self.categories])[0]
         while is_held_out(example := _BUILDERS[category](rng)):
             pass
         return example
 
+    @override
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
-        wanted = [name for name in self.categories if self.weights.get(name, 0.0) > 0]
-        turns = zip_longest(*(_kept_back(name, Random(f"geneval/held_out/{seed}/{name}")) for name in wanted))
-        return list(islice((example for example in chain.from_iterable(turns) if example is not None), max(count, 0)))
+        names = [name for name in self.categories if self.weights.get(name, 0.0) > 0]
+        generators = [_held_out_examples(name, Random(f"geneval/held_out/{seed}/{name}")) for name in names]
+        interleaved = chain.from_iterable(zip_longest(*generators))
+        return list(islice((example for example in interleaved if example is not None), max(count, 0)))
 
 
 def combination(example: Example) -> str:
-    """What an example asks for, written in one way: the same for all examples that amount to the same.
+    """A canonical name of what an example asks for; equal for examples that ask for the same in other words.
 
     Args:
-        example: One of `GenEval`'s.
+        example: An example of `GenEval`.
 
     Example:
         >>> from unirl.prompts.vocabulary import position
@@ -114,21 +120,25 @@ def combination(example: Example) -> str:
 
 
 def is_held_out(example: Example) -> bool:
-    """Whether `GenEval.draw` keeps an example back for `GenEval.held_out`."""
+    """Whether an example is for `GenEval.held_out` and never returned by `GenEval.sample`.
+
+    Args:
+        example: An example of `GenEval`.
+    """
     share = _HELD_OUT_SHARE.get(example.category, _DEFAULT_SHARE)
     digest = sha256(f"held out/{combination(example)}".encode()).digest()
     return int.from_bytes(digest[:4], "big") < share * 2**32
 
 
-def _pair(rng: Random, barred: frozenset[str] = frozenset()) -> list[str]:
+def _pair(rng: Random, excluded: frozenset[str] = frozenset()) -> list[str]:
     extra = rng.choice(EXTRA)
-    pair = [extra, rng.choice([name for name in OBJECTS if name not in barred and name != extra])]
+    pair = [extra, rng.choice([name for name in OBJECTS if name not in excluded and name != extra])]
     rng.shuffle(pair)
     return pair
 
 
-def _subject(rng: Random, barred: frozenset[str]) -> tuple[str, str | None]:
-    name = rng.choice([name for name in OBJECTS if name not in barred])
+def _subject(rng: Random, excluded: frozenset[str]) -> tuple[str, str | None]:
+    name = rng.choice([name for name in OBJECTS if name not in excluded])
     return name, None if name in EXTRA else rng.choice(EXTRA)
 
 
@@ -163,26 +173,29 @@ _BUILDERS: dict[str, Callable[[Random], Example]] = {
 }
 
 
-def _kept_back(category: str, rng: Random) -> Iterator[Example]:
+def _held_out_examples(category: str, rng: Random) -> Iterator[Example]:
+    """Held-out examples of a category in random order, each once."""
     seen: set[str] = set()
-    vain = 0
-    while vain < _PATIENCE:
+    rejections = 0
+    while rejections < _MAX_REJECTIONS:
         example = _BUILDERS[category](rng)
-        vain += 1
+        rejections += 1
         if is_held_out(example) and example.prompt not in seen:
             seen.add(example.prompt)
-            vain = 0
+            rejections = 0
             yield example
 
 
-def _checked(weights: dict[str, float]) -> dict[str, float]:
+def _check_weights(weights: dict[str, float]) -> dict[str, float]:
     for category, weight in weights.items():
         if category not in GenEval.categories:
             close = nearest(str(category), GenEval.categories)
-            raise UserError(f"geneval prompts have no category {category!r}; did you mean: {close}?")
+            raise UserError(f"geneval: there is no category {category!r}; did you mean: {close}?")
         if not (math.isfinite(weight) and weight >= 0):
-            raise UserError(f"the weight of category {category!r} is {weight}; it must be 0 or more and finite")
+            raise UserError(
+                f"geneval: the weight of category {category!r} is {weight}; it must be finite and 0 or more"
+            )
     total = sum(weights.values())
     if not 0 < total < math.inf:
-        raise UserError(f"the weights of the geneval categories sum to {total}; give at least one that is positive")
+        raise UserError(f"geneval: the weights of the categories sum to {total}; at least one must be above 0")
     return dict(weights)

@@ -1,4 +1,4 @@
-"""What prompts in GenEval's manner speak of, and the sentences they are made of."""
+"""The objects, colors, counts and relations of GenEval-style prompts, and their sentences."""
 
 from unirl.prompts.words import NUMBERS, article, plural
 from unirl.types import Example, Item
@@ -14,7 +14,7 @@ COCO = (
     *("computer keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock"),
     *("vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
-"""COCO's 80 classes as GenEval spells them: the only things its prompts name."""
+"""COCO's 80 classes as GenEval spells them, the only objects in its prompts."""
 
 EXTRA = (
     *("rabbit", "fox", "wolf", "squirrel", "deer", "camel", "kangaroo", "pig", "goat", "lion", "monkey", "turtle"),
@@ -26,9 +26,10 @@ EXTRA = (
     *("helmet", "crown", "boot", "mitten", "scarf", "sweater", "sock", "sunglasses", "headphones", "camera"),
     *("telescope", "microscope", "envelope", "hourglass", "globe", "typewriter", "pencil"),
 )
-"""80 everyday things besides: none is a COCO class or another word for one, and each has a word no COCO name has."""
+"""80 other everyday objects: none is a COCO class or a synonym, and each name has a word that no COCO class has."""
 
 OBJECTS = COCO + EXTRA
+"""All objects of the prompts."""
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 
@@ -39,21 +40,21 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 PAIRED = frozenset({"skis", "scissors", "sunglasses", "headphones"})
-"""Things with two halves and no singular: "a pair of scissors"."""
+"""Names without a singular: "a pair of scissors"."""
 
 UNCOLORED = frozenset({"person", "orange"})
-"""A person's color is nothing to ask about, and an orange's name is a color already."""
+"""Objects whose color is not asked for: the color of a person is unclear, and "orange" is a color itself."""
 
 UNCOUNTED = frozenset({"broccoli"})
-"""Things English does not count."""
+"""Uncountable nouns."""
 
 
 def one(name: str, color: str | None = None) -> str:
-    """One thing, with its article.
+    """A singular object with its article.
 
     Args:
         name: One of `OBJECTS`, or any noun in the singular.
-        color: An adjective before it.
+        color: Its color, or None.
 
     Example:
         >>> one("orange"), one("scissors"), one("cup", "orange"), one("skis", "red")
@@ -64,7 +65,7 @@ def one(name: str, color: str | None = None) -> str:
 
 
 def many(name: str) -> str:
-    """Several of a thing, without their number.
+    """The plural of an object.
 
     Args:
         name: One of `OBJECTS`, or any noun in the singular.
@@ -90,7 +91,7 @@ def be(name: str) -> str:
 
 
 def single_object(name: str) -> Example:
-    """One thing alone."""
+    """An object."""
     return Example(
         prompt=f"a photo of {one(name)}",
         question="What is the main object in the picture?",
@@ -101,7 +102,7 @@ def single_object(name: str) -> Example:
 
 
 def two_object(first: str, second: str) -> Example:
-    """Two things."""
+    """Two objects."""
     return Example(
         prompt=f"a photo of {one(first)} and {one(second)}",
         question="What two objects are in the picture?",
@@ -112,10 +113,10 @@ def two_object(first: str, second: str) -> Example:
 
 
 def counting(name: str, count: int, companion: str | None = None) -> Example:
-    """Two to four of a thing, and no more; perhaps beside another thing."""
-    beside = f" and {one(companion)}" if companion else ""
+    """An exact number of an object, perhaps with another object."""
+    addition = f" and {one(companion)}" if companion else ""
     return Example(
-        prompt=f"a photo of {NUMBERS[count]} {many(name)}{beside}",
+        prompt=f"a photo of {NUMBERS[count]} {many(name)}{addition}",
         question=f"How many {many(name)} are in the picture?",
         answer=f"{NUMBERS[count]} {many(name)}",
         category="counting",
@@ -125,10 +126,10 @@ def counting(name: str, count: int, companion: str | None = None) -> Example:
 
 
 def colors(name: str, color: str, companion: str | None = None) -> Example:
-    """A thing of some color; perhaps beside another thing."""
-    beside = f" and {one(companion)}" if companion else ""
+    """An object of a color, perhaps with another object."""
+    addition = f" and {one(companion)}" if companion else ""
     return Example(
-        prompt=f"a photo of {one(name, color)}{beside}",
+        prompt=f"a photo of {one(name, color)}{addition}",
         question=f"What color {be(name)} the {name}?",
         answer=color,
         category="colors",
@@ -137,7 +138,7 @@ def colors(name: str, color: str, companion: str | None = None) -> Example:
 
 
 def position(name: str, relation: str, target: str) -> Example:
-    """A thing that stands in some relation to another; as in GenEval's files, the other comes first."""
+    """An object in a relation to a target. The target is the first item, as in GenEval's metadata."""
     return Example(
         prompt=f"a photo of {one(name)} {relation} {one(target)}",
         question=f"Where {be(name)} the {name} in relation to the {target}? Answer in one sentence.",
@@ -148,7 +149,7 @@ def position(name: str, relation: str, target: str) -> Example:
 
 
 def color_attr(first: str, first_color: str, second: str, second_color: str) -> Example:
-    """Two things, each of its own color."""
+    """Two objects of different colors."""
     return Example(
         prompt=f"a photo of {one(first, first_color)} and {one(second, second_color)}",
         question=f"What color {be(first)} the {first} and what color {be(second)} the {second}?",

@@ -1,12 +1,17 @@
-"""English words, as far as prompts and short answers need them: plurals, articles, numbers, keywords."""
+"""English words of prompts and short answers: plurals, articles, numbers, keywords. Inflection is inflect's."""
 
 import re
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import inflect
 
 NUMBERS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
-"""Number words, each at its own index."""
+"""Number words from 0 to 20, each at its own index."""
 
 STOP_WORDS = frozenset(
     (
@@ -14,46 +19,50 @@ STOP_WORDS = frozenset(
         *("it", "its", "of", "to", "with", "pair", "pairs"),
     )
 )
-"""Words an answer is not judged by. "left", "on", "no", "none" and "zero" say something, so they are not here;
-"pair" is, because "a pair of scissors" and "scissors" are one answer."""
+"""Words that are no keywords. "left", "on", "no", "none" and "zero" carry meaning and are not among them; "pair" is,
+because "a pair of scissors" and "scissors" are the same answer."""
 
-PLURALS = {
-    **{"person": "people", "man": "men", "woman": "women", "child": "children"},
-    **{"foot": "feet", "tooth": "teeth", "goose": "geese", "mouse": "mice"},
-    **{"knife": "knives", "leaf": "leaves", "loaf": "loaves", "shelf": "shelves", "wolf": "wolves", "scarf": "scarves"},
-    **{"sheep": "sheep", "deer": "deer", "fish": "fish"},
-    **{"tomato": "tomatoes", "potato": "potatoes", "mango": "mangoes", "hero": "heroes"},
-    **{"cookie": "cookies", "movie": "movies", "zombie": "zombies"},
-    **{"axe": "axes", "ski": "skis", "taxi": "taxis", "kiwi": "kiwis", "broccoli": "broccolis"},
-    **{"lens": "lenses", "gas": "gases", "canvas": "canvases"},
+_NOT_PLURAL = frozenset(
+    (
+        *("as", "has", "was", "yes", "plus", "news", "gas", "lens", "canvas", "atlas", "alias", "bias"),
+        *("we", "they", "them"),
+    )
+)
+"""Words that inflect takes for plurals, besides those that end in -ss, -us and -is."""
+_SINGULARS = {
+    **{"broccolis": "broccoli", "kiwis": "kiwi", "skis": "ski", "taxis": "taxi"},
+    **{"mouses": "mouse", "scissors": "scissor"},
 }
-"""Plurals that the rules of `plural` and `normalize` would get wrong in one direction or the other."""
-
-_SINGULARS = {many: one for one, many in PLURALS.items()}
-_VOWELS = "aeiou"
-_YOU_SOUND = ("uni", "uku", "eu", "use", "one")
-_SILENT_H = ("hour", "honest", "heir")
-_DIGITS = {str(value): word for value, word in enumerate(NUMBERS)}
+"""Plurals in -is, "mouses" as GenEval's prompts have it, and "scissors", of which an answer may have the singular."""
+_NORMALIZED = {str(value): word for value, word in enumerate(NUMBERS)} | _SINGULARS
 _WORD = re.compile(r"[^\W_]+")
 _POSSESSIVE = re.compile(r"['’]s\b")
 
 
+@cache
+def _engine() -> "inflect.engine":
+    import inflect  # noqa: PLC0415 - takes a second to import
+
+    return inflect.engine()
+
+
+@lru_cache(10_000)
 def article(phrase: str) -> str:
-    """A phrase behind its indefinite article, chosen by sound rather than by letter.
+    """A phrase with its indefinite article, which depends on the sound.
 
     Args:
-        phrase: A noun in the singular, with whatever adjectives stand before it.
+        phrase: A noun in the singular, perhaps with adjectives before it.
 
     Example:
         >>> [article(phrase) for phrase in ("apple", "red apple", "unicycle", "umbrella", "hourglass")]
         ['an apple', 'a red apple', 'a unicycle', 'an umbrella', 'an hourglass']
     """
-    sounds_open = phrase.startswith(_SILENT_H) or (phrase[:1] in _VOWELS and not phrase.startswith(_YOU_SOUND))
-    return f"{'an' if sounds_open else 'a'} {phrase}"
+    return str(_engine().a(phrase))
 
 
+@lru_cache(10_000)
 def plural(noun: str) -> str:
-    """The plural of a noun; of several words the last one changes.
+    """The plural of a noun. Of several words, the last one changes.
 
     Args:
         noun: A noun in the singular, lower case.
@@ -62,62 +71,41 @@ def plural(noun: str) -> str:
         >>> [plural(noun) for noun in ("wine glass", "person", "knife", "butterfly", "sheep")]
         ['wine glasses', 'people', 'knives', 'butterflies', 'sheep']
     """
-    before, space, last = noun.rpartition(" ")
-    return before + space + (PLURALS.get(last) or _regular_plural(last))
+    return str(_engine().plural_noun(noun))
 
 
-def _regular_plural(word: str) -> str:
-    if word.endswith(("s", "x", "z", "ch", "sh")):
-        return word + "es"
-    if word.endswith("y") and word[-2:-1] not in _VOWELS:
-        return word[:-1] + "ies"
-    return word + "s"
+@lru_cache(10_000)
+def normalize_word(word: str) -> str:
+    """A form that is the same for a word, its plural, and the digits of a number.
 
-
-def normalize(word: str) -> str:
-    """One form for a word, its plural, and the digits that spell it.
-
-    Only sameness counts: "scissors" becomes "scissor" wherever it stands. Forms that GenEval's prompts misspell, such
-    as "benchs" and "persons", come out like the right ones.
+    It need not be a word: "scissors" becomes "scissor". Misspelled plurals of GenEval's prompts, such as "benchs" and
+    "persons", are normalized like the correct ones.
 
     Args:
         word: A single word in any case, without punctuation.
 
     Example:
-        >>> [normalize(word) for word in ("Knives", "knife", "3", "buses", "bus", "people")]
+        >>> [normalize_word(word) for word in ("Knives", "knife", "3", "buses", "bus", "people")]
         ['knife', 'knife', 'three', 'bus', 'bus', 'person']
     """
     word = word.lower()
-    if word in _DIGITS:
-        return _DIGITS[word]
-    return _SINGULARS.get(word) or _regular_singular(word)
-
-
-def _regular_singular(word: str) -> str:
-    if word in PLURALS or word == "yes" or len(word) < 3 or not word.endswith("s"):
+    if word in _NORMALIZED:
+        return _NORMALIZED[word]
+    if len(word) < 3 or word in _NOT_PLURAL or word.endswith(("ss", "us", "is")):
         return word
-    if word.endswith(("ss", "us", "is")):  # glass, bus, tennis
-        return word
-    if word.endswith("ies") and len(word) > 4:  # cherries, but not ties and pies
-        return word[:-3] + "y"
-    if word.endswith(("sses", "xes", "ches", "shes")):
-        return word[:-2]
-    if word.endswith("uses") and not word.endswith("ouses"):  # buses, but not houses and mouses
-        return word[:-2]
-    return word[:-1]
+    return str(_engine().singular_noun(word) or word)
 
 
 def keywords(text: str) -> list[str]:
-    """The words of a text that carry meaning, in order and normalized; repeated words stay repeated.
+    """The words of a text that carry meaning, normalized, in order, with repetitions.
 
     Args:
-        text: Any text; case and punctuation do not matter.
+        text: Any text. Case and punctuation make no difference.
 
     Example:
         >>> keywords("There are 4 bowls, and a pair of scissors!")
         ['four', 'bowl', 'scissor']
     """
     words = _WORD.findall(_POSSESSIVE.sub("", text.lower()))
-    normalized = [normalize(word) for word in words if word not in STOP_WORDS]
-    # A plural such as "its" of "it" must not come back as a keyword after it lost its s.
-    return [word for word in normalized if word not in STOP_WORDS]
+    normalized = [normalize_word(word) for word in words if word not in STOP_WORDS]
+    return [word for word in normalized if word not in STOP_WORDS]  # a singular may be a stop word, too

@@ -1,6 +1,12 @@
-"""The `rewards` plugin kind: its contract and what the framework ships."""
+"""The `rewards` plugin kind: its contract, the rewards that are shipped, and the scoring of samples."""
 
-from unirl.rewards.base import Reward
+from unirl.rewards.attribute import Attribute
+from unirl.rewards.base import Reward, reaches
+from unirl.rewards.clip import CLIP
+from unirl.rewards.keyword import Keyword
+from unirl.rewards.likelihood import Likelihood
+from unirl.rewards.oracle import Oracle
 from unirl.rewards.pretrained import PretrainedReward
+from unirl.rewards.scoring import score
 
-__all__ = ["PretrainedReward", "Reward"]
+__all__ = ["CLIP", "Attribute", "Keyword", "Likelihood", "Oracle", "PretrainedReward", "Reward", "reaches", "score"]

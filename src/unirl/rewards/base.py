@@ -1,4 +1,4 @@
-"""How good was it? One number a sample."""
+"""The contract of rewards, which score samples."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,55 +10,76 @@ from unirl.backbones.base import Backbone
 from unirl.types import Answers, Example, Images
 
 ROUNDING = 1e-6
-"""How far below a threshold a score may lie, for scores are sums of floats."""
+"""Tolerance of comparisons with a threshold, for scores are sums of floats."""
 
 
 class Reward(ABC):
-    """Scores what the model drew and answered.
+    """Scores generated images and the answers about them, one number for each sample.
+
+    `score` is required. Set `accept_threshold`, or override `accepts`, where a score tells whether a sample is correct:
+    update rules train answers, and images in rejection sampling, on accepted samples only.
 
     Args:
-        weight: Its share in the sum of all rewards.
-        standardize: Where the samples of a group are compared, count it in standard deviations of its group, so that
-            rewards of different spread weigh alike. Scores that are logged and accepted stay as they are.
+        weight: Weight in the sum of all rewards. With weight 0, a reward is logged and not trained on.
+        standardize: Divide by the standard deviation within groups before advantages are computed, so that rewards of
+            different scale count alike. Logged scores and accepted samples stay the same.
 
     Example:
         >>> class Short(Reward):
-        ...     accept = 1.0
+        ...     accept_threshold = 0.5
         ...
         ...     def score(self, examples, images, answers):
         ...         return 1 / answers.mask.sum(1)
+        >>> import torch
+        >>> ids = torch.zeros(2, 4, dtype=torch.long)
+        >>> answers = Answers(ids, torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1]]).bool(), ["a", "a b c d"])
+        >>> scores = Short().score([], Images(ids), answers)
+        >>> scores.tolist(), Short().accepts([], scores).tolist()
+        ([1.0, 0.25], [True, False])
     """
 
     needs_pixels: ClassVar[bool] = False
-    """Whether `images.pixels` must be decoded before `score`."""
+    """Whether `score` reads `images.pixels`. If no reward does, images need not be decoded."""
     accept_threshold: float | None = None
-    """Least score that says "this drawing is right"; None where a score says how good, and not whether right."""
+    """Least score of an accepted sample. None where a score does not tell whether a sample is correct."""
 
     def __init__(self, weight: float = 1.0, standardize: bool = False) -> None:
         self.weight, self.standardize = weight, standardize
 
     def attach(self, backbone: Backbone) -> None:  # noqa: B027 - an optional hook
-        """Look at the model when it is built: for rewards that ask it something."""
+        """Called once with the built model, before the first step: for rewards that ask the model, or load their own.
+
+        Args:
+            backbone: The model, built.
+        """
 
     @property
     def name(self) -> str:
-        """What logs and errors call it."""
+        """Name in logs and errors: the name of the class in lower case."""
         return type(self).__name__.lower()
 
     @abstractmethod
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        """One finite number per sample.
+        """Score a batch of samples. Called without gradient.
+
+        Args:
+            examples: Prompts, questions and right answers, one for each sample.
+            images: The generated images; with pixels where `needs_pixels` is set.
+            answers: The model's answers about them.
 
         Shapes:
-            returns (B,), float32.
+            returns (B,), finite, on the device of the answers; float32 or what converts to it.
         """
 
     def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
-        """Which samples are right by its own scores, or None where it cannot tell; for most, `accept_threshold` is all it takes.
+        """Which samples this reward accepts as correct. By default those that reach `accept_threshold`.
 
         Args:
-            examples: What was asked for.
+            examples: One for each sample.
             scores: What `score` returned.
+
+        Returns:
+            None where the reward does not tell.
 
         Shapes:
             scores (B,); returns (B,) bool, or None.
@@ -66,15 +87,19 @@ class Reward(ABC):
         return None if self.accept_threshold is None else reaches(scores, self.accept_threshold)
 
 
-def reaches(scores: Tensor, least: float | Tensor) -> Tensor:
-    """Whether each score is at least so much, but for rounding.
+def reaches(scores: Tensor, threshold: float | Tensor) -> Tensor:
+    """Whether each score is at least a threshold, up to rounding.
+
+    Args:
+        scores: The scores.
+        threshold: One number, or one for each sample.
 
     Shapes:
-        scores (B,), least a number or (B,); returns (B,) bool.
+        scores (B,), threshold a number or (B,); returns (B,) bool.
 
     Example:
         >>> import torch
         >>> reaches(torch.tensor([0.9, 0.9999999]), 1.0).tolist()
         [False, True]
     """
-    return scores >= least - ROUNDING
+    return scores >= threshold - ROUNDING

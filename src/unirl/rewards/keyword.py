@@ -1,4 +1,4 @@
-"""How many of the right answer's words does the model's answer contain?"""
+"""The keyword reward: how many words of the right answer an answer contains."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,19 +15,25 @@ from unirl.types import Answers, Example, Images
 class Keyword(Reward):
     """Counts the keywords of the right answer that the model's answer contains.
 
-    Of "four bowls", the answer "two chairs" has 0, "three bowls" 1 and "four bowls" 2. Words count whole and in any
-    order; case, punctuation, plurals and digits for number words make no difference; each keyword is found at most
-    once. Extra words cost nothing: an answer that lists every number gets full marks, so watch the answers' lengths.
-    It accepts full marks: every keyword, with or without `normalize`.
+    Of "four bowls", the answer "two chairs" has 0, "three bowls" 1 and "four bowls" 2. Keywords are whole words; case,
+    punctuation, plurals and digits make no difference. Each keyword is counted at most once. Extra words cost nothing:
+    an answer that lists all numbers has the full score, so monitor the length of answers.
+
+    A sample is accepted if all keywords are found.
 
     Args:
-        weight: Its share in the sum of all rewards.
-        normalize: Divide by the number of keywords, so that long answers pay no more than short ones.
-        ordered: Keywords must come in the right answer's order (the longest common subsequence counts), so that
-            "blue and red" is not the same as "red and blue".
-        standardize: Compare within groups in standard deviations.
+        weight: Weight in the sum of all rewards.
+        normalize: Divide by the number of keywords, so that long answers do not score higher than short ones.
+        ordered: Count the longest common subsequence, so that "blue and red" does not equal "red and blue".
+        standardize: As in `Reward`.
 
-    Source: UniRL, arXiv 2505.23380; its reward is the plain count (`normalize=False`).
+    Source: UniRL (arXiv 2505.23380), where the reward is the plain count (`normalize=False`).
+
+    Example:
+        >>> ids = torch.zeros(2, 1, dtype=torch.long)
+        >>> answers = Answers(ids, ids.bool(), ["three bowls", "4 Bowls."])
+        >>> Keyword().score([Example("", "", "four bowls", "counting")] * 2, Images(ids), answers).tolist()
+        [0.5, 1.0]
     """
 
     def __init__(
@@ -38,19 +44,19 @@ class Keyword(Reward):
         self.ordered = ordered
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        """The keywords found in each answer, or their share.
+        """The number of keywords found in each answer, or their share.
 
         Shapes:
             returns (B,), float32.
 
         Raises:
-            UserError: A right answer has no keyword, so no answer to it could be told from another.
+            UserError: a right answer has no keywords.
         """
-        scores = [self._one(example, text) for example, text in zip(examples, answers.text, strict=True)]
+        scores = [self._score(example, text) for example, text in zip(examples, answers.text, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=answers.ids.device)
 
     def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor:
-        """Where every keyword was found, however they are counted.
+        """Whether all keywords were found.
 
         Shapes:
             scores (B,); returns (B,) bool.
@@ -58,37 +64,39 @@ class Keyword(Reward):
         full = [1.0 if self.normalize else float(len(keywords(example.answer))) for example in examples]
         return reaches(scores, torch.tensor(full, device=scores.device))
 
-    def _one(self, example: Example, text: str) -> float:
-        wanted = keywords(example.answer)
-        if not wanted:
+    def _score(self, example: Example, text: str) -> float:
+        target = keywords(example.answer)
+        if not target:
             raise UserError(
                 f"no keyword in the answer {example.answer!r} of the prompt {example.prompt!r}: the keyword reward "
                 "cannot score it; give it an answer with a noun, number, color or relation, or use another reward"
             )
-        found = hits(wanted, keywords(text), self.ordered)
-        return found / len(wanted) if self.normalize else float(found)
+        matches = count_matches(target, keywords(text), self.ordered)
+        return matches / len(target) if self.normalize else float(matches)
 
 
-def hits(wanted: Sequence[str], got: Sequence[str], ordered: bool = False) -> int:
-    """How many wanted words are among those got, each used once.
+def count_matches(target: Sequence[str], predicted: Sequence[str], ordered: bool = False) -> int:
+    """How many target words are among the predicted ones, each used once.
 
     Args:
-        wanted: The words to find.
-        got: The words to look among.
-        ordered: Whether they must come in the same order.
+        target: The words to find.
+        predicted: The words to search.
+        ordered: Count the longest common subsequence.
 
     Example:
-        >>> hits(["red", "blue"], ["blue", "red"]), hits(["red", "blue"], ["blue", "red"], ordered=True)
-        (2, 1)
+        >>> count_matches(["red", "blue"], ["blue", "red"])
+        2
+        >>> count_matches(["red", "blue"], ["blue", "red"], ordered=True)
+        1
     """
     if not ordered:
-        return (Counter(wanted) & Counter(got)).total()
-    # Longest common subsequence: best[j] is its length within the wanted words so far and the first j got.
-    best = [0] * (len(got) + 1)
-    for word in wanted:
+        return (Counter(target) & Counter(predicted)).total()
+    # lengths[j]: longest common subsequence of the target words so far and the first j predicted words.
+    lengths = [0] * (len(predicted) + 1)
+    for word in target:
         diagonal = 0
-        for j, other in enumerate(got, start=1):
-            above = best[j]
-            best[j] = diagonal + 1 if word == other else max(above, best[j - 1])
+        for j, other in enumerate(predicted, start=1):
+            above = lengths[j]
+            lengths[j] = diagonal + 1 if word == other else max(above, lengths[j - 1])
             diagonal = above
-    return best[-1]
+    return lengths[-1]

@@ -1,4 +1,4 @@
-"""A judge as a reward: what would training reach with a critic that is never wrong?"""
+"""The oracle reward: a judge's verdict, for diagnosis."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from unirl.types import Answers, Example, Images
 
 
 class Oracle(Reward):
-    """1 where a judge calls the drawing right, 0 elsewhere.
+    """1 where a judge calls the image correct, 0 otherwise. An upper bound for comparisons, not self-improvement.
 
-    A diagnosis and never self-improvement: the judge is what results are measured with. It shows what an update rule
-    can do by itself; the gap to the same run with the model's own answers is what the critic costs.
+    Results are measured with the judge, so they must not be reported for a model that was trained with it. The
+    difference to the same run with self-rewards shows what errors of the self-reward cost.
 
     Args:
-        judge: Who decides.
-        weight: Its share in the sum of all rewards.
-        standardize: Compare within groups in standard deviations.
+        judge: The judge.
+        weight: Weight in the sum of all rewards.
+        standardize: As in `Reward`.
     """
 
     needs_pixels = True

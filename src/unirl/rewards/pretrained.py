@@ -1,4 +1,4 @@
-"""What rewards by a pretrained model share: it is loaded once, frozen, asked in batches, and calibrated."""
+"""What rewards computed by a pretrained model share: loading, batches, calibration."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -7,29 +7,31 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from unirl.backbones.base import Backbone
 from unirl.errors import UserError, check_minimum
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
 
 class PretrainedReward(Reward):
-    """Looks at drawing and prompt through a model that somebody else trained; not at the answer.
+    """Scores an image and its prompt by a frozen, pretrained model. Answers are not used.
 
-    The score is `(measure - low) / (high - low)`, cut off at 0 and 1. The model is loaded once and stays on the device
-    of the drawings. A subclass says how to `load` and what to `measure`.
+    The score is `(measure - low) / (high - low)`, clamped to [0, 1]. A subclass implements `load` and `measure`. The
+    model is loaded once, when the run starts.
 
     Args:
         model: A hub id, a folder, or `package:folder`.
-        low: Measure that counts as 0.
-        high: Measure that counts as 1.
-        batch: Pictures at a time.
-        weight: Its share in the sum of all rewards.
-        standardize: Compare within groups in standard deviations.
-        accept: Least score, calibrated, with which it accepts a drawing; None gives no verdict.
+        low: Measure that is mapped to 0.
+        high: Measure that is mapped to 1.
+        batch_size: Images of a forward pass.
+        weight: Weight in the sum of all rewards.
+        standardize: As in `Reward`.
+        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing.
 
     Raises:
-        UserError: `low` is not below `high`, or `batch` is below 1.
+        UserError: `low` is not below `high`, or `batch_size` is below 1.
 
     Example:
         >>> class Brightness(PretrainedReward):
@@ -38,10 +40,10 @@ class PretrainedReward(Reward):
         ...
         ...     def measure(self, prompts, pixels):
         ...         return self.loaded(pixels).mean((1, 2, 3))
-        >>> pixels, nothing = torch.full((2, 3, 4, 4), 0.5), torch.zeros(2, 1, dtype=torch.long)
+        >>> pixels, ids = torch.full((2, 3, 4, 4), 0.5), torch.zeros(2, 1, dtype=torch.long)
         >>> examples = [Example("a dog", "", "", "")] * 2
         >>> reward = Brightness("mean", low=0.0, high=2.0)
-        >>> reward.score(examples, Images(nothing, pixels), Answers(nothing, nothing.bool(), ["", ""])).tolist()
+        >>> reward.score(examples, Images(ids, pixels), Answers(ids, ids.bool(), ["", ""])).tolist()
         [0.25, 0.25]
     """
 
@@ -52,20 +54,24 @@ class PretrainedReward(Reward):
         model: str,
         low: float,
         high: float,
-        batch: int = 64,
+        batch_size: int = 64,
         weight: float = 1.0,
         standardize: bool = False,
         accept_threshold: float | None = None,
     ) -> None:
         super().__init__(weight, standardize)
         if not low < high:
-            raise UserError(f"{self.name}: low {low} must be below high {high}; they are what counts as 0 and as 1")
-        check_minimum(1, self.name, batch=batch)
-        self.model, self.low, self.high, self.batch, self.accept_threshold = model, low, high, batch, accept_threshold
+            raise UserError(f"{self.name}: low {low} must be below high {high}; they are mapped to 0 and 1")
+        check_minimum(1, self.name, batch_size=batch_size)
+        self.model, self.low, self.high = model, low, high
+        self.batch_size, self.accept_threshold = batch_size, accept_threshold
 
     @abstractmethod
     def load(self) -> Any:
-        """The frozen model, with what prepares its inputs; called once, when the run's model is built.
+        """Load the model, frozen, and what prepares its inputs. Called once.
+
+        Returns:
+            Anything; `loaded` holds it.
 
         Raises:
             UserError: `model` is no such model, or cannot be read.
@@ -73,40 +79,41 @@ class PretrainedReward(Reward):
 
     @cached_property
     def loaded(self) -> Any:
-        """What `load` gave."""
+        """What `load` returned."""
         return self.load()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy loads its own: gigabytes do not belong in a pickle, and some of transformers' models refuse it.
+        # Copies load the model again: some models of transformers cannot be pickled, and all are large.
         return {name: value for name, value in vars(self).items() if name != "loaded"}
 
     @abstractmethod
     def measure(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
-        """What the model says, before calibration; called without gradient and outside of autocast.
+        """The model's output before calibration. Called without gradient and without autocast.
 
         Args:
-            prompts: What was asked for.
-            pixels: What was drawn, in [0, 1].
+            prompts: The prompt of each image.
+            pixels: The images, in [0, 1], float32.
 
         Shapes:
-            pixels (B, 3, H, W), B at most `batch`; returns (B,).
+            pixels (B, 3, H, W), B at most `batch_size`; returns (B,).
         """
 
-    def attach(self, backbone: object) -> None:
+    @override
+    def attach(self, backbone: Backbone | None) -> None:
         _ = self.loaded
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        """The calibrated measure of each drawing and its prompt.
+        """The calibrated measure of each image and its prompt.
 
         Shapes:
             returns (B,), float32, in [0, 1].
         """
         assert images.pixels is not None
-        prompts = [example.prompt for example in examples]
+        prompts, size = [example.prompt for example in examples], self.batch_size
         with torch.autocast(images.pixels.device.type, enabled=False):
             measures = [
-                self.measure(prompts[i : i + self.batch], images.pixels[i : i + self.batch].float())
-                for i in range(0, len(prompts), self.batch)
+                self.measure(prompts[i : i + size], images.pixels[i : i + size].float())
+                for i in range(0, len(prompts), size)
             ]
         return ((torch.cat(measures).float() - self.low) / (self.high - self.low)).clamp(0, 1)

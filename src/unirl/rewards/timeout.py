@@ -1,4 +1,4 @@
-"""A reward that hangs does not hang the run."""
+"""A time limit for rewards."""
 
 import faulthandler
 import signal
@@ -11,54 +11,55 @@ from types import FrameType
 
 from unirl.errors import UserError
 
-GRACE = 30.0
-"""Seconds after the limit in which Python code can still be stopped; then the process ends where it is."""
+GRACE_PERIOD = 30.0
+"""Seconds after the limit until the process is ended, where Python code cannot be interrupted."""
 
 
-class _Late(BaseException):
-    """No Exception: a reward that asks again whatever fails would go on."""
+class _TimeLimitExceeded(BaseException):
+    """Not an `Exception`, which a reward that retries would catch."""
 
 
 @contextmanager
-def time_limit(seconds: float | None, who: str) -> Iterator[None]:
-    """Stop what takes longer than it may.
+def time_limit(seconds: float | None, name: str) -> Iterator[None]:
+    """Limit the time of a block.
 
-    Python code, sleeping and waiting for an answer are interrupted where they are. What is deep in a library and never
-    comes back to Python ends the process after `GRACE` more seconds, with a traceback that says where it hangs.
+    Python code, `sleep` and waiting for a network are interrupted by a signal. Code of a library that does not return
+    to Python is not: then the process ends after `GRACE_PERIOD` more seconds, with a traceback.
 
     Args:
-        seconds: How long it may take; None lets it take its time.
-        who: It, for the message.
+        seconds: The limit. None sets no limit.
+        name: What is limited, for the message.
 
     Raises:
-        UserError: it took longer.
+        UserError: the block took longer.
 
     Example:
-        >>> with within(5.0, "reward 'words'"):
+        >>> with time_limit(5.0, "reward 'words'"):
         ...     pass
     """
     if seconds is None:
         yield
         return
-    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__ or 2)  # a captured one is no file
-    stops = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, _late) if stops else None
+    stderr = sys.__stderr__ or 2  # a captured stderr has no file descriptor
+    faulthandler.dump_traceback_later(seconds + GRACE_PERIOD, exit=True, file=stderr)
+    can_interrupt = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    previous_handler = signal.signal(signal.SIGALRM, _raise) if can_interrupt else None
     try:
-        if stops:
+        if can_interrupt:
             signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
-    except _Late as late:
-        where = traceback.extract_tb(late.__traceback__)[-2]  # the last is `_late`
+    except _TimeLimitExceeded as error:
+        frame = traceback.extract_tb(error.__traceback__)[-2]  # the last one is `_raise`
         raise UserError(
-            f"{who} took longer than reward_timeout, {seconds:g} s ({where.filename}:{where.lineno}); give it more "
-            "time, or mend it. What was saved before is intact, and `--ckpt_path last` goes on from it"
+            f"{name} took longer than reward_timeout, {seconds:g} s ({frame.filename}:{frame.lineno}); set a longer "
+            "timeout, or fix the reward. Earlier checkpoints are intact; `--ckpt_path last` resumes from the last one"
         ) from None
     finally:
-        if stops:
+        if can_interrupt:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, previous_handler)
         faulthandler.cancel_dump_traceback_later()
 
 
-def _late(number: int, frame: FrameType | None) -> None:
-    raise _Late
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise _TimeLimitExceeded

@@ -1,1 +1,1 @@
-"""Update rules for unirl: DPO on the model's own pairs, and best-of-n fine-tuning."""
+"""Update rules for lightning-unirl: DPO on pairs of the model's own images, and best-of-n fine-tuning."""

@@ -1,7 +1,7 @@
-"""Direct preference optimisation: of two drawings of one prompt, the better one becomes likelier than the worse one.
+"""Direct preference optimization on pairs of images of the same prompt.
 
-Source: Rafailov et al. 2023 (DPO, arXiv 2305.18290); for drawings, and why random masks may stand for the likelihood,
-Wallace et al. 2023 (Diffusion-DPO, arXiv 2311.12908).
+Source: Rafailov et al. 2023 (DPO, arXiv 2305.18290); Wallace et al. 2023 (Diffusion-DPO, arXiv 2311.12908) for images,
+and for random terms in place of the exact likelihood.
 """
 
 import dataclasses
@@ -11,38 +11,36 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unirl import ImageSampling, Rollout, UserError
 from unirl.backbones import Backbone
-from unirl.errors import UserError, check_minimum
-from unirl.functional.policy_gradient import decision_weights
-from unirl.functional.reductions import masked_mean, zero_loss
-from unirl.types import ImageSampling, Rollout
-from unirl.updates import Reference, UpdateRule
+from unirl.functional import decision_weights, masked_mean, zero_loss
+from unirl.updates import Reference, UpdateRule, Workload, scores_contexts
 from unirl_dpo.functional import Pairing, Variant, pair_weights, preference_loss, preference_pairs
 
-LOGS = ("dpo_loss", "winner_loss", "pair_accuracy", "pair_margin", "winner_gain", "loser_gain")
+METRICS = (*("loss/dpo", "loss/sft", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected"),)
+"""Logged means over pairs, by TRL's names where it has one."""
 
 
 class DPO(UpdateRule):
-    """Direct preference optimisation on pairs that the model drew and scored itself.
+    """Direct preference optimization on pairs of images that the model generated and scored itself.
 
-    Winner, loser and reference are scored under the same random masks where the model is a masked one, so that what
-    they share cancels out. Answers are not trained: the README says why.
+    The chosen and the rejected image are scored under the same random masks by the policy and the reference, where the
+    model is a masked one, so that the noise of the masks cancels out. Answers are not trained, see the README.
 
     Args:
-        beta: How closely drawing is held to the untrained model: larger is closer.
-        variant: "sigmoid": DPO. "ipo": IPO, whose pull ends where the winner is ahead by 1 / (2 beta) nats.
-        label_smoothing: The share of pairs that the rewards are thought to have the wrong way round (cDPO), below 0.5;
-            of "sigmoid" only.
-        pairs: "extremes": the best against the worst drawing of each group. "all": every pair of it that differs; all
-            pairs of a group together weigh as much as one.
-        margin: Least difference of the two scores; drawings that scored alike are never a pair.
-        reduction: "sum": the log-likelihood of the whole drawing, as published. "mean": a code's on average; with N
-            codes it is "sum" with beta / N.
-        likelihood: What of a drawing is scored. "random_masks": a masked model's codes under random masks; other models score
-            every code. "decisions": codes in the context in which the sampler fixed them.
-        num_masks: How many random masks of a drawing are scored at a time, of masks.
-        sft_weight: Weight of the winner's own image loss, the mean over its codes; it keeps the winner from becoming
-            less likely together with the loser.
+        beta: Strength of the regularization to the untrained model, above 0.
+        variant: "sigmoid": DPO. "ipo": IPO, a squared loss whose target is a gap of 1 / (2 beta) nats.
+        label_smoothing: Assumed probability that a pair is in the wrong order (cDPO), below 0.5. For "sigmoid" only.
+        pairs: "extremes": the best and the worst image of each group. "all": all pairs of a group with different
+            scores, which weigh as much as one pair together.
+        margin: Least difference of the scores of a pair. Equal scores are never a pair.
+        reduction: "sum": log-likelihood of all codes of an image, as published. "mean": of a code on average, which
+            equals "sum" with beta / N for N codes.
+        likelihood: "random_masks" scores the codes of a masked model under random masks, and all codes of other models.
+            "decisions" scores each code in the context in which the sampler fixed it.
+        num_masks: Random masks of each image, of "random_masks".
+        sft_weight: Weight of the image loss of the chosen image, the mean over its codes. It keeps the probability of
+            chosen images from falling together with that of rejected ones.
 
     Raises:
         UserError: a number is out of range.
@@ -63,13 +61,12 @@ class DPO(UpdateRule):
         if not beta > 0:
             raise UserError(f"dpo: beta {beta}; it must be above 0")
         if not 0 <= label_smoothing < 0.5:
-            raise UserError(f"dpo: label_smoothing {label_smoothing}; it must be from 0 to below 0.5")
+            raise UserError(f"dpo: label_smoothing {label_smoothing}; it must be 0 or more, and below 0.5")
         if label_smoothing and variant == "ipo":
-            raise UserError(
-                "dpo: label_smoothing belongs to variant sigmoid, and variant is ipo; leave one of them out"
-            )
-        check_minimum(0, "dpo", margin=margin, sft_weight=sft_weight)
-        check_minimum(1, "dpo", num_masks=num_masks)
+            raise UserError("dpo: label_smoothing is for variant sigmoid, and variant is ipo; leave one of them out")
+        for name, value, least in (("margin", margin, 0), ("sft_weight", sft_weight, 0), ("num_masks", num_masks, 1)):
+            if not value >= least:
+                raise UserError(f"dpo: {name} {value}; it must be {least} or more")
         self.beta, self.variant, self.label_smoothing = beta, variant, label_smoothing
         self.pairs, self.margin, self.sft_weight = pairs, margin, sft_weight
         self.reduction, self.likelihood, self.num_masks = reduction, likelihood, num_masks
@@ -77,47 +74,57 @@ class DPO(UpdateRule):
 
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if group_size < 2:
-            raise UserError(f"dpo pairs the drawings of a group, and group_size is {group_size}; take 2 or more")
+            raise UserError(f"dpo pairs the images of a group, and group_size is {group_size}; take 2 or more")
 
     def attach(self, backbone: Backbone) -> None:
         self._reference = Reference(backbone)
 
+    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
+        passes, code_passes = 1, 1
+        if scores_contexts(backbone) and self.likelihood == "random_masks":
+            passes = code_passes = self.num_masks
+        elif scores_contexts(backbone):
+            passes = sampling.steps
+        return Workload(passes, code_passes, scores_answers=False, guided=bool(sampling.guidance))
+
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
-        scored = [{"reference": self._anchor(backbone, rollout, sampling, generator)} for generator in generators]
-        return dataclasses.replace(rollout, old_log_probs=scored)
+        old = [{"reference": self._score_reference(backbone, rollout, sampling, rng)} for rng in generators]
+        return dataclasses.replace(rollout, old_log_probs=old)
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        winners, losers = self._pairs(rollout)
-        paired = len((winners // rollout.group_size).unique()) * rollout.group_size / len(rollout.scores)
-        # The same names on every process, also where its own samples make no pair.
-        logs = {"unpaired_groups": rollout.scores.new_tensor(1 - paired)} | dict.fromkeys(
-            LOGS, rollout.scores.new_zeros(())
-        )
-        if not len(winners):
-            return zero_loss(backbone), logs
+        chosen, rejected = self._pairs(rollout)
+        frac_paired = len((chosen // rollout.group_size).unique()) * rollout.group_size / len(rollout)
+        # The same names on every rank, also where its own samples have no pair.
+        zero = rollout.scores.new_zeros(())
+        metrics = {"frac_unpaired_groups": rollout.scores.new_tensor(1 - frac_paired)} | dict.fromkeys(METRICS, zero)
+        if not len(chosen):
+            return zero_loss(backbone), metrics
         log_probs = self._score(backbone, rollout, sampling, generator)
-        kept = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
-        # A rollout that comes from a checkpoint may be one that another rule prepared.
-        anchor = kept["reference"] if "reference" in kept else self._anchor(backbone, rollout, sampling, generator)
-        gains = log_probs - anchor
+        old = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
+        # A rollout from a checkpoint may have been prepared by another rule.
+        prepared = "reference" in old
+        reference = old["reference"] if prepared else self._score_reference(backbone, rollout, sampling, generator)
+        log_ratios = log_probs - reference
         if self.reduction == "sum":
-            gains = gains * rollout.images.codes.shape[1]
-        gaps = gains[winners] - gains[losers]
-        weights = pair_weights(winners, losers, rollout.group_size, rollout.sample_weights)
-        terms = preference_loss(gaps, self.beta, self.variant, self.label_smoothing)
-        preferred, learnt = masked_mean(terms, weights), -masked_mean(log_probs[winners], weights)
-        found = (preferred, learnt, (gaps > 0).float(), self.beta * gaps, gains[winners], gains[losers])
-        logs |= {name: masked_mean(v.detach().expand_as(weights), weights) for name, v in zip(LOGS, found, strict=True)}
-        return preferred + self.sft_weight * learnt + zero_loss(backbone), logs
+            log_ratios = log_ratios * rollout.images.codes.shape[1]
+        gaps = log_ratios[chosen] - log_ratios[rejected]
+        weights = pair_weights(chosen, rejected, rollout.group_size, rollout.sample_weights)
+        losses = preference_loss(gaps, self.beta, self.variant, self.label_smoothing)
+        dpo, sft = masked_mean(losses, weights), -masked_mean(log_probs[chosen], weights)
+        rewards = self.beta * log_ratios
+        values = (dpo, sft, (gaps > 0).float(), self.beta * gaps, rewards[chosen], rewards[rejected])
+        for name, value in zip(METRICS, values, strict=True):
+            metrics[name] = masked_mean(value.detach().expand_as(weights), weights)
+        return dpo + self.sft_weight * sft + zero_loss(backbone), metrics
 
     def _pairs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         return preference_pairs(rollout.advantage_rewards, rollout.group_size, self.pairs, self.margin, rollout.weights)
 
-    def _anchor(
+    def _score_reference(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> Tensor:
         assert self._reference is not None, "attach comes first"
@@ -127,23 +134,28 @@ class DPO(UpdateRule):
     def _score(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> Tensor:
-        """Mean log-likelihood of a code of each drawing that may be in a pair, 0 elsewhere. (B,)
+        """Mean log-likelihood over the codes of each image that may be in a pair, 0 for other images. (B,)
 
-        A model draws masks for the rows of a call. So each call has one drawing of every group, and the same generator.
+        Random masks differ between the rows of a call. So each call scores one image of every group, and all calls use
+        the same random numbers.
         """
-        winners, losers = self._pairs(rollout)
-        rounds = torch.stack((winners, losers))  # (2, groups)
+        chosen, rejected = self._pairs(rollout)
+        calls = torch.stack((chosen, rejected))  # (2, groups)
         if self.pairs == "all":
-            first = (winners // rollout.group_size).unique() * rollout.group_size
-            rounds = first + torch.arange(rollout.group_size, device=first.device)[:, None]  # (G, groups)
+            first = (chosen // rollout.group_size).unique() * rollout.group_size
+            calls = first + torch.arange(rollout.group_size, device=first.device)[:, None]  # (group_size, groups)
         log_probs = torch.zeros_like(rollout.scores)
-        if not rounds.numel():
+        if not calls.numel():
             return log_probs
         state = generator.get_state()
-        found = [self._drawings(backbone, rollout, rows, sampling, _again(generator, state)) for rows in rounds]
-        return log_probs.scatter(0, rounds.flatten(), torch.cat(found))
+        generators = [torch.Generator(generator.device).set_state(state) for _ in calls]
+        scored = [
+            self._score_images(backbone, rollout, rows, sampling, rng)
+            for rows, rng in zip(calls, generators, strict=True)
+        ]
+        return log_probs.scatter(0, calls.flatten(), torch.cat(scored))
 
-    def _drawings(
+    def _score_images(
         self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
     ) -> Tensor:
         prompts, images = [rollout.prompts[i] for i in rows.tolist()], rollout.images[rows]
@@ -153,7 +165,3 @@ class DPO(UpdateRule):
             log_probs, mask = backbone.image_log_probs(prompts, images, sampling, None, generator)
             weights = decision_weights(mask, "sample")
         return (log_probs * weights).sum(1)
-
-
-def _again(generator: torch.Generator, state: Tensor) -> torch.Generator:
-    return torch.Generator(generator.device).set_state(state)

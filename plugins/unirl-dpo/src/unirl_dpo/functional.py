@@ -1,4 +1,4 @@
-"""Which drawings of a group are compared, and what a comparison costs."""
+"""Preference pairs within groups, and their loss."""
 
 from typing import Literal
 
@@ -7,21 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Variant = Literal["sigmoid", "ipo"]
-"""DPO's logistic loss, or IPO's squared one."""
+"""The logistic loss of DPO, or the squared loss of IPO."""
 Pairing = Literal["extremes", "all"]
-"""Best against worst of each group, or all pairs of it that differ enough."""
+"""The best and the worst sample of each group, or all pairs of a group with different scores."""
 ROUNDING = 1e-6
-"""How far below a margin a difference may lie, for scores are sums of floats."""
+"""Tolerance of comparisons with a margin, for scores are sums of floats."""
 
 
 def preference_loss(gaps: Tensor, beta: float, variant: Variant = "sigmoid", label_smoothing: float = 0.0) -> Tensor:
-    """The loss of each pair.
+    """Preference loss of each pair.
 
     Args:
-        gaps: `(lp_w - ref_w) - (lp_l - ref_l)`: how much more than the reference the policy prefers the winner, nats.
-        beta: How closely the policy is held to the reference; above 0.
+        gaps: Log-ratio of policy and reference of the chosen sample minus that of the rejected one, in nats.
+        beta: Strength of the regularization to the reference, above 0.
         variant: "sigmoid": `-log sigmoid(beta * gap)`. "ipo": `(gap - 1 / (2 * beta))^2`.
-        label_smoothing: The chance that a pair is the wrong way round (cDPO); of "sigmoid" only.
+        label_smoothing: Assumed probability that a pair is in the wrong order (cDPO). For "sigmoid" only.
 
     Shapes:
         gaps (P,); returns (P,).
@@ -38,26 +38,26 @@ def preference_loss(gaps: Tensor, beta: float, variant: Variant = "sigmoid", lab
     """
     if variant == "ipo":
         return (gaps - 1 / (2 * beta)).square()
-    right, wrong = F.logsigmoid(beta * gaps), F.logsigmoid(-beta * gaps)
-    return -(1 - label_smoothing) * right - label_smoothing * wrong
+    in_order, reversed_order = F.logsigmoid(beta * gaps), F.logsigmoid(-beta * gaps)
+    return -(1 - label_smoothing) * in_order - label_smoothing * reversed_order
 
 
 def preference_pairs(
     scores: Tensor, group_size: int, pairing: Pairing = "extremes", margin: float = 0.0, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Pairs of a better and a worse sample of one group, as indices of samples.
+    """Pairs of a chosen and a rejected sample of the same group, as indices of samples.
 
-    Samples that scored alike are no pair. Of several that are best or worst alike, "extremes" takes the first.
+    Samples of equal scores are no pair. Of several best or worst samples, "extremes" takes the first.
 
     Args:
-        scores: One number a sample.
-        group_size: Samples of a prompt.
+        scores: One number for each sample.
+        group_size: Samples of each prompt.
         pairing: Which pairs.
         margin: Least difference of their scores.
-        weights: How much each sample counts; those of weight 0 are in no pair.
+        weights: Weight of each sample; samples of weight 0 are in no pair. None weighs all alike.
 
     Shapes:
-        scores and weights (B,); returns winners (P,) and losers (P,), in order of their groups.
+        scores and weights (B,); returns chosen (P,) and rejected (P,), in the order of their groups.
 
     Example:
         >>> import torch
@@ -68,60 +68,60 @@ def preference_pairs(
         [[1, 1, 2], [0, 2, 0]]
     """
     groups = scores.view(-1, group_size)
-    kept = torch.ones_like(groups, dtype=torch.bool) if weights is None else weights.view(-1, group_size) > 0
-    high, low = groups.masked_fill(~kept, -torch.inf), groups.masked_fill(~kept, torch.inf)
+    included = torch.ones_like(groups, dtype=torch.bool) if weights is None else weights.view(-1, group_size) > 0
+    high, low = groups.masked_fill(~included, -torch.inf), groups.masked_fill(~included, torch.inf)
     if pairing == "all":
-        group, winner, loser = _differ(high.unsqueeze(2) - low.unsqueeze(1), margin).nonzero(as_tuple=True)
+        group, chosen, rejected = _is_pair(high.unsqueeze(2) - low.unsqueeze(1), margin).nonzero(as_tuple=True)
     else:
-        group = _differ(high.amax(1) - low.amin(1), margin).nonzero().flatten()
-        winner, loser = high.argmax(1)[group], low.argmin(1)[group]
-    return group * group_size + winner, group * group_size + loser
+        group = _is_pair(high.amax(1) - low.amin(1), margin).nonzero().flatten()
+        chosen, rejected = high.argmax(1)[group], low.argmin(1)[group]
+    return group * group_size + chosen, group * group_size + rejected
 
 
-def _differ(better_by: Tensor, margin: float) -> Tensor:
-    return (better_by > 0) & (better_by >= margin - ROUNDING)
+def _is_pair(difference: Tensor, margin: float) -> Tensor:
+    return (difference > 0) & (difference >= margin - ROUNDING)
 
 
-def pair_weights(winners: Tensor, losers: Tensor, group_size: int, weights: Tensor) -> Tensor:
-    """How much each pair counts: the product of its samples' weights, shared among the pairs of its group.
+def pair_weights(chosen: Tensor, rejected: Tensor, group_size: int, weights: Tensor) -> Tensor:
+    """Weight of each pair: the product of the weights of its samples, divided by the number of pairs of its group.
 
     Args:
-        winners: Indices of samples.
-        losers: Likewise.
-        group_size: Samples of a prompt.
-        weights: How much each sample counts.
+        chosen: Indices of the chosen samples.
+        rejected: Indices of the rejected samples.
+        group_size: Samples of each prompt.
+        weights: Weight of each sample.
 
     Shapes:
-        winners and losers (P,), weights (B,); returns (P,).
+        chosen and rejected (P,), weights (B,); returns (P,).
 
     Example:
         >>> import torch
-        >>> winners, losers = torch.tensor([0, 0, 4]), torch.tensor([1, 2, 3])
-        >>> pair_weights(winners, losers, 3, torch.ones(6)).tolist()
+        >>> chosen, rejected = torch.tensor([0, 0, 4]), torch.tensor([1, 2, 3])
+        >>> pair_weights(chosen, rejected, 3, torch.ones(6)).tolist()
         [0.5, 0.5, 1.0]
     """
-    group = winners // group_size
-    return weights[winners] * weights[losers] / group.bincount()[group]
+    group = chosen // group_size
+    return weights[chosen] * weights[rejected] / group.bincount()[group]
 
 
-def best_samples(scores: Tensor, group_size: int, allowed: Tensor) -> Tensor:
-    """The best of the allowed samples of each group that has any, the first of several; as indices of samples.
+def best_samples(scores: Tensor, group_size: int, candidates: Tensor) -> Tensor:
+    """The best candidate of each group that has any, as indices of samples. Of several, the first is taken.
 
     Args:
-        scores: One number a sample.
-        group_size: Samples of a prompt.
-        allowed: Which samples may be taken.
+        scores: One number for each sample.
+        group_size: Samples of each prompt.
+        candidates: Which samples may be taken.
 
     Shapes:
-        scores (B,), allowed (B,) bool; returns (at most B / group_size,).
+        scores (B,), candidates (B,) bool; returns (at most B / group_size,).
 
     Example:
         >>> import torch
-        >>> allowed = torch.tensor([False, True, True, False, False, False])
-        >>> best_samples(torch.tensor([3.0, 1.0, 2.0, 0.0, 0.0, 0.0]), 3, allowed).tolist()
+        >>> candidates = torch.tensor([False, True, True, False, False, False])
+        >>> best_samples(torch.tensor([3.0, 1.0, 2.0, 0.0, 0.0, 0.0]), 3, candidates).tolist()
         [2]
     """
-    candidates = allowed.view(-1, group_size)
-    best = scores.view(-1, group_size).masked_fill(~candidates, -torch.inf).argmax(1)
-    group = candidates.any(1).nonzero().flatten()
+    groups = candidates.view(-1, group_size)
+    best = scores.view(-1, group_size).masked_fill(~groups, -torch.inf).argmax(1)
+    group = groups.any(1).nonzero().flatten()
     return group * group_size + best[group]

@@ -1,10 +1,11 @@
-"""What this package offers the framework."""
+"""Registers the update rules."""
 
-from unirl.hooks import hookimpl
-from unirl.hooks.specs import Register
+from collections.abc import Callable
+
+from unirl import hookimpl
 
 
 @hookimpl
-def unirl_register_updates(register: Register) -> None:
+def unirl_register_updates(register: Callable[[str, str], None]) -> None:
     register("dpo", "unirl_dpo.dpo:DPO")
     register("best_of_n", "unirl_dpo.best_of_n:BestOfN")

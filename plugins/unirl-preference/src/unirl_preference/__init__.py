@@ -1,1 +1,1 @@
-"""Rewards from public preference models that transformers can load."""
+"""Rewards for lightning-unirl from public preference models and vision-language models."""

@@ -1,28 +1,28 @@
-"""CLIPs that were fine-tuned on which of two pictures people preferred."""
+"""CLIPs that were fine-tuned on human preferences between images."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from unirl.rewards.clip import CLIP
+from unirl.rewards import CLIP
 
 
 class PickScore(CLIP):
-    """PickScore: `exp(logit_scale) * cosine` under a ViT-H/14 CLIP that learnt from 500,000 preferences.
+    """PickScore: `exp(logit_scale) * cosine` under a ViT-H/14 CLIP trained on 500,000 preferences.
 
-    It says which of two drawings of one prompt people would rather have; whether a drawing is right it does not say.
-    Weights are read from safetensors only.
+    It tells which of two images of a prompt people prefer, and not whether an image is correct. Weights are read from
+    safetensors only.
 
     Args:
         model: A hub id, a folder, or `package:folder`, in the format of transformers' `CLIPModel`.
-        low: PickScore that counts as 0.
-        high: PickScore that counts as 1. Keep them wide: drawings below `low` are all alike, and so are those above
-            `high`, so nothing is learnt there.
-        batch: Pictures at a time.
-        weight: Its share in the sum of all rewards.
-        standardize: Compare within groups in standard deviations.
-        accept: Least score, calibrated, with which it accepts a drawing; None gives no verdict.
-        processor: Where tokenizer and image processor are, where not beside the model.
+        low: PickScore that is mapped to 0.
+        high: PickScore that is mapped to 1. Take a wide range: images outside of it have equal scores, and so no
+            advantage.
+        batch_size: Images of a forward pass.
+        weight: Weight in the sum of all rewards.
+        standardize: As in `Reward`.
+        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing.
+        processor: Where tokenizer and image processor are. Defaults to `model`.
 
     Raises:
         UserError: `low` is not below `high`, or the model cannot be loaded.
@@ -41,39 +41,44 @@ class PickScore(CLIP):
         model: str = "yuvalkirstain/PickScore_v1",
         low: float = 16.0,
         high: float = 26.0,
-        batch: int = 32,
+        batch_size: int = 32,
         weight: float = 1.0,
         standardize: bool = False,
         accept_threshold: float | None = None,
         processor: str | None = None,
     ) -> None:
-        super().__init__(model, low, high, batch, weight, standardize, accept_threshold, processor)
+        super().__init__(model, low, high, batch_size, weight, standardize, accept_threshold, processor)
 
     def measure(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
-        """PickScores, as the authors' `calc_probs` has them before the softmax.
+        """PickScores: the values before the softmax in the authors' `calc_probs`.
+
+        Args:
+            prompts: The prompt of each image.
+            pixels: The images, in [0, 1].
 
         Shapes:
             pixels (B, 3, H, W); returns (B,).
         """
         cosines = super().measure(prompts, pixels)
-        return self.loaded.model.logit_scale.exp() * cosines
+        scores: Tensor = self.loaded.model.logit_scale.exp() * cosines
+        return scores
 
 
 class HPSv2(CLIP):
-    """Human Preference Score v2 and its kind: the cosine under a CLIP that learnt from rankings.
+    """Human Preference Score v2: the cosine under a CLIP trained on rankings of images.
 
-    There is no default model, for the authors publish pickles of open_clip only (`xswu/HPSv2`), which are not read.
-    The README says what there is. Weights are read from safetensors only.
+    There is no default model: the authors publish pickles of open_clip only (`xswu/HPSv2`), which are not read. The
+    README has alternatives. Weights are read from safetensors only.
 
     Args:
         model: A hub id, a folder, or `package:folder`, in the format of transformers' `CLIPModel`.
-        low: Cosine that counts as 0.
-        high: Cosine that counts as 1. The authors' table goes from 0.236 (GLIDE) to 0.279 (Dreamlike Photoreal 2.0).
-        batch: Pictures at a time.
-        weight: Its share in the sum of all rewards.
-        standardize: Compare within groups in standard deviations.
-        accept: Least score, calibrated, with which it accepts a drawing; None gives no verdict.
-        processor: Where tokenizer and image processor are, where not beside the model.
+        low: Cosine that is mapped to 0.
+        high: Cosine that is mapped to 1. The authors' table goes from 0.236 (GLIDE) to 0.279 (Dreamlike Photoreal 2.0).
+        batch_size: Images of a forward pass.
+        weight: Weight in the sum of all rewards.
+        standardize: As in `Reward`.
+        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing.
+        processor: Where tokenizer and image processor are. Defaults to `model`.
 
     Raises:
         UserError: `low` is not below `high`, or the model cannot be loaded.
@@ -93,10 +98,10 @@ class HPSv2(CLIP):
         model: str,
         low: float = 0.2,
         high: float = 0.35,
-        batch: int = 32,
+        batch_size: int = 32,
         weight: float = 1.0,
         standardize: bool = False,
         accept_threshold: float | None = None,
         processor: str | None = None,
     ) -> None:
-        super().__init__(model, low, high, batch, weight, standardize, accept_threshold, processor)
+        super().__init__(model, low, high, batch_size, weight, standardize, accept_threshold, processor)

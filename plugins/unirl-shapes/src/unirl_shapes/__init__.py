@@ -1,1 +1,1 @@
-"""A small world of shapes for unirl: prompts, renderings and a judge that reads pixels."""
+"""The shapes world for lightning-unirl: prompts, rendered images, a judge that reads pixels, and tiny models."""

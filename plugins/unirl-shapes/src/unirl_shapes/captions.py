@@ -1,28 +1,28 @@
-"""What careless captions do: the picture shows something else than they say, one fact off."""
+"""Noisy captions: the image differs from its caption in one fact."""
 
 from dataclasses import replace
 from random import Random
 
-from unirl.types import Example
+from unirl import Example
 from unirl_shapes.vocabulary import NUMBERS, OPPOSITE
 
 CONFUSED = {"red": "orange", "orange": "red", "yellow": "green", "green": "yellow", "blue": "purple", "purple": "blue"}
-"""Neighbours in hue that a careless writer takes for each other."""
+"""Colors of neighboring hue, which noisy captions confuse."""
 
 
-def carelessly(example: Example, rng: Random) -> Example:
-    """What a picture shows whose careless caption is the example's prompt: one of its facts is another.
+def change_fact(example: Example, rng: Random) -> Example:
+    """What an image with a noisy caption shows: the example with one fact changed.
 
-    The second of two things is missing, the number is one off, the color is its neighbour in hue, the relation is the
-    opposite, or the two colors are swapped. A single thing is always there.
+    The second of two objects is missing, the number differs by one, the color has the neighboring hue, the relation is
+    the opposite, or the two colors are swapped. A single object is never changed.
 
     Args:
-        example: One of this world's examples.
-        rng: Where chance comes from.
+        example: An example of the shapes world, whose prompt is the caption.
+        rng: The only source of randomness.
 
     Example:
         >>> from unirl_shapes.examples import colors
-        >>> carelessly(colors("ring", "blue"), Random(0)).objects[0].color
+        >>> change_fact(colors("ring", "blue"), Random(0)).objects[0].color
         'purple'
     """
     first, *rest = example.objects

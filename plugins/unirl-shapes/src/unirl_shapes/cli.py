@@ -1,4 +1,4 @@
-"""The `unirl-shapes` command: how the shipped checkpoints were made, and what they can do."""
+"""The command `unirl-shapes`: pre-training and measuring of the tiny models."""
 
 import argparse
 import sys
@@ -7,15 +7,19 @@ from importlib import import_module
 from itertools import product
 from pathlib import Path
 
-from unirl.errors import UserError
+from unirl import UserError
 
 SHIPPED = "unirl_shapes:checkpoints/showo"
 STEPS = {"showo": 5000, "janus": 6200, "clip": 6000, "features": 1500}
-"""Training steps; of showo and janus without those of their image tokenizers."""
+"""Default training steps, without those of the image tokenizers of showo and janus."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command; what the user did wrong becomes one line on stderr."""
+    """Run a command. Errors of the user are printed in one line.
+
+    Args:
+        argv: Arguments. Defaults to those of the process.
+    """
     try:
         options = _parser().parse_args(argv)
         options.run(options)
@@ -25,31 +29,37 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="unirl-shapes", description="The embedded world of unirl.")
+    parser = argparse.ArgumentParser(
+        prog="unirl-shapes", description="The shapes world of unirl: tiny models that run without a GPU."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    pretrain = commands.add_parser("pretrain", help="train a base model on renderings; a killed run goes on")
+    pretrain = commands.add_parser("pretrain", help="pre-train a base model on rendered images; resumes an earlier run")
     pretrain.add_argument("model", choices=["showo", "janus", "clip", "features"])
-    pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, states and the finished checkpoint")
+    pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, training states and the checkpoint")
     pretrain.add_argument("--steps", type=int, help=f"default: {', '.join(f'{n} for {m}' for m, n in STEPS.items())}")
     pretrain.add_argument("--tokenizer-steps", type=int, default=3000, help="(default: %(default)s)")
     pretrain.add_argument("--seed", type=int, default=0)
-    pretrain.add_argument("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
+    pretrain.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     pretrain.set_defaults(run=_pretrain)
-    sweep = commands.add_parser("measure", help="drawing, seeing and critic figures, for each sampler setting given")
-    sweep.add_argument("--checkpoint", default=SHIPPED, help="(default: %(default)s)")
-    sweep.add_argument("--count", type=int, default=360, help="drawings, and renderings (default: %(default)s)")
-    sweep.add_argument("--steps", type=int, nargs="+", default=[8], help="denoising steps; a Janus ignores them")
-    sweep.add_argument("--guidance", type=float, nargs="+", default=[0.0])
-    sweep.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of the codes")
-    sweep.add_argument("--noise", type=float, nargs="+", default=[1.0], help="on the confidences; a Janus ignores it")
-    sweep.add_argument("--seed", type=int, default=0)
-    sweep.add_argument(
+    measure = commands.add_parser(
+        "measure", help="measure generation, understanding and self-reward with each given sampling setting"
+    )
+    measure.add_argument("--checkpoint", default=SHIPPED, help="(default: %(default)s)")
+    measure.add_argument(
+        "--count", type=int, default=360, help="generated images, and rendered ones (default: %(default)s)"
+    )
+    measure.add_argument("--steps", type=int, nargs="+", default=[8], help="denoising steps; ignored by Janus")
+    measure.add_argument("--guidance", type=float, nargs="+", default=[0.0])
+    measure.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of image codes")
+    measure.add_argument("--noise", type=float, nargs="+", default=[1.0], help="confidence noise; ignored by Janus")
+    measure.add_argument("--seed", type=int, default=0)
+    measure.add_argument(
         "--split",
         choices=("held_out", "train"),
         default="held_out",
-        help="prompts to draw; choose settings on train",
+        help="prompts; choose settings on train",
     )
-    sweep.set_defaults(run=_measure)
+    measure.set_defaults(run=_measure)
     return parser
 
 
@@ -64,20 +74,20 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    from unirl.types import ImageSampling  # noqa: PLC0415 - torch stays out of --help
+    from unirl import ImageSampling  # noqa: PLC0415 - torch stays out of --help
     from unirl_shapes.pretrain.measure import load, measure  # noqa: PLC0415
     from unirl_shapes.vocabulary import CATEGORIES  # noqa: PLC0415
 
     backbone = load(options.checkpoint).eval()
     names = ["overall", *CATEGORIES]
-    print(f"{'steps guid. temp. noise':<24} {'':8}" + "".join(f"{name:>14}" for name in names))
+    print(f"{'steps guid. temp. noise':<24} {'':14}" + "".join(f"{name:>14}" for name in names))
     for steps, guidance, temperature, noise in product(
         options.steps, options.guidance, options.temperature, options.noise
     ):
         sampling = ImageSampling(steps, guidance, temperature, noise)
-        figures = measure(backbone, options.count, sampling, options.seed, options.split)
+        values = measure(backbone, options.count, sampling, options.seed, options.split)
         setting = f"{steps:>5} {guidance:>5} {temperature:>5} {noise:>5}"
-        for kind in ("drawing", "seeing", "critic"):
-            values = [figures.get(kind if name == "overall" else f"{kind}/{name}") for name in names]
-            print(f"{setting:<24} {kind:8}" + "".join(f"{'-' if v is None else f'{v:.3f}':>14}" for v in values))
+        for task in ("generation", "understanding", "self_reward"):
+            row = [values.get(task if name == "overall" else f"{task}/{name}") for name in names]
+            print(f"{setting:<24} {task:14}" + "".join(f"{'-' if v is None else f'{v:.3f}':>14}" for v in row))
             setting = ""

@@ -1,4 +1,4 @@
-"""Finds shapes in a picture: foreground by color, connected regions, outline against templates."""
+"""Detects shapes in an image: foreground by color, connected regions, comparison of outlines with templates."""
 
 from functools import cache
 
@@ -6,65 +6,71 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-from unirl.judges.verdict import Detection
+from unirl.judges import Detection
 from unirl_shapes.render import BACKGROUND, SPAN, coverage
 from unirl_shapes.vocabulary import COLORS, GRID, SHAPES
 
-LEAST_CONFIDENCE = 0.76
-"""Overlap with the best outline below which a region is a blob and no shape."""
+MIN_CONFIDENCE = 0.76
+"""Minimum overlap of a region with the best template."""
 
-_INK = 0.4  # A pixel belongs to a shape from this much of its color on; less would swell blurred edges.
-_FARTHEST = 0.22  # A pixel farther from every mix of background and palette color has no color of this world.
-_LEAST_SIDE, _MOST_SIDE = 0.7, 1.4  # Of a shape's side as rendered: smaller ones are crumbs, larger ones merged.
-_LEAST_ASPECT = 0.8
-_TIPS = (0, 1, ((1, 0), (0, 0)))  # Blur eats a diamond's four tips and a triangle's upper one: rows to give back.
-_CROSSING = np.ones((3, 3), dtype=bool)
+_MIN_SHARE = 0.4  # Least share of a color in a pixel of a shape; with less, blurred edges enlarge shapes.
+_MAX_DISTANCE = 0.22  # Largest distance of a pixel from a mixture of the background and a color of the palette.
+_MIN_SIDE, _MAX_SIDE = 0.7, 1.4  # Relative to the rendered size; larger regions are merged shapes.
+_MIN_ASPECT = 0.8
+_PADDINGS = (0, 1, ((1, 0), (0, 0)))  # Blur removes the tips of a diamond (4) and a triangle (1).
+_CONNECTIVITY = np.ones((3, 3), dtype=bool)
 
 
-def detect(picture: Tensor) -> list[Detection]:
-    """Every shape in a picture, with confidences above `LEAST_CONFIDENCE`.
+def detect(pixels: Tensor) -> list[Detection]:
+    """Detect all shapes in an image.
+
+    Args:
+        pixels: The image, in [0, 1].
+
+    Returns:
+        Detections with a confidence above `MIN_CONFIDENCE`.
 
     Shapes:
-        picture (3, H, H) in [0, 1].
+        pixels (3, H, H).
     """
-    labels = _color_labels(picture.detach().float().cpu().numpy())
+    labels = _color_labels(pixels.detach().float().cpu().numpy())
     side = labels.shape[-1] / GRID * SPAN
-    found = []
+    detections = []
     for index, color in enumerate(COLORS):
-        regions, _ = ndimage.label(labels == index, _CROSSING)
+        regions, _ = ndimage.label(labels == index, _CONNECTIVITY)
         for number, window in enumerate(ndimage.find_objects(regions), start=1):
-            detection = _recognise(regions[window] == number, window, color, side)
-            if detection is not None and detection.confidence > LEAST_CONFIDENCE:
-                found.append(detection)
-    return found
+            detection = _classify(regions[window] == number, window, color, side)
+            if detection is not None and detection.confidence > MIN_CONFIDENCE:
+                detections.append(detection)
+    return detections
 
 
-def _color_labels(picture: np.ndarray) -> np.ndarray:
-    """The index of each pixel's palette color, -1 for background and for colors of no shape: (3, H, W) to (H, W).
+def _color_labels(pixels: np.ndarray) -> np.ndarray:
+    """Index of each pixel's color in the palette, or -1: (3, H, W) to (H, W).
 
-    A blurred edge mixes a color with the background, so distance is measured to that mix, not to the pure color.
+    Blurred edges mix a color with the background, so distances are measured to mixtures of the two.
     """
-    inks = np.array(list(COLORS.values()), dtype=np.float32) - BACKGROUND
-    # Nothing but numbers in [0, 1] may enter: a NaN becomes black, which is no color of this world.
-    offset = np.clip(np.nan_to_num(picture), 0, 1).reshape(3, -1).T - BACKGROUND
-    share = np.clip(offset @ inks.T / (inks**2).sum(1), 0, 1)
-    distance = np.linalg.norm(offset[:, None] - share[..., None] * inks, axis=-1)
+    colors = np.array(list(COLORS.values()), dtype=np.float32) - BACKGROUND
+    # Numbers outside of [0, 1] are clipped; NaN becomes black, which is not in the palette.
+    offset = np.clip(np.nan_to_num(pixels), 0, 1).reshape(3, -1).T - BACKGROUND
+    share = np.clip(offset @ colors.T / (colors**2).sum(1), 0, 1)
+    distance = np.linalg.norm(offset[:, None] - share[..., None] * colors, axis=-1)
     best = distance.argmin(1)
     rows = np.arange(len(best))
-    is_ink = (share[rows, best] > _INK) & (distance[rows, best] < _FARTHEST)
-    return np.where(is_ink, best, -1).reshape(picture.shape[1:])
+    is_foreground = (share[rows, best] > _MIN_SHARE) & (distance[rows, best] < _MAX_DISTANCE)
+    return np.where(is_foreground, best, -1).reshape(pixels.shape[1:])
 
 
-def _recognise(region: np.ndarray, window: tuple[slice, slice], color: str, side: float) -> Detection | None:
-    """The shape whose outline overlaps a region most, or None for crumbs, smears and merged shapes."""
+def _classify(region: np.ndarray, window: tuple[slice, slice], color: str, side: float) -> Detection | None:
+    """The shape whose template overlaps a region most; None for regions of another size or aspect ratio."""
     height, width = region.shape
-    if not _LEAST_SIDE * side <= min(height, width) <= max(height, width) <= _MOST_SIDE * side:
+    if not _MIN_SIDE * side <= min(height, width) <= max(height, width) <= _MAX_SIDE * side:
         return None
-    if min(height, width) < _LEAST_ASPECT * max(height, width):
+    if min(height, width) < _MIN_ASPECT * max(height, width):
         return None
     overlaps: dict[str, float] = {}
-    for tips in _TIPS:
-        padded = np.pad(region, tips)
+    for padding in _PADDINGS:
+        padded = np.pad(region, padding)
         for shape in SHAPES:
             overlap = _overlap(padded, _template(shape, *padded.shape))
             overlaps[shape] = max(overlap, overlaps.get(shape, 0.0))
@@ -75,7 +81,7 @@ def _recognise(region: np.ndarray, window: tuple[slice, slice], color: str, side
 
 @cache
 def _template(shape: str, height: int, width: int) -> np.ndarray:
-    return coverage(shape, height, width) > _INK
+    return coverage(shape, height, width) > _MIN_SHARE
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:

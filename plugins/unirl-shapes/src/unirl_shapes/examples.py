@@ -1,6 +1,6 @@
-"""Examples: prompts with their questions and answers, what is held out, and the truth about any scene.
+"""Examples of the shapes world, the held-out ones among them, and the true answer about any scene.
 
-All lower case, words only: the world's own models read whole words.
+All texts are lower-case words, which the tokenizers of the world's models split at spaces.
 """
 
 from functools import cache
@@ -8,8 +8,8 @@ from itertools import permutations
 from random import Random
 from typing import Literal
 
-from unirl.types import Example, Item
-from unirl_shapes.scenes import Scene, Thing, relation_of
+from unirl import Example, Item
+from unirl_shapes.scenes import Scene, SceneObject, cell_relations
 from unirl_shapes.vocabulary import (
     CATEGORIES,
     COLORS,
@@ -22,7 +22,8 @@ from unirl_shapes.vocabulary import (
     with_article,
 )
 
-Split = Literal["train", "held_out", "taught"]
+Split = Literal["train", "held_out", "pretrain"]
+"""Examples of self-improvement, of evaluation, and of pre-training."""
 HELD_OUT: dict[str, tuple[frozenset[str], ...]] = {
     category: tuple(map(frozenset, families))
     for category, families in {
@@ -34,31 +35,32 @@ HELD_OUT: dict[str, tuple[frozenset[str], ...]] = {
         "color_attr": (("circle", "ring"), ("cross", "diamond"), ("square", "triangle")),
     }.items()
 }
-"""Whole families of combinations, by their shapes: whoever never trains on one has never trained on its neighbours.
+"""Held-out combinations of shapes of each category, in all numbers, colors and relations.
 
-Were it single combinations, what remains of a pair of shapes would speak against what is held out of it: a model that
-often drew the circle left of the square, and never right of it, has learnt the wrong thing about the two.
+Single combinations would bias the model against the held-out ones: a model that is often trained to generate a circle
+left of a square, and never right of it, learns the wrong thing about the two.
 """
-UNTAUGHT_NUMBER = {"circle": 2, "square": 3, "triangle": 4, "cross": 2, "diamond": 3, "ring": 4}
-UNTAUGHT_COLOR = dict(zip(SHAPES, COLORS, strict=True))
-"""What the world's own models are not taught before, of counting and colors: they must have met each shape's plural."""
+NUMBERS_LEFT_OUT = {"circle": 2, "square": 3, "triangle": 4, "cross": 2, "diamond": 3, "ring": 4}
+COLORS_LEFT_OUT = dict(zip(SHAPES, COLORS, strict=True))
+"""One number and one color of each shape, which pre-training leaves out. All other numbers and colors are used, so that
+models know all plurals."""
 
 
 def single_object(shape: str) -> Example:
-    """Is it there?"""
+    """An example of a shape."""
     a = with_article(shape)
     return Example(f"a photo of {a}", f"do you see {a} ?", shape, "single_object", (Item(shape),))
 
 
 def two_object(shape: str, other: str) -> Example:
-    """Are both there?"""
+    """An example of two shapes."""
     both = f"{with_article(shape)} and {with_article(other)}"
     objects = (Item(shape), Item(other))
     return Example(f"a photo of {both}", f"do you see {both} ?", f"{shape} and {other}", "two_object", objects)
 
 
 def counting(shape: str, number: int) -> Example:
-    """How many, from one to four?"""
+    """An example of one to four objects of a shape."""
     answer = counted(shape, number)
     question = f"how many {plural(shape)} do you see ?"
     exclude = (Item(shape, number + 1),)
@@ -66,47 +68,47 @@ def counting(shape: str, number: int) -> Example:
 
 
 def colors(shape: str, color: str) -> Example:
-    """In which color?"""
+    """An example of a shape in a color."""
     prompt = f"a photo of {with_article(f'{color} {shape}')}"
     objects = (Item(shape, 1, color),)
-    return Example(prompt, f"what color is the {shape} ?", color, "colors", objects, _no_second(shape))
+    return Example(prompt, f"what color is the {shape} ?", color, "colors", objects, _at_most_one(shape))
 
 
 def position(shape: str, relation: str, other: str) -> Example:
-    """Where does it stand, seen from the other?"""
+    """An example of a shape in a relation to another one."""
     prompt = f"a photo of {with_article(shape)} {relation} {with_article(other)}"
-    # The target comes first: a relation can only point to an earlier item.
+    # The target comes first, as relations refer to earlier items.
     objects = (Item(other), Item(shape, relation=(relation, 0)))
     question, answer = f"where is the {shape} from the {other} ?", relation.split(maxsplit=1)[0]
-    return Example(prompt, question, answer, "position", objects, _no_second(shape, other))
+    return Example(prompt, question, answer, "position", objects, _at_most_one(shape, other))
 
 
 def color_attr(shape: str, color: str, other: str, other_color: str) -> Example:
-    """Which color has which?"""
+    """An example of two shapes in different colors."""
     prompt = f"a photo of {with_article(f'{color} {shape}')} and {with_article(f'{other_color} {other}')}"
     question = f"what color are the {shape} and the {other} ?"
     objects = (Item(shape, 1, color), Item(other, 1, other_color))
-    return Example(prompt, question, f"{color} and {other_color}", "color_attr", objects, _no_second(shape, other))
+    return Example(prompt, question, f"{color} and {other_color}", "color_attr", objects, _at_most_one(shape, other))
 
 
-def _no_second(*shapes: str) -> tuple[Item, ...]:
-    """What a question about "the circle" takes for granted. GenEval forgives extra things; here, only other shapes."""
+def _at_most_one(*shapes: str) -> tuple[Item, ...]:
+    """Exclude a second object of a shape: questions about "the circle" require a single one."""
     return tuple(Item(shape, 2) for shape in shapes)
 
 
 @cache
 def all_examples(category: str, split: Split | None = None) -> tuple[Example, ...]:
-    """Every example of a category in a fixed order: those of one split, or all.
+    """All examples of a category in a fixed order, or those of a split.
 
     Args:
-        category: One of the world's.
-        split: "train": what models improve themselves on; "held_out": the rest, to measure with; "taught": what the
-            world's own models learnt before.
+        category: One of `CATEGORIES`.
+        split: "train" is for self-improvement, "held_out" the rest, for evaluation; "pretrain" is for pre-training of
+            the world's models. None takes all.
     """
     if split is not None:
-        return tuple(e for e in all_examples(category) if _belongs(e, split))
+        return tuple(e for e in all_examples(category) if _is_in(e, split))
     pairs = list(permutations(SHAPES, 2))
-    made = {
+    builders = {
         "single_object": lambda: [single_object(s) for s in SHAPES],
         "two_object": lambda: [two_object(a, b) for a, b in pairs],
         "counting": lambda: [counting(s, n + 1) for s in SHAPES for n in range(len(NUMBERS))],
@@ -114,36 +116,50 @@ def all_examples(category: str, split: Split | None = None) -> tuple[Example, ..
         "position": lambda: [position(a, r, b) for a, b in pairs for r in RELATIONS],
         "color_attr": lambda: [color_attr(a, c, b, d) for a, b in pairs for c, d in permutations(COLORS, 2)],
     }
-    return tuple(made[category]())
+    return tuple(builders[category]())
 
 
-def draw_example(rng: Random, split: Split | None = None, category: str | None = None) -> Example:
-    """A random example: the category first, each as often as the others, then one of its combinations."""
+def sample_example(rng: Random, split: Split | None = None, category: str | None = None) -> Example:
+    """A random example: first the category, then one of its examples, both uniformly.
+
+    Args:
+        rng: The only source of randomness.
+        split: As for `all_examples`.
+        category: One of `CATEGORIES`. None samples one.
+    """
     return rng.choice(all_examples(category or rng.choice(CATEGORIES), split))
 
 
-def held_out(example: Example) -> bool:
-    """Whether training never draws this example's combination of shapes, colors, number and relation."""
+def is_held_out(example: Example) -> bool:
+    """Whether an example is held out of training.
+
+    Args:
+        example: An example of the shapes world.
+    """
     return frozenset(item.name for item in example.objects) in HELD_OUT[example.category]
 
 
-def _belongs(example: Example, split: Split) -> bool:
-    if split != "taught":
-        return held_out(example) == (split == "held_out")
+def _is_in(example: Example, split: Split) -> bool:
+    if split != "pretrain":
+        return is_held_out(example) == (split == "held_out")
     first = example.objects[0]
     if example.category == "counting":
-        return first.count != UNTAUGHT_NUMBER[first.name]
+        return first.count != NUMBERS_LEFT_OUT[first.name]
     if example.category == "colors":
-        return first.color != UNTAUGHT_COLOR[first.name]
-    return not held_out(example)
+        return first.color != COLORS_LEFT_OUT[first.name]
+    return not is_held_out(example)
 
 
 def true_answer(example: Example, scene: Scene) -> str:
-    """The right answer to the example's question about any scene.
+    """The true answer to the question of an example about a scene.
 
-    Where the question has no single answer it is "many", and the picture is wrong (see `exclude`).
+    It is "many" where the question has no single answer. The image is wrong then, see `Example.exclude`.
+
+    Args:
+        example: An example of the shapes world.
+        scene: Any scene.
     """
-    groups = [[thing for thing in scene if thing.shape == item.name] for item in example.objects]
+    groups = [[placed for placed in scene if placed.shape == item.name] for item in example.objects]
     if example.category in ("single_object", "two_object"):
         return " and ".join(g[0].shape for g in groups if g) or "none"
     if example.category == "counting":
@@ -153,22 +169,24 @@ def true_answer(example: Example, scene: Scene) -> str:
     return " and ".join(_color(group) for group in groups)
 
 
-def _color(things: list[Thing]) -> str:
-    seen = {thing.color for thing in things}
-    return "none" if not seen else seen.pop() if len(seen) == 1 else "many"
-
-
-def _direction(things: list[Thing], targets: list[Thing]) -> str:
-    if not things or not targets:
+def _color(objects: list[SceneObject]) -> str:
+    colors_of_objects = {placed.color for placed in objects}
+    if not colors_of_objects:
         return "none"
-    if len(things) > 1 or len(targets) > 1:
+    return colors_of_objects.pop() if len(colors_of_objects) == 1 else "many"
+
+
+def _direction(objects: list[SceneObject], targets: list[SceneObject]) -> str:
+    if not objects or not targets:
+        return "none"
+    if len(objects) > 1 or len(targets) > 1:
         return "many"
-    held = relation_of(things[0].cell, targets[0].cell)
-    return " ".join(name.split()[0] for name in RELATIONS if name in held)
+    relations = cell_relations(objects[0].cell, targets[0].cell)
+    return " ".join(name.split()[0] for name in RELATIONS if name in relations)
 
 
 def words() -> list[str]:
-    """Every word of prompts, questions and answers, sorted: the vocabulary of the world's models."""
+    """All words of prompts, questions and answers, sorted: the vocabulary of the world's models."""
     texts = [":", "?", "user", "assistant", "zero", "none", "many", *DIRECTIONS, *map(plural, SHAPES)]
     for category in CATEGORIES:
         for example in all_examples(category):

@@ -1,4 +1,4 @@
-"""A judge that reads pixels only: regions of one color, recognised by their outline."""
+"""The judge of the shapes world, which reads pixels only."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,11 +7,9 @@ from random import Random
 import torch
 from torch import Tensor
 
-from unirl.errors import UserError
-from unirl.judges.base import Judge
-from unirl.judges.verdict import Detection, verdict
-from unirl.types import Example
-from unirl_shapes.detector import LEAST_CONFIDENCE, detect
+from unirl import Example, UserError
+from unirl.judges import Detection, Judge, verdict
+from unirl_shapes.detector import MIN_CONFIDENCE, detect
 from unirl_shapes.examples import true_answer
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.render import check_size, render_batch
@@ -19,68 +17,85 @@ from unirl_shapes.scenes import near_miss, scene_for
 
 
 class ShapesJudge(Judge):
-    """GenEval's rule over the shapes found in a picture.
+    """GenEval's rule, applied to the shapes detected in an image.
 
     Args:
-        size: Side of the exam's pictures; verdicts take any size from 64 on in steps of 32.
+        size: Side of the rendered images of `understanding_set` and `references`, in pixels. Verdicts take all sizes
+            that are a multiple of 32, and at least 64.
 
     Raises:
-        UserError: The size isn't supported.
+        UserError: the size is not supported.
     """
 
     def __init__(self, size: int = 64) -> None:
         self.size = check_size(size)
 
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
-        """Whether each picture shows what its example asks for.
+        """Whether each image is correct for its example.
+
+        Args:
+            examples: What each image was generated for.
+            pixels: The images, in [0, 1].
 
         Shapes:
             pixels (B, 3, H, W) in [0, 1], H = W; returns (B,) bool, on the device of pixels.
 
         Raises:
-            UserError: The pictures aren't square RGB of a supported size, or not one for each example.
+            UserError: the images are not square RGB images of a supported size, or not one for each example.
         """
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
-            raise UserError(f"the judge reads square pictures (B, 3, H, H), got {tuple(pixels.shape)}")
+            raise UserError(f"the shapes judge reads square images (B, 3, H, H), got {tuple(pixels.shape)}")
         if len(examples) != len(pixels):
-            raise UserError(f"the judge needs one picture for each example, got {len(pixels)} for {len(examples)}")
+            raise UserError(f"the shapes judge needs one image for each example, got {len(pixels)} for {len(examples)}")
         check_size(pixels.shape[-1])
-        right = [judged(example, detect(picture)) for example, picture in zip(examples, pixels, strict=True)]
-        return torch.tensor(right, dtype=torch.bool, device=pixels.device)
+        correct = [is_correct(example, detect(image)) for example, image in zip(examples, pixels, strict=True)]
+        return torch.tensor(correct, dtype=torch.bool, device=pixels.device)
 
     def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor]:
-        """Held-out questions about cluttered renderings, half of them right for their prompt, with the true answers.
+        """Held-out questions about rendered scenes with true answers. Half of the images are correct for their prompt.
+
+        Args:
+            count: Number of images.
+            seed: The same seed gives the same set.
 
         Shapes:
-            pictures (count, 3, size, size) in [0, 1].
+            images (count, 3, size, size) in [0, 1].
         """
         rng = Random(f"exam {seed}")
         examples, scenes = [], []
         for i, example in enumerate(ShapesPrompts().held_out(count, seed)):
-            sample = scene_for if _shows_it(i, seed) else near_miss
+            sample = scene_for if _is_correct_image(i, seed) else near_miss
             scene = sample(example, rng, rng.randrange(4))
             examples.append(replace(example, answer=true_answer(example, scene)))
             scenes.append(scene)
         return examples, render_batch(scenes, self.size)
 
     def references(self, examples: Sequence[Example]) -> Tensor:
-        """A right rendering for each example, always the same one, with up to three other things around.
+        """A correct image for each example, always the same one, with up to three other objects.
+
+        Args:
+            examples: What the images must show.
 
         Shapes:
-            pictures (B, 3, size, size) in [0, 1].
+            images (B, 3, size, size) in [0, 1].
         """
         rngs = [Random(f"reference {example.prompt}") for example in examples]
         scenes = [scene_for(example, rng, rng.randrange(4)) for example, rng in zip(examples, rngs, strict=True)]
         return render_batch(scenes, self.size)
 
 
-def _shows_it(index: int, seed: int) -> bool:
-    """One of every two pictures of a category, in random order: prompts that come in cycles must not tell the truth."""
+def _is_correct_image(index: int, seed: int) -> bool:
+    """True for one of every two images of a category, in random order, so that the order does not tell the answer."""
     turn, category = divmod(index, len(ShapesPrompts.categories))
     first = Random(f"exam {seed} {category} {turn // 2}").random() < 0.5
     return first == (turn % 2 == 0)
 
 
-def judged(example: Example, detections: Sequence[Detection]) -> bool:
-    """Whether these detections satisfy the example, at this world's own threshold for every prompt."""
-    return verdict(example.objects, example.exclude, detections, threshold=LEAST_CONFIDENCE).correct
+def is_correct(example: Example, detections: Sequence[Detection]) -> bool:
+    """Whether the detections are correct for an example, at the threshold of the shapes world.
+
+    Args:
+        example: An example of the shapes world.
+        detections: The detected shapes.
+    """
+    return verdict(example.objects, example.exclude, detections, threshold=MIN_CONFIDENCE).correct

@@ -1,14 +1,15 @@
-"""What this package offers the framework."""
+"""Registers prompts and judge."""
 
-from unirl.hooks import hookimpl
-from unirl.hooks.specs import Register
+from collections.abc import Callable
+
+from unirl import hookimpl
 
 
 @hookimpl
-def unirl_register_prompts(register: Register) -> None:
+def unirl_register_prompts(register: Callable[[str, str], None]) -> None:
     register("shapes", "unirl_shapes.prompts:ShapesPrompts")
 
 
 @hookimpl
-def unirl_register_judges(register: Register) -> None:
+def unirl_register_judges(register: Callable[[str, str], None]) -> None:
     register("shapes", "unirl_shapes.judge:ShapesJudge")

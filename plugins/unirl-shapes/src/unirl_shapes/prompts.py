@@ -1,24 +1,24 @@
-"""Prompts, questions and answers about the world; never a picture."""
+"""Prompts, questions and answers of the shapes world."""
 
 import math
 from collections.abc import Mapping
 from random import Random
 
-from unirl.errors import UserError, nearest
-from unirl.prompts.base import Prompts
-from unirl.types import Example
-from unirl_shapes.examples import all_examples, draw_example
+from unirl import Example, UserError
+from unirl.prompts import Prompts
+from unirl_shapes.examples import all_examples, sample_example
 from unirl_shapes.vocabulary import CATEGORIES
 
 
 class ShapesPrompts(Prompts):
-    """Draws a category, then one of its training combinations, each with equal chance.
+    """Samples a category, then one of its training combinations uniformly.
 
     Args:
-        weights: How often each category comes, relative to the others; those not named come never. None: all alike.
+        weights: Relative frequency of each category; categories that are not named do not occur. By default all are
+            equally frequent.
 
     Raises:
-        UserError: A category is unknown, a weight isn't a number from 0 on, or all are 0.
+        UserError: a category is unknown, a weight is negative or not finite, or all weights are 0.
     """
 
     categories = CATEGORIES
@@ -27,25 +27,25 @@ class ShapesPrompts(Prompts):
         weights = dict.fromkeys(CATEGORIES, 1.0) if weights is None else weights
         for name, weight in weights.items():
             if name not in CATEGORIES:
-                raise UserError(f"weights: no category {name!r}; did you mean {nearest(name, CATEGORIES)}?")
+                raise UserError(f"shapes: there is no category {name!r}; categories are {', '.join(CATEGORIES)}")
             if not (math.isfinite(weight) and weight >= 0):
-                raise UserError(f"weights: {name} must be a finite number from 0 on, got {weight}")
+                raise UserError(f"shapes: the weight of category {name!r} is {weight}; it must be finite and 0 or more")
         if not sum(weights.values()):
-            raise UserError(f"weights: at least one must be above 0; categories are {', '.join(CATEGORIES)}")
+            raise UserError("shapes: the weights of the categories sum to 0; at least one must be above 0")
         self._weights = [weights.get(name, 0.0) for name in CATEGORIES]
 
     def sample(self, seed: int, index: int) -> Example:
-        """Training example number `index`: a pure function of `(seed, index)`; never a held-out combination."""
+        """A training example; it depends on `(seed, index)` only and is never a held-out combination."""
         rng = Random(f"shapes {seed} {index}")
         (category,) = rng.choices(CATEGORIES, self._weights)
-        return draw_example(rng, "train", category)
+        return sample_example(rng, "train", category)
 
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
-        """Exactly `count` held-out examples, category by turn; a category that runs out starts again."""
+        """Exactly `count` held-out examples, the categories in turn; their examples repeat where there are too few."""
         pools = []
         for category in CATEGORIES:
             pool = list(all_examples(category, "held_out"))
             Random(f"held out {seed} {category}").shuffle(pool)
             pools.append(pool)
         turns = (divmod(i, len(pools)) for i in range(count))
-        return [pools[which][turn % len(pools[which])] for turn, which in turns]
+        return [pools[category][turn % len(pools[category])] for turn, category in turns]

@@ -1,4 +1,4 @@
-"""Scenes to pixels: tiles are drawn once and looked up, so thousands of pictures a second come out."""
+"""Rendering of scenes. Cells are rendered once and looked up, which gives thousands of images per second."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -7,20 +7,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unirl.errors import UserError
+from unirl import UserError
 from unirl_shapes.scenes import Scene
 from unirl_shapes.vocabulary import CELLS, COLORS, GRID, SHAPES
 
 BACKGROUND = 0.96
 SPAN = 3 / 4
-"""The part of a cell's side that a shape takes."""
+"""Size of a shape relative to its cell."""
 
 _SUPERSAMPLE = 8
 _KINDS = {kind: i + 1 for i, kind in enumerate((shape, color) for shape in SHAPES for color in COLORS)}
 
 
 def outline(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points lie in a shape that fills the square from -1 to 1, y growing downwards.
+    """Whether points are inside of a shape that fills the square from -1 to 1, y growing downwards.
+
+    Args:
+        shape: One of `SHAPES`.
+        x: Coordinates.
+        y: Coordinates.
 
     Shapes:
         x, y broadcastable; returns their common shape, bool.
@@ -39,7 +44,12 @@ def outline(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @cache
 def coverage(shape: str, height: int, width: int) -> np.ndarray:
-    """How much of each pixel a shape covers that fills a box of this size.
+    """Share of each pixel that is covered by a shape of a given size.
+
+    Args:
+        shape: One of `SHAPES`.
+        height: In pixels.
+        width: In pixels.
 
     Shapes:
         returns (height, width) in [0, 1].
@@ -52,19 +62,25 @@ def coverage(shape: str, height: int, width: int) -> np.ndarray:
 
 
 def check_size(size: int) -> int:
-    """The size itself, if pictures of it can be drawn.
+    """Validate the size of images.
+
+    Args:
+        size: Side in pixels.
+
+    Returns:
+        The size.
 
     Raises:
-        UserError: It isn't a multiple of 32 from 64 on.
+        UserError: it is not a multiple of 32, or below 64.
     """
     if size < 64 or size % 32:
-        raise UserError(f"size must be a multiple of 32 from 64 on, got {size}; try 64")
+        raise UserError(f"shapes: size {size}; it must be a multiple of 32 and at least 64")
     return size
 
 
 @cache
 def _tiles(size: int) -> Tensor:
-    """The empty cell, then one cell per kind: (1 + kinds, 3, size / 4, size / 4)."""
+    """The empty cell, then one cell of each shape and color: (1 + kinds, 3, size / 4, size / 4)."""
     cell = check_size(size) // GRID
     span = round(cell * SPAN)
     margin = (cell - span) // 2
@@ -77,29 +93,33 @@ def _tiles(size: int) -> Tensor:
 
 
 def render_batch(scenes: Sequence[Scene], size: int = 64) -> Tensor:
-    """Pictures of scenes.
+    """Render images of scenes.
 
     Args:
-        scenes: What to draw; at most one thing a cell.
-        size: Side in pixels, a multiple of 32 from 64 on.
+        scenes: The scenes, with at most one object in each cell.
+        size: Side in pixels: a multiple of 32, at least 64.
 
     Shapes:
         returns (B, 3, size, size) in [0, 1].
 
     Raises:
-        UserError: The size isn't supported.
+        UserError: the size is not supported.
     """
     tiles = _tiles(size)
     grid = np.zeros((len(scenes), CELLS), dtype=np.int64)
     for row, scene in enumerate(scenes):
-        for thing in scene:
-            grid[row, thing.cell] = _KINDS[thing.shape, thing.color]
+        for item in scene:
+            grid[row, item.cell] = _KINDS[item.shape, item.color]
     cells = tiles[torch.from_numpy(grid)].unflatten(1, (GRID, GRID))
     return cells.permute(0, 3, 1, 4, 2, 5).reshape(len(scenes), 3, size, size)
 
 
 def render(scene: Scene, size: int = 64) -> Tensor:
-    """The picture of one scene, as `render_batch` draws it.
+    """Render the image of one scene.
+
+    Args:
+        scene: The scene.
+        size: Side in pixels: a multiple of 32, at least 64.
 
     Shapes:
         returns (3, size, size) in [0, 1].

@@ -1,4 +1,4 @@
-"""The tables of the world: everything a prompt, a question or an answer can be made of."""
+"""Shapes, colors, numbers and relations of the shapes world."""
 
 SHAPES = ("circle", "square", "triangle", "cross", "diamond", "ring")
 COLORS: dict[str, tuple[float, float, float]] = {
@@ -14,14 +14,17 @@ DIRECTIONS = ("left", "right", "above", "below")
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-"""GenEval's tags, in the order of its tables."""
+"""GenEval's categories, in the order of its tables."""
 
 GRID = 4
 CELLS = GRID * GRID
 
 
 def plural(shape: str) -> str:
-    """The plural of a shape's name.
+    """The plural of a shape.
+
+    Args:
+        shape: One of `SHAPES`.
 
     Example:
         >>> plural("cross")
@@ -31,7 +34,10 @@ def plural(shape: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """The noun behind "a" or "an".
+    """A noun with "a" or "an".
+
+    Args:
+        noun: A noun, perhaps with adjectives.
 
     Example:
         >>> with_article("orange ring")
@@ -41,7 +47,11 @@ def with_article(noun: str) -> str:
 
 
 def counted(shape: str, number: int) -> str:
-    """A number of a shape in words; more than four are "many".
+    """A number of a shape in words. More than four are "many".
+
+    Args:
+        shape: One of `SHAPES`.
+        number: 0 or more.
 
     Example:
         >>> counted("circle", 3), counted("circle", 1), counted("circle", 0)

@@ -1,5 +1,6 @@
-"""Reads English answers: what they state, and how much of it is what was wanted."""
+"""The attribute reward, and the reading of English answers that it is made of."""
 
-from unirl.rewards.attribute.agreement import Facts, agreement, facts
+from unirl.rewards.attribute.facts import Facts, extract_facts, recall
+from unirl.rewards.attribute.reward import Attribute
 
-__all__ = ["Facts", "agreement", "facts"]
+__all__ = ["Attribute", "Facts", "extract_facts", "recall"]

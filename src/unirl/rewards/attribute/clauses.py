@@ -1,237 +1,256 @@
-"""An English answer in clauses, each with what it is about."""
+"""Clauses of English answers, each with the object that it is about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from unirl.rewards.attribute.bindings import led, owners, subject
-from unirl.rewards.attribute.lexicon import ATTRIBUTES, STATING, Word
-from unirl.rewards.attribute.relations import places
+from unirl.rewards.attribute.bindings import attribute_owners, has_preposition, main_object, spatial_relations
+from unirl.rewards.attribute.lexicon import ATTRIBUTES, NUMBERS_AND_COLORS, Word
+
+_DASHES = ("—", "–", "--")
+LIST_SEPARATORS = frozenset(("and", "&", ","))
+"""Separators between the objects of a list."""
+Segment = tuple[list[Word], frozenset[str]]
+"""The words of a clause, and the separators before it."""
 
 
 @dataclass(frozen=True)
 class Clause:
-    """Words between two breaks.
+    """The words between two separators.
 
     Args:
-        words: What it says.
-        joined: The breaks in front of it, such as ",".
-        denied: It says what is not so.
-        ahead: And begins with that.
-        doubted: Whether its things are there is left open.
-        open: It is one of several, only one of which is so.
-        carried: What it is about comes from an earlier clause.
+        words: The words, without negations and hedges.
+        separators: The separators before it, such as ",".
+        negated: Whether it has a negation.
+        starts_negated: Whether the negation is before its first object.
+        hedged: Whether it has a hedge, so that its objects may exist or not.
+        alternative: Whether it is one of several alternatives ("a cup or a dog").
+        inherited: Whether its object is named in an earlier clause.
     """
 
     words: tuple[Word, ...]
-    joined: frozenset[str] = frozenset()
-    denied: bool = False
-    ahead: bool = False
-    doubted: bool = False
-    open: bool = False
-    carried: bool = False
+    separators: frozenset[str] = frozenset()
+    negated: bool = False
+    starts_negated: bool = False
+    hedged: bool = False
+    alternative: bool = False
+    inherited: bool = False
 
     @property
-    def things(self) -> list[int]:
-        """The positions of its things."""
-        return [at for at, word in enumerate(self.words) if word.kind == "thing"]
+    def objects(self) -> list[int]:
+        """Positions of its objects."""
+        return [i for i, word in enumerate(self.words) if word.kind == "object"]
 
     @property
-    def states(self) -> bool:
-        """It has a number, color or place."""
-        return any(word.kind in STATING for word in self.words)
+    def has_attributes(self) -> bool:
+        """Whether it has a number, color or relation."""
+        return any(word.kind in ATTRIBUTES for word in self.words)
+
+    @property
+    def only_names(self) -> bool:
+        """Whether it names objects and states nothing about them."""
+        return bool(self.objects) and not self.has_attributes
 
 
-def clauses_of(words: Sequence[Word]) -> list[Clause]:
-    """The clauses of an answer. One without a thing goes on about the thing that was named before it.
+def parse_clauses(words: Sequence[Word]) -> list[Clause]:
+    """The clauses of an answer. A clause without an object is about the object that was named before.
 
-    As many as there are things in a list before them are about one each: "the cup and the dog are red and blue".
+    As many clauses as there are objects in a list before them are about one each: "the cup and the dog are red and
+    blue".
 
     Args:
         words: An answer.
 
     Example:
-        >>> from unirl.rewards.attribute.lexicon import words_of
-        >>> [[w.value for w in clause.words] for clause in clauses_of(words_of("cup, dog: red, blue", {}))]
+        >>> from unirl.rewards.attribute.lexicon import tokenize
+        >>> [[w.value for w in clause.words] for clause in parse_clauses(tokenize("cup, dog: red, blue", {}))]
         [['cup'], ['dog'], ['cup', 'red'], ['dog', 'blue']]
     """
-    said = _denied([_clause(part, joined) for part, joined in parts(words)])
-    clauses = _opened([clause for clause in said if clause.things or clause.states])
-    done: list[Clause] = []
-    for at, clause in enumerate(clauses):
-        about = _about(clauses, at, done) if clause.states and not clause.things else []
-        named = [replace(clause, words=(thing, *clause.words), carried=True) for thing in about]
-        done += named or [clause]
-    return done
+    clauses = _spread_negation([_clause(segment, separators) for segment, separators in segments(words)])
+    clauses = _mark_alternatives([clause for clause in clauses if clause.objects or clause.has_attributes])
+    resolved: list[Clause] = []
+    for i, clause in enumerate(clauses):
+        unnamed = clause.has_attributes and not clause.objects
+        antecedents = _antecedents(clauses, i, resolved) if unnamed else []
+        resolved += [replace(clause, words=(name, *clause.words), inherited=True) for name in antecedents] or [clause]
+    return resolved
 
 
-def _clause(words: Sequence[Word], joined: frozenset[str]) -> Clause:
+def _clause(words: Sequence[Word], separators: frozenset[str]) -> Clause:
     kinds = {word.kind for word in words}
-    said = tuple(word for word in words if word.kind not in ("denial", "maybe"))
-    order = [word.kind for word in words if word.kind in ("denial", "thing", "are")]
-    return Clause(said, joined, denied="denial" in kinds, ahead=order[:1] == ["denial"], doubted="maybe" in kinds)
+    content = tuple(word for word in words if word.kind not in ("negation", "hedge"))
+    order = [word.kind for word in words if word.kind in ("negation", "object", "are")]
+    return Clause(
+        content,
+        separators,
+        negated="negation" in kinds,
+        starts_negated=order[:1] == ["negation"],
+        hedged="hedge" in kinds,
+    )
 
 
-def _denied(clauses: list[Clause]) -> list[Clause]:
-    """Of a list all is denied: "the cup and the dog are missing", "I cannot see a cup and a dog"."""
-    denied, ahead = [clause.denied for clause in clauses], [clause.ahead for clause in clauses]
-    for at, clause in enumerate(clauses[1:], 1):
-        before = clauses[at - 1]
-        if ahead[at - 1] and clause.joined == {"and"} and _only_names(before) and _only_names(clause):
-            denied[at] = ahead[at] = True
-        if clause.denied and _of_a_list(clause, before):
-            first = at - 1
-            while first and clauses[first].joined <= LISTING and not clauses[first - 1].states:
+def _spread_negation(clauses: list[Clause]) -> list[Clause]:
+    """Negate all of a negated list: "the cup and the dog are missing", "I cannot see a cup and a dog"."""
+    negated = [clause.negated for clause in clauses]
+    starts_negated = [clause.starts_negated for clause in clauses]
+    for i, clause in enumerate(clauses[1:], 1):
+        previous = clauses[i - 1]
+        continues_list = clause.separators == {"and"} and previous.only_names and clause.only_names
+        if starts_negated[i - 1] and continues_list:
+            negated[i] = starts_negated[i] = True
+        if clause.negated and _negates_list(clause, previous):
+            first = i - 1
+            while first and clauses[first].separators <= LIST_SEPARATORS and not clauses[first - 1].has_attributes:
                 first -= 1
-            denied[first:at] = [True] * (at - first)
-    return [replace(clause, denied=so) for clause, so in zip(clauses, denied, strict=True)]
+            negated[first:i] = [True] * (i - first)
+    return [replace(clause, negated=value) for clause, value in zip(clauses, negated, strict=True)]
 
 
-def _only_names(clause: Clause) -> bool:
-    return bool(clause.things) and not clause.states
+def _negates_list(clause: Clause, previous: Clause) -> bool:
+    """Whether a negated clause negates the clause before it, too."""
+    if not clause.objects and not clause.has_attributes:
+        return previous.only_names
+    is_plural = any(word.kind == "are" for word in clause.words) and clause.separators == {"and"}
+    return is_plural and bool(previous.objects) and all(word.kind not in ("is", "are") for word in previous.words)
 
 
-def _of_a_list(clause: Clause, before: Clause) -> bool:
-    """Whether a denial is about the clause before it, too."""
-    if not clause.things and not clause.states:
-        return _only_names(before)
-    plural = any(word.kind == "are" for word in clause.words) and clause.joined == {"and"}
-    return plural and bool(before.things) and all(word.kind not in ("is", "are") for word in before.words)
-
-
-def _opened(clauses: list[Clause]) -> list[Clause]:
-    """Of "a cup, a dog or a cat" none is stated."""
-    unsettled = [False] * len(clauses)
-    for at, clause in enumerate(clauses):
-        if at and "or" in clause.joined:
-            first = at - 1
-            while first and clauses[first].joined == {","} and not clauses[first].doubted:
+def _mark_alternatives(clauses: list[Clause]) -> list[Clause]:
+    """Mark the clauses of "a cup, a dog or a cat", none of which is stated."""
+    alternative = [False] * len(clauses)
+    for i, clause in enumerate(clauses):
+        if i and "or" in clause.separators:
+            first = i - 1
+            while first and clauses[first].separators == {","} and not clauses[first].hedged:
                 first -= 1
-            unsettled[first : at + 1] = [True] * (at + 1 - first)
-    return [replace(clause, open=is_open) for clause, is_open in zip(clauses, unsettled, strict=True)]
+            alternative[first : i + 1] = [True] * (i + 1 - first)
+    return [replace(clause, alternative=value) for clause, value in zip(clauses, alternative, strict=True)]
 
 
-def _about(clauses: list[Clause], at: int, done: list[Clause]) -> list[Word]:
-    """The things that a clause without any is about, as far as they were named."""
-    start = at
-    while start and clauses[start - 1].states and not clauses[start - 1].things:
+def _antecedents(clauses: list[Clause], i: int, resolved: list[Clause]) -> list[Word]:
+    """The objects that a clause without any is about, as far as they were named."""
+    start = i
+    while start and clauses[start - 1].has_attributes and not clauses[start - 1].objects:
         start -= 1
-    end = next((i for i in range(at, len(clauses)) if clauses[i].things or not clauses[i].states), len(clauses))
-    listed = _listed(clauses[:start])
+    end = next((j for j in range(i, len(clauses)) if clauses[j].objects or not clauses[j].has_attributes), len(clauses))
+    listed = _last_list(clauses[:start])
     if len(listed) > 1 and len(listed) == end - start:
-        return [listed[at - start]]
-    if len(listed) > 1 and end - start == 1 and _of_all(clauses[at]):
+        return [listed[i - start]]
+    if len(listed) > 1 and end - start == 1 and _is_about_all(clauses[i]):
         return listed
-    return _last_subject(done[-1], clauses[at], len(listed)) if done else []
+    return _last_object(resolved[-1], clauses[i], len(listed)) if resolved else []
 
 
-def _of_all(clause: Clause) -> bool:
+def _is_about_all(clause: Clause) -> bool:
     kinds = {word.kind for word in clause.words}
-    return "count" not in kinds and ("are" in clause.joined or "both" in kinds)
+    return "count" not in kinds and ("are" in clause.separators or "both" in kinds)
 
 
-def _listed(clauses: Sequence[Clause]) -> list[Word]:
-    """The things of a list that the clauses end with, those asked for if there are any."""
-    things: list[Word] = []
+def _last_list(clauses: Sequence[Clause]) -> list[Word]:
+    """The objects of a list at the end of the clauses; those of the prompt if there are any."""
+    listed: list[Word] = []
     for clause in reversed(clauses):
-        if clause.states or not clause.things:
+        if not clause.only_names:
             break
-        things = [*(clause.words[at] for at in clause.things), *things]
-        if not clause.joined <= LISTING:
+        listed = [*(clause.words[i] for i in clause.objects), *listed]
+        if not clause.separators <= LIST_SEPARATORS:
             break
-    return [thing for thing in things if thing.asked] or things
+    return [word for word in listed if word.requested] or listed
 
 
-def _last_subject(before: Clause, clause: Clause, listed: int) -> list[Word]:
-    """What the clause before was about last, unless that is only a word that nobody knows."""
-    if not before.things:
+def _last_object(previous: Clause, clause: Clause, list_length: int) -> list[Word]:
+    """The object that the previous clause was about last, unless it is only an unknown word."""
+    if not previous.objects:
         return []
     if clause.words[0].kind == "which":
-        return [before.words[before.things[-1]]]
-    owned, placed = owners(before.words), places(before.words)
-    place = any(word.kind == "place" for word in clause.words)
-    if place and placed:
-        about = placed[-1].subject
-    elif owned:
-        about = owned[-1][1]
+        return [previous.words[previous.objects[-1]]]
+    owners, relations = attribute_owners(previous.words), spatial_relations(previous.words)
+    states_relation = any(word.kind == "relation" for word in clause.words)
+    if states_relation and relations:
+        position = relations[-1].subject
+    elif owners:
+        position = owners[-1][1]
     else:
-        about = subject(before.words, before.things, len(before.words))
-        if not before.words[about].asked or (place and (listed > 1 or led(before.words, about))):
-            about = None
-    return [] if about is None else [before.words[about]]
+        position = main_object(previous.words, previous.objects, len(previous.words))
+        ambiguous = states_relation and (list_length > 1 or has_preposition(previous.words, position))
+        if not previous.words[position].requested or ambiguous:
+            position = None
+    return [] if position is None else [previous.words[position]]
 
 
-_DASHES = ("—", "–", "--")
-LISTING = frozenset(("and", "&", ","))
-"""Breaks between the things of a list."""
-Part = tuple[list[Word], frozenset[str]]
-"""The words of a clause, and the breaks in front of it."""
+# --- separators ---
 
 
-def parts(words: Sequence[Word]) -> list[Part]:
-    """The words between breaks, with the breaks before them. "Are" and ":" are breaks behind a list of things.
+def segments(words: Sequence[Word]) -> list[Segment]:
+    """The words between separators. "are" and ":" are separators after a list of objects.
 
     Args:
         words: An answer.
 
     Example:
-        >>> from unirl.rewards.attribute.lexicon import words_of
-        >>> [[word.value for word in part] for part, _ in parts(words_of("cup and dog are red or blue", {}))]
+        >>> from unirl.rewards.attribute.lexicon import tokenize
+        >>> [[word.value for word in segment] for segment, _ in segments(tokenize("cup and dog are red or blue", {}))]
         [['cup'], ['dog'], ['red', 'blue']]
     """
-    done: list[Part] = []
-    joined: frozenset[str] = frozenset()
-    for at, word in enumerate(words):
-        current = done[-1][0] if done and not joined else []
-        if word.kind == "break" and not _goes_on(words, at, current):
-            joined |= {word.value}
-        elif current and _ends_list(word, done):
-            joined |= {"are" if word.kind == "are" else word.value}
-        elif word.kind != "break":
-            if joined or not done:
-                done.append(([], joined))
-            done[-1][0].append(word)
-            joined = frozenset()
-    return done
+    result: list[Segment] = []
+    separators: frozenset[str] = frozenset()
+    for i, word in enumerate(words):
+        current = result[-1][0] if result and not separators else []
+        if word.kind == "separator" and not _continues(words, i, current):
+            separators |= {word.value}
+        elif current and _ends_list(word, result):
+            separators |= {"are" if word.kind == "are" else word.value}
+        elif word.kind != "separator":
+            if separators or not result:
+                result.append(([], separators))
+            result[-1][0].append(word)
+            separators = frozenset()
+    return result
 
 
-def _ends_list(word: Word, done: list[Part]) -> bool:
-    """ "The cup and the dog are", "cup, dog:"."""
-    if len(done) < 2 or not done[-1][1] <= LISTING or not (word.kind == "are" or word.value == ":"):
+def _ends_list(word: Word, preceding: list[Segment]) -> bool:
+    """Whether a word ends a list of objects: "the cup and the dog are", "cup, dog:"."""
+    if len(preceding) < 2 or not preceding[-1][1] <= LIST_SEPARATORS or not (word.kind == "are" or word.value == ":"):
         return False
-    kinds = [{word.kind for word in part} for part, _ in done[-2:]]
-    return all("thing" in part and part.isdisjoint(STATING) for part in kinds)
+    kinds = [{word.kind for word in segment} for segment, _ in preceding[-2:]]
+    return all("object" in segment and segment.isdisjoint(ATTRIBUTES) for segment in kinds)
 
 
-def _goes_on(words: Sequence[Word], at: int, current: list[Word]) -> bool:
-    """Whether a clause goes on behind the break at a position."""
-    ahead = list(takewhile(lambda word: word.kind != "break", words[at + 1 :]))
-    rules = {"or": _either, "and": _both, "&": _both, ",": _place_first, **dict.fromkeys(_DASHES, _label)}
-    return words[at].value in rules and rules[words[at].value](current, ahead)
+def _continues(words: Sequence[Word], i: int, current: list[Word]) -> bool:
+    """Whether the clause continues after the separator at a position."""
+    following = list(takewhile(lambda word: word.kind != "separator", words[i + 1 :]))
+    rules = {
+        "or": _is_or_of_attributes,
+        "and": _is_and_of_attributes,
+        "&": _is_and_of_attributes,
+        ",": _is_leading_relation,
+        **dict.fromkeys(_DASHES, _is_label),
+    }
+    return words[i].value in rules and rules[words[i].value](current, following)
 
 
-def _either(current: list[Word], ahead: list[Word]) -> bool:
-    """ "Red or blue", "left or right"; but "a cup or a dog" are two clauses."""
-    before, after = ([word.kind for word in part if word.kind in STATING | {"thing"}] for part in (current, ahead))
-    return bool(before and after) and "thing" not in (before[-1], after[0])
+def _is_or_of_attributes(current: list[Word], following: list[Word]) -> bool:
+    """True of "red or blue" and "left or right"; "a cup or a dog" are two clauses."""
+    before, after = ([w.kind for w in part if w.kind in ATTRIBUTES | {"object"}] for part in (current, following))
+    return bool(before and after) and "object" not in (before[-1], after[0])
 
 
-def _both(current: list[Word], ahead: list[Word]) -> bool:
-    """ "A red and blue cup", "three and four cups"; but "red and blue" are two clauses."""
-    named = next((word.kind for word in ahead if word.kind not in ATTRIBUTES), None) == "thing"
-    kinds = [part[at].kind for part, at in ((current, -1), (ahead, 0)) if part]
-    alike = len(kinds) == 2 and kinds[0] == kinds[1] and kinds[0] in ATTRIBUTES
-    return named and alike and all(word.kind != "thing" for word in current)
+def _is_and_of_attributes(current: list[Word], following: list[Word]) -> bool:
+    """True of "a red and blue cup" and "three and four cups"; "red and blue" are two clauses."""
+    object_follows = next((w.kind for w in following if w.kind not in NUMBERS_AND_COLORS), None) == "object"
+    kinds = [part[i].kind for part, i in ((current, -1), (following, 0)) if part]
+    same_kind = len(kinds) == 2 and kinds[0] == kinds[1] and kinds[0] in NUMBERS_AND_COLORS
+    return object_follows and same_kind and all(word.kind != "object" for word in current)
 
 
-def _place_first(current: list[Word], ahead: list[Word]) -> bool:
-    """ "On the left, a cup"; but "left, a cup" and "on the left, a cup on the right" are two clauses."""
-    kinds, after = {word.kind for word in current}, {word.kind for word in ahead}
-    opens = {"link", "place"} <= kinds <= {"link", "article", "place", "stop", "its", "it"}
-    return opens and "thing" in after and "place" not in after
+def _is_leading_relation(current: list[Word], following: list[Word]) -> bool:
+    """True of "on the left, a cup"; "left, a cup" and "on the left, a cup on the right" are two clauses."""
+    kinds, after = {word.kind for word in current}, {word.kind for word in following}
+    allowed = {"preposition", "article", "relation", "scene", "its", "it"}
+    return {"preposition", "relation"} <= kinds <= allowed and "object" in after and "relation" not in after
 
 
-def _label(current: list[Word], ahead: list[Word]) -> bool:
-    """ "Left — a cup"; but "a cup — red" are two clauses, of which the second goes on about the cup."""
-    before, after = {word.kind for word in current}, {word.kind for word in ahead}
-    return not before.isdisjoint(STATING) and "thing" not in before and "thing" in after and after.isdisjoint(STATING)
+def _is_label(current: list[Word], following: list[Word]) -> bool:
+    """True of "left — a cup"; "a cup — red" are two clauses, the second of which is about the cup."""
+    before, after = {word.kind for word in current}, {word.kind for word in following}
+    is_attribute = not before.isdisjoint(ATTRIBUTES) and "object" not in before
+    return is_attribute and "object" in after and after.isdisjoint(ATTRIBUTES)

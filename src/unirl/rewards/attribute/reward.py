@@ -1,4 +1,4 @@
-"""How much of what the right answer states does the model's answer state, and of the right things?"""
+"""The attribute reward: the share of the right answer's facts that an answer states."""
 
 from collections.abc import Sequence
 
@@ -6,45 +6,57 @@ import torch
 from torch import Tensor
 
 from unirl.errors import UserError
-from unirl.rewards.attribute import agreement, facts
+from unirl.rewards.attribute.facts import extract_facts, recall
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
 
 class Attribute(Reward):
-    """The share of the right answer's facts that the model's answer states, in [0, 1]; binding counts.
+    """The share of the right answer's facts that the model's answer states, in [0, 1]. Attributes are bound to objects.
 
-    "The cup is blue and the dog is red" has nothing of "the cup is red and the dog is blue", though keyword matching
-    finds every word. The order of clauses, articles, plurals, digits for number words and other names of a color make
-    no difference. A fact that the answer contradicts ("two or three cups") is not stated, so listing numbers, colors
-    or places pays nothing. Listing things does pay: a picture may show more than was asked for, so things that nobody
-    asked for cost nothing, and "circle, square, ring" has all of "ring". "A circle or a ring" has nothing of it.
+    "The cup is blue and the dog is red" states nothing of "the cup is red and the dog is blue", although `Keyword`
+    finds every word. The order of clauses, articles, plurals, digits and synonyms of colors make no difference.
 
-    It accepts full marks.
+    Contradictory facts are not stated ("two or three cups"), so listing numbers, colors or relations gains nothing.
+    Listing objects does: an image may show more than the prompt asks for, so "circle, square, ring" states all of
+    "ring". "A circle or a ring" states neither.
 
-    Source: UniRL (arXiv 2505.23380) matches keywords; that matching misses binding is why this reward is here.
+    A sample is accepted if all facts are stated.
+
+    Args:
+        weight: Weight in the sum of all rewards.
+        standardize: As in `Reward`.
+
+    Source: UniRL (arXiv 2505.23380) matches keywords, which ignores binding.
+
+    Example:
+        >>> ids = torch.zeros(2, 1, dtype=torch.long)
+        >>> answers = Answers(ids, ids.bool(), ["a red cup and a blue dog", "a blue cup and a red dog"])
+        >>> example = Example("", "", "The cup is red and the dog is blue", "color_attr")
+        >>> Attribute().score([example] * 2, Images(ids), answers).tolist()
+        [1.0, 0.0]
     """
 
     accept_threshold = 1.0
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        """The share of matched facts.
+        """The share of stated facts.
 
         Shapes:
             returns (B,), float32.
 
         Raises:
-            UserError: A right answer states nothing.
+            UserError: a right answer states no fact.
         """
-        scores = [_one(example, text) for example, text in zip(examples, answers.text, strict=True)]
+        scores = [_score(example, text) for example, text in zip(examples, answers.text, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=answers.ids.device)
 
 
-def _one(example: Example, text: str) -> float:
-    wanted = facts(example.answer, example.objects)
-    if not wanted:
+def _score(example: Example, text: str) -> float:
+    target = extract_facts(example.answer, example.objects)
+    if not target:
         raise UserError(
-            f"the answer {example.answer!r} of the prompt {example.prompt!r} states nothing that the attribute reward "
-            "could look for; give it a thing, number, color or relation, or use another reward"
+            f"the answer {example.answer!r} of the prompt {example.prompt!r} states no fact that the attribute reward "
+            "could compare; add an object, number, color or relation to it, or use another reward"
         )
-    return agreement(wanted, facts(text, example.objects))
+    return recall(target, extract_facts(text, example.objects))

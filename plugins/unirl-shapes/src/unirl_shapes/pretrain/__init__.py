@@ -1,1 +1,1 @@
-"""How the shipped checkpoints were made: `unirl-shapes pretrain`."""
+"""Pre-training of the shipped checkpoints: `unirl-shapes pretrain`."""

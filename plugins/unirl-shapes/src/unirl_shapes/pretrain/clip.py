@@ -1,4 +1,4 @@
-"""Trains the world's tiny CLIP on renderings: which caption belongs to which picture?"""
+"""Pre-training of the tiny CLIP on captions and rendered images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,27 +9,28 @@ from tokenizers import processors
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, PreTrainedTokenizerFast
 
-from unirl_shapes.examples import Example, draw_example, true_answer
-from unirl_shapes.pretrain.lessons import text_tokenizer
-from unirl_shapes.pretrain.runner import Metrics, train
+from unirl import Example
+from unirl_shapes.examples import sample_example, true_answer
+from unirl_shapes.pretrain.data import text_tokenizer
+from unirl_shapes.pretrain.loop import Metrics, train
 from unirl_shapes.render import render_batch
 from unirl_shapes.scenes import Scene, near_miss, scene_for
 
 WIDTH = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
 PAIRS = 64
-"""Captions in a step; each with a picture that shows it and one that nearly does."""
+"""Captions of a step, each with a correct image and a nearly correct one."""
 LENGTH = 24
-SHIPPED_AT = "unirl_shapes:checkpoints/clip"
+CHECKPOINT = "unirl_shapes:checkpoints/clip"
 MEAN, STD = (0.8, 0.8, 0.8), (0.3, 0.3, 0.3)
 
 
 def pretrain_clip(out: Path, steps: int, seed: int) -> CLIPModel:
-    """Train the tiny CLIP, continuing where a killed run stopped.
+    """Train the tiny CLIP, resuming where an earlier run stopped.
 
     Args:
-        out: Folder of the log and the state; the finished checkpoint is `out/clip`.
+        out: Folder of the log and of the training state; the finished checkpoint is `out/clip`.
         steps: Training steps.
-        seed: Of weights and scenes.
+        seed: Seed of weights and scenes.
     """
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = clip_tokenizer()
@@ -49,7 +50,7 @@ def pretrain_clip(out: Path, steps: int, seed: int) -> CLIPModel:
 
 
 def clip_tokenizer() -> PreTrainedTokenizerFast:
-    """The world's words, with the end of text that CLIP's text model reads its feature from."""
+    """The tokenizer of the shapes world with an end-of-text token, from which CLIP's text model takes its feature."""
     tokenizer = text_tokenizer()
     end = ("<|endoftext|>", tokenizer.eos_token_id)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("$A <|endoftext|>", special_tokens=[end])
@@ -59,7 +60,11 @@ def clip_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
-    """Numbers small enough for a laptop; 64 px, and the end of text where the tokenizer has it."""
+    """A config of 64 px images and small sizes.
+
+    Args:
+        tokenizer: Of `clip_tokenizer`.
+    """
     ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
     text = WIDTH | ids | {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH, "projection_dim": 64}
     vision = WIDTH | {"image_size": 64, "patch_size": 16, "projection_dim": 64}
@@ -67,33 +72,37 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> CLIPConfig:
 
 
 def contrastive_loss(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, rng: Random) -> Tensor:
-    """Each caption must find its picture, and each picture its caption, among those that do not belong together.
-
-    Pairs that belong together by chance count neither way.
+    """Contrastive loss over captions and images. Other pairs that fit by chance are neither positives nor negatives.
 
     Args:
         model: The CLIP.
-        tokenizer: Of captions.
-        rng: Where chance comes from.
+        tokenizer: Tokenizer of captions.
+        rng: The only source of randomness.
     """
-    examples = [draw_example(rng) for _ in range(PAIRS)]
+    examples = [sample_example(rng) for _ in range(PAIRS)]
     scenes = [scene_for(e, rng, rng.choice((0, 0, 1, 2))) for e in examples]
     misses = [near_miss(e, rng, rng.choice((0, 0, 1, 2))) for e in examples]
     logits = similarity(model, tokenizer, [e.prompt for e in examples], render_batch(scenes + misses))
     logits = logits * model.logit_scale.exp()
-    true = torch.tensor([[shows(e, scene) for scene in scenes + misses] for e in examples])
-    own = torch.eye(PAIRS, 2 * PAIRS, dtype=torch.bool)
-    logits = logits.masked_fill(true & ~own, float("-inf"))
-    right = torch.arange(PAIRS)
-    by_caption = torch.nn.functional.cross_entropy(logits, right)
-    return (by_caption + torch.nn.functional.cross_entropy(logits[:, :PAIRS].T, right)) / 2
+    fits = torch.tensor([[is_true_caption(e, scene) for scene in scenes + misses] for e in examples])
+    positive = torch.eye(PAIRS, 2 * PAIRS, dtype=torch.bool)
+    logits = logits.masked_fill(fits & ~positive, float("-inf"))
+    target = torch.arange(PAIRS)
+    by_caption = torch.nn.functional.cross_entropy(logits, target)
+    return (by_caption + torch.nn.functional.cross_entropy(logits[:, :PAIRS].T, target)) / 2
 
 
 def similarity(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, captions: Sequence[str], pixels: Tensor) -> Tensor:
-    """Cosine of each caption and each picture.
+    """Cosine similarity of each caption and each image.
+
+    Args:
+        model: The CLIP.
+        tokenizer: Tokenizer of captions.
+        captions: The captions.
+        pixels: The images, in [0, 1].
 
     Shapes:
-        pixels (P, 3, H, W) in [0, 1]; returns (C, P).
+        pixels (P, 3, H, W); returns (C, P).
     """
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     tokens = tokenizer(list(captions), padding=True, return_tensors="pt")
@@ -104,28 +113,33 @@ def similarity(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, captions: S
 
 
 @torch.no_grad()
-def retrieval(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, count: int = 300, among: int = 32) -> float:
-    """Share of renderings of held-out prompts whose caption is found among any captions that are not true of them.
+def retrieval(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, count: int = 300, num_captions: int = 32) -> float:
+    """Accuracy of retrieving the caption of an image of a held-out prompt among captions that are not true of it.
 
     Args:
         model: The CLIP.
-        tokenizer: Of captions.
-        count: Renderings.
-        among: Captions, the right one included.
+        tokenizer: Tokenizer of captions.
+        count: Number of images.
+        num_captions: Number of captions, the true one included.
     """
-    rng, found = Random("retrieval"), 0
+    rng, correct = Random("retrieval"), 0
     for _ in range(count):
-        example = draw_example(rng, "held_out")
+        example = sample_example(rng, "held_out")
         scene = scene_for(example, rng, rng.randrange(3))
         captions = {example.prompt: None}
-        while len(captions) < among:
-            other = draw_example(rng)
-            captions |= {} if shows(other, scene) else {other.prompt: None}
-        found += similarity(model, tokenizer, list(captions), render_batch([scene])).argmax().item() == 0
-    return found / count
+        while len(captions) < num_captions:
+            other = sample_example(rng)
+            captions |= {} if is_true_caption(other, scene) else {other.prompt: None}
+        correct += similarity(model, tokenizer, list(captions), render_batch([scene])).argmax().item() == 0
+    return correct / count
 
 
-def shows(example: Example, scene: Scene) -> bool:
-    """Whether a scene shows what an example asks for; "left" is right where the thing is left and above."""
-    truth = true_answer(example, scene)
-    return truth == example.answer or (example.category == "position" and example.answer in truth.split())
+def is_true_caption(example: Example, scene: Scene) -> bool:
+    """Whether the prompt of an example is true of a scene. "left" is true of an object that is left and above.
+
+    Args:
+        example: An example of the shapes world.
+        scene: Any scene.
+    """
+    answer = true_answer(example, scene)
+    return answer == example.answer or (example.category == "position" and example.answer in answer.split())

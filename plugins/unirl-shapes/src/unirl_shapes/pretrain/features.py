@@ -1,4 +1,4 @@
-"""Trains a small timm backbone on renderings: which things does a picture show? Its features tell pictures apart."""
+"""Pre-training of a small timm model to classify the objects of rendered images; its features measure diversity."""
 
 from pathlib import Path
 from random import Random
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unirl_shapes.pretrain.runner import Metrics, train
+from unirl_shapes.pretrain.loop import Metrics, train
 from unirl_shapes.render import render_batch
-from unirl_shapes.scenes import Scene, clutter
+from unirl_shapes.scenes import Scene, random_scene
 from unirl_shapes.vocabulary import COLORS, SHAPES
 
 ARCHITECTURE, BATCH = "test_resnet", 64
@@ -20,12 +20,12 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 def pretrain_features(out: Path, steps: int, seed: int) -> nn.Module:
-    """Train the backbone, continuing where a killed run stopped.
+    """Train the timm model, resuming where an earlier run stopped.
 
     Args:
-        out: Folder of the log and the state; the finished model is `out/features`, as timm saves it.
+        out: Folder of the log and of the training state; the finished model is `out/features`, as timm saves it.
         steps: Training steps.
-        seed: Of weights and scenes.
+        seed: Seed of weights and scenes.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -33,11 +33,11 @@ def pretrain_features(out: Path, steps: int, seed: int) -> nn.Module:
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
         rng = Random(f"{seed} features {step}")
-        scenes = [clutter(rng, rng.randrange(9)) for _ in range(BATCH)]
+        scenes = [random_scene(rng, rng.randrange(9)) for _ in range(BATCH)]
         logits = model((render_batch(scenes) - 0.5) / 0.5)
-        wanted = torch.tensor([shown(scene) for scene in scenes])
-        right = ((logits > 0) == (wanted > 0)).all(1).float().mean()
-        return F.binary_cross_entropy_with_logits(logits, wanted), {"pictures_right": right.item()}
+        target = torch.tensor([kind_labels(scene) for scene in scenes])
+        correct = ((logits > 0) == (target > 0)).all(1).float().mean()
+        return F.binary_cross_entropy_with_logits(logits, target), {"accuracy": correct.item()}
 
     train("features", model, loss, out, steps, lr=1e-3, decay=500)
     model.reset_classifier(0)
@@ -46,7 +46,11 @@ def pretrain_features(out: Path, steps: int, seed: int) -> nn.Module:
     return model
 
 
-def shown(scene: Scene) -> list[float]:
-    """1 for each kind of thing that a scene shows, 0 for the others."""
-    there = {(thing.shape, thing.color) for thing in scene}
-    return [float(kind in there) for kind in KINDS]
+def kind_labels(scene: Scene) -> list[float]:
+    """1 for each kind of object in a scene, 0 for all others.
+
+    Args:
+        scene: Any scene.
+    """
+    kinds = {(item.shape, item.color) for item in scene}
+    return [float(kind in kinds) for kind in KINDS]

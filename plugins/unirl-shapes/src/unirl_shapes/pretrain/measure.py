@@ -1,4 +1,4 @@
-"""What a model of this world can do: draw, see, and judge its own drawings."""
+"""Measures generation, understanding and self-reward of a model of the shapes world."""
 
 import math
 from collections.abc import Sequence
@@ -7,67 +7,70 @@ from random import Random
 
 import torch
 
-from unirl.backbones import Backbone
-from unirl.backbones.checkpoints import locate, read_json
+from unirl import AnswerSampling, Example, ImageSampling
+from unirl.backbones import Backbone, locate, read_json
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.metrics.accuracy import AccuracyByCategory
-from unirl.metrics.self_reward import SelfRewardAccuracy
-from unirl.rewards.keyword import Keyword
-from unirl.types import AnswerSampling, Example, ImageSampling
-from unirl_shapes.examples import Split, draw_example
+from unirl.metrics import AccuracyByCategory, SelfRewardAccuracy
+from unirl.rewards import Keyword
+from unirl_shapes.examples import Split, sample_example
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.vocabulary import CATEGORIES
 
-ANSWERING = AnswerSampling(max_tokens=6)
-CHUNK = 120
+ANSWER_SAMPLING = AnswerSampling(max_tokens=6)
+BATCH_SIZE = 120
 
 
 @torch.no_grad()
 def measure(
     backbone: Backbone, count: int, sampling: ImageSampling, seed: int = 0, split: Split = "held_out"
 ) -> dict[str, float]:
-    """Drawing, seeing and critic figures on held-out prompts and renderings.
+    """Measure a model on held-out prompts, and on held-out questions about rendered images.
 
     Args:
         backbone: The model.
-        count: Drawings, and renderings.
-        sampling: How it draws.
-        seed: Of prompts and sampling.
-        split: "train" draws from training prompts instead, on which settings may be chosen.
+        count: Number of generated images, and of rendered ones.
+        sampling: How images are generated.
+        seed: Seed of prompts and sampling.
+        split: "train" generates from training prompts instead, on which settings may be chosen.
 
-    Shapes:
-        every figure is in [0, 1]; "drawing" and the like are over all, "generation/colors" and the like by category.
+    Returns:
+        Accuracies in [0, 1]: "generation", "understanding" and "self_reward" overall, and each by category, such as
+        "generation/colors".
     """
-    drawing, critic, seeing = AccuracyByCategory(CATEGORIES), SelfRewardAccuracy(CATEGORIES), AccuracyByCategory(CATEGORIES)
+    generation, understanding = AccuracyByCategory(CATEGORIES), AccuracyByCategory(CATEGORIES)
+    self_reward = SelfRewardAccuracy(CATEGORIES)
     judge, reward = ShapesJudge(), Keyword(ordered=True)
     generator = torch.Generator().manual_seed(seed)
-    examples = ShapesPrompts().held_out(count, seed) if split == "held_out" else _training(count, seed)
-    for start in range(0, count, CHUNK):
-        part = examples[start : start + CHUNK]
-        images = backbone.sample_images([e.prompt for e in part], sampling, generator)
+    examples = ShapesPrompts().held_out(count, seed) if split == "held_out" else _train_examples(count, seed)
+    for start in range(0, count, BATCH_SIZE):
+        batch = examples[start : start + BATCH_SIZE]
+        images = backbone.sample_images([e.prompt for e in batch], sampling, generator)
         pixels = backbone.decode(images)
-        images, right = replace(images, pixels=pixels), judge.verdicts(part, pixels)
-        answers = backbone.sample_answers(images, [e.question for e in part], ANSWERING)
-        accepted = reward.accepts(part, reward.score(part, images, answers))
-        drawing.update(right, _categories(part))
-        critic.update(accepted, right, _categories(part))
-    asked, pixels = judge.understanding_set(count, seed)
-    for start in range(0, count, CHUNK):
-        part = asked[start : start + CHUNK]
-        images = backbone.encode(pixels[start : start + CHUNK])
-        said = backbone.sample_answers(images, [e.question for e in part], ANSWERING).text
-        seeing.update(torch.tensor([e.answer == s for e, s in zip(part, said, strict=True)]), _categories(part))
-    figures: dict[str, float] = {}
-    for kind, metric in (("drawing", drawing), ("seeing", seeing), ("critic", critic)):
-        values = {name: value.item() for name, value in metric.compute().items()}
-        figures |= {kind: values.pop("overall", math.nan)} | {f"{kind}/{name}": value for name, value in values.items()}
-    return figures
+        images, correct = replace(images, pixels=pixels), judge.verdicts(batch, pixels)
+        answers = backbone.sample_answers(images, [e.question for e in batch], ANSWER_SAMPLING)
+        accepted = reward.accepts(batch, reward.score(batch, images, answers))
+        generation.update(correct, _categories(batch))
+        self_reward.update(accepted, correct, _categories(batch))
+    questions, pixels = judge.understanding_set(count, seed)
+    for start in range(0, count, BATCH_SIZE):
+        batch = questions[start : start + BATCH_SIZE]
+        images = backbone.encode(pixels[start : start + BATCH_SIZE])
+        texts = backbone.sample_answers(images, [e.question for e in batch], ANSWER_SAMPLING).text
+        correct = torch.tensor([e.answer == text for e, text in zip(batch, texts, strict=True)])
+        understanding.update(correct, _categories(batch))
+    values: dict[str, float] = {}
+    metrics = {"generation": generation, "understanding": understanding, "self_reward": self_reward}
+    for task, metric in metrics.items():
+        by_category = {name: value.item() for name, value in metric.compute().items()}
+        values[task] = by_category.pop("overall", math.nan)
+        values |= {f"{task}/{name}": value for name, value in by_category.items()}
+    return values
 
 
 def load(checkpoint: str) -> Backbone:
-    """The world's model in a folder, of whichever kind.
+    """Load a model of the shapes world: a Show-o or a Janus.
 
     Args:
         checkpoint: A local folder, or `package:folder`.
@@ -75,14 +78,14 @@ def load(checkpoint: str) -> Backbone:
     Raises:
         UserError: there is none.
     """
-    kind = read_json(locate(checkpoint) / "config.json").get("model_type")
-    return Janus.from_pretrained(checkpoint) if kind == "janus" else Showo.from_pretrained(checkpoint)
+    model_type = read_json(locate(checkpoint) / "config.json").get("model_type")
+    return Janus.from_pretrained(checkpoint) if model_type == "janus" else Showo.from_pretrained(checkpoint)
 
 
-def _training(count: int, seed: int) -> list[Example]:
-    """Training examples, category by turn."""
+def _train_examples(count: int, seed: int) -> list[Example]:
+    """Training examples, the categories in turn."""
     rng = Random(f"training {seed}")
-    return [draw_example(rng, "train", CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
+    return [sample_example(rng, "train", CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
 
 
 def _categories(examples: Sequence[Example]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Trains the world's tiny Show-o on renderings: drawing from prompts, and seeing in cluttered scenes."""
+"""Pre-training of the tiny Show-o on rendered images: generation from prompts, and answering questions."""
 
 import math
 from functools import partial
@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unirl import Images, ImageSampling
 from unirl.backbones.showo import Magvit, Showo, ShowoConfig, build_text_model, save_checkpoint
-from unirl.types import Images, ImageSampling
-from unirl_shapes.pretrain.lessons import Phase, both_losses, drawing_lesson, seeing_lesson, text_tokenizer
+from unirl_shapes.pretrain.data import Phase, combined_loss, generation_batch, text_tokenizer, understanding_batch
+from unirl_shapes.pretrain.loop import Metrics, train
 from unirl_shapes.pretrain.measure import measure
-from unirl_shapes.pretrain.runner import Metrics, train
-from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, wanted_codes
+from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, scene_codes
 
 SIZES = {
     "hidden_size": 128,
@@ -27,32 +27,34 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-BEST = ImageSampling(steps=16, guidance=0.25, temperature=0.6, confidence_noise=1e9)
-"""Where the finished model draws training prompts best, by the sweep in docs/results.md."""
+BEST_SAMPLING = ImageSampling(steps=16, guidance=0.25, temperature=0.6, confidence_noise=1e9)
+"""Best setting of the finished model on training prompts, by the sweep in docs/results.md."""
 FOCUS_AFTER = 2000
-"""From this step on it is mostly position that is asked about, by far the last to be learnt, and rows and columns."""
-DRAWN_EVERY = 2
-"""From then on only every so many steps train drawing: the model shall see better than it draws."""
+"""From this step on, most questions are about position, which is the most difficult, or about rows and columns."""
+GENERATION_EVERY = 2
+"""From then on, generation is trained every so many steps: understanding is to be better than generation."""
 
 
 def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Showo:
-    """Train the tiny Show-o, continuing where a killed run stopped.
+    """Train the tiny Show-o, resuming where an earlier run stopped.
 
     Args:
-        out: Folder of logs and states; the finished checkpoint is `out/showo`.
+        out: Folder of logs and training states; the finished checkpoint is `out/showo`.
         steps: Training steps of the transformer.
         tokenizer_steps: Training steps of the image tokenizer.
-        seed: Of weights, scenes and masks.
+        seed: Seed of weights, scenes and masks.
     """
     out.mkdir(parents=True, exist_ok=True)
     backbone = untrained(out / "untrained", pretrain_tokenizer(out, tokenizer_steps, seed), seed)
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
         rng = Random(f"{seed} showo {step}")
-        return both_losses(rng, phase_of(step), partial(seeing_loss, backbone), partial(drawing_loss, backbone))
+        return combined_loss(
+            rng, phase_of(step), partial(understanding_loss, backbone), partial(generation_loss, backbone)
+        )
 
     def evaluate() -> Metrics:
-        return measure(backbone, 360, BEST)
+        return measure(backbone, 360, BEST_SAMPLING)
 
     train("showo", backbone.transformer, loss, out, steps, lr=1e-3, decay=1000, evaluate=evaluate)
     backbone.save_pretrained(out / "showo")
@@ -60,15 +62,21 @@ def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Sh
 
 
 def untrained(folder: Path, magvit: Magvit, seed: int) -> Showo:
-    """A tiny Show-o with fresh weights, by way of a checkpoint in the public format."""
+    """A tiny Show-o with random weights and a given image tokenizer.
+
+    Args:
+        folder: Where a checkpoint in the public format is saved.
+        magvit: The image tokenizer.
+        seed: Seed of the weights.
+    """
     tokenizer = text_tokenizer()
-    texts, codes = len(tokenizer), 2**magvit.config.z_channels
+    text_size, codes = len(tokenizer), 2**magvit.config.z_channels
     config = ShowoConfig(
-        vocab_size=texts + 10 + codes + 1,
-        llm_vocab_size=texts,
+        vocab_size=text_size + 10 + codes + 1,
+        llm_vocab_size=text_size,
         codebook_size=codes,
         num_vq_tokens=16,
-        mask_token_id=texts + 10 + codes,
+        mask_token_id=text_size + 10 + codes,
         max_text_len=24,
     )
     torch.manual_seed(seed)
@@ -77,39 +85,43 @@ def untrained(folder: Path, magvit: Magvit, seed: int) -> Showo:
 
 
 def phase_of(step: int) -> Phase:
-    """What a step trains: both tasks alike, then seeing, with a little drawing lest it be forgotten."""
+    """What a step trains: both tasks, later mostly understanding.
+
+    Args:
+        step: Number of the step.
+    """
     if step < FOCUS_AFTER:
         return Phase(24, 48)
-    return Phase(16 if step % DRAWN_EVERY == 0 else 0, 48, {"position": 6.0}, located=24)
+    return Phase(16 if step % GENERATION_EVERY == 0 else 0, 48, {"position": 6.0}, num_location=24)
 
 
-def drawing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
-    """Cross-entropy of masked codes under their prompts. No prompt is empty; guidance helps all the same.
+def generation_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
+    """Cross-entropy of masked codes given their prompts, of which none is left out.
 
     Args:
         backbone: The model.
-        rng: Where chance comes from.
-        phase: How many.
+        rng: The only source of randomness.
+        phase: Size of the batch.
     """
-    prompts, scenes = drawing_lesson(rng, phase.drawn)
-    codes = wanted_codes(scenes).flatten(1)  # what the tokenizer makes of their renderings
+    prompts, scenes = generation_batch(rng, phase.num_generation)
+    codes = scene_codes(scenes).flatten(1)  # equal to the tokenizer's codes of the rendered images
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
-    ratio = torch.cos(torch.rand(phase.drawn, 1, generator=generator) * math.pi / 2)
+    ratio = torch.cos(torch.rand(phase.num_generation, 1, generator=generator) * math.pi / 2)
     rank = torch.rand(codes.shape, generator=generator)
     masked = rank.argsort(1).argsort(1) < (ratio * codes.shape[1]).round().clamp(min=1)
     hidden = backbone.transformer.image_hidden(backbone.prompt_prefix(prompts, 0.0), codes, ~masked)
     return F.cross_entropy(backbone.transformer.code_logits(hidden[masked]), codes[masked])
 
 
-def seeing_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
-    """Negative log-likelihood of true answers about scenes that fit, nearly fit, or have nothing to do with it.
+def understanding_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
+    """Negative log-likelihood of true answers about scenes that are correct, nearly correct, or random.
 
     Args:
         backbone: The model.
-        rng: Where chance comes from.
-        phase: How many, and about what.
+        rng: The only source of randomness.
+        phase: Size and content of the batch.
     """
-    scenes, questions, truths = seeing_lesson(rng, phase)
-    answers = backbone.tokenize_answers(truths)
-    log_probs = backbone.answer_log_probs(Images(wanted_codes(scenes).flatten(1)), questions, answers)
+    scenes, questions, true_answers = understanding_batch(rng, phase)
+    answers = backbone.tokenize_answers(true_answers)
+    log_probs = backbone.answer_log_probs(Images(scene_codes(scenes).flatten(1)), questions, answers)
     return -log_probs.sum() / answers.mask.sum()
