@@ -1,4 +1,4 @@
-"""`unirl doctor`: would `fit` start, and what would it need? Takes every option of `fit`, and leaves nothing behind."""
+"""`unirl doctor`: checks whether `fit` would start, and what it would need. Takes all options of `fit`."""
 
 import logging
 import warnings
@@ -20,8 +20,11 @@ from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
 
-class Examined(Run):
-    """Parses and makes what `fit` does, and runs nothing. Where no trainer can be made, says why."""
+class DryRun(Run):
+    """Parses the options and makes model, data and trainer as `fit` does, and stops there.
+
+    If the trainer cannot be made, `trainer` is None and `problem` has the reason.
+    """
 
     problem: str = ""
 
@@ -39,15 +42,15 @@ class Examined(Run):
 
 
 def main(argv: list[str]) -> None:
-    """Print one line a finding.
+    """Print one line for each finding.
 
     Args:
         argv: Arguments after `unirl doctor`: those of `unirl fit`.
 
     Raises:
-        UserError: after the findings, if `fit` would not start.
+        UserError: `fit` would not start. Raised after the findings are printed.
     """
-    with _silence():
+    with _quiet():
         findings = list(examine(argv))
     print(format_findings(findings))
     errors = [one for one in findings if one.level == "error"]
@@ -56,22 +59,22 @@ def main(argv: list[str]) -> None:
 
 
 def examine(argv: list[str]) -> Iterator[Finding]:
-    """All that can be known before anything loads.
+    """Check everything that can be checked before a model is loaded.
 
     Args:
         argv: Arguments of `fit`.
     """
     plugins = check_plugins()
     yield from (*plugins, *check_import_name())
-    if any(one.level == "error" for one in plugins):  # without them no name in the config means anything
+    if any(one.level == "error" for one in plugins):  # names in the config cannot be resolved
         return
     strategies.register()
     try:
-        run = Examined(SelfImprovement, PromptsDataModule, ["fit", *resolve_requirements(argv)])
+        run = DryRun(SelfImprovement, PromptsDataModule, ["fit", *resolve_requirements(argv)])
     except UserError as error:
         yield Finding("error", "config", str(error))
         return
-    yield Finding("ok", "config", "every option is known, and every part of the run can be made")
+    yield Finding("ok", "config", "all options are valid; model, data and trainer can be made")
     if run.trainer is None:
         yield Finding("error", "devices", run.problem, available_devices())
         yield from check_checkpoint(run.model.backbone)
@@ -82,8 +85,8 @@ def examine(argv: list[str]) -> Iterator[Finding]:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """What a trainer says of itself while it is made is among the findings."""
+def _quiet() -> Iterator[None]:
+    """Silence Lightning's messages and warnings; the findings cover them."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

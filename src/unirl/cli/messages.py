@@ -1,4 +1,4 @@
-"""Finds the sentence that matters in what jsonargparse says."""
+"""Error messages of the command line: one line that names the option and what is allowed."""
 
 import argparse
 import re
@@ -11,8 +11,6 @@ _OPTION = re.compile(
     r"(?:Option|(?:Subcommand|Group) '[^']*' does not accept option) '(?P<key>[^']+)'(?: is not accepted)?"
     r"|unrecognized arguments: --(?P<flag>[^\s=]+).*"
 )
-_MOVED = {"accept": "model.rollout.accept_threshold"}
-"""Where an option is now that was elsewhere in an earlier version, whose saved configs go on being used."""
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 _TYPE = re.compile(r"Expected an? (?!dot import)")
@@ -23,54 +21,52 @@ _BOILERPLATE = re.compile(
 
 
 def explain_option(message: str, options: Iterable[str]) -> str:
-    """Name the valid options nearest to the one that a message refuses; other messages are left alone.
+    """Replace a message about an unknown option by one that names the nearest valid options.
 
     Args:
-        message: jsonargparse's.
-        options: The dotted names that are valid where it was raised.
+        message: jsonargparse's message. Messages about something else are returned unchanged.
+        options: The dotted names of the valid options.
 
     Example:
-        >>> explain_option("Option 'model.lrr' is not accepted", ["model.lr", "model.betas", "trainer.devices"])
-        "no option 'model.lrr'; nearest: model.lr"
+        >>> explain_option("Option 'data.sed' is not accepted", ["data.seed", "data.prompts", "trainer.devices"])
+        "no option 'data.sed'; nearest: data.seed"
     """
-    found = _OPTION.search(message)
+    match = _OPTION.search(message)
     options = list(options)
-    if not found or not options:
+    if not match or not options:
         return message
     known = ""
-    for part in (found["key"] or found["flag"]).split("."):
-        tried = f"{known}{part}"
-        if not any(option.startswith(f"{tried}.") for option in options):
+    for part in (match["key"] or match["flag"]).split("."):
+        unknown = f"{known}{part}"
+        if not any(option.startswith(f"{unknown}.") for option in options):
             break
-        known = f"{tried}."
-    if part in _MOVED:
-        return f"{message[: found.start()]}no option {tried!r}; see {_MOVED[part]}{message[found.end() :]}"
-    level = {option.removeprefix(known).split(".")[0] for option in options if option.startswith(known)}
-    offer = ", ".join(known + name for name in nearest(part, level).split(", "))
-    return f"{message[: found.start()]}no option {tried!r}; nearest: {offer}{message[found.end() :]}"
+        known = f"{unknown}."
+    siblings = {option.removeprefix(known).split(".")[0] for option in options if option.startswith(known)}
+    offer = ", ".join(known + name for name in nearest(part, siblings).split(", "))
+    return f"{message[: match.start()]}no option {unknown!r}; nearest: {offer}{message[match.end() :]}"
 
 
 def root_message(message: str) -> str:
-    """The innermost reason in a nested message, with the key it is about, as one line.
+    """The innermost reason in a nested message, with the key that it is about, as one line.
 
     Args:
-        message: jsonargparse's, whose nesting shows in the indentation.
+        message: jsonargparse's message, nested by indentation.
 
     Example:
-        >>> cause('Parser key "model.lr":\\n  Expected a <class \\'float\\'>. Got value: abc')
-        'model.lr: expected float, got abc'
+        >>> root_message('Parser key "data.seed":\\n  Expected a <class \\'int\\'>. Got value: abc')
+        'data.seed: expected int, got abc'
     """
     lines = [(len(line) - len(line.lstrip(" ")), line.strip(" -")) for line in message.splitlines() if line.strip()]
     reasons = [i for i, (_, text) in enumerate(lines) if not _BOILERPLATE.match(text)]
     if not reasons:
         return " ".join(message.split())
     chosen = max(reasons, key=lambda i: ("no option '" in lines[i][1], lines[i][0], -i))
-    above = list(_ancestors(lines, chosen))
-    keys = [found[1] for text in above if (found := _KEY.search(text))]
-    classes = [found[1] for text in above if (found := _CLASS.search(text))]
-    text = _reason(lines, chosen)
-    where = ".".join(reversed(keys))
-    return (f"{where}: " if where else "") + _plain(text) + (f" (in {classes[0]})" if classes else "")
+    ancestors = list(_ancestors(lines, chosen))
+    keys = [match[1] for text in ancestors if (match := _KEY.search(text))]
+    classes = [match[1] for text in ancestors if (match := _CLASS.search(text))]
+    key = ".".join(reversed(keys))
+    prefix, suffix = f"{key}: " if key else "", f" (in {classes[0]})" if classes else ""
+    return prefix + _simplify(_reason(lines, chosen)) + suffix
 
 
 def _ancestors(lines: list[tuple[int, str]], chosen: int) -> Iterable[str]:
@@ -85,14 +81,14 @@ def _reason(lines: list[tuple[int, str]], chosen: int) -> str:
     depth, text = lines[chosen]
     if not _TYPE.match(text):
         return text
-    # Members of a union fail side by side: all of them are allowed.
-    same = [line for indent, line in lines if indent == depth and line.startswith("Expected a ")]
-    allowed = " or ".join(dict.fromkeys(_TYPE.sub("", line).split(". Got")[0] for line in same))
-    given = re.search(r"(?:Got value|Given value): (.*)", "\n".join(line for _, line in lines[chosen:]))
-    return f"Expected a {allowed}" + (f". Got value: {given[1]}" if given else "")
+    # The members of a union fail one after the other at the same depth; all of them are allowed.
+    members = [line for indent, line in lines if indent == depth and line.startswith("Expected a ")]
+    allowed = " or ".join(dict.fromkeys(_TYPE.sub("", line).split(". Got")[0] for line in members))
+    value = re.search(r"(?:Got value|Given value): (.*)", "\n".join(line for _, line in lines[chosen:]))
+    return f"Expected a {allowed}" + (f". Got value: {value[1]}" if value else "")
 
 
-def _plain(text: str) -> str:
+def _simplify(text: str) -> str:
     text = _KEY.sub("", text).strip(": ")
     text = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
     text = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", text)
@@ -103,10 +99,10 @@ def _plain(text: str) -> str:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse's, whose refusals are one line; where a page of usage would be printed, it is named."""
+    """An `argparse` parser whose errors are one line instead of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
+        """Report an error of the command line.
 
         Raises:
             UserError: always.

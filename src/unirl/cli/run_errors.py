@@ -1,38 +1,42 @@
-"""How a run can end that is nobody's programming error, in a sentence each."""
+"""Errors of a run that are not bugs: each becomes one line for the user."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from unirl.checkpoint.resume import is_disk_error
 from unirl.distributed.collectives import is_peer_failure
 from unirl.errors import UserError
 
-GO_ON = "the run stops; what was saved before is intact, and `--ckpt_path last` goes on from it"
+_RESUME = "the run stops; earlier checkpoints are intact, and `--ckpt_path last` resumes from the latest"
 
 
 @contextmanager
 def translate() -> Iterator[None]:
-    """Turn what Lightning, the disk or another process did into an error that a user can read.
+    """Translate errors of Lightning, the disk or another process into user errors.
 
     Raises:
-        UserError: in place of one of those.
+        UserError: in place of such an error.
+        SystemExit: code 0 in place of `SIGTERMException`, whose exit code depends on the version of Lightning: a run
+            that SIGTERM stops has saved a checkpoint and ends as requested.
     """
     try:
         yield
+    except SIGTERMException:
+        raise SystemExit(0) from None
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
     except RuntimeError as error:
         if not is_peer_failure(error):
             raise
-        said = str(error).rpartition("] ")[2].partition(". ")[0]
+        reason = str(error).rpartition("] ")[2].partition(". ")[0]
         raise UserError(
-            f"another process of this run is gone ({said}); its own log says why: killed, out of memory, or failed; "
-            f"{GO_ON}"
+            f"another process of this run is gone ({reason}); its log says whether it was killed, ran out of memory, or "
+            f"failed; {_RESUME}"
         ) from error
     except OSError as error:
         if not is_disk_error(error):
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(f"{error.strerror}{where}: {GO_ON}") from error
+        file = f" ({error.filename})" if error.filename else ""
+        raise UserError(f"{error.strerror}{file}: {_RESUME}") from error

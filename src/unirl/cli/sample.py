@@ -1,4 +1,4 @@
-"""`unirl sample`: draw pictures from prompts, and say what is on them."""
+"""`unirl sample`: generates images from prompts, and asks about them."""
 
 import argparse
 from dataclasses import replace
@@ -13,11 +13,11 @@ from unirl.hooks.host import host
 if TYPE_CHECKING:
     from unirl.backbones import Backbone
 
-SHIPPED = "unirl_shapes:checkpoints/{}"
+DEFAULT_CHECKPOINT = "unirl_shapes:checkpoints/{}"
 
 
 def main(argv: list[str]) -> None:
-    """Draw one picture for each prompt and write them, with prompts and answers, as one PNG.
+    """Generate images for each prompt, and write them with prompts and answers as one PNG.
 
     Args:
         argv: Arguments after `unirl sample`.
@@ -25,48 +25,48 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: the checkpoint, a name or a number is wrong.
     """
-    options = _options(argv)
+    options = _parse(argv)
     out = Path(options.out)
     if out.suffix.lower() != ".png":
-        raise UserError(f"--out {options.out!r}: pictures are written as PNG; end the name in .png")
+        raise UserError(f"--out {options.out!r}: expected a file name that ends in .png")
     if not out.parent.is_dir():
-        raise UserError(f"--out {options.out!r}: there is no folder {str(out.parent)!r}; make it first")
+        raise UserError(f"--out {options.out!r}: there is no folder {str(out.parent)!r}; create it first")
     if options.steps < 1 or options.count < 1:
         raise UserError(f"--steps {options.steps} --count {options.count}: both must be at least 1")
-    _draw(options, out)
+    _sample(options, out)
     print(f"wrote {out}")
 
 
-def _options(argv: list[str]) -> argparse.Namespace:
-    parser = CommandParser(prog="unirl sample", description="Draw pictures from prompts.")
-    parser.add_argument("--prompt", action="append", required=True, help="what to draw; may be given several times")
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = CommandParser(prog="unirl sample", description="Generate images from prompts.")
+    parser.add_argument("--prompt", action="append", required=True, help="a prompt; can be given several times")
     parser.add_argument("--out", required=True, help="the PNG to write")
-    parser.add_argument("--question", help="asked about every picture; the answer is written under it")
+    parser.add_argument("--question", help="asked about each image; the answer is written below it")
     parser.add_argument("--backbone", default="showo", help="a registered backbone")
-    shipped = SHIPPED.format("BACKBONE")
-    parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {shipped})")
-    parser.add_argument("--count", type=int, default=1, help="pictures of each prompt")
-    parser.add_argument("--steps", type=int, default=16, help="denoising steps of a masked model")
+    checkpoint = DEFAULT_CHECKPOINT.format("BACKBONE")
+    parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {checkpoint})")
+    parser.add_argument("--count", type=int, default=1, help="images for each prompt")
+    parser.add_argument("--steps", type=int, default=16, help="sampling steps of a masked model")
     parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free guidance")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
-def _draw(options: argparse.Namespace, out: Path) -> None:
-    from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415 - torch stays out of --help
+def _sample(options: argparse.Namespace, out: Path) -> None:
+    from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415 - `--help` needs no torch
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
     from unirl.types import AnswerSampling, ImageSampling  # noqa: PLC0415
 
-    backbone = _load(options.backbone, options.checkpoint or SHIPPED.format(options.backbone))
+    backbone = _load(options.backbone, options.checkpoint or DEFAULT_CHECKPOINT.format(options.backbone))
     prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
     sampling = ImageSampling(options.steps, options.guidance)
     images = backbone.sample_images(prompts, sampling, generator_for("cpu", options.seed, "sample"))
     pixels = backbone.decode(images).detach()
     images = replace(images, pixels=pixels)
-    said = [""] * len(prompts)
+    answers = [""] * len(prompts)
     if options.question:
-        said = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
-    captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, said, strict=True)]
+        answers = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
+    captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     image_grid(pixels, captions).save(out)
 
 

@@ -1,4 +1,4 @@
-"""`unirl plugins show NAME`: what a registered thing is, what it takes, and how to ask for it."""
+"""`unirl plugins show NAME`: documentation, options and a config snippet of a registered name. Imports no class."""
 
 import argparse
 import ast
@@ -13,27 +13,31 @@ import yaml
 
 from unirl.cli.messages import CommandParser
 from unirl.errors import UserError, nearest
-from unirl.hooks.host import KINDS, Registered, host
+from unirl.hooks.host import host
 from unirl.hooks.inspect import ClassSource, Parameter, problem, read
+from unirl.hooks.kinds import KINDS
+from unirl.hooks.registry import Registered
 
-WIDEST = 110
+MAX_WIDTH = 110
+REQUIRED = "REQUIRED"
+"""Placeholder for a required value in a snippet. It is no number and no existing path, so that forgetting it fails."""
 
 
 def main(argv: list[str]) -> None:
-    """Print the documentation, the options and a piece of config of a registered thing. Imports nothing of it.
+    """Print what is registered under a name.
 
     Args:
         argv: Arguments after `unirl plugins show`.
 
     Raises:
-        UserError: nobody registered the name, or several kinds have it.
+        UserError: the name is not registered, or is registered by several kinds.
 
     Example:
         >>> main(["reward", "keyword"])  # doctest: +ELLIPSIS
         reward keyword
         ...
     """
-    options = _options(argv)
+    options = _parse(argv)
     kind, item = _find(options.kind, options.name)
     reason, source = _read(kind, item)
     if options.json:
@@ -42,15 +46,15 @@ def main(argv: list[str]) -> None:
         print(_as_text(kind, item, reason, source))
 
 
-def _options(argv: list[str]) -> argparse.Namespace:
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = CommandParser(
         prog="unirl plugins show",
         usage="unirl plugins show [KIND] NAME [--json]",
-        description="Documentation, options and a piece of config to paste, of anything that `unirl plugins` lists.",
+        description="Documentation, options and a config snippet of a name that `unirl plugins` lists.",
         allow_abbrev=False,
     )
-    parser.add_argument("names", nargs="+", metavar="[KIND] NAME", help="a registered name, after its kind if need be")
-    parser.add_argument("--kind", help=f"where several kinds have the name: {', '.join(KINDS)}")
+    parser.add_argument("names", nargs="+", metavar="[KIND] NAME", help="a registered name, if needed after its kind")
+    parser.add_argument("--kind", help=f"kind of the plugin: {', '.join(KINDS)}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(argv)
     *before, options.name = options.names
@@ -58,7 +62,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
         parser.error(f"expected [KIND] NAME, got {' '.join(argv)!r}")
     options.kind = before[0] if before else options.kind
     if options.kind not in (None, *KINDS):
-        parser.error(f"no kind {options.kind!r}; kinds are {', '.join(KINDS)}")
+        parser.error(f"no plugin kind {options.kind!r}; kinds are {', '.join(KINDS)}")
     return options
 
 
@@ -67,14 +71,14 @@ def _find(kind: str | None, name: str) -> tuple[str, Registered]:
     kinds = [kind] if kind else list(KINDS)
     found = [(one, registry[one][name]) for one in kinds if name in registry[one]]
     if len(found) > 1:
-        ways = " or ".join(f"`unirl plugins show {one} {name}`" for one, _ in found)
-        raise UserError(f"{name!r} is registered as {' and '.join(one for one, _ in found)}; say which: {ways}")
+        commands = " or ".join(f"`unirl plugins show {one} {name}`" for one, _ in found)
+        raise UserError(f"{name!r} is registered as {' and '.join(one for one, _ in found)}; use {commands}")
     if found:
         return found[0]
     names = {known for one in kinds for known in registry[one]}
-    offer = f"nearest: {nearest(name, names)}" if names else f"no {kind} plugin is installed"
-    failed = "; some plugins did not load, `unirl plugins` says why" if host().failures else ""
-    raise UserError(f"no {kind or 'plugin'} is registered as {name!r}; {offer}{failed}")
+    hint = f"nearest: {nearest(name, names)}" if names else f"no {kind} plugin is installed"
+    failed = "; some plugins did not load, see `unirl plugins`" if host().failures else ""
+    raise UserError(f"no {kind or 'plugin'} is registered as {name!r}; {hint}{failed}")
 
 
 def _read(kind: str, item: Registered) -> tuple[str | None, ClassSource | None]:
@@ -85,7 +89,7 @@ def _read(kind: str, item: Registered) -> tuple[str | None, ClassSource | None]:
 
 
 def _as_json(kind: str, item: Registered, reason: str | None, source: ClassSource | None) -> dict[str, Any]:
-    taken = source.parameters if source else ()
+    parameters = source.parameters if source else ()
     return {
         "kind": kind,
         "name": item.name,
@@ -95,68 +99,58 @@ def _as_json(kind: str, item: Registered, reason: str | None, source: ClassSourc
         "problem": reason,
         "documentation": source.summary if source else "",
         "bases": list(source.bases) if source else [],
-        "parameters": [asdict(one) | {"required": one.required} for one in taken],
-        "config": snippet(kind, item.name, taken),
+        "parameters": [asdict(one) | {"required": one.required} for one in parameters],
+        "config": snippet(kind, item.name, parameters),
     }
 
 
 def _as_text(kind: str, item: Registered, reason: str | None, source: ClassSource | None) -> str:
-    width = min(shutil.get_terminal_size().columns, WIDEST)
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
     head = [f"{kind} {item.name}", f"  class    {source.path if source else item.path}"]
     head.append(f"  package  {item.distribution} {item.version}")
     if reason:
         head.append(f"  problem  {reason}")
     parts = ["\n".join(head)]
     if source:
-        parts.append(_prose(source.summary, width) or "(no documentation)")
+        parts.append(_wrap(source.summary, width) or "(no documentation)")
         parts.append("\n".join(["Options", *_table(source.parameters, width)]) if source.parameters else "No options.")
-    marked = any(one.required for one in source.parameters) if source else False
-    title = f"Config to paste (fill in {REQUIRED})" if marked else "Config to paste"
+    has_required = any(one.required for one in source.parameters) if source else False
+    title = f"Config (replace {REQUIRED})" if has_required else "Config"
     parts.append(f"{title}\n\n{snippet(kind, item.name, source.parameters if source else ())}")
     return "\n\n".join(parts)
 
 
-def _prose(text: str, width: int) -> str:
-    """Paragraphs filled anew; lists, code and all else that is indented as it is."""
-    paragraphs = text.split("\n\n")
+def _wrap(text: str, width: int) -> str:
+    """Wrap paragraphs; lists, code and other indented text stay unchanged."""
     return "\n\n".join(
         paragraph
         if any(line.startswith((" ", "-", ">", "|")) for line in paragraph.splitlines())
         else textwrap.fill(" ".join(paragraph.split()), width)
-        for paragraph in paragraphs
+        for paragraph in text.split("\n\n")
     )
 
 
 def _table(parameters: tuple[Parameter, ...], width: int) -> list[str]:
-    rows = [(one.name, "required" if one.default is None else shown(one.default)) for one in parameters]
-    names, defaults = (max(len(row[i]) for row in rows) for i in range(2))
+    rows = [(one.name, "required" if one.default is None else format_default(one.default)) for one in parameters]
+    name_width, default_width = (max(len(row[i]) for row in rows) for i in range(2))
     lines: list[str] = []
     for one, (name, default) in zip(parameters, rows, strict=True):
-        lines.append(f"  {name:<{names}}  {default:<{defaults}}  {one.annotation or ''}".rstrip())
-        indent = " " * (names + 4)
+        lines.append(f"  {name:<{name_width}}  {default:<{default_width}}  {one.annotation or ''}".rstrip())
+        indent = " " * (name_width + 4)
         lines += textwrap.wrap(one.description, width, initial_indent=indent, subsequent_indent=indent)
     return lines
 
 
-PLACES = {
-    "backbone": ("model", "backbone"),
-    "reward": ("model", "rewards"),
-    "update": ("model", "update"),
-    "prompts": ("data", "prompts"),
-    "judge": ("model", "judge"),
-}
-"""Each kind and where its plugins stand in a config."""
-REQUIRED = "REQUIRED"
-"""Stands where a value must be filled in: no number and no existing path, so that forgetting it does not pass."""
+# --- config snippets ---
 
 
 def snippet(kind: str, name: str, parameters: Sequence[Parameter]) -> str:
-    """A piece of config that names a plugin and gives every option its default.
+    """A config that uses a plugin with all options at their defaults, as YAML.
 
     Args:
-        kind: One of `PLACES`.
+        kind: Name of the plugin kind.
         name: A registered name, or a class path.
-        parameters: Its options. Defaults that are no plain values are left to the class, in a comment.
+        parameters: The options of the plugin. Defaults that are not plain values become comments.
 
     Example:
         >>> print(snippet("reward", "short", [Parameter("weight", "float", "1.0"), Parameter("words", "int", None)]))
@@ -167,29 +161,29 @@ def snippet(kind: str, name: str, parameters: Sequence[Parameter]) -> str:
                 weight: 1.0
                 words: REQUIRED  # int
     """
-    section, key = PLACES[kind]
-    dash, indent = ("    - ", 6) if kind == "reward" else ("    ", 4)
-    lines = [f"{section}:", f"  {key}:", f"{dash}class_path: {_scalar(name)}"]
+    section, key = KINDS[kind].config_key.split(".")
+    dash, indent = ("    - ", 6) if KINDS[kind].is_list else ("    ", 4)
+    lines = [f"{section}:", f"  {key}:", f"{dash}class_path: {_to_yaml(name)}"]
     options = [_option(one) for one in parameters]
-    empty = all(option.startswith("#") for option in options)
+    only_comments = all(option.startswith("#") for option in options)
     if options:
-        lines.append(f"{' ' * indent}{'# ' if empty else ''}init_args:")
+        lines.append(f"{' ' * indent}{'# ' if only_comments else ''}init_args:")
     lines += [f"{' ' * (indent + 2)}{option}" for option in options]
     return "\n".join(lines)
 
 
-def shown(default: str) -> str:
-    """A default as configs write it; one that is no plain value as Python does.
+def format_default(default: str) -> str:
+    """A default value as YAML; as Python source if it is not a plain value.
 
     Args:
         default: Python source.
 
     Example:
-        >>> shown("None"), shown("(0.9, 0.999)"), shown("Sampling()")
-        ('null', '[0.9, 0.999]', 'Sampling()')
+        >>> format_default("None"), format_default("(0.9, 0.999)"), format_default("ImageSampling()")
+        ('null', '[0.9, 0.999]', 'ImageSampling()')
     """
     try:
-        return _scalar(ast.literal_eval(default))
+        return _to_yaml(ast.literal_eval(default))
     except (ValueError, SyntaxError, yaml.YAMLError):
         return default
 
@@ -198,11 +192,11 @@ def _option(parameter: Parameter) -> str:
     if parameter.default is None:
         return f"{parameter.name}: {REQUIRED}" + (f"  # {parameter.annotation}" if parameter.annotation else "")
     try:
-        return f"{parameter.name}: {_scalar(ast.literal_eval(parameter.default))}"
+        return f"{parameter.name}: {_to_yaml(ast.literal_eval(parameter.default))}"
     except (ValueError, SyntaxError, yaml.YAMLError):
-        return f"# {parameter.name}: {parameter.default} by default"
+        return f"# {parameter.name}: default is {parameter.default}"
 
 
-def _scalar(value: object) -> str:
+def _to_yaml(value: object) -> str:
     value = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(value, default_flow_style=True, width=10**9, sort_keys=False).removesuffix("...\n").strip()

@@ -1,4 +1,4 @@
-"""`unirl fit`, `validate` and `test`: Lightning's command line, with our defaults and errors."""
+"""`unirl fit`, `validate` and `test`: Lightning's command line with defaults and error messages for these runs."""
 
 import logging
 import shutil
@@ -25,47 +25,49 @@ from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
 TRAINER_DEFAULTS = {
-    # FSDP2's first forward inside inference_mode breaks the next training step.
+    # FSDP2's first forward pass inside inference_mode breaks the next training step.
     "inference_mode": False,
-    # Each rank draws its own prompts: draw i is a function of (seed, i).
+    # The data module gives each rank its own prompts.
     "use_distributed_sampler": False,
     "default_root_dir": "runs",
-    # A step draws and scores whole pictures: there are few, and each is worth a point in the curves.
+    # Steps are few and long, since each generates and scores images.
     "log_every_n_steps": 1,
 }
-# Nothing a user of `unirl` can act on: prompts are made on the fly, and other products are not ours to sell.
-NOISE = (
-    "does not have many workers",
+CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "export": ExportPretrained}
+"""Callbacks of every run, by the option group that configures them."""
+IGNORED_WARNINGS = (
+    "does not have many workers",  # prompts are made in the training process
     "Tip: For seamless",
     "Detected KeyboardInterrupt",
     "`max_epochs` was not set",
     "treespec, LeafSpec",
     "The dirpath has changed",
-    "accumulate the metric across devices",  # torchmetrics has done so
+    "accumulate the metric across devices",  # torchmetrics does
     "module.s. in eval mode",  # the image tokenizer is frozen
 )
+"""Parts of Lightning's warnings that users can do nothing about."""
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the exact config beside the logs, and nowhere if nothing is logged."""
+    """Saves the config in the log folder, if there is a logger."""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Without a logger, Lightning's log_dir is the folder of all runs, or the working directory.
+        # Without a logger, `log_dir` is the folder of all runs, or the working directory.
         if trainer.loggers:
             super().setup(trainer, pl_module, stage)
 
 
 class Run(LightningCLI):
-    """One run of the trainer, configured by files and arguments.
+    """A run of the trainer, configured by files and arguments.
 
     Args:
-        model_class: The LightningModule; its constructor's arguments are the options under `model`.
-        datamodule_class: The LightningDataModule; likewise under `data`.
+        model_class: The LightningModule. The arguments of its constructor are the options under `model`.
+        datamodule_class: The LightningDataModule. The arguments of its constructor are the options under `data`.
         args: Subcommand and arguments.
 
     Raises:
-        UserError: the config is wrong, or the run says so.
+        UserError: the config is wrong, or the run fails for a reason that the user can fix.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Run(LightningCLI):
         datamodule_class: type[LightningDataModule],
         args: list[str],
     ) -> None:
-        self._new_folder: Path | None = None
+        self._new_log_dir: Path | None = None
         super().__init__(
             model_class,
             datamodule_class,
@@ -85,7 +87,7 @@ class Run(LightningCLI):
             seed_everything_default=0,
             parser_class=PluginParser,
             parser_kwargs={"prog": "unirl", "description": "Self-improvement of unified multimodal models."},
-            auto_configure_optimizers=False,
+            auto_configure_optimizers=False,  # `SelfImprovement` makes optimizer and scheduler itself
             args=args,
         )
 
@@ -101,22 +103,19 @@ class Run(LightningCLI):
             "--requires_plugins",
             type=list[str],
             default=[],
-            help="Distributions that must be there: unirl-shapes>=0.2.",
+            help="Distributions that this config needs, such as unirl-shapes>=0.2.",
         )
-        parser.add_lightning_class_args(Guards, "guards")
-        parser.add_lightning_class_args(LogImages, "images")
-        parser.add_lightning_class_args(ResultsTable, "results")
-        parser.add_lightning_class_args(ExportPretrained, "export")
+        for group, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, group)
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        # The base warns whenever arguments are passed rather than read from sys.argv.
+        # The base class warns if `args` is given.
         self.config = parser.parse_args(args)  # type: ignore[arg-type] # `__init__` takes nothing but a list
 
     @override
     def _parse_ckpt_path(self) -> None:
-        # The base reads the whole checkpoint only to let its hyperparameters overrule the config and the command line.
-        # Here what the user wrote counts; a checkpoint that is not there or not whole is refused before all else.
+        # The base class reads the whole checkpoint, and lets its hyperparameters override config and command line.
         options = self.config[self.config.subcommand]
         if options.get("ckpt_path"):
             options.ckpt_path = resolve_ckpt_path(options.ckpt_path, options)
@@ -125,17 +124,17 @@ class Run(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self.config_init[self.subcommand]
         if options.trainer.logger is None or options.trainer.logger is True:
-            # The default of two minutes would be lost where TensorFlow writes the log and the run is killed.
+            # The default of 120 s would lose the last steps of a run that is killed.
             kwargs["logger"] = TensorBoardLogger(options.trainer.default_root_dir, name=options.name, flush_secs=1)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
             raise UserError(f"trainer: {error}") from error
         strategies.check(trainer.strategy)
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody chose another
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        folder = trainer.log_dir if trainer.loggers else None
-        self._new_folder = Path(folder) if folder and not Path(folder).exists() else None
+        log_dir = trainer.log_dir if trainer.loggers else None
+        self._new_log_dir = Path(log_dir) if log_dir and not Path(log_dir).exists() else None
         return trainer
 
     @override
@@ -145,16 +144,16 @@ class Run(LightningCLI):
                 check_before_fit(self)
                 super()._run_subcommand(subcommand)
         except UserError:
-            self._leave_nothing()
+            self._remove_empty_log_dir()
             raise
 
-    def _leave_nothing(self) -> None:
-        # Lightning opens the log before the model is built; a run that fails there should leave no empty version.
-        folder = self._new_folder
-        if not folder or not folder.is_dir() or not self.trainer.is_global_zero or self.trainer.global_step > 0:
+    def _remove_empty_log_dir(self) -> None:
+        # Lightning creates the log before the model is built, which may fail.
+        log_dir = self._new_log_dir
+        if not log_dir or not log_dir.is_dir() or not self.trainer.is_global_zero or self.trainer.global_step > 0:
             return
-        shutil.rmtree(folder)
-        for parent in (folder.parent, folder.parent.parent):
+        shutil.rmtree(log_dir)
+        for parent in (log_dir.parent, log_dir.parent.parent):
             if parent.resolve() != Path.cwd() and not any(parent.iterdir()):
                 parent.rmdir()
 
@@ -166,29 +165,29 @@ def fit(argv: list[str]) -> None:
         argv: Arguments after `unirl fit`.
 
     Raises:
-        UserError: the config is wrong, or the run says so.
+        UserError: the config is wrong, or the run fails for a reason that the user can fix.
     """
     _run(["fit", *argv])
 
 
 def validate(argv: list[str]) -> None:
-    """Measure on held-out prompts; arguments and errors as for `fit`."""
+    """Evaluate on held-out prompts. Arguments and errors as for `fit`."""
     _run(["validate", *argv])
 
 
 def test(argv: list[str]) -> None:
-    """Measure at the end; arguments and errors as for `fit`."""
+    """Evaluate after training. Arguments and errors as for `fit`."""
     _run(["test", *argv])
 
 
 def _run(argv: list[str]) -> None:
-    _hush()
+    _ignore_warnings()
     strategies.register()
     Run(SelfImprovement, PromptsDataModule, argv)
 
 
-def _hush() -> None:
-    for text in NOISE:
+def _ignore_warnings() -> None:
+    for text in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", f".*{text}.*")
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: not any(text in record.getMessage() for text in NOISE))
+    logger.addFilter(lambda record: not any(text in record.getMessage() for text in IGNORED_WARNINGS))

@@ -17,7 +17,7 @@ from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import describe_error, has_weights, locate_local, read_json
 from unirl.doctor.findings import Finding, format_bytes
 from unirl.errors import UserError
-from unirl.hooks.discovery import OWN
+from unirl.hooks.discovery import OWN_DISTRIBUTION
 from unirl.hooks.host import host
 
 HUB_TIMEOUT = 10.0
@@ -202,7 +202,7 @@ def check_import_name() -> list[Finding]:
             "warning",
             "import name",
             f"the distribution {other!r} also installs a package unirl: files of both may be mixed",
-            f"pip uninstall {other}, then pip install --force-reinstall --no-deps {OWN}",
+            f"pip uninstall {other}, then pip install --force-reinstall --no-deps {OWN_DISTRIBUTION}",
         )
-        for other in sorted(owners - {OWN})
+        for other in sorted(owners - {OWN_DISTRIBUTION})
     ]

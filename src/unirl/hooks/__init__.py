@@ -1,8 +1,9 @@
-"""The plugin surface: `hookimpl` marks an implementation, `spec` lists what can be implemented, `host` loads it."""
+"""The plugin system: `hookimpl` marks implementations of the hooks that `unirl.hooks.specs` lists."""
 
 import pluggy
 
 PROJECT = "unirl"
+"""Name of the pluggy project, and of the entry-point group of plugins."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -1,21 +1,15 @@
-"""Where a plugin's name may stand, and what it means there."""
+"""Constructor arguments that take plugins, and the replacement of registered names by class paths in their values."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import Namespace
 
-from unirl.backbones import Backbone
 from unirl.errors import UserError
 from unirl.hooks.host import host
-from unirl.judges import Judge
-from unirl.prompts import Prompts
-from unirl.rewards import Reward
-from unirl.updates import UpdateRule
-
-BASES = {"backbone": Backbone, "reward": Reward, "update": UpdateRule, "prompts": Prompts, "judge": Judge}
+from unirl.hooks.kinds import KINDS
 
 
 @dataclass(frozen=True)
@@ -23,122 +17,136 @@ class PluginArgument:
     """An argument that takes a plugin.
 
     Args:
-        kind: Which kind, decided by the base class in the annotation: a reward and a prompts plugin may share a name.
-        many: Whether it takes a list of them.
+        kind: Name of the plugin kind, which follows from the annotation. Plugins of two kinds may have the same name.
+        is_list: Whether it takes a list of plugins.
     """
 
     kind: str
-    many: bool
+    is_list: bool = False
+
+    @property
+    def item(self) -> "PluginArgument":
+        """One item of the list, or the argument itself."""
+        return replace(self, is_list=False)
 
 
 def plugin_arguments(owner: Any) -> dict[str, PluginArgument]:
-    """The arguments of a class (or function) that take plugins, by name.
+    """The arguments of a class or function that take plugins, by name.
 
     Args:
-        owner: The class. Constructors of its bases count, for `**kwargs` passes their arguments on.
+        owner: The class or function. Constructors of base classes are included, since `**kwargs` pass their arguments.
     """
     functions = [vars(c).get("__init__") for c in reversed(owner.__mro__)] if inspect.isclass(owner) else [owner]
-    places = {}
+    arguments = {}
     for function in functions:
-        for name, annotation in hints_of(function).items():
-            if place := _plugin_argument(annotation):
-                places[name] = place
-    return places
+        for name, annotation in type_hints(function).items():
+            if argument := _from_annotation(annotation):
+                arguments[name] = argument
+    return arguments
 
 
-def hints_of(function: Any) -> dict[str, Any]:
-    """Annotations of a function's arguments, or none where they cannot be read.
+def type_hints(function: Any) -> dict[str, Any]:
+    """The evaluated annotations of a function, or none if they cannot be evaluated.
 
     Args:
-        function: A constructor, as a rule.
+        function: A function or a constructor.
     """
     try:
         return get_type_hints(function)
-    except Exception:  # not a Python function, or annotations that only a type checker can read: no plugins there
+    except Exception:  # not a Python function, or names that exist for type checkers only
         return {}
 
 
-def _plugin_argument(annotation: Any) -> PluginArgument | None:
+def _from_annotation(annotation: Any) -> PluginArgument | None:
     if inspect.isclass(annotation) and get_origin(annotation) is None:
-        kinds = (kind for kind, base in BASES.items() if issubclass(annotation, base))
-        return next((PluginArgument(kind, many=False) for kind in kinds), None)
-    inner = next((place for arg in get_args(annotation) if (place := _plugin_argument(arg))), None)
+        kinds = (kind.name for kind in KINDS.values() if issubclass(annotation, kind.base_class()))
+        return next((PluginArgument(kind) for kind in kinds), None)
+    inner = next((found for arg in get_args(annotation) if (found := _from_annotation(arg))), None)
     origin = get_origin(annotation)
-    is_list = inspect.isclass(origin) and issubclass(origin, Sequence)
-    return PluginArgument(inner.kind, many=True) if inner and is_list else inner
+    is_sequence = inspect.isclass(origin) and issubclass(origin, Sequence)
+    return PluginArgument(inner.kind, is_list=True) if inner and is_sequence else inner
 
 
-def resolve(value: Any, place: PluginArgument) -> Any:
-    """A config's value for a place, with registered names replaced by class paths.
-
-    Args:
-        value: A name, a class path, `{class_path: ..., init_args: ...}`, or a list of these; all else is left alone.
-        place: What is expected.
-
-    Raises:
-        UserError: a name without dots that nobody registered, or no name at all.
-    """
-    if isinstance(value, str):
-        path = value if "." in value else host().resolve(place.kind, value)
-        return [{"class_path": path}] if place.many else path
-    if isinstance(value, Namespace):  # jsonargparse's form of what it has read before
-        value = vars(value)
-    if isinstance(value, list):
-        return [resolve(item, PluginArgument(place.kind, many=False)) for item in value]
-    if isinstance(value, Mapping) and not isinstance(value.get("init_args", {}), Mapping | Namespace):
-        raise UserError(
-            f"init_args of a {place.kind}: expected options by name, got {format_value(value['init_args'])}"
-        )
-    if isinstance(value, Mapping) and "class_path" in value:
-        name = value["class_path"]
-        if not isinstance(name, str):
-            raise UserError(
-                f"class_path: expected the name of a {place.kind}, or its full class path, got {format_value(name)}"
-            )
-        return {**value, "class_path": resolve(name, PluginArgument(place.kind, many=False))}
-    return value
-
-
-def format_value(value: object) -> str:
-    """A value as a config has it, for messages."""
-    return "null" if value is None else repr(value)
-
-
-def resolve_all(config: Mapping[str, Any], places: Mapping[str, PluginArgument], prefix: str = "") -> dict[str, Any]:
-    """A config with the names in all its places resolved; keys may be nested or dotted.
-
-    Args:
-        config: As loaded from YAML.
-        places: By dotted key.
-        prefix: The dotted key of `config` itself, with its last dot.
-    """
-    return dict(_resolved(config, places, prefix))
-
-
-def _resolved(
-    config: Mapping[str, Any], places: Mapping[str, PluginArgument], prefix: str
-) -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        full = f"{prefix}{key}"
-        if place := plugin_argument(full, places):
-            yield key, resolve(value, place)
-        elif isinstance(value, Mapping) and any(name.startswith(f"{full}.") for name in places):
-            yield key, resolve_all(value, places, f"{full}.")
-        else:
-            yield key, value
-
-
-def plugin_argument(key: str, places: Mapping[str, PluginArgument]) -> PluginArgument | None:
-    """The place that a dotted key names, if it does.
+def plugin_argument(key: str, arguments: Mapping[str, PluginArgument]) -> PluginArgument | None:
+    """The argument that a dotted key refers to, if it takes a plugin.
 
     Args:
         key: `model.rewards`, `model.rewards+`, `model.backbone.class_path` or `model.backbone.help`.
-        places: By dotted key.
+        arguments: By dotted key.
     """
     for suffix in (".class_path", ".help"):
-        if key.endswith(suffix) and (place := places.get(key.removesuffix(suffix))):
-            return PluginArgument(place.kind, many=False)
-    # What is appended is one item, even where the place takes a list.
-    if key.endswith("+") and (place := places.get(key[:-1])):
-        return PluginArgument(place.kind, many=False)
-    return places.get(key)
+        if key.endswith(suffix) and (argument := arguments.get(key.removesuffix(suffix))):
+            return argument.item
+    # `+` appends one item, also to a list.
+    if key.endswith("+") and (argument := arguments.get(key[:-1])):
+        return argument.item
+    return arguments.get(key)
+
+
+def resolve(value: Any, argument: PluginArgument) -> Any:
+    """Replace registered names by class paths in the value of an argument.
+
+    Args:
+        value: A name, a class path, `{class_path: ..., init_args: ...}`, or a list of these. Other values are returned
+            unchanged.
+        argument: The argument.
+
+    Raises:
+        UserError: a name without dots is not registered, or `class_path` or `init_args` has the wrong type.
+    """
+    if isinstance(value, str):
+        path = value if "." in value else host().resolve(argument.kind, value)
+        return [{"class_path": path}] if argument.is_list else path
+    if isinstance(value, Namespace):  # values that jsonargparse has parsed already
+        value = vars(value)
+    if isinstance(value, list):
+        return [resolve(item, argument.item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    _check_init_args(value, argument.kind)
+    if "class_path" not in value:
+        return value
+    name = value["class_path"]
+    if not isinstance(name, str):
+        raise UserError(
+            f"class_path: expected the name of a {argument.kind}, or its full class path, got {format_value(name)}"
+        )
+    return {**value, "class_path": resolve(name, argument.item)}
+
+
+def _check_init_args(value: Mapping[str, Any], kind: str) -> None:
+    init_args = value.get("init_args", {})
+    if not isinstance(init_args, Mapping | Namespace):
+        raise UserError(f"init_args of a {kind}: expected options by name, got {format_value(init_args)}")
+
+
+def format_value(value: object) -> str:
+    """A value as written in a config, for messages."""
+    return "null" if value is None else repr(value)
+
+
+def resolve_all(config: Mapping[str, Any], arguments: Mapping[str, PluginArgument], prefix: str = "") -> dict[str, Any]:
+    """Replace registered names by class paths in a whole config. Keys may be nested or dotted.
+
+    Args:
+        config: As loaded from YAML.
+        arguments: By dotted key.
+        prefix: The dotted key of `config` itself, with a dot at its end.
+
+    Raises:
+        UserError: as for `resolve`.
+    """
+    return dict(_resolved(config, arguments, prefix))
+
+
+def _resolved(
+    config: Mapping[str, Any], arguments: Mapping[str, PluginArgument], prefix: str
+) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        full = f"{prefix}{key}"
+        if argument := plugin_argument(full, arguments):
+            yield key, resolve(value, argument)
+        elif isinstance(value, Mapping) and any(name.startswith(f"{full}.") for name in arguments):
+            yield key, resolve_all(value, arguments, f"{full}.")
+        else:
+            yield key, value

@@ -1,4 +1,4 @@
-"""What the framework ships, registered through the same hooks as anybody's plugin."""
+"""The built-in plugins, registered by the same hooks as any other plugin."""
 
 from unirl.hooks import hookimpl
 from unirl.hooks.specs import Register

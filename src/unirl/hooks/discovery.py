@@ -1,4 +1,4 @@
-"""Where plugins come from: entry points of installed distributions, and single files."""
+"""Finding plugins: entry points of installed distributions, and single files given by path."""
 
 import importlib
 import sys
@@ -13,20 +13,20 @@ from packaging.utils import canonicalize_name
 from unirl.errors import UserError
 from unirl.hooks import PROJECT
 
-OWN = "lightning-unirl"
-"""The distribution whose plugins always load."""
+OWN_DISTRIBUTION = "lightning-unirl"
+"""The distribution of this framework, whose plugins are always loaded."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plugin that may be loaded.
+    """A plugin that can be loaded.
 
     Args:
-        name: Its entry point's name; of a file, the stem.
-        distribution: The installed package; of a file, its path.
-        version: That package's version; of a file, nothing.
-        value: What the entry point refers to.
-        load: Imports it.
+        name: Name of the entry point; for a file, its stem.
+        distribution: The installed distribution; for a file, its path.
+        version: Version of that distribution; empty for a file.
+        value: The entry point's object reference.
+        load: Imports the plugin.
         is_file: Whether it was given by path.
     """
 
@@ -39,8 +39,8 @@ class Candidate:
 
     @property
     def builtin(self) -> bool:
-        """Whether the framework ships it."""
-        return not self.is_file and canonicalize_name(self.distribution) == OWN
+        """Whether it is part of this framework."""
+        return not self.is_file and canonicalize_name(self.distribution) == OWN_DISTRIBUTION
 
     @property
     def origin(self) -> str:
@@ -49,18 +49,18 @@ class Candidate:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What switches may call it."""
+        """The names that plugin options may use for it: entry point and distribution."""
         return self.name, self.name if self.is_file else self.distribution
 
 
 def candidates(files: Iterable[str]) -> list[Candidate]:
-    """All plugins there are, the framework's own first, then in an order that is the same in every process.
+    """All plugins: built-in ones first, then installed ones in the same order in every process, then files.
 
     Args:
-        files: Single-file plugins, absolute paths.
+        files: Single-file plugins, as absolute paths.
     """
     installed = sorted(_installed(), key=lambda one: (not one.builtin, one.distribution, one.name))
-    return [*installed, *(_file(Path(path)) for path in files)]
+    return [*installed, *(_from_file(Path(path)) for path in files)]
 
 
 def _installed() -> Iterator[Candidate]:
@@ -69,37 +69,38 @@ def _installed() -> Iterator[Candidate]:
         yield Candidate(entry.name, distribution, version, entry.value, entry.load)
 
 
-def _file(path: Path) -> Candidate:
-    inside = path.is_relative_to(Path.cwd())
-    shown = str(path.relative_to(Path.cwd()) if inside else path)
+def _from_file(path: Path) -> Candidate:
+    below_cwd = path.is_relative_to(Path.cwd())
+    shown = str(path.relative_to(Path.cwd()) if below_cwd else path)
     return Candidate(path.stem, shown, "", str(path), lambda: load_file(path), is_file=True)
 
 
 def load_file(path: Path) -> object:
-    """Import a file under its stem, as child processes that unpickle its objects will.
+    """Import a file as a module named after its stem.
 
-    Its folder goes to the end of `sys.path`, which spawned processes inherit and where it hides nothing.
+    Child processes that unpickle its objects import it under the same name: its folder is appended to `sys.path`,
+    which spawned processes inherit. At the end of the path it shadows no other module.
 
     Args:
         path: The file, absolute.
 
     Raises:
-        UserError: there is no such file, or its stem is no name to import it by.
+        UserError: the file does not exist, or its stem is not a usable module name.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     stem = path.stem
     if path.suffix != ".py" or not stem.isidentifier() or iskeyword(stem):
         raise UserError(f"{path.name!r} cannot be imported; name it like my_reward.py")
-    if (taken := _origin(stem)) and not (Path(taken).exists() and Path(taken).samefile(path)):
-        raise UserError(f"{path.name} would hide the module {stem!r} ({taken}); rename the file")
+    if (existing := _module_origin(stem)) and not (Path(existing).exists() and Path(existing).samefile(path)):
+        raise UserError(f"{path.name} has the name of the module {stem!r} ({existing}); rename the file")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     importlib.invalidate_caches()
     return importlib.import_module(stem)
 
 
-def _origin(module: str) -> str:
+def _module_origin(module: str) -> str:
     try:
         spec = util.find_spec(module)
     except ValueError:  # a module without a specification, such as __main__

@@ -1,149 +1,141 @@
-"""What a plugin implements, checked against the specifications and ready for pluggy."""
+"""A plugin's hook implementations: found and checked before pluggy registers them, and printed by `--trace-hooks`."""
 
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from reprlib import Repr
 from typing import Any
 
+import pluggy
+
 import unirl
 from unirl.errors import UserError, nearest
-from unirl.hooks import PROJECT, renamed, specs
-
-MARK = f"{PROJECT}_impl"
-"""The attribute in which `hookimpl` leaves its options."""
+from unirl.hooks import PROJECT, specs
 
 
-class Adapter:
-    """Holds a plugin's checked functions, for pluggy to find."""
+def implementations(plugin: object) -> dict[str, pluggy.HookImpl]:
+    """The hook implementations of a plugin, by hook.
 
-
-def specifications() -> dict[str, Callable[..., Any]]:
-    """Every hook there is, by name."""
-    return {name: value for name, value in vars(specs).items() if name.startswith(f"{PROJECT}_")}
-
-
-def implementations(plugin: object, who: str, trace: bool = False) -> Adapter:
-    """What a plugin implements, under the names of today, with the arguments of today.
-
-    pluggy passes over a function without `hookimpl`, takes misspelt hooks until it is asked, and knows no renamed
-    ones. So every function is checked here, and pluggy gets wrappers that take what the specification says.
+    pluggy accepts misspelt hooks until it is asked to check them and ignores functions without `hookimpl`, and its
+    errors do not name the hooks and arguments that exist. These are checked here.
 
     Args:
         plugin: A module or any object.
-        who: Its name, for messages.
-        trace: Whether to print every call.
 
     Raises:
-        UserError: a hook or an argument that does not exist, or a function that lacks `@hookimpl`.
+        UserError: a hook or an argument does not exist, or a function lacks `@hookimpl`.
     """
-    hooks = specifications()
-    found = Adapter()
-    for name, function, options in _marked(plugin):
-        hook = renamed.current(options.get("specname") or name, renamed.HOOKS, "hook", who)
+    hooks = specs.specifications()
+    for hook in hooks:
+        _check_marked(plugin, hook)
+    manager = pluggy.PluginManager(PROJECT)  # without specifications, it accepts all implementations
+    manager.register(plugin)
+    found = {caller.name: caller.get_hookimpls()[0] for caller in manager.get_hookcallers(plugin) or ()}
+    for hook, implementation in found.items():
         if hook in hooks:
-            passed = _arguments(hook, function, hooks[hook], who)
-            setattr(found, hook, _wrapper(hook, function, options, passed, who if trace else ""))
-        elif not options.get("optionalhook"):
-            offer = nearest(hook, hooks, 1)
-            raise UserError(f"unirl {unirl.__version__} has no hook {hook!r}; nearest: {offer}")
-    return found
+            _check_arguments(hook, implementation, list(inspect.signature(hooks[hook]).parameters))
+        elif not implementation.optionalhook:
+            raise UserError(f"unirl {unirl.__version__} has no hook {hook!r}; nearest: {nearest(hook, hooks, 1)}")
+    return {hook: implementation for hook, implementation in found.items() if hook in hooks}
 
 
-def _marked(plugin: object) -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
-    known = {*specifications(), *(change.old for change in renamed.HOOKS)}
-    for name in dir(plugin):
-        # Not getattr, which would run the properties of a callback.
-        raw = inspect.getattr_static(plugin, name, None)
-        function = getattr(raw, "__func__", raw)
-        if not inspect.isfunction(function):
-            continue
-        options = getattr(function, MARK, None)
-        if options is not None:
-            yield name, getattr(plugin, name), options
-        elif name in known and not hasattr(function, f"{PROJECT}_spec"):
-            raise UserError(f"{name!r} is not marked: write @hookimpl above it (from unirl import hookimpl)")
+def _check_marked(plugin: object, hook: str) -> None:
+    # `getattr` would run the properties of a callback.
+    attribute = inspect.getattr_static(plugin, hook, None)
+    function = getattr(attribute, "__func__", attribute)
+    marks = f"{PROJECT}_impl", f"{PROJECT}_spec"
+    if inspect.isfunction(function) and not any(hasattr(one, mark) for one in (attribute, function) for mark in marks):
+        raise UserError(f"{hook!r} is not marked as a hook; write @hookimpl above it (from unirl import hookimpl)")
 
 
-def _arguments(hook: str, function: Callable[..., Any], specified: Callable[..., Any], who: str) -> dict[str, str]:
-    """The implementation's arguments, and what each is called today."""
-    allowed = list(inspect.signature(specified).parameters)
-    passed = {}
-    for own, parameter in inspect.signature(function).parameters.items():
-        today = renamed.current(own, renamed.ARGUMENTS.get(hook, ()), f"argument of {hook}", who)
-        if today in allowed:
-            passed[own] = today
-        elif parameter.default is parameter.empty and parameter.kind in (0, 1, 3):
-            raise UserError(f"{hook} of unirl {unirl.__version__} has no argument {own!r}; it has {', '.join(allowed)}")
-    return passed
+def _check_arguments(hook: str, implementation: pluggy.HookImpl, allowed: list[str]) -> None:
+    unknown = next((name for name in implementation.argnames if name not in allowed), None)
+    if unknown is not None:
+        version, names = unirl.__version__, ", ".join(allowed)
+        raise UserError(f"{hook} of unirl {version} has no argument {unknown!r}; its arguments are: {names}")
 
 
-def _wrapper(
-    hook: str, function: Callable[..., Any], options: dict[str, Any], passed: dict[str, str], traced_as: str
-) -> Callable[..., Any]:
-    specified = specifications()[hook]
-    names = list(inspect.signature(specified).parameters)
+# --- tracing ---
 
-    def given(values: tuple[Any, ...]) -> dict[str, Any]:
-        today = dict(zip(names, values, strict=True))
-        return {own: today[name] for own, name in passed.items()}
 
-    def told(values: tuple[Any, ...], result: Any) -> Any:
-        if traced_as:
-            tell(hook, traced_as, given(values), result)
+class Traced:
+    """Holds hook implementations that print their calls, for pluggy to register."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        vars(self).update(functions)
+
+
+def traced(found: Mapping[str, pluggy.HookImpl], plugin_name: str) -> Traced:
+    """An object to register with pluggy instead of a plugin, whose hook implementations print their calls.
+
+    pluggy's own monitoring (`add_hookcall_monitoring`, `enable_tracing`) sees only the combined result of all plugins.
+
+    Args:
+        found: The plugin's implementations by hook.
+        plugin_name: The name to print.
+    """
+    return Traced({hook: _traced(hook, one, plugin_name) for hook, one in found.items()})
+
+
+def _traced(hook: str, implementation: pluggy.HookImpl, plugin_name: str) -> Callable[..., Any]:
+    function: Any = implementation.function
+
+    @wraps(function)  # pluggy reads the argument names from the wrapped function
+    def call(*values: Any) -> Any:
+        return log(values, function(*values))
+
+    @wraps(function)
+    def call_wrapper(*values: Any) -> Any:
+        return log(values, (yield from function(*values)))
+
+    def log(values: tuple[Any, ...], result: Any) -> Any:
+        print_call(hook, plugin_name, dict(zip(implementation.argnames, values, strict=True)), result)
         return result
 
-    def call(*values: Any) -> Any:
-        return told(values, function(**given(values)))
-
-    def around(*values: Any) -> Any:
-        return told(values, (yield from function(**given(values))))
-
-    wrapper: Any = around if options.get("wrapper") or options.get("hookwrapper") else call
-    wrapper.__wrapped__ = specified  # where pluggy reads which arguments to pass
-    setattr(wrapper, MARK, {**options, "specname": hook})
-    return wrapper
+    made: Any = call_wrapper if implementation.wrapper or implementation.hookwrapper else call
+    setattr(made, f"{PROJECT}_impl", implementation.opts)
+    return made
 
 
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
-
-
-def tell(hook: str, who: str, given: Mapping[str, Any], result: object) -> None:
-    """Print one call.
+def print_call(hook: str, plugin_name: str, arguments: Mapping[str, Any], result: object) -> None:
+    """Print a hook call to stderr.
 
     Args:
-        hook: What was called.
-        who: Whose implementation.
-        given: The arguments it took.
-        result: What it returned.
+        hook: The hook.
+        plugin_name: The plugin whose implementation was called.
+        arguments: The arguments by name.
+        result: What it returned. For a registering hook, what it registered is printed instead.
     """
     rank = os.environ.get("LOCAL_RANK")
-    process = f" [rank {rank}]" if rank else ""
-    taken = ", ".join(name if name == "register" else f"{name}={describe(value)}" for name, value in given.items())
-    # What a registering hook is for is what it registers; it returns nothing.
-    said = str(given["register"]) if "register" in given and result is None else describe(result)
-    print(f"trace{process} {hook}({taken})  {who}  -> {said}", file=sys.stderr, flush=True)
+    prefix = f"trace [rank {rank}]" if rank else "trace"
+    shown = ", ".join(name if name == "register" else f"{name}={summarize(value)}" for name, value in arguments.items())
+    outcome = str(arguments["register"]) if "register" in arguments and result is None else summarize(result)
+    print(f"{prefix} {hook}({shown})  {plugin_name}  -> {outcome}", file=sys.stderr, flush=True)
 
 
-def describe(value: object) -> str:
-    """A value in a few words: a tensor by its shape and range, anything long cut.
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 60
+
+
+def summarize(value: object) -> str:
+    """A short text for a value: shape and range of a tensor, type of a dataclass, else a truncated `repr`.
 
     Args:
-        value: Any.
+        value: Any value.
 
     Example:
-        >>> describe({"drawing": 0.5})
-        "{'drawing': 0.5}"
+        >>> summarize({"generation": 0.5})
+        "{'generation': 0.5}"
     """
     shape = getattr(value, "shape", None)
     if shape is None:
-        # What holds pictures would print them.
-        return type(value).__name__ if hasattr(value, "__dataclass_fields__") else " ".join(_SHORT.repr(value).split())
-    numbers: Any = value
+        # The repr of a dataclass may contain whole images.
+        return type(value).__name__ if hasattr(value, "__dataclass_fields__") else " ".join(_REPR.repr(value).split())
+    tensor: Any = value
     try:
-        span = f", {float(numbers.min()):.3g} to {float(numbers.max()):.3g}"
-    except (AttributeError, TypeError, ValueError, RuntimeError):  # nothing in it, or nothing that is a number
-        span = ""
-    return f"{type(value).__name__} {tuple(shape)}{span}"
+        value_range = f", {float(tensor.min()):.3g} to {float(tensor.max()):.3g}"
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # empty, or not numeric
+        value_range = ""
+    return f"{type(value).__name__} {tuple(shape)}{value_range}"

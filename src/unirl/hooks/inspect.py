@@ -1,4 +1,4 @@
-"""Read plugin classes from their source files with griffe. Neither the classes nor their packages are imported."""
+"""Plugin classes read from source with griffe: bases, constructor arguments, docstrings. Nothing is imported."""
 
 import ast
 import builtins
@@ -17,25 +17,18 @@ from typing import Any
 import griffe
 
 from unirl.errors import UserError, nearest
-
-BASES = {
-    "backbone": "unirl.backbones.base:Backbone",
-    "reward": "unirl.rewards.base:Reward",
-    "update": "unirl.updates.base:UpdateRule",
-    "prompts": "unirl.prompts.base:Prompts",
-    "judge": "unirl.judges.base:Judge",
-}
-"""The base class of each plugin kind."""
+from unirl.hooks.kinds import KINDS
 
 _DYNAMIC = re.compile(r"\b__getattr__\b|\bsys\.modules\b|(?<![.\w])(globals|locals|vars|setattr|exec|eval)\(")
-"""A module with such code may define names at run time."""
+"""Code that may define names of a module at run time."""
 _COLLECTIONS = (griffe.ExprDict, griffe.ExprList, griffe.ExprSet, griffe.ExprTuple)
-_LITERALS = (str, griffe.ExprJoinedStr, griffe.ExprLambda, *_COLLECTIONS)  # griffe keeps constants as text
+_LITERALS = (str, griffe.ExprJoinedStr, griffe.ExprLambda, *_COLLECTIONS)  # griffe stores constants as text
 _ARGUMENTS = re.compile(r"^(Args|Arguments|Parameters):\s*\n((?!\S).*(\n|\Z))*", re.MULTILINE)
 
-logging.getLogger("griffe").addHandler(logging.NullHandler())  # otherwise its warnings are printed to stderr
+logging.getLogger("griffe").addHandler(logging.NullHandler())  # otherwise warnings are printed to stderr
 
-_Seen = frozenset[str]
+_Location = tuple[str | None, Sequence[str] | None]
+_Seen = frozenset[str]  # names being resolved, to stop at circular imports
 
 
 @dataclass(frozen=True)
@@ -100,26 +93,26 @@ def read(path: str) -> ClassSource:
     """
     try:
         cls = _find(path)
-    except (_Missing, _Unclear) as error:
+    except (_NotFound, _Undecidable) as error:
         raise UserError(str(error)) from error
-    line = _mro(cls)
-    described: dict[str, str] = {}
-    for one in reversed(line):
-        described |= _descriptions(one)
-    parameters = (replace(one, description=described.get(name, "")) for name, one in _parameters(line).items())
+    mro = _mro(cls)
+    descriptions: dict[str, str] = {}
+    for base in reversed(mro):
+        descriptions |= _descriptions(base)
+    parameters = (replace(one, description=descriptions.get(name, "")) for name, one in _parameters(mro).items())
     bases = (base if isinstance(base, str) else _path(base) for base in _bases(cls))
     return ClassSource(_path(cls), cls.docstring.value if cls.docstring else "", tuple(bases), tuple(parameters))
 
 
 def problem(kind: str, path: str) -> str | None:
-    """Say why a registered class cannot be used.
+    """Why a registered class cannot be used.
 
     Args:
-        kind: What it is registered as: one of `BASES`.
+        kind: The plugin kind that it is registered as.
         path: `package.module:Class`.
 
     Returns:
-        The reason on one line; None if the class can be used, or if only running its code would tell.
+        The reason in one line; None if the class can be used, or if only running its code would show it.
 
     Example:
         >>> problem("reward", "unirl.rewards.keyword:Keyword")
@@ -129,36 +122,35 @@ def problem(kind: str, path: str) -> str | None:
         "module 'unirl.rewards.keyword' has no class 'Kyword'; nearest: Keyword, Reward"
     """
     try:
-        line = _mro(_find(path))
-    except _Missing as error:
+        mro = _mro(_find(path))
+    except _NotFound as error:
         return str(error)
-    except _Unclear:
+    except _Undecidable:
         return None
-    derived = {_path(one) for one in line}
-    if BASES[kind] in derived:
+    ancestors = {_path(cls) for cls in mro}
+    if KINDS[kind].base in ancestors:
         return None
-    wanted = _with_article(BASES[kind])
-    if other := next((base for base in BASES.values() if base in derived), None):
-        return f"{path!r} is {_with_article(other)}, expected {wanted}"
-    if any(isinstance(base, str) for one in line for base in _bases(one)):
+    expected = _with_article(KINDS[kind].base_name)
+    if other := next((one.base_name for one in KINDS.values() if one.base in ancestors), None):
+        return f"{path!r} is {_with_article(other)}, expected {expected}"
+    if any(isinstance(base, str) for cls in mro for base in _bases(cls)):
         return None
-    return f"{path!r} is not {wanted}: it does not derive from {BASES[kind].replace('.base:', '.')}"
+    return f"{path!r} is not {expected}: it does not derive from {KINDS[kind].base.replace('.base:', '.')}"
 
 
-def _with_article(path: str) -> str:
-    name = path.rpartition(":")[2]
+def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-class _Missing(Exception):
-    """There is no such class. The message says why, on one line."""
+class _NotFound(Exception):
+    """There is no such class. The message is one line."""
 
 
-class _Unclear(Exception):
-    """Only running the code would tell. The message says why, on one line."""
+class _Undecidable(Exception):
+    """Only running the code would show it. The message is one line."""
 
 
-# Modules: griffe's own finder knows neither `sys.meta_path` nor `sys.modules`, and loads whole packages.
+# --- modules: griffe's finder ignores `sys.meta_path` and `sys.modules`, and loads whole packages ---
 
 
 def _module(name: str) -> griffe.Module:
@@ -166,33 +158,33 @@ def _module(name: str) -> griffe.Module:
     if file is None and folders is not None:
         return griffe.Module(name, filepath=[Path(folder) for folder in folders])  # a namespace package
     if file is None or not file.endswith(".py"):
-        raise _Unclear(f"module {name!r} has no Python source")
+        raise _Undecidable(f"module {name!r} has no Python source")
     try:
         stat = Path(file).stat()
         return _visit(name, file, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        raise _Unclear(f"module {name!r} cannot be read: {error}") from error
+        raise _Undecidable(f"module {name!r} cannot be read: {error}") from error
     except (SyntaxError, ValueError) as error:  # ValueError: null bytes
         reason = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else error
-        raise _Missing(f"module {name!r} is no valid Python: {reason}") from error
+        raise _NotFound(f"module {name!r} is not valid Python: {reason}") from error
 
 
 @lru_cache(maxsize=256)
 def _visit(name: str, file: str, _modified: int, _size: int) -> griffe.Module:
     *packages, last = name.split(".")
     parent = None
-    for package in packages:  # relative imports are resolved against the parents
+    for package in packages:  # griffe resolves relative imports against the parents
         parent = griffe.Module(package, parent=parent)
     with tokenize.open(file) as source:
         code = source.read()
-    module = griffe.visit(last, Path(file), code, parent=parent, extensions=griffe.Extensions(_Notes()))
+    module = griffe.visit(last, Path(file), code, parent=parent, extensions=griffe.Extensions(_RecordBindings()))
     module.extra["unirl"]["dynamic"] = bool(_DYNAMIC.search(code))
     with suppress(griffe.AliasResolutionError):  # a dataclass with an import in its body
         griffe.DataclassesExtension().on_package(pkg=module)
     return module
 
 
-def _locate(name: str) -> tuple[str | None, Sequence[str] | None]:
+def _locate(name: str) -> _Location:
     """The file of a module, and the folders of a package."""
     loaded = sys.modules.get(name)
     file, folders = getattr(loaded, "__file__", None), getattr(loaded, "__path__", None)
@@ -201,15 +193,15 @@ def _locate(name: str) -> tuple[str | None, Sequence[str] | None]:
     parent, _, last = name.rpartition(".")
     inside = _locate(parent)[1] if parent else None
     if parent and inside is None:
-        raise _Missing(f"no module {name!r}: {parent!r} is not a package")
+        raise _NotFound(f"no module {name!r}: {parent!r} is not a package")
     found = _search(name, inside)
     if found is None:
         known = _submodules(inside)
-        raise _Missing(f"no module {name!r}" + (f"; nearest in {parent!r}: {nearest(last, known)}" if known else ""))
+        raise _NotFound(f"no module {name!r}" + (f"; nearest in {parent!r}: {nearest(last, known)}" if known else ""))
     return found
 
 
-def _search(name: str, inside: Sequence[str] | None) -> tuple[str | None, Sequence[str] | None] | None:
+def _search(name: str, inside: Sequence[str] | None) -> _Location | None:
     for finder in sys.meta_path:  # `importlib.util.find_spec` would import the parent package
         try:
             spec = finder.find_spec(name, inside)
@@ -225,8 +217,8 @@ def _submodules(folders: Sequence[str] | None) -> set[str]:
     return {found.name for found in pkgutil.iter_modules(folders)} if folders else set()
 
 
-class _Notes(griffe.Extension):
-    """Keep what griffe drops: all but one binding of a name (in `try`, `if`), and the call of the next constructor."""
+class _RecordBindings(griffe.Extension):
+    """Record what griffe drops: earlier bindings of a name (in `try` or `if`), and calls of the next constructor."""
 
     def on_instance(self, *, node: Any, obj: griffe.Object, **_: Any) -> None:
         _bindings(obj.parent, obj.name).append(obj)
@@ -250,7 +242,7 @@ def _bindings(scope: Any, name: str) -> list[griffe.Object | griffe.Alias]:
 
 
 def _next_constructor(init: ast.FunctionDef, kwargs: str) -> ast.Call | None:
-    """The call `super().__init__(..., **kwargs)`."""
+    """The call `super().__init__(..., **kwargs)` in a constructor."""
     for node in ast.walk(init):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "__init__":
             stars = [keyword.value for keyword in node.keywords if keyword.arg is None]
@@ -259,21 +251,21 @@ def _next_constructor(init: ast.FunctionDef, kwargs: str) -> ast.Call | None:
     return None
 
 
-# Names: griffe's own resolution needs all modules loaded beforehand, and does not tell why it failed.
+# --- names: griffe's resolution needs all modules to be loaded before, and gives no reason for a failure ---
 
 
 def _find(path: str) -> griffe.Class:
     name, _, attribute = path.partition(":")
     found = _lookup(_module(name), attribute)
     if isinstance(found, griffe.Module):
-        raise _Missing(f"{path!r} is a module, not a class")
+        raise _NotFound(f"{path!r} is a module, not a class")
     return found
 
 
 def _lookup(module: griffe.Module, dotted: str, seen: _Seen = frozenset()) -> griffe.Class | griffe.Module:
-    """The meaning of a dotted name in a module."""
+    """The class or module that a dotted name in a module refers to."""
     if (key := f"{module.path}:{dotted}") in seen:
-        raise _Missing(f"{key!r} is imported in a circle")
+        raise _NotFound(f"{key!r} is imported from itself")
     first, _, rest = dotted.partition(".")
     found = _bound(module, first, seen | {key})
     if rest and isinstance(found, griffe.Module):
@@ -281,7 +273,7 @@ def _lookup(module: griffe.Module, dotted: str, seen: _Seen = frozenset()) -> gr
     for name in filter(None, rest.split(".")):
         inner = found.members.get(name)
         if not isinstance(inner, griffe.Class):
-            raise _Unclear(f"{found.path!r} has no class {name!r} in its body")
+            raise _Undecidable(f"{found.path!r} has no class {name!r} in its body")
         found = inner
     return found
 
@@ -291,10 +283,10 @@ def _bound(module: griffe.Module, name: str, seen: _Seen) -> griffe.Class | grif
     for item in reversed(_bindings(module, name)):
         try:
             return _follow(module, item, seen)
-        except (_Missing, _Unclear) as error:
+        except (_NotFound, _Undecidable) as error:
             reasons.append(error)
     if reasons:
-        raise next((reason for reason in reasons if isinstance(reason, _Unclear)), reasons[-1])
+        raise next((reason for reason in reasons if isinstance(reason, _Undecidable)), reasons[-1])
     if name in _submodules(_locate(module.path)[1]):
         return _module(f"{module.path}.{name}")
     return _star_imported(module, name, seen)
@@ -308,17 +300,17 @@ def _follow(module: griffe.Module, item: griffe.Object | griffe.Alias, seen: _Se
         return item
     where = f"'{module.path}:{item.name}'"
     if isinstance(item, griffe.Function):
-        raise _Missing(f"{where} is a function, not a class")
+        raise _NotFound(f"{where} is a function, not a class")
     value = item.value if isinstance(item, griffe.Attribute) else None
     if other := _dotted(value):
         return _lookup(module, other, seen)
     if isinstance(value, _LITERALS):
-        raise _Missing(f"{where} is {str(value)[:40]}, not a class")
-    raise _Unclear(f"{where} is made when the module runs")
+        raise _NotFound(f"{where} is {str(value)[:40]}, not a class")
+    raise _Undecidable(f"{where} is created when the module runs")
 
 
 def _dotted(value: str | griffe.Expr | None) -> str | None:
-    """`a.b.c`, also for `a.b.c[T]`; None for other expressions."""
+    """`a.b.c` for the expressions `a.b.c` and `a.b.c[T]`; None for others."""
     if isinstance(value, griffe.ExprSubscript):
         value = value.left
     is_name = isinstance(value, griffe.ExprName | griffe.ExprAttribute)
@@ -327,18 +319,18 @@ def _dotted(value: str | griffe.Expr | None) -> str | None:
 
 def _star_imported(module: griffe.Module, name: str, seen: _Seen) -> griffe.Class | griffe.Module:
     if module.extra["unirl"].get("dynamic"):
-        raise _Unclear(f"module {module.path!r} makes names when it runs")
+        raise _Undecidable(f"module {module.path!r} creates names when it runs")
     items = [item for bound in module.extra["unirl.bindings"].values() for item in bound]
     known = {item.name for item in items if isinstance(item, griffe.Class | griffe.Alias) and item.name.isidentifier()}
     public = {word for word in known if word[0].isupper()}
     offer = f"; nearest: {nearest(name, public)}" if public else ""
-    missing: Exception = _Missing(f"module {module.path!r} has no class {name!r}{offer}")
+    missing: Exception = _NotFound(f"module {module.path!r} has no class {name!r}{offer}")
     for star in (item.wildcard for item in items if isinstance(item, griffe.Alias) and item.wildcard):
         try:
             return _lookup(_module(star), name, seen)
-        except _Missing:
+        except _NotFound:
             continue
-        except _Unclear as error:
+        except _Undecidable as error:
             missing = error
     raise missing
 
@@ -348,49 +340,49 @@ def _path(cls: griffe.Class) -> str:
     return f"{module}:{cls.path.removeprefix(f'{module}.')}"
 
 
-# Classes.
+# --- classes ---
 
 
 def _bases(cls: griffe.Class, seen: _Seen = frozenset()) -> Iterator[griffe.Class | str]:
-    """The base classes, without built-in ones; as text if not found."""
+    """The base classes without built-in ones; as text where they are not found."""
     for base in cls.bases:
         name = _dotted(base) or ""
         if hasattr(builtins, name) and not _bindings(cls.module, name):
             continue
         try:
             found = _lookup(cls.module, name, seen | {cls.path}) if name else None
-        except (_Missing, _Unclear):
+        except (_NotFound, _Undecidable):
             found = None
         yield found if isinstance(found, griffe.Class) else name or str(base)
 
 
 def _mro(cls: griffe.Class, seen: _Seen = frozenset()) -> list[griffe.Class]:
     bases = [base for base in _bases(cls, seen) if isinstance(base, griffe.Class)]
-    lines = [_mro(base, seen | {cls.path}) for base in bases]
+    mros = [_mro(base, seen | {cls.path}) for base in bases]
     try:
-        return [cls, *griffe.c3linear_merge(*lines, bases)]
+        return [cls, *griffe.c3linear_merge(*mros, bases)]
     except ValueError:  # `class A(Generic[T], B[T])` is valid: Python drops `Generic`
-        return list(dict.fromkeys([cls, *(one for line in lines for one in line)]))
+        return list(dict.fromkeys([cls, *(one for mro in mros for one in mro)]))
 
 
-def _parameters(line: Sequence[griffe.Class]) -> dict[str, Parameter]:
-    """The arguments by name. Those of the next constructor follow if `**kwargs` is passed to it, as in jsonargparse."""
-    found: dict[str, Parameter] = {}
-    given: set[str | None] = set()
+def _parameters(mro: Sequence[griffe.Class]) -> dict[str, Parameter]:
+    """The arguments by name; as in jsonargparse, with those of the next constructor if `**kwargs` is passed to it."""
+    parameters: dict[str, Parameter] = {}
+    passed: set[str | None] = set()
     positional = 0
-    for i, cls in enumerate(line):
+    for i, cls in enumerate(mro):
         init = cls.members.get("__init__")
         if not isinstance(init, griffe.Function):
             continue
-        own = _arguments(cls, init) if init.lineno else _fields(line[i:])
-        given |= {one.name for one in own[:positional]}
-        found |= {one.name: one for one in own if one.name not in given and one.name not in found}
+        own = _arguments(cls, init) if init.lineno else _fields(mro[i:])
+        passed |= {one.name for one in own[:positional]}
+        parameters |= {one.name: one for one in own if one.name not in passed and one.name not in parameters}
         call = init.extra["unirl"].get("call")
         if call is None:
             break
-        given |= {keyword.arg for keyword in call.keywords}
+        passed |= {keyword.arg for keyword in call.keywords}
         positional = len(call.args)
-    return found
+    return parameters
 
 
 def _arguments(cls: griffe.Class, init: griffe.Function) -> list[Parameter]:
@@ -403,10 +395,10 @@ def _arguments(cls: griffe.Class, init: griffe.Function) -> list[Parameter]:
     return found
 
 
-def _fields(line: Sequence[griffe.Class]) -> list[Parameter]:
-    """The fields of a dataclass; griffe gives each dataclass an `__init__` on line 0, with its own fields."""
+def _fields(mro: Sequence[griffe.Class]) -> list[Parameter]:
+    """The fields of a dataclass. griffe gives each dataclass an `__init__` on line 0 with the fields of its body."""
     fields: dict[str, Parameter] = {}
-    for cls in reversed(line):
+    for cls in reversed(mro):
         init = cls.members.get("__init__")
         if isinstance(init, griffe.Function) and not init.lineno:
             fields |= {one.name: one for one in _arguments(cls, init)}
@@ -422,11 +414,11 @@ def _default(cls: griffe.Class, value: str | griffe.Expr | None) -> str | None:
 
 
 def _descriptions(cls: griffe.Class) -> dict[str, str]:
-    described: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for item in (cls, cls.members.get("__init__")):
         if item is None or item.docstring is None:
             continue
         for section in griffe.Docstring(item.docstring.value).parse("google", warnings=False):
             if isinstance(section, griffe.DocstringSectionParameters):
-                described |= {one.name: " ".join(one.description.split()) for one in section.value}
-    return described
+                descriptions |= {one.name: " ".join(one.description.split()) for one in section.value}
+    return descriptions

@@ -1,4 +1,4 @@
-"""The hooks of a run: what installed plugins and the run's own callbacks say while it goes on."""
+"""The lifecycle hooks of a run, implemented by installed plugins and by the trainer's callbacks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,15 +9,15 @@ from torch import Tensor
 from unirl.errors import UserError
 from unirl.hooks import PROJECT, specs
 from unirl.hooks.host import host
-from unirl.hooks.implementations import implementations
+from unirl.hooks.implementations import implementations, traced
 from unirl.types import Rollout
 
 
 class Lifecycle:
-    """Calls `unirl_rollout_scored` and `unirl_validated`.
+    """Calls the hooks `unirl_rollout_scored` and `unirl_validated`.
 
     Args:
-        callbacks: Objects that may implement hooks beside the installed plugins, such as a trainer's callbacks.
+        callbacks: Objects that may implement hooks in addition to the installed plugins, such as a trainer's callbacks.
 
     Raises:
         UserError: one of them implements a hook that does not exist.
@@ -30,13 +30,16 @@ class Lifecycle:
         for name, plugin in host().manager.list_name_plugin():
             self._manager.register(plugin, name=name)
         for callback in callbacks:
-            who = type(callback).__name__
-            try:
-                found = implementations(callback, who, host().switches.trace)
-            except UserError as error:
-                raise UserError(f"{who}: {error}") from error
-            again = self._manager.has_plugin(who)  # two of a kind
-            self._manager.register(found, name=f"{who} {id(callback)}" if again else who)
+            self._register(callback)
+
+    def _register(self, callback: object) -> None:
+        name = type(callback).__name__
+        try:
+            found = implementations(callback)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        unique = f"{name} {id(callback)}" if self._manager.has_plugin(name) else name
+        self._manager.register(traced(found, name) if host().options.trace else callback, name=unique)
 
     def __getstate__(self) -> tuple[object, ...]:
         # Modules cannot be pickled; a spawned process loads the plugins itself.
@@ -46,29 +49,36 @@ class Lifecycle:
         self.__init__(callbacks)  # type: ignore[misc]
 
     def weights(self, rollout: Rollout) -> Tensor | None:
-        """The product of all weights, or None where nobody gave any.
+        """The product of the sample weights of all implementations, or None if none returned weights.
+
+        Args:
+            rollout: A scored rollout.
 
         Shapes:
             returns (B,) or None.
 
         Raises:
-            UserError: weights of another shape or device, below 0, or not finite.
+            UserError: weights have another shape or device, or are negative or not finite.
         """
         hook = self._manager.hook.unirl_rollout_scored
-        given, device = hook(rollout=rollout), rollout.scores.device
-        who = f"unirl_rollout_scored (one of: {', '.join(one.plugin_name for one in hook.get_hookimpls())})"
+        results, device = hook(rollout=rollout), rollout.scores.device
+        names = f"unirl_rollout_scored (one of: {', '.join(one.plugin_name for one in hook.get_hookimpls())})"
         weights: Tensor | None = None
-        for one in given:
-            if not isinstance(one, Tensor) or one.shape != rollout.scores.shape:
-                got = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
-                raise UserError(f"{who} gave {got}, expected weights {tuple(rollout.scores.shape)}")
-            if one.device != device:
-                raise UserError(f"{who} gave weights on {one.device}, expected {device}, where the scores are")
-            if not (torch.isfinite(one) & (one >= 0)).all():
-                raise UserError(f"{who} gave weights from {one.min()} on; they must be finite, from 0 on")
-            weights = one.float() if weights is None else weights * one
+        for result in results:
+            if not isinstance(result, Tensor) or result.shape != rollout.scores.shape:
+                got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+                raise UserError(f"{names} returned {got}, expected weights {tuple(rollout.scores.shape)}")
+            if result.device != device:
+                raise UserError(f"{names} returned weights on {result.device}, expected {device}, the scores' device")
+            if not (torch.isfinite(result) & (result >= 0)).all():
+                raise UserError(f"{names} returned a weight of {result.min()}; weights must be finite and 0 or more")
+            weights = result.float() if weights is None else weights * result
         return weights
 
     def validated(self, metrics: Mapping[str, float]) -> None:
-        """Tell everybody what was measured."""
+        """Call `unirl_validated`.
+
+        Args:
+            metrics: Values by name.
+        """
         self._manager.hook.unirl_validated(metrics=metrics)

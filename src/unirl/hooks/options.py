@@ -1,4 +1,4 @@
-"""Which plugins load: the switches of the `unirl` command line, and of the environment for child processes."""
+"""Plugin options: which plugins are loaded, by the `unirl` command line and, for child processes, the environment."""
 
 import os
 import shlex
@@ -12,34 +12,35 @@ from packaging.utils import canonicalize_name
 from unirl.errors import UserError, nearest
 
 VARIABLE = "UNIRL_PLUGIN_OPTIONS"
-"""The environment variable that holds switches as text; the command sets it, so that child processes load the same."""
+"""Environment variable with plugin options. The command sets it, so that child processes load the same plugins."""
 FLAGS = {"--no-autoload": "autoload", "--strict-plugins": "strict", "--trace-hooks": "trace"}
-VALUED = ("-p", "--plugin", "--only-plugins")
+"""Options without a value, and the attribute of `PluginOptions` that each one sets."""
+VALUE_OPTIONS = ("-p", "--plugin", "--only-plugins")
 HELP = """\
-plugins, anywhere on the line (or in UNIRL_PLUGIN_OPTIONS):
-  -p NAME, -p no:NAME       load a plugin whatever else is said; block it
-  --plugin FILE.py          load a plugin from one file
-  --only-plugins A,B        load no others; built-ins always load
-  --no-autoload             load none but those that -p and --plugin name
-  --strict-plugins          stop if any plugin is broken, even one that is not used
-  --trace-hooks             say on stderr which hook is called, and what each plugin returns"""
+plugin options, anywhere on the command line or in UNIRL_PLUGIN_OPTIONS:
+  -p NAME, -p no:NAME       load a plugin regardless of the options below; block a plugin
+  --plugin FILE.py          load a plugin from a file
+  --only-plugins A,B        load only these plugins; built-in ones are always loaded
+  --no-autoload             load only plugins named by -p and --plugin
+  --strict-plugins          stop if any installed plugin is broken, even if it is not used
+  --trace-hooks             print hook calls and what each plugin returns to stderr"""
 
 
 @dataclass(frozen=True)
-class Switches:
-    """What the user said about plugins; names are entry points or distributions.
+class PluginOptions:
+    """Which plugins are loaded. Names are those of entry points or of distributions.
 
     Args:
-        load: Load these, whatever `autoload` and `only` say.
-        block: Load none of these.
-        files: Single-file plugins, absolute paths.
-        only: Load no others; None allows all.
-        autoload: Load what is installed.
-        strict: A broken plugin stops everything.
+        load: Plugins to load regardless of `autoload` and `only`.
+        block: Plugins not to load.
+        files: Single-file plugins, as absolute paths.
+        only: Load only these. None loads all.
+        autoload: Load installed plugins.
+        strict: Stop if any plugin is broken.
         trace: Print every hook call.
 
     Example:
-        >>> parse(["fit", "-p", "no:shapes", "--strict-plugins"])[0].text()
+        >>> parse(["fit", "-p", "no:shapes", "--strict-plugins"])[0].to_text()
         '-p no:shapes --strict-plugins'
     """
 
@@ -51,118 +52,119 @@ class Switches:
     strict: bool = False
     trace: bool = False
 
-    def text(self) -> str:
-        """The same switches as a command line, for the environment."""
+    def to_text(self) -> str:
+        """The same options as command-line text, for the environment."""
         words = [word for name in self.load for word in ("-p", name)]
         words += [word for name in self.block for word in ("-p", f"no:{name}")]
         words += [word for path in self.files for word in ("--plugin", path)]
         words += ["--only-plugins", ",".join(self.only)] if self.only is not None else []
-        words += [flag for flag, name in FLAGS.items() if getattr(self, name) != getattr(Switches(), name)]
+        words += [flag for flag, name in FLAGS.items() if getattr(self, name) != getattr(PluginOptions(), name)]
         return shlex.join(words)
 
-    def blocks(self, *names: str, asked: bool = False) -> str:
-        """The switch that keeps a plugin from loading, or nothing.
+    def block_reason(self, *names: str, is_file: bool = False) -> str:
+        """The option that blocks a plugin, or an empty string.
 
         Args:
-            names: What the plugin goes by: its entry point and its distribution.
-            asked: Whether it was given by path.
+            names: Its names: entry point and distribution.
+            is_file: Whether it was given by path.
         """
-        if said := _among(names, self.block):
-            return f"-p no:{said}"
-        if asked or _among(names, self.load):
+        if name := _first_match(self.block, names):
+            return f"-p no:{name}"
+        if is_file or _first_match(self.load, names):
             return ""
         if not self.autoload:
             return "--no-autoload"
-        if self.only is not None and not _among(names, self.only):
+        if self.only is not None and not _first_match(self.only, names):
             return f"not in --only-plugins {','.join(self.only)}"
         return ""
 
-    def asks_for(self, *names: str) -> bool:
+    def requests(self, *names: str) -> bool:
         """Whether `-p` names this plugin."""
-        return bool(_among(names, self.load))
+        return bool(_first_match(self.load, names))
 
-    def check(self, installed: Iterable[str], builtin: Iterable[str]) -> None:
-        """Refuse names that nothing goes by.
+    def check(self, known: Iterable[str], builtin: Iterable[str]) -> None:
+        """Validate all names.
 
         Args:
-            installed: All entry points and distributions, built-ins included.
-            builtin: Those that always load.
+            known: All entry points and distributions, built-in ones included.
+            builtin: Those that are always loaded.
 
         Raises:
-            UserError: a name is unknown, or a built-in is blocked.
+            UserError: a name is unknown, or a built-in plugin is blocked.
         """
-        installed, builtin = list(installed), list(builtin)
-        said = [("-p ", name) for name in self.load] + [("-p no:", name) for name in self.block]
-        for switch, name in [*said, *(("--only-plugins ", name) for name in self.only or ())]:
-            if not _among([name], installed):
-                offer = f"nearest: {nearest(name, set(installed))}" if installed else "none is installed"
-                raise UserError(f"{switch}{name}: no plugin or distribution of that name; {offer}")
-        if name := _among(self.block, builtin):
-            raise UserError(f"-p no:{name}: what unirl ships itself always loads")
+        known, builtin = list(known), list(builtin)
+        names = [("-p ", name) for name in self.load] + [("-p no:", name) for name in self.block]
+        for option, name in [*names, *(("--only-plugins ", name) for name in self.only or ())]:
+            if not _first_match([name], known):
+                hint = f"nearest: {nearest(name, set(known))}" if known else "none is installed"
+                raise UserError(f"{option}{name}: no plugin or distribution has this name; {hint}")
+        if name := _first_match(self.block, builtin):
+            raise UserError(f"-p no:{name}: built-in plugins cannot be blocked; remove this option")
 
 
-def parse(argv: Sequence[str], before: Switches | None = None) -> tuple[Switches, list[str]]:
-    """Take the switches out of a command line; what comes later overrules.
+def parse(argv: Sequence[str], defaults: PluginOptions | None = None) -> tuple[PluginOptions, list[str]]:
+    """Split a command line into plugin options and other arguments. Later options override earlier ones.
 
     Args:
-        argv: Any arguments.
-        before: Switches already given, such as those of the environment.
+        argv: Arguments.
+        defaults: Options already given, such as those of the environment.
 
     Raises:
-        UserError: a switch lacks its value.
+        UserError: the value of an option is missing.
     """
-    switches, rest, words = before or Switches(), [], iter(argv)
+    options, rest, words = defaults or PluginOptions(), [], iter(argv)
     for word in words:
         option, equals, value = word.partition("=")
         if word == "--":
             rest += [word, *words]
         elif word in FLAGS:
-            changed: dict[str, Any] = {FLAGS[word]: word != "--no-autoload"}
-            switches = replace(switches, **changed)
-        elif option in VALUED:
-            switches = _with(switches, option, value if equals else next(words, None))
+            change: dict[str, Any] = {FLAGS[word]: word != "--no-autoload"}
+            options = replace(options, **change)
+        elif option in VALUE_OPTIONS:
+            options = _with_value(options, option, value if equals else next(words, None))
         else:
             rest.append(word)
-    return switches, rest
+    return options, rest
 
 
-def from_environment() -> Switches:
-    """The switches in `UNIRL_PLUGIN_OPTIONS`.
+def from_environment() -> PluginOptions:
+    """The plugin options in the environment variable `UNIRL_PLUGIN_OPTIONS`.
 
     Raises:
-        UserError: it holds anything else.
+        UserError: it contains anything else.
     """
     try:
-        switches, rest = parse(shlex.split(os.environ.get(VARIABLE, "")))
+        options, rest = parse(shlex.split(os.environ.get(VARIABLE, "")))
     except (UserError, ValueError) as error:
         raise UserError(f"{VARIABLE}: {error}") from error
     if rest:
-        raise UserError(f"{VARIABLE}: {rest[0]!r} is no switch; there are {', '.join([*VALUED, *FLAGS])}")
-    return switches
+        allowed = ", ".join([*VALUE_OPTIONS, *FLAGS])
+        raise UserError(f"{VARIABLE}: {rest[0]!r} is not a plugin option; use {allowed}")
+    return options
 
 
-def _with(switches: Switches, option: str, value: str | None) -> Switches:
+def _with_value(options: PluginOptions, option: str, value: str | None) -> PluginOptions:
     if value is None or value.startswith("-") or (not value and option != "--only-plugins"):
         raise UserError(f"{option}: expected {'a file' if option == '--plugin' else 'the name of a plugin'} after it")
     if option == "--plugin":
         path = str(Path(value).resolve())
-        return replace(switches, files=(*_without(switches.files, path), path))
+        return replace(options, files=(*_without(options.files, path), path))
     if option == "--only-plugins":
-        return replace(switches, only=tuple(dict.fromkeys(name for name in value.split(",") if name)))
+        return replace(options, only=tuple(dict.fromkeys(name for name in value.split(",") if name)))
     name = value.removeprefix("no:")
-    load, block = _without(switches.load, name), _without(switches.block, name)
+    load, block = _without(options.load, name), _without(options.block, name)
     if name == value:
         load = (*load, name)
     else:
         block = (*block, name)
-    return replace(switches, load=load, block=block)
+    return replace(options, load=load, block=block)
 
 
 def _without(names: Iterable[str], name: str) -> tuple[str, ...]:
     return tuple(other for other in names if other != name)
 
 
-def _among(names: Iterable[str], said: Iterable[str]) -> str:
-    # Distributions and entry points are often the same word once with "-" and once with "_".
-    known = {canonicalize_name(name) for name in names}
-    return next((one for one in said if canonicalize_name(one) in known), "")
+def _first_match(names: Iterable[str], plugin_names: Iterable[str]) -> str:
+    # The names of a distribution and its entry point often differ only in "-" and "_".
+    canonical = {canonicalize_name(name) for name in plugin_names}
+    return next((name for name in names if canonicalize_name(name) in canonical), "")

@@ -1,51 +1,41 @@
-"""Writes the hook reference: `python -m unirl.hooks.reference > docs/plugins/hooks.md`."""
+"""Generates the hook reference: `python -m unirl.hooks.reference > docs/plugins/hooks.md`."""
 
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from unirl.hooks import PROJECT, specs
+from unirl.hooks.specs import specifications
 
 HEAD = """# Hooks
 
-Everything a plugin can tell the framework. Mark an implementation with `from unirl import hookimpl`. It takes the
-arguments below by name, and may leave out those that it does not need. `register(name, "package.module:Class")` takes
-an import path and not a class, so that listing plugins imports nothing heavy; a name has no dots.
+All hooks that a plugin can implement. Mark an implementation with `from unirl import hookimpl`. It takes the arguments
+below by name, and may omit those that it does not use. `register(name, "package.module:Class")` takes an import path
+instead of a class, so that listing plugins imports no class. A name must not contain dots.
 
-*Made from `src/unirl/hooks/specs.py` by `python -m unirl.hooks.reference > docs/plugins/hooks.md`.*
+*Generated from `src/unirl/hooks/specs.py` by `python -m unirl.hooks.reference > docs/plugins/hooks.md`.*
 """
 
 
-def hooks() -> dict[str, Any]:
-    """Every hook's specification, by name, in the order of the file.
-
-    Example:
-        >>> list(hooks())[0]
-        'unirl_register_backbones'
-    """
-    return {name: value for name, value in vars(specs).items() if name.startswith(f"{PROJECT}_")}
-
-
 def signature(hook: Callable[..., Any]) -> str:
-    """A specification as Python writes it.
+    """The signature of a specification as written in Python.
 
     Args:
         hook: The specification.
 
     Example:
-        >>> signature(hooks()["unirl_rollout_scored"])
+        >>> signature(specifications()["unirl_rollout_scored"])
         'def unirl_rollout_scored(rollout: Rollout) -> Tensor | None'
     """
-    taken = inspect.signature(hook)
-    arguments = ", ".join(f"{one.name}: {one.annotation}" for one in taken.parameters.values())
-    return f"def {hook.__name__}({arguments}) -> {taken.return_annotation}"
+    spec = inspect.signature(hook)
+    arguments = ", ".join(f"{one.name}: {one.annotation}" for one in spec.parameters.values())
+    return f"def {hook.__name__}({arguments}) -> {spec.return_annotation}"
 
 
 def reference() -> str:
-    """The whole page, in Markdown."""
+    """The reference page, in Markdown."""
     table = ["| hook | status | since |", "|---|---|---|"]
-    table += [f"| [`{name}`](#{name}) | {hook.stability} | {hook.since} |" for name, hook in hooks().items()]
-    parts = [HEAD, "\n".join(table), *(_section(hook) for hook in hooks().values())]
+    table += [f"| [`{name}`](#{name}) | {hook.stability} | {hook.since} |" for name, hook in specifications().items()]
+    parts = [HEAD, "\n".join(table), *(_section(hook) for hook in specifications().values())]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -55,7 +45,7 @@ def _section(hook: Any) -> str:
 
 
 def _markdown(doc: str) -> Iterator[str]:
-    """A docstring's sections as lists; prose as it is."""
+    """The lines of a docstring, with its sections as lists."""
     for line in doc.splitlines():
         if line.endswith(":") and not line.startswith(" "):
             yield f"**{line}**\n"
