@@ -77,7 +77,7 @@ def _build_backbone(config: Path) -> Backbone:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--lora", type=LoRA | None)
-    options["backbone"] = resolve(options["backbone"], PluginArgument("backbone", many=False))
+    options["backbone"] = resolve(options["backbone"], PluginArgument("backbone"))
     instances = parser.instantiate(parser.parse_object(options))
     backbone: Backbone = instances.backbone
     backbone.build()

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -18,6 +19,10 @@ _BOILERPLATE = re.compile(
     r"a class path|a dict with|Subclass types expect|Given value|Subtypes:|Errors:|Does not validate|Expected a path"
     r"|Problem with"
 )
+# Optimizers and schedulers are callables that make an object: their type and parsed form say nothing to users.
+_CALLABLE = re.compile(r"Type typing\.Callable\[.*\] expects a function or a callable class: ")
+_GOT_OBJECT = re.compile(r"\. Got value: (?:Namespace|NestedArg)\((?:class_path='([^']+)')?.*\)$", re.MULTILINE)
+_NO_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'(?:\. Got value: .*)?")
 
 
 def explain_option(message: str, options: Iterable[str]) -> str:
@@ -47,15 +52,16 @@ def explain_option(message: str, options: Iterable[str]) -> str:
 
 
 def root_message(message: str) -> str:
-    """The innermost reason in a nested message, with the key that it is about, as one line.
+    r"""The innermost reason in a nested message, with the key that it is about, as one line.
 
     Args:
         message: jsonargparse's message, nested by indentation.
 
     Example:
-        >>> root_message('Parser key "data.seed":\\n  Expected a <class \\'int\\'>. Got value: abc')
+        >>> root_message('Parser key "data.seed":\n  Expected a <class \'int\'>. Got value: abc')
         'data.seed: expected int, got abc'
     """
+    message = _GOT_OBJECT.sub(_in_class, _CALLABLE.sub("", message))
     lines = [(len(line) - len(line.lstrip(" ")), line.strip(" -")) for line in message.splitlines() if line.strip()]
     reasons = [i for i, (_, text) in enumerate(lines) if not _BOILERPLATE.match(text)]
     if not reasons:
@@ -67,6 +73,10 @@ def root_message(message: str) -> str:
     key = ".".join(reversed(keys))
     prefix, suffix = f"{key}: " if key else "", f" (in {classes[0]})" if classes else ""
     return prefix + _simplify(_reason(lines, chosen)) + suffix
+
+
+def _in_class(match: re.Match[str]) -> str:
+    return f" (in {match[1]})" if match[1] else ""
 
 
 def _ancestors(lines: list[tuple[int, str]], chosen: int) -> Iterable[str]:
@@ -81,11 +91,12 @@ def _reason(lines: list[tuple[int, str]], chosen: int) -> str:
     depth, text = lines[chosen]
     if not _TYPE.match(text):
         return text
+    rest = [line for _, line in lines[chosen:]]
     # The members of a union fail one after the other at the same depth; all of them are allowed.
-    members = [line for indent, line in lines if indent == depth and line.startswith("Expected a ")]
+    members = [line for indent, line in lines if indent == depth and _TYPE.match(line)]
     allowed = " or ".join(dict.fromkeys(_TYPE.sub("", line).split(". Got")[0] for line in members))
-    value = re.search(r"(?:Got value|Given value): (.*)", "\n".join(line for _, line in lines[chosen:]))
-    return f"Expected a {allowed}" + (f". Got value: {value[1]}" if value else "")
+    value = re.search(r"(?:Got value|Given value): (.*?)( \(in [\w.]+\))?$", "\n".join(rest), re.MULTILINE)
+    return f"Expected a {allowed}" + (f". Got value: {value[1]}{value[2] or ''}" if value else "")
 
 
 def _simplify(text: str) -> str:
@@ -94,8 +105,18 @@ def _simplify(text: str) -> str:
     text = re.sub(r"typing\.Literal\[([^\]]*)\]", r"one of \1", text)
     text = re.sub(r"Not a valid subclass of (\w+)", r"expected the name or class path of a \1", text)
     text = re.sub(r"Expected a dot import path string: (.*)", r"no class \1; give its full class path", text)
+    text = re.sub(r'Unable to load config "(.*)"', r"expected options by name, or the path of a config, got \1", text)
+    text = _NO_CLASS.sub(_nearest_classes, text)
     text = re.sub(r"(required: |, )(?:fit|validate|test)\.", r"\1", text)
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+
+
+def _nearest_classes(match: re.Match[str]) -> str:
+    module, name = match[1], match[2]
+    members = vars(sys.modules[module]) if module in sys.modules else {}
+    classes = [key for key, value in members.items() if isinstance(value, type)]
+    hint = f"; nearest: {nearest(name, classes)}" if classes else ""
+    return f"module {module!r} has no class {name!r}{hint}"
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -132,7 +132,7 @@ class PluginParser(LightningArgumentParser):
 
     def _options(self) -> list[str]:
         names = {action.dest.removesuffix("+") for action in self._actions if action.option_strings}
-        names = {name for name in names if name.rpartition(".")[2] not in ("help", "print_config")}
+        names = {name for name in names if name.rpartition(".")[2] not in ("help", "print_config", "print_shtab")}
         groups = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}
         return sorted(names - groups)
 

@@ -6,12 +6,14 @@ from unirl.hooks.specs import Register
 
 @hookimpl
 def unirl_register_backbones(register: Register) -> None:
+    """Register the built-in backbones."""
     register("showo", "unirl.backbones.showo:Showo")
     register("janus", "unirl.backbones.janus:Janus")
 
 
 @hookimpl
 def unirl_register_rewards(register: Register) -> None:
+    """Register the built-in rewards."""
     register("attribute", "unirl.rewards.attribute:Attribute")
     register("clip", "unirl.rewards.clip:CLIP")
     register("keyword", "unirl.rewards.keyword:Keyword")
@@ -21,11 +23,13 @@ def unirl_register_rewards(register: Register) -> None:
 
 @hookimpl
 def unirl_register_updates(register: Register) -> None:
+    """Register the built-in update rules."""
     register("grpo", "unirl.updates.grpo:GRPO")
     register("sft", "unirl.updates.sft:SFT")
 
 
 @hookimpl
 def unirl_register_prompts(register: Register) -> None:
+    """Register the built-in sources of prompts."""
     register("geneval", "unirl.prompts.geneval:GenEval")
     register("jsonl", "unirl.prompts.jsonl:JsonLines")

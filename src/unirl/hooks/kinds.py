@@ -18,8 +18,9 @@ class PluginKind:
         is_list: Whether the option takes a list of plugins.
 
     Example:
-        >>> KINDS["judge"].config("shapes")
-        'model:\\n  judge: shapes'
+        >>> print(KINDS["judge"].config("shapes"))
+        model:
+          judge: shapes
     """
 
     name: str
