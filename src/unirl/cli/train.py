@@ -35,6 +35,7 @@ TRAINER_DEFAULTS = {
 }
 CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "export": ExportPretrained}
 """Callbacks of every run, by the option group that configures them."""
+USAGE = "--config FILE [--config OVERLAY] [--OPTION VALUE] ..."
 IGNORED_WARNINGS = (
     "does not have many workers",  # prompts are made in the training process
     "Tip: For seamless",
@@ -86,7 +87,11 @@ class Run(LightningCLI):
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": fault_tolerance_callbacks()},
             seed_everything_default=0,
             parser_class=PluginParser,
-            parser_kwargs={"prog": "unirl", "description": "Self-improvement of unified multimodal models."},
+            parser_kwargs={
+                "prog": "unirl",
+                "description": "Self-improvement of unified multimodal models.",
+                **{name: {"usage": f"unirl {name} {USAGE}"} for name in self.subcommands()},
+            },
             auto_configure_optimizers=False,  # `SelfImprovement` makes optimizer and scheduler itself
             args=args,
         )
