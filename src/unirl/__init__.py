@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from unirl.callbacks.images import Caption, image_grid
     from unirl.hooks.host import load
+    from unirl.hooks.specs import Register
     from unirl.training import (
         EvaluationConfig,
         PromptsDataModule,
@@ -47,6 +48,7 @@ __all__ = [
     "LogImages",
     "PromptsDataModule",
     "QualityControl",
+    "Register",
     "ResultsTable",
     "Rollout",
     "RolloutConfig",
@@ -69,6 +71,7 @@ _MODULES = {
     ),
     "unirl.callbacks.images": ("Caption", "image_grid"),
     "unirl.hooks.host": ("load",),
+    "unirl.hooks.specs": ("Register",),
     "unirl.training": (
         *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "SelfImprovement", "WarmupSchedule"),
         "evaluate",
