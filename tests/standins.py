@@ -1,4 +1,4 @@
-"""A model and its data small enough to test the command line with."""
+"""Small stand-ins for a model, its data and its plugins, to test the command line and plugin loading with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from unirl.backbones import Backbone
@@ -13,7 +14,8 @@ from unirl.errors import UserError
 from unirl.judges import Judge
 from unirl.prompts import Prompts
 from unirl.rewards import Reward
-from unirl.types import Answers, Example, Images, ImageSampling
+from unirl.training.config import RolloutConfig
+from unirl.types import Answers, Example, Images
 from unirl.updates import UpdateRule
 
 PLUGIN = """
@@ -21,31 +23,31 @@ from unirl import hookimpl
 
 @hookimpl
 def unirl_register_backbones(register):
-    register("tiny", "standins:Tiny")
-    register("other", "standins:Other")
+    register("tiny", "standins:TinyBackbone")
+    register("other", "standins:OtherBackbone")
 
 @hookimpl
 def unirl_register_rewards(register):
-    register("same", "standins:Words")
-    register("both", "standins:Both")
-    register("gone", "no_such_module:Gone")
+    register("fixed", "standins:FixedReward")
+    register("combined", "standins:CombinedReward")
+    register("missing", "no_such_module:Missing")
 
 @hookimpl
 def unirl_register_judges(register):
-    register("eye", "standins:Eye")
+    register("always", "standins:AlwaysJudge")
 
 @hookimpl
 def unirl_register_updates(register):
-    register("plain", "standins:Plain")
+    register("zero", "standins:ZeroUpdate")
 
 @hookimpl
 def unirl_register_prompts(register):
-    register("same", "standins:Fixed")
+    register("fixed", "standins:FixedPrompts")
 """
 
 
-class Tiny(Backbone):
-    """Reads a checkpoint name and a size."""
+class TinyBackbone(Backbone):
+    """Has a checkpoint name, a size and one weight."""
 
     blocks = ()
 
@@ -59,19 +61,19 @@ class Tiny(Backbone):
             raise UserError("backbone.checkpoint: nothing at 'missing'")
 
 
-# The rest of the contract is not called here.
-Tiny.__abstractmethods__ = frozenset()
+# The other methods are not called here.
+TinyBackbone.__abstractmethods__ = frozenset()
 
 
-class Other(Tiny):
+class OtherBackbone(TinyBackbone):
     """Has no size."""
 
     def __init__(self, checkpoint: str = "none") -> None:
         super().__init__(checkpoint)
 
 
-class Words(Reward):
-    """Another plugin of this name gives prompts."""
+class FixedReward(Reward):
+    """Scores everything 1. A prompts plugin has the same registered name."""
 
     def __init__(self, words: int = 1, **kwargs: Any) -> None:
         if words < 0:
@@ -83,25 +85,31 @@ class Words(Reward):
         return torch.ones(len(examples))
 
 
-class Both(Words):
-    """A reward made of rewards."""
+class CombinedReward(FixedReward):
+    """A reward that takes rewards."""
 
     def __init__(self, parts: list[Reward], inner: Reward | None = None, weight: float = 1.0) -> None:
         super().__init__(weight=weight)
         self.parts, self.inner = parts, inner
 
 
-class Eye(Judge):
+class AlwaysJudge(Judge):
+    """Accepts every image."""
+
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
         return torch.ones(len(examples), dtype=torch.bool)
 
 
-class Plain(UpdateRule):
+class ZeroUpdate(UpdateRule):
+    """Is never called."""
+
     def loss(self, *args: Any) -> Any:
         raise NotImplementedError
 
 
-class Fixed(Prompts):
+class FixedPrompts(Prompts):
+    """Always the same example."""
+
     def __init__(self, path: str = "") -> None:
         self.path = path
 
@@ -123,16 +131,15 @@ class Model(pl.LightningModule):
         update: UpdateRule,
         rewards: list[Reward],
         judge: Judge | None = None,
-        group_size: int = 4,
-        sampling: ImageSampling = ImageSampling(),
-        lr: float = 1e-5,
-        betas: tuple[float, float] = (0.9, 0.999),
+        rollout: RolloutConfig = RolloutConfig(),
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-5),
+        trainable_modules: list[str] | None = None,
+        seed: int = 0,
         fail_at: str = "",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
-        self.group_size, self.sampling, self.lr, self.betas, self.fail_at = group_size, sampling, lr, betas, fail_at
+        self.rollout, self.optimizer, self.seed, self.fail_at = rollout, optimizer, seed, fail_at
         Model.last = self
 
     def configure_model(self) -> None:
@@ -140,19 +147,19 @@ class Model(pl.LightningModule):
 
     def training_step(self, batch: Any) -> Tensor:
         if self.fail_at == "step":
-            raise UserError("reward 'same' returned nan")
+            raise UserError("reward 'fixed' returned nan")
         if self.fail_at == "interrupt":
             raise KeyboardInterrupt
         return self.backbone.weight.sum() * 0
 
     def validation_step(self, batch: Any) -> None:
-        self.log("seen", 1.0)
+        self.log("validated", 1.0)
 
     def test_step(self, batch: Any) -> None:
-        self.log("seen", 1.0)
+        self.log("validated", 1.0)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), self.lr)
+        return self.optimizer(self.parameters())
 
 
 class Data(pl.LightningDataModule):
@@ -169,7 +176,16 @@ class Data(pl.LightningDataModule):
 
 
 def install(folder: Path, name: str, source: str, version: str = "1.0", entry: str = "", value: str = "") -> None:
-    """Write a distribution with one plugin module, as pip would."""
+    """Write a distribution of one module as pip would.
+
+    Args:
+        folder: A folder on the path.
+        name: Name of the distribution.
+        source: Source of its module.
+        version: Its version.
+        entry: Name of its entry point, if it is not `name`.
+        value: Object reference of its entry point, if it is not the module.
+    """
     module = name.replace("-", "_")
     (folder / f"{module}.py").write_text(source)
     info = folder / f"{module}-{version}.dist-info"

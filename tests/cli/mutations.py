@@ -30,13 +30,35 @@ NAMES = [
 NAMED = ("class_path", "prompts", "judge", "checkpoint", "update", "features", "accelerator", "lr_schedule")
 """Options that take a name."""
 MORE = (
-    *("seed_everything", "name", "requires_plugins", "model.betas", "model.weight_decay", "model.rollout.accept_threshold", "model.seed"),
-    *("model.num_understanding", "model.diversity_prompts", "model.trainable_modules", "model.lora.rank", "model.lora.targets"),
+    *(
+        "seed_everything",
+        "name",
+        "requires_plugins",
+        "model.betas",
+        "model.weight_decay",
+        "model.rollout.accept_threshold",
+        "model.seed",
+    ),
+    *(
+        "model.num_understanding",
+        "model.diversity_prompts",
+        "model.trainable_modules",
+        "model.lora.rank",
+        "model.lora.targets",
+    ),
     *("model.sampling.guidance", "model.sampling.temperature", "model.answering.temperature", "data.seed"),
     *("trainer.devices", "trainer.num_nodes", "trainer.max_steps", "trainer.max_time", "trainer.precision"),
     *("trainer.strategy", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.logger"),
     *("trainer.val_check_interval", "trainer.limit_val_batches", "trainer.log_every_n_steps", "trainer.plugins"),
-    *("guards.max_accuracy_drop", "guards.zero_variance_patience", "guards", "pictures.count", "pictures.columns", "results", "export"),
+    *(
+        "guards.max_accuracy_drop",
+        "guards.zero_variance_patience",
+        "guards",
+        "pictures.count",
+        "pictures.columns",
+        "results",
+        "export",
+    ),
 )
 """Options that the shipped configs leave at their defaults."""
 

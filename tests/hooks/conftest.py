@@ -1,4 +1,4 @@
-"""Installed distributions, each made for one test."""
+"""Distributions that are installed for one test."""
 
 import sys
 from importlib import import_module, metadata
@@ -9,8 +9,8 @@ import pytest
 from unirl.hooks.host import host
 
 BASE = """
-model: {backbone: tiny, update: plain, rewards: [same]}
-data: {prompts: same}
+model: {backbone: tiny, update: zero, rewards: [fixed]}
+data: {prompts: fixed}
 trainer:
   {max_steps: 1, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false,
    logger: false, enable_checkpointing: false}
@@ -19,14 +19,14 @@ trainer:
 
 @pytest.fixture
 def standins(monkeypatch: pytest.MonkeyPatch):
-    """The module of that name."""
+    """The module `standins`."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
     return import_module("standins")
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standins):
-    """Installs a distribution of one module, as pip would, for this test; nothing else is installed."""
+    """Installs distributions of one module for this test; no others have plugins."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -48,7 +48,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standins):
 
 @pytest.fixture
 def world(install, standins, monkeypatch: pytest.MonkeyPatch):
-    """The stand-ins as a plugin, and `base.yaml`, which uses them."""
+    """Installs the stand-ins as a plugin, and writes `base.yaml`, which uses them."""
     install("demoplug", standins.PLUGIN)
     run = import_module("unirl.cli.train")
     monkeypatch.setattr(run, "SelfImprovement", standins.Model)

@@ -1,4 +1,4 @@
-"""Single-file plugins, given by path."""
+"""Single-file plugins."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from unirl import hookimpl
 
 @hookimpl
 def unirl_register_rewards(register):
-    register("mine", "standins:Words")
+    register("mine", "standins:FixedReward")
 """
 
 
@@ -23,26 +23,26 @@ def host(path: str) -> Host:
 
 
 @pytest.fixture
-def written(install, tmp_path: Path):
-    """Writes a file outside the installed packages, in a folder that nothing imports from yet."""
+def write(install, tmp_path: Path):
+    """Writes a file in a folder that is not on the path."""
     (tmp_path / "files").mkdir()
 
-    def write(name: str, source: str = FILE) -> str:
+    def write_file(name: str, source: str = FILE) -> str:
         (tmp_path / "files" / name).write_text(source)
         return str(Path("files") / name)
 
-    return write
+    return write_file
 
 
-def test_a_file_is_a_plugin_and_its_stem_a_module(written) -> None:
-    loaded = host(written("my_reward.py")).checked()
-    assert loaded.resolve("reward", "mine") == "standins.Words"
+def test_a_file_is_a_plugin_and_a_module_named_after_its_stem(write) -> None:
+    loaded = host(write("my_reward.py")).checked()
+    assert loaded.resolve("reward", "mine") == "standins.FixedReward"
     assert (loaded.plugins[0].name, loaded.plugins[0].origin) == ("my_reward", "files/my_reward.py")
     assert sys.modules["my_reward"].__name__ == "my_reward"
 
 
-def test_a_file_loads_where_autoload_is_off_unless_it_is_blocked(written) -> None:
-    path = written("my_reward.py")
+def test_a_file_loads_without_autoload_unless_it_is_blocked(write) -> None:
+    path = write("my_reward.py")
     assert Host(parse(["--plugin", path, "--no-autoload"])[0]).plugins[0].status == "loaded"
     assert Host(parse(["--plugin", path, "-p", "no:my_reward"])[0]).plugins[0].status == "blocked"
 
@@ -52,28 +52,28 @@ def test_a_file_loads_where_autoload_is_off_unless_it_is_blocked(written) -> Non
     [
         ("syntax.py", "def broken(:\n", "SyntaxError: invalid syntax (syntax.py, line 1)"),
         ("hookless.py", "x = 1\n", "it implements no hook"),
-        ("json.py", FILE, "json.py would hide the module 'json'"),
-        ("standins.py", FILE, "standins.py would hide the module 'standins'"),
+        ("json.py", FILE, "json.py has the name of the module 'json'"),
+        ("standins.py", FILE, "standins.py has the name of the module 'standins'"),
         ("my-reward.py", FILE, "'my-reward.py' cannot be imported; name it like my_reward.py"),
         ("class.py", FILE, "cannot be imported"),
         ("plugin.txt", FILE, "cannot be imported"),
         ("misspelt.py", FILE.replace("rewards", "reward"), "no hook 'unirl_register_reward'"),
     ],
 )
-def test_a_file_that_cannot_be_a_plugin_stops_with_one_line(written, name: str, source: str, reason: str) -> None:
+def test_an_invalid_file_is_an_error_of_one_line(write, name: str, source: str, reason: str) -> None:
     with pytest.raises(UserError) as caught:
-        host(written(name, source)).checked()
+        host(write(name, source)).checked()
     assert reason in str(caught.value)
     assert f"of files/{name} did not load" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_missing_stops(install) -> None:
+def test_a_missing_file_is_an_error(install) -> None:
     with pytest.raises(UserError, match=r"there is no file .*nowhere.py"):
         host("nowhere.py").checked()
 
 
-def test_a_file_and_a_distribution_of_one_name_are_told_apart_by_neither(written, install) -> None:
+def test_a_file_with_the_name_of_an_installed_plugin_is_an_error(write, install) -> None:
     install("taken", FILE.replace("mine", "other"), "1.2", "my_reward")
-    with pytest.raises(UserError, match=r"the name 'my_reward' is also that of a plugin of taken 1.2"):
-        host(written("my_reward.py")).checked()
+    with pytest.raises(UserError, match=r"taken 1.2 has a plugin named 'my_reward', too"):
+        host(write("my_reward.py")).checked()

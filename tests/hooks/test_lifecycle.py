@@ -1,4 +1,4 @@
-"""The hooks of a run, in a process that got them pickled."""
+"""The lifecycle hooks of a run: plugins and callbacks, pickling, sample weights, every way to mark a function."""
 
 import pickle
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import torch
 
 from unirl import hookimpl
 from unirl.errors import UserError
+from unirl.hooks.host import plugin_options
 from unirl.hooks.lifecycle import Lifecycle
 
 PLUGIN = """
@@ -22,7 +23,7 @@ def unirl_validated(metrics):
 
 
 class Watcher:
-    seen: list[object] = []  # noqa: RUF012 - what a copy saw, too
+    seen: list[object] = []  # noqa: RUF012 - shared with unpickled copies
 
     @hookimpl
     def unirl_validated(self, metrics) -> None:
@@ -39,14 +40,14 @@ def test_a_pickled_lifecycle_calls_plugins_and_callbacks_alike(install, callback
     install("plug", PLUGIN)
     copy = pickle.loads(pickle.dumps(Lifecycle(callbacks)))
     Watcher.seen.clear()
-    copy.validated({"drawing": 1.0})
+    copy.validated({"generation": 1.0})
     import plug  # noqa: PLC0415 - installed by this test
 
-    assert plug.seen == [{"drawing": 1.0}]
-    assert Watcher.seen == [{"drawing": 1.0}] * len(callbacks)
+    assert plug.seen == [{"generation": 1.0}]
+    assert Watcher.seen == [{"generation": 1.0}] * len(callbacks)
 
 
-class Weighing:
+class FixedWeights:
     def __init__(self, weights: object) -> None:
         self.weights = weights
 
@@ -56,21 +57,51 @@ class Weighing:
 
 
 @pytest.mark.parametrize(
-    ("weights", "says"),
+    ("weights", "message"),
     [
-        (torch.ones(3), r"gave \(3,\), expected weights \(2,\)"),
-        (torch.tensor([1.0, -1.0]), "gave weights from -1.0 on"),
-        (torch.ones(2, device="meta"), "gave weights on meta, expected cpu"),
+        (torch.ones(3), r"returned \(3,\), expected weights \(2,\)"),
+        (torch.tensor([1.0, -1.0]), "returned a weight of -1.0; weights must be finite"),
+        (torch.ones(2, device="meta"), "returned weights on meta, expected cpu"),
     ],
 )
-def test_weights_that_cannot_be_are_refused_with_those_who_may_have_given_them(weights: object, says: str) -> None:
+def test_invalid_weights_are_an_error_that_names_the_plugins(weights: object, message: str) -> None:
     rollout = SimpleNamespace(scores=torch.zeros(2))
-    good = Lifecycle([Weighing(torch.tensor([1.0, 0.5])), Weighing(torch.tensor([0.5, 0.5]))])  # two of a kind
+    good = Lifecycle([FixedWeights(torch.tensor([1.0, 0.5])), FixedWeights(torch.tensor([0.5, 0.5]))])  # two of a kind
     assert good.weights(rollout).tolist() == [0.5, 0.25]
-    with pytest.raises(UserError, match=rf"unirl_rollout_scored \(one of: .*Weighing\) {says}"):
-        Lifecycle([Weighing(weights)]).weights(rollout)
+    with pytest.raises(UserError, match=rf"unirl_rollout_scored \(one of: .*FixedWeights\) {message}"):
+        Lifecycle([FixedWeights(weights)]).weights(rollout)
 
 
-def test_a_callbacks_misspelt_hook_names_the_callback(install) -> None:
+def test_a_misspelt_hook_of_a_callback_is_an_error(install) -> None:
     with pytest.raises(UserError, match=r"Misspelt: unirl .* has no hook 'unirl_validatd'; nearest: unirl_validated"):
         Lifecycle([Misspelt()])
+
+
+class AllMarks:
+    """Hook implementations marked in every way that pluggy accepts, and a property that must not be run."""
+
+    @property
+    def mode(self) -> str:
+        raise AssertionError("the property was run")
+
+    @hookimpl
+    @staticmethod
+    def unirl_validated(metrics) -> str:
+        return "static"
+
+    @hookimpl(specname="unirl_rollout_scored")
+    def weigh(self, rollout) -> None: ...
+
+    @hookimpl(optionalhook=True)
+    def unirl_of_a_later_version(self, anything) -> None: ...
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_all_ways_to_mark_an_implementation(install, capsys: pytest.CaptureFixture[str], trace: bool) -> None:
+    with plugin_options(["--trace-hooks"] if trace else []):
+        lifecycle = Lifecycle([AllMarks(), AllMarks()])
+        lifecycle.validated({})
+        assert lifecycle.weights(SimpleNamespace(scores=torch.zeros(1))) is None
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["trace unirl_validated(metrics={})  AllMarks  -> 'static'"] * (2 * trace)
+    assert len(lines) == 4 * trace

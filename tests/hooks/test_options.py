@@ -1,4 +1,4 @@
-"""Which plugins load: every switch, on the command line and in the environment."""
+"""Plugin options on the command line and in the environment."""
 
 import shlex
 from pathlib import Path
@@ -7,15 +7,15 @@ import pytest
 
 from unirl.cli.main import main
 from unirl.errors import UserError
-from unirl.hooks.host import Host, host, with_switches
-from unirl.hooks.options import VARIABLE, Switches, from_environment, parse
+from unirl.hooks.host import Host, host, plugin_options
+from unirl.hooks.options import VARIABLE, PluginOptions, from_environment, parse
 
 REWARD = """
 from unirl import hookimpl
 
 @hookimpl
 def unirl_register_rewards(register):
-    register("{0}", "standins:Words")
+    register("{0}", "standins:FixedReward")
 """
 
 
@@ -27,8 +27,8 @@ def two(install) -> None:
 
 
 def loaded(line: str) -> list[str]:
-    switches, _ = parse(shlex.split(line))
-    return [one.name for one in Host(switches).plugins if one.status == "loaded"]
+    options, _ = parse(shlex.split(line))
+    return [one.name for one in Host(options).plugins if one.status == "loaded"]
 
 
 @pytest.mark.parametrize(
@@ -47,40 +47,40 @@ def loaded(line: str) -> list[str]:
         ("-p no:one -p one", ["builtin", "one", "two"]),
     ],
 )
-def test_a_switch_decides_what_loads(two, line: str, names: list[str]) -> None:
+def test_options_decide_which_plugins_load(two, line: str, names: list[str]) -> None:
     assert loaded(line) == names
 
 
-def test_what_is_blocked_says_by_which_switch(two) -> None:
-    switches, _ = parse(["-p", "no:one", "--only-plugins", "builtin"])
-    assert [one.reason for one in Host(switches).plugins] == ["", "-p no:one", "not in --only-plugins builtin"]
+def test_a_blocked_plugin_names_the_option(two) -> None:
+    options, _ = parse(["-p", "no:one", "--only-plugins", "builtin"])
+    assert [one.reason for one in Host(options).plugins] == ["", "-p no:one", "not in --only-plugins builtin"]
     with pytest.raises(UserError, match=r"unknown reward 'one'.*plugin 'one' of dist-one 1.0 is blocked: -p no:one"):
-        Host(switches).resolve("reward", "one")
+        Host(options).resolve("reward", "one")
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("-p no:onne", "-p no:onne: no plugin or distribution of that name; nearest: one"),
-        ("-p dist-on", "-p dist-on: no plugin or distribution of that name; nearest: dist-one"),
-        ("--only-plugins one,tow", "--only-plugins tow: no plugin or distribution of that name; nearest: two"),
-        ("-p no:builtin", "-p no:builtin: what unirl ships itself always loads"),
-        ("-p no:lightning-unirl", "what unirl ships itself always loads"),
+        ("-p no:onne", "-p no:onne: no plugin or distribution has this name; nearest: one"),
+        ("-p dist-on", "-p dist-on: no plugin or distribution has this name; nearest: dist-one"),
+        ("--only-plugins one,tow", "--only-plugins tow: no plugin or distribution has this name; nearest: two"),
+        ("-p no:builtin", "-p no:builtin: built-in plugins cannot be blocked"),
+        ("-p no:lightning-unirl", "built-in plugins cannot be blocked"),
         ("-p", "-p: expected the name of a plugin after it"),
         ("-p --no-autoload", "-p: expected the name of a plugin after it"),
         ("--plugin", "--plugin: expected a file after it"),
     ],
 )
-def test_a_wrong_switch_is_refused(two, line: str, message: str) -> None:
+def test_a_wrong_option_is_an_error(two, line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         loaded(line)
 
 
-def test_switches_stand_anywhere_and_leave_the_rest_alone() -> None:
-    line = "-p a fit --model.lr -1 --strict-plugins --config x.yaml -p no:b --trace-hooks -- -p c"
-    switches, rest = parse(line.split())
-    assert rest == ["fit", "--model.lr", "-1", "--config", "x.yaml", "--", "-p", "c"]
-    assert switches == Switches(load=("a",), block=("b",), strict=True, trace=True)
+def test_options_can_be_anywhere_and_the_rest_is_returned() -> None:
+    line = "-p a fit --model.seed -1 --strict-plugins --config x.yaml -p no:b --trace-hooks -- -p c"
+    options, rest = parse(line.split())
+    assert rest == ["fit", "--model.seed", "-1", "--config", "x.yaml", "--", "-p", "c"]
+    assert options == PluginOptions(load=("a",), block=("b",), strict=True, trace=True)
 
 
 @pytest.mark.parametrize(
@@ -94,53 +94,53 @@ def test_switches_stand_anywhere_and_leave_the_rest_alone() -> None:
         "--no-autoload --strict-plugins --trace-hooks",
     ],
 )
-def test_the_environment_says_the_same_as_the_command_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    switches, _ = parse(shlex.split(line))
-    monkeypatch.setenv(VARIABLE, switches.text())
-    assert from_environment() == switches
-    assert parse(shlex.split(line), switches)[0] == switches  # a launched process sees both
+def test_options_round_trip_through_the_environment(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, _ = parse(shlex.split(line))
+    monkeypatch.setenv(VARIABLE, options.to_text())
+    assert from_environment() == options
+    assert parse(shlex.split(line), options)[0] == options  # a launched process has both
 
 
-def test_the_command_line_overrules_the_environment(two, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_overrides_the_environment(two, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "-p no:one --no-autoload")
-    with with_switches(["plugins", "-p", "one"]) as rest:
+    with plugin_options(["plugins", "-p", "one"]) as rest:
         assert rest == ["plugins"]
         assert [one.name for one in host().plugins if one.status == "loaded"] == ["builtin", "one"]
     assert [one.name for one in host().plugins if one.status == "loaded"] == ["builtin"]
 
 
 @pytest.mark.parametrize("text", ["fit", "--no-autolod", "'", "-p"])
-def test_an_environment_that_holds_anything_else_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_text_in_the_environment_is_an_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, text)
     with pytest.raises(UserError, match=VARIABLE):
         from_environment()
 
 
-def test_strict_mode_stops_at_anything_broken(install, two) -> None:
+def test_strict_mode_fails_for_any_broken_plugin(install, two) -> None:
     install("badplug", "import no_such_module\n")
-    install("halfplug", REWARD.format("gone").replace("Words", "Gone"))
+    install("halfplug", REWARD.format("gone").replace("FixedReward", "Gone"))
     Host().checked()
     with pytest.raises(
         UserError, match=r"'badplug' of badplug 1.0.*no_such_module.*'halfplug' of halfplug 1.0.*'gone'"
     ):
-        Host(Switches(strict=True)).checked()
-    Host(Switches(strict=True, block=("badplug", "halfplug"))).checked()
+        Host(PluginOptions(strict=True)).checked()
+    Host(PluginOptions(strict=True, block=("badplug", "halfplug"))).checked()
 
 
-def test_a_broken_plugin_that_a_switch_names_stops(install, two) -> None:
+def test_a_broken_plugin_that_an_option_names_is_an_error(install, two) -> None:
     install("badplug", "import no_such_module\n")
     with pytest.raises(UserError, match=r"'badplug' of badplug 1.0 did not load"):
-        Host(Switches(load=("badplug",))).checked()
+        Host(PluginOptions(load=("badplug",))).checked()
 
 
-def test_help_names_every_switch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     shown = capsys.readouterr().out
-    switches = ["-p NAME", "-p no:NAME", "--plugin FILE", "--only-plugins", "--no-autoload", "--strict-plugins"]
-    assert all(switch in shown for switch in [*switches, "--trace-hooks", VARIABLE])
+    options = ["-p NAME", "-p no:NAME", "--plugin FILE", "--only-plugins", "--no-autoload", "--strict-plugins"]
+    assert all(option in shown for option in [*options, "--trace-hooks", VARIABLE])
 
 
-def test_a_file_is_remembered_by_its_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_become_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    switches, _ = parse(["--plugin", "mine.py", "--plugin", "./mine.py"])
-    assert switches.files == (str(tmp_path / "mine.py"),)
+    options, _ = parse(["--plugin", "mine.py", "--plugin", "./mine.py"])
+    assert options.files == (str(tmp_path / "mine.py"),)

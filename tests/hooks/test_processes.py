@@ -1,4 +1,4 @@
-"""Every process of a run loads the same plugins, whether it is launched or spawned."""
+"""All processes of a run load the same plugins, launched or spawned."""
 
 import json
 import os
@@ -12,7 +12,7 @@ SCRIPT = """
 import json, multiprocessing, os, pickle, subprocess, sys
 
 
-def told():
+def plugins():
     from unirl.hooks.host import host
 
     return [(one.name, one.status) for one in host().plugins], sorted(host().registry["reward"])
@@ -20,7 +20,7 @@ def told():
 
 def child(pickled, queue):
     thing = pickle.loads(pickled)  # before anything of unirl is imported
-    queue.put((type(thing).__module__, told()))
+    queue.put((type(thing).__module__, plugins()))
 
 
 def spawned():
@@ -35,14 +35,14 @@ def spawned():
 
 
 def command(argv):
-    here = told()
+    here = plugins()
     launched = subprocess.run([sys.executable, __file__, "launched"], stdout=subprocess.PIPE, check=True, text=True)
     print(json.dumps({"here": here, "launched": json.loads(launched.stdout), "spawned": spawned()}))
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["launched"]:
-        print(json.dumps(told()))
+        print(json.dumps(plugins()))
     else:
         from unirl.cli import main as cli
 
@@ -69,14 +69,14 @@ def test_child_processes_load_the_same_plugins(standins, tmp_path: Path, blocked
     (tmp_path / "files" / "mine.py").write_text(FILE)
     (tmp_path / "script" / "try_it.py").write_text(SCRIPT)
     path = os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)])
-    switches = ["--plugin", "files/mine.py", *(["-p", "no:oneplug"] if blocked else [])]
-    command = [sys.executable, "script/try_it.py", *switches]
+    options = ["--plugin", "files/mine.py", *(["-p", "no:oneplug"] if blocked else [])]
+    command = [sys.executable, "script/try_it.py", *options]
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=True, text=True
     )
-    told = json.loads(done.stdout)
-    plugins, rewards = told["here"]
+    result = json.loads(done.stdout)
+    plugins, rewards = result["here"]
     assert ["oneplug", "blocked" if blocked else "loaded"] in plugins
     assert ("one" in rewards, "mine" in rewards) == (not blocked, True)
-    assert told["launched"] == told["here"]
-    assert told["spawned"] == ["mine", told["here"]]
+    assert result["launched"] == result["here"]
+    assert result["spawned"] == ["mine", result["here"]]

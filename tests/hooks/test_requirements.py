@@ -1,4 +1,4 @@
-"""`requires_plugins`: told before anything loads."""
+"""`requires_plugins`: checked before anything is imported."""
 
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +14,7 @@ from unirl import hookimpl
 
 @hookimpl
 def unirl_register_rewards(register):
-    register("x", "standins:Words")
+    register("x", "standins:FixedReward")
 """
 
 
@@ -34,7 +34,7 @@ def two_configs(install):
 @pytest.mark.parametrize(
     "text", ["my-plug", "My_Plug>=1.2", "my-plug~=1.4", "absent; python_version < '3'", "my-plug[extra]>=1.5"]
 )
-def test_what_is_installed_is_enough(two_configs, text: str) -> None:
+def test_an_installed_distribution_is_accepted(two_configs, text: str) -> None:
     argv = two_configs(f'requires_plugins: ["{text}"]')
     assert resolve_requirements(argv)[:3] == argv
 
@@ -45,17 +45,17 @@ def test_what_is_installed_is_enough(two_configs, text: str) -> None:
         ("absent>=0.2", r"a.yaml: 'absent>=0.2' is required, but not installed; pip install --upgrade 'absent>=0.2'"),
         ("my-plug>=2", r"a.yaml: 'my-plug>=2' is required, but my-plug 1.5 is installed; pip install --upgrade"),
         ("mine", r"not installed \(the plugin 'mine' is in the distribution 'my-plug'\)"),
-        ("pluggy", r"pluggy is installed, but offers unirl no plugin"),
-        ("my plug", r"'my plug' is not like \[unirl-shapes>=0.2, another\]"),
-        ("3", r"a.yaml: requires_plugins: 3 is not like"),
+        ("pluggy", r"pluggy is installed, but has no plugins for unirl"),
+        ("my plug", r"'my plug' is not a requirement; write it like \[unirl-shapes>=0.2, another\]"),
+        ("3", r"a.yaml: requires_plugins: 3 is not a requirement"),
     ],
 )
-def test_what_is_missing_says_what_to_do(two_configs, text: str, message: str) -> None:
+def test_a_missing_distribution_is_an_error_with_advice(two_configs, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         resolve_requirements(two_configs(f"requires_plugins: [{text}]"))
 
 
-def test_the_lists_of_all_configs_count_and_are_passed_on_as_one(two_configs) -> None:
+def test_the_lists_of_all_configs_are_joined(two_configs) -> None:
     argv = two_configs("requires_plugins: [my-plug]", "requires_plugins: [my-plug>=1]")
     assert resolve_requirements([*argv, "--requires_plugins+=my-plug<3"])[-1] == (
         '--requires_plugins=["my-plug", "my-plug>=1", "my-plug<3"]'
@@ -72,12 +72,12 @@ def test_a_required_plugin_must_have_loaded(two_configs, install, monkeypatch: p
         resolve_requirements(two_configs("requires_plugins: [badplug]"))
 
 
-def test_a_config_that_cannot_be_read_is_left_to_the_parser(two_configs) -> None:
+def test_an_invalid_config_is_left_to_the_parser(two_configs) -> None:
     argv = two_configs("requires_plugins: [", "- a list")
     assert resolve_requirements([*argv, "-c", "missing.yaml"]) == [*argv, "-c", "missing.yaml"]
 
 
-def test_nothing_else_of_a_config_is_looked_at_before(world, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requirements_are_checked_before_names(world, capsys: pytest.CaptureFixture[str]) -> None:
     Path("over.yaml").write_text("{requires_plugins: [absent>=0.2], model: {backbone: unheard_of}}")
     with pytest.raises(SystemExit):
         main(["fit", "--config", "base.yaml", "--config", "over.yaml"])
@@ -86,7 +86,7 @@ def test_nothing_else_of_a_config_is_looked_at_before(world, capsys: pytest.Capt
     assert error.count("\n") == 1
 
 
-def test_a_saved_config_keeps_what_it_requires(world) -> None:
+def test_a_saved_config_keeps_its_requirements(world) -> None:
     version = metadata.version("demoplug")
     Path("over.yaml").write_text(f"{{requires_plugins: [demoplug>={version}], trainer: {{logger: null}}, name: kept}}")
     Path("more.yaml").write_text("requires_plugins: [demoplug<9]")

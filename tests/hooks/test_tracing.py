@@ -1,20 +1,20 @@
-"""`--trace-hooks`: what is called, whose it is, what it returned."""
+"""`--trace-hooks`: prints each hook call with its plugin and result."""
 
 import pytest
 import torch
 
 from unirl import hookimpl
 from unirl.hooks.host import Host
-from unirl.hooks.implementations import describe, implementations
-from unirl.hooks.options import Switches
+from unirl.hooks.implementations import implementations, summarize, traced
+from unirl.hooks.options import PluginOptions
 
 SOURCE = """
 from unirl import hookimpl
 
 @hookimpl
 def unirl_register_rewards(register):
-    register("one", "standins:Words")
-    register("two", "standins:Words")
+    register("one", "standins:FixedReward")
+    register("two", "standins:FixedReward")
 """
 
 
@@ -28,23 +28,23 @@ class Watcher:
         return (yield)
 
 
-def test_loading_is_traced_on_stderr(install, capsys: pytest.CaptureFixture[str]) -> None:
+def test_loading_is_printed_to_stderr(install, capsys: pytest.CaptureFixture[str]) -> None:
     install("plug", SOURCE, "1.1")
-    Host(Switches(trace=True))
+    Host(PluginOptions(trace=True))
     out, err = capsys.readouterr()
     assert (out, err) == ("", "trace unirl_register_rewards(register)  plug (plug 1.1)  -> registers one, two\n")
 
 
-def test_calls_name_their_plugin_and_result(install, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_is_printed_with_plugin_and_result(install, capsys: pytest.CaptureFixture[str]) -> None:
     host = Host()
-    host.manager.register(implementations(Watcher(), "Watcher", trace=True))
-    assert host.manager.hook.unirl_validated(metrics={"drawing": 0.5}) == [1]
-    assert capsys.readouterr().err == "trace unirl_validated(metrics={'drawing': 0.5})  Watcher  -> 1\n"
+    host.manager.register(traced(implementations(Watcher()), "Watcher"))
+    assert host.manager.hook.unirl_validated(metrics={"generation": 0.5}) == [1]
+    assert capsys.readouterr().err == "trace unirl_validated(metrics={'generation': 0.5})  Watcher  -> 1\n"
 
 
-def test_a_wrapper_still_wraps_and_is_traced(install, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrapper_still_wraps_and_is_printed(install, capsys: pytest.CaptureFixture[str]) -> None:
     host = Host()
-    host.manager.register(implementations(Watcher(), "Watcher", trace=True))
+    host.manager.register(traced(implementations(Watcher()), "Watcher"))
     assert host.manager.hook.unirl_rollout_scored(rollout=None) == []
     assert capsys.readouterr().err == "trace unirl_rollout_scored()  Watcher  -> []\n"
 
@@ -56,9 +56,9 @@ def test_a_wrapper_still_wraps_and_is_traced(install, capsys: pytest.CaptureFixt
         (torch.tensor([0.0, 0.5]), "Tensor (2,), 0 to 0.5"),
         (torch.tensor([True, False]), "Tensor (2,), 0 to 1"),
         (torch.zeros(0), "Tensor (0,)"),
-        (Switches(), "Switches"),
+        (PluginOptions(), "PluginOptions"),
     ],
 )
-def test_a_value_is_told_in_a_few_words(value: object, text: str) -> None:
-    assert describe(value) == text
-    assert len(describe("long " * 100)) < 80
+def test_values_are_summarized(value: object, text: str) -> None:
+    assert summarize(value) == text
+    assert len(summarize("long " * 100)) < 80

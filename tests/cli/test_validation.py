@@ -1,0 +1,71 @@
+"""Values that the parser itself refuses: null, null bytes, and numbers of Lightning's trainer and of callbacks."""
+
+import math
+
+import pytest
+from jsonargparse import Namespace
+
+from unirl.cli.train import CALLBACKS, Run
+from unirl.cli.validation import LIMITS, check_null, check_numbers, check_text, required_values
+from unirl.errors import UserError
+from unirl.hooks.arguments import PluginArgument, resolve
+from unirl.training.datamodule import PromptsDataModule
+from unirl.training.module import SelfImprovement
+
+NAN, INF, HUGE = math.nan, math.inf, 10**30
+
+
+def test_numbers_of_the_trainer_and_of_callbacks_have_limits() -> None:
+    for option, (low, high) in LIMITS.items():
+        owner, _, name = option.rpartition(".")
+        for value in (low - 1, high * 2 + 1, NAN, INF, HUGE):
+            with pytest.raises(UserError) as caught:
+                check_numbers(Namespace({"subcommand": "fit", f"fit.{option}": value}))
+            assert str(caught.value).startswith(f"{owner or 'config'}: {name} {value}; it must be from ")
+        for valid in (low, high, None, "auto", True, [1, 2]):
+            check_numbers(Namespace({"subcommand": "fit", f"fit.{option}": valid}))
+
+
+def test_limits_are_of_options_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsers = []
+    monkeypatch.setattr(
+        Run, "parse_arguments", lambda self, parser, args: parsers.append(self._parser("fit")) or exit()
+    )
+    with pytest.raises(SystemExit):
+        Run(SelfImprovement, PromptsDataModule, ["fit"])
+    assert not LIMITS.keys() - set(parsers[0]._options())
+    assert {name.partition(".")[0] for name in LIMITS} <= {"seed_everything", "trainer", *CALLBACKS}
+
+
+def test_null_is_an_error_for_arguments_that_need_a_value() -> None:
+    required = required_values(SelfImprovement)
+    assert {"backbone", "update", "rewards", "rollout", "optimizer", "seed"} <= required
+    assert not {"judge", "lr_scheduler", "trainable_modules", "lora", "self"} & required
+    names = {f"model.{name}" for name in required}
+    check_null({"model": {"judge": None, "seed": 1}}, names)
+    with pytest.raises(UserError, match=r"^model\.seed: expected a value, got null"):
+        check_null({"model": {"judge": None, "seed": None}}, names)
+
+
+def test_a_run_needs_a_folder() -> None:
+    check_numbers(Namespace({"subcommand": "fit", "fit.trainer.default_root_dir": "runs"}))
+    with pytest.raises(UserError, match=r"^trainer\.default_root_dir: expected a folder, got null"):
+        check_numbers(Namespace({"subcommand": "fit", "fit.trainer.default_root_dir": None}))
+
+
+def test_a_null_byte_is_an_error_at_any_depth() -> None:
+    check_text({"a": ["b", 1, None]})
+    for value in ("a\0b", {"a": ["\0"]}, {"\0": 1}):
+        with pytest.raises(UserError, match="contains a null byte"):
+            check_text(value)
+
+
+def test_class_path_and_init_args_of_another_type_are_an_error() -> None:
+    argument = PluginArgument("backbone")
+    for value in (None, 5, ["showo"]):
+        with pytest.raises(
+            UserError, match=r"^class_path: expected the name of a backbone, or its full class path, got "
+        ):
+            resolve({"class_path": value}, argument)
+        with pytest.raises(UserError, match=r"^init_args of a backbone: expected options by name, got "):
+            resolve({"init_args": value}, argument)
