@@ -1,4 +1,4 @@
-"""The command line on stand-ins: names for class paths, merged configs, errors of one line."""
+"""`unirl fit` on stand-ins: registered names, merged configs, errors of one line."""
 
 import importlib
 import sys
@@ -6,6 +6,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from unirl.cli.main import COMMANDS, main
 from unirl.hooks.host import host
@@ -13,9 +15,9 @@ from unirl.hooks.host import host
 BASE = """
 model:
   backbone: {class_path: tiny, init_args: {checkpoint: a, size: 5}}
-  update: plain
-  rewards: [{class_path: same, init_args: {words: 4}}]
-data: {prompts: same}
+  update: zero
+  rewards: [{class_path: fixed, init_args: {words: 4}}]
+data: {prompts: fixed}
 trainer:
   {max_steps: 1, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false,
    logger: false, enable_checkpointing: false}
@@ -23,8 +25,8 @@ trainer:
 
 
 @pytest.fixture(autouse=True)
-def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The stand-ins, installed as a plugin, in an empty working directory that holds `base.yaml`."""
+def standins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Installs the stand-ins as a plugin, in a working directory with `base.yaml`."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("standins")
@@ -44,42 +46,42 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def fit(standin):
-    """Runs `unirl fit` on `base.yaml`, an overlay and arguments; gives the model."""
+def fit(standins):
+    """Runs `unirl fit` with `base.yaml`, an overlay and arguments, and returns the model."""
 
     def run(overlay: str | None = None, *args: str):
         if overlay is not None:
             Path("over.yaml").write_text(overlay)
             args = ("--config", "over.yaml", *args)
         main(["fit", "--config", "base.yaml", *args])
-        return standin.Model.last
+        return standins.Model.last
 
     return run
 
 
 @pytest.fixture
-def refused(fit, capsys):
-    """The one line on stderr after a mistake; nothing may be left behind."""
+def error(fit, capsys):
+    """Runs `fit`, which must fail and leave no files, and returns the one line on stderr."""
 
     def run(overlay: str | None = None, *args: str) -> str:
         with pytest.raises(SystemExit) as caught:
             fit(overlay, *args)
         assert caught.value.code == 2
-        error = capsys.readouterr().err
-        lines = [line for line in error.splitlines() if not line.startswith(("INFO", "Seed", "GPU", "TPU", "HPU"))]
-        assert len(lines) == 1, error
+        stderr = capsys.readouterr().err
+        lines = [line for line in stderr.splitlines() if not line.startswith(("INFO", "Seed", "GPU", "TPU", "HPU"))]
+        assert len(lines) == 1, stderr
         assert not Path("runs").exists()
         return lines[0].removeprefix("unirl: error: ")
 
     return run
 
 
-def test_names_stand_for_class_paths_and_the_kind_decides(fit, standin) -> None:
+def test_registered_names_become_class_paths_by_kind(fit, standins) -> None:
     model = fit()
-    assert isinstance(model.backbone, standin.Tiny)
+    assert isinstance(model.backbone, standins.TinyBackbone)
     assert (model.backbone.checkpoint, model.backbone.size) == ("a", 5)
-    assert [type(reward) for reward in model.rewards] == [standin.Words]
-    assert isinstance(model.trainer.datamodule.prompts, standin.Fixed)
+    assert [type(reward) for reward in model.rewards] == [standins.FixedReward]
+    assert isinstance(model.trainer.datamodule.prompts, standins.FixedPrompts)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_names_stand_for_class_paths_and_the_kind_decides(fit, standin) -> None:
         "model: {backbone: {init_args: {checkpoint: b}}}",
         "model: {backbone: {checkpoint: b}}",
         "model: {backbone: {class_path: tiny, init_args: {checkpoint: b}}}",
-        "model: {backbone: {class_path: standins.Tiny, init_args: {checkpoint: b}}}",
+        "model: {backbone: {class_path: standins.TinyBackbone, init_args: {checkpoint: b}}}",
         "model.backbone.init_args.checkpoint: b",
     ],
 )
@@ -103,95 +105,139 @@ def test_an_overlay_merges_into_the_same_class(fit, overlay: str) -> None:
         ("--model.backbone", "other", "--model.backbone.checkpoint", "b"),
         ("--model.backbone=other", "--model.backbone.init_args.checkpoint=b"),
         ("--model.backbone.class_path", "other", "--model.backbone.checkpoint", "b"),
-        ("--model.backbone", "standins.Other", "--model.backbone.checkpoint", "b"),
+        ("--model.backbone", "standins.OtherBackbone", "--model.backbone.checkpoint", "b"),
         ("--model.backbone", "{class_path: other, init_args: {checkpoint: b}}"),
     ],
 )
-def test_names_on_the_command_line(fit, standin, args: tuple[str, ...]) -> None:
+def test_names_on_the_command_line(fit, standins, args: tuple[str, ...]) -> None:
     backbone = fit(None, *args).backbone
-    assert isinstance(backbone, standin.Other)
+    assert isinstance(backbone, standins.OtherBackbone)
     assert backbone.checkpoint == "b"
 
 
-def test_lists_of_names(fit, standin) -> None:
-    assert [r.weight for r in fit("model: {rewards: same}", "--model.rewards.weight", "2").rewards] == [2]
-    assert [r.words for r in fit(None, "--model.rewards+", "same", "--model.rewards.words=7").rewards] == [4, 7]
-    assert len(fit("model: {rewards: [same, standins.Words]}").rewards) == 2
-    assert isinstance(fit(None, "--model.judge", "eye", "--data.prompts", "same").judge, standin.Eye)
-    assert isinstance(fit("model: {judge: eye}").judge, standin.Eye)
+def test_lists_of_names(fit, standins) -> None:
+    assert [r.weight for r in fit("model: {rewards: fixed}", "--model.rewards.weight", "2").rewards] == [2]
+    assert [r.words for r in fit(None, "--model.rewards+", "fixed", "--model.rewards.words=7").rewards] == [4, 7]
+    assert len(fit("model: {rewards: [fixed, standins.FixedReward]}").rewards) == 2
+    assert isinstance(fit(None, "--model.judge", "always", "--data.prompts", "fixed").judge, standins.AlwaysJudge)
+    assert isinstance(fit("model: {judge: always}").judge, standins.AlwaysJudge)
 
 
-def test_names_inside_a_plugins_own_arguments(fit, standin) -> None:
-    inside = "{parts: [same, {class_path: same, init_args: {words: 9}}], inner: {class_path: same}}"
-    (both,) = fit(f"model: {{rewards: [{{class_path: both, init_args: {inside}}}]}}").rewards
-    assert [part.words for part in both.parts] == [1, 9]
-    assert isinstance(both.inner, standin.Words)
+def test_names_inside_a_plugins_own_arguments(fit, standins) -> None:
+    inside = "{parts: [fixed, {class_path: fixed, init_args: {words: 9}}], inner: {class_path: fixed}}"
+    (combined,) = fit(f"model: {{rewards: [{{class_path: combined, init_args: {inside}}}]}}").rewards
+    assert [part.words for part in combined.parts] == [1, 9]
+    assert isinstance(combined.inner, standins.FixedReward)
 
 
-def test_numbers_keep_their_type_through_the_loader(fit) -> None:
-    model = fit('model: {lr: 1e-4, backbone: {checkpoint: "1e5"}, sampling: {steps: 3}, betas: [0.5, .9]}')
-    assert (model.lr, model.backbone.checkpoint, model.sampling.steps, model.betas) == (1e-4, "1e5", 3, (0.5, 0.9))
+def test_numbers_keep_their_type(fit) -> None:
+    overlay = """
+model:
+  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-4, betas: [0.5, .9]}}
+  backbone: {checkpoint: "1e5"}
+  rollout: {image_sampling: {steps: 3}}
+"""
+    model = fit(overlay)
+    (group,) = model.optimizers().param_groups
+    assert (group["lr"], group["betas"]) == (1e-4, (0.5, 0.9))
+    assert (model.backbone.checkpoint, model.rollout.image_sampling.steps) == ("1e5", 3)
+
+
+def test_the_optimizer_is_any_class_and_its_options_merge(fit) -> None:
+    config = "model: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.2, weight_decay: 0.3}}}"
+    merged = fit(config, "--model.optimizer.lr", "1e-4").optimizers().optimizer
+    assert (type(merged), merged.defaults["lr"], merged.defaults["weight_decay"]) == (torch.optim.AdamW, 1e-4, 0.3)
+    for name in ("torch.optim.SGD", "SGD"):
+        replaced = fit(config, "--model.optimizer", name, "--model.optimizer.lr", "0.1").optimizers().optimizer
+        assert (type(replaced), replaced.defaults["lr"]) == (torch.optim.SGD, 0.1)
 
 
 MISTAKES = {
     "unknown name": ("model: {backbone: tinny}", "over.yaml: unknown backbone 'tinny'; nearest: tiny"),
-    "name of another kind": ("model: {backbone: both}", "unknown backbone 'both'"),
+    "name of another kind": ("model: {backbone: combined}", "unknown backbone 'combined'"),
     "unknown nested name": (
-        "model: {rewards: [{class_path: both, init_args: {parts: [sme]}}]}",
-        "over.yaml: unknown reward 'sme'; nearest: same",
+        "model: {rewards: [{class_path: combined, init_args: {parts: [fixd]}}]}",
+        "over.yaml: unknown reward 'fixd'; nearest: fixed",
     ),
-    "option": ("model: {lrr: 3}", "over.yaml: no option 'model.lrr'; nearest: model.lr"),
-    "group": ("modl: {lr: 3}", "over.yaml: no option 'modl'; nearest: model"),
+    "option": ("model: {sed: 3}", "over.yaml: no option 'model.sed'; nearest: model.seed"),
+    "group": ("modl: {seed: 3}", "over.yaml: no option 'modl'; nearest: model"),
     "dataclass option": (
-        "model: {sampling: {step: 3}}",
-        "over.yaml: no option 'model.sampling.step'; nearest: model.sampling.steps",
+        "model: {rollout: {image_sampling: {step: 3}}}",
+        "over.yaml: no option 'model.rollout.image_sampling.step'; nearest: model.rollout.image_sampling.steps",
     ),
     "plugin option": (
         "model: {backbone: {init_args: {checkpont: b}}}",
-        "over.yaml: model.backbone: no option 'checkpont'; nearest: checkpoint (in standins.Tiny)",
+        "over.yaml: model.backbone: no option 'checkpont'; nearest: checkpoint (in standins.TinyBackbone)",
     ),
     "callback option": (
         "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {savetop: 1}}]}",
         "over.yaml: trainer.callbacks: no option 'savetop'; nearest: save_top_k",
     ),
-    "type": ("model: {lr: abc}", "over.yaml: model.lr: expected float, got abc"),
+    "optimizer option": (
+        "model: {optimizer: {class_path: torch.optim.SGD, init_args: {lrr: 1}}}",
+        "over.yaml: model.optimizer: no option 'lrr'; nearest: lr (in torch.optim.SGD)",
+    ),
+    "optimizer class": (
+        "model: {optimizer: torch.optim.SGDD}",
+        "over.yaml: model.optimizer: module 'torch.optim' has no class 'SGDD'; nearest: SGD, ASGD",
+    ),
+    "optimizer name": (
+        "model: {optimizer: SGDD}",
+        "over.yaml: model.optimizer: no class SGDD; give its full class path",
+    ),
+    "optimizer type": (
+        "model: {optimizer: {class_path: torch.optim.SGD, init_args: {lr: abc}}}",
+        "over.yaml: model.optimizer.lr: expected float, got abc (in torch.optim.SGD)",
+    ),
+    "group as a value": (
+        "model: {rollout: 3}",
+        "over.yaml: model.rollout: expected options by name below it, got 3",
+    ),
+    "type": ("model: {seed: abc}", "over.yaml: model.seed: expected int, got abc"),
     "plugin type": (
         "model: {backbone: {init_args: {size: abc}}}",
-        "over.yaml: model.backbone.size: expected int, got abc (in standins.Tiny)",
+        "over.yaml: model.backbone.size: expected int, got abc (in standins.TinyBackbone)",
     ),
     "union type": ("trainer: {max_epochs: abc}", "over.yaml: trainer.max_epochs: expected int or null, got abc"),
-    "class": ("model: {backbone: standins.Words}", "does not correspond to a subclass of Backbone"),
+    "class": ("model: {backbone: standins.FixedReward}", "does not correspond to a subclass of Backbone"),
     "module": ("model: {backbone: x.y.Z}", "over.yaml: model.backbone: No module named 'x' (in x.y.Z)"),
     "optional module": ("model: {judge: x.y.Z}", "over.yaml: model.judge: No module named 'x' (in x.y.Z)"),
-    "plugin import": ("model: {rewards: gone}", "reward 'gone' of demoplug 1.0 (no_such_module:Gone) cannot be used: "),
+    "plugin import": (
+        "model: {rewards: missing}",
+        "reward 'missing' of demoplug 1.0 (no_such_module:Missing) cannot be used: ",
+    ),
     "yaml": ("model:\n  a: [1\n  b: 3\n", "over.yaml: line 3: not valid YAML:"),
     "empty": ("", "over.yaml: expected options by name"),
     "constructor": (
-        "model: {rewards: [{class_path: same, init_args: {words: -1}}]}",
+        "model: {rewards: [{class_path: fixed, init_args: {words: -1}}]}",
         "words must be 0 or more, got -1",
     ),
     "build": (
         "{model: {backbone: {checkpoint: missing}}, trainer: {logger: null}}",
         "backbone.checkpoint: nothing at 'missing'",
     ),
-    "step": ("{model: {fail_at: step}, trainer: {logger: null}}", "reward 'same' returned nan"),
+    "step": ("{model: {fail_at: step}, trainer: {logger: null}}", "reward 'fixed' returned nan"),
     "trainer": ("trainer: {accelerator: gppu}", "trainer: You selected an invalid accelerator name"),
 }
 
 
 @pytest.mark.parametrize(("overlay", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_in_a_config_is_one_line(refused, overlay: str, message: str) -> None:
-    assert message in refused(overlay)
+def test_an_error_in_a_config_is_one_line(error, overlay: str, message: str) -> None:
+    assert message in error(overlay)
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--model.lrr", "3"), "no option 'model.lrr'; nearest: model.lr"),
-        (("--model.lrr=3",), "no option 'model.lrr'; nearest: model.lr"),
-        (("--model.lr=abc",), "model.lr: expected float, got abc"),
-        (("--model.lr",), "argument --model.lr: expected one argument"),
-        (("--model.group", "3"), "no option 'model.group'; nearest: model.group_size"),
+        (("--model.sed", "3"), "no option 'model.sed'; nearest: model.seed"),
+        (("--model.sed=3",), "no option 'model.sed'; nearest: model.seed"),
+        (("--model.seed=abc",), "model.seed: expected int, got abc"),
+        (("--model.seed",), "argument --model.seed: expected one argument"),
+        (("--model.rollout.group", "3"), "no option 'model.rollout.group'; nearest: model.rollout.group_size"),
+        (("--model.rollout", "3"), "model.rollout: expected options by name, or the path of a config, got 3"),
+        (("--model.optimizer.lrr", "3"), "model.optimizer: no option 'lrr'; nearest: lr (in torch.optim.AdamW)"),
+        (("--model.optimizer.lr", "abc"), "model.optimizer.lr: expected float, got abc (in torch.optim.AdamW)"),
+        (("--model.optimizer", "torch.optim.SGDD"), "module 'torch.optim' has no class 'SGDD'; nearest: SGD, ASGD"),
         (("--model.backbone", "tinny"), "unknown backbone 'tinny'; nearest: tiny"),
         (("--model.backbone.checkpont=b",), "no option 'checkpont'; nearest: checkpoint"),
         (("--model.backbone.size=abc",), "model.backbone.size: expected int, got abc"),
@@ -199,13 +245,13 @@ def test_a_mistake_in_a_config_is_one_line(refused, overlay: str, message: str) 
         (("--ckpt_path", "none.ckpt"), "no checkpoint at 'none.ckpt'"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(refused, args: tuple[str, ...], message: str) -> None:
-    assert message in refused(None, *args)
+def test_an_error_on_the_command_line_is_one_line(error, args: tuple[str, ...], message: str) -> None:
+    assert message in error(None, *args)
 
 
 def test_missing_options_are_named(capsys) -> None:
     with pytest.raises(SystemExit):
-        main(["fit", "--data.prompts=same"])
+        main(["fit", "--data.prompts=fixed"])
     required = "model.backbone, model.update, model.rewards"
     assert capsys.readouterr().err == f"unirl: error: the following arguments are required: {required}\n"
 
@@ -217,21 +263,21 @@ def test_an_interrupt_exits_with_130(fit, capsys) -> None:
     assert capsys.readouterr().err.endswith("unirl: interrupted\n")
 
 
-def test_a_run_saves_its_config_and_goes_on_from_it(fit, standin) -> None:
+def test_a_run_saves_its_config_and_resumes_from_it(fit, standins) -> None:
     fit("{name: first, trainer: {logger: null}}", "--trainer.enable_checkpointing=true")
     folder = Path("runs/first/version_0")
     saved = folder / "config.yaml"
-    assert "class_path: standins.Tiny" in saved.read_text()
+    assert "class_path: standins.TinyBackbone" in saved.read_text()
 
     (checkpoint,) = folder.glob("checkpoints/*.ckpt")
     resume = ["--config", str(saved), "--ckpt_path", str(checkpoint)]
-    main(["fit", *resume, "--trainer.max_steps=2", "--model.lr=0.5"])
-    model = standin.Model.last
-    assert (model.trainer.global_step, model.backbone.size, model.lr) == (2, 5, 0.5)
+    main(["fit", *resume, "--trainer.max_steps=2", "--model.seed=5"])
+    model = standins.Model.last
+    assert (model.trainer.global_step, model.backbone.size, model.seed) == (2, 5, 5)
     assert Path("runs/first/version_1/config.yaml").exists()
     for command in ("validate", "test"):
         main([command, *resume])
-        assert standin.Model.last.trainer.callback_metrics["seen"] == 1
+        assert standins.Model.last.trainer.callback_metrics["validated"] == 1
 
 
 def test_trainer_defaults(fit) -> None:
@@ -253,8 +299,29 @@ def test_help_and_plugins(capsys) -> None:
 
 
 @pytest.mark.parametrize("argv", [["ft"], ["plugins", "x"], ["--fit"]])
-def test_an_unknown_command_is_one_line(argv: list[str], capsys) -> None:
+def test_an_unknown_command_is_an_error_of_one_line(argv: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_sigterm_ends_a_run_with_exit_code_0_in_every_version_of_lightning(fit, standins, monkeypatch) -> None:
+    def stop(*_: object) -> None:
+        error = SIGTERMException()
+        error.code = 143  # as in Lightning 2.7
+        raise error
+
+    monkeypatch.setattr(standins.Model, "training_step", stop)
+    with pytest.raises(SystemExit) as caught:
+        fit()
+    assert caught.value.code == 0
+
+
+def test_help_of_fit_is_about_options(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: unirl fit --config FILE [--config OVERLAY] [--OPTION VALUE] ...\n")
+    for option in ("model.optimizer", "model.rollout.group_size", "guards.max_accuracy_drop", "images.count", "name"):
+        assert f"\n  --{option} " in text
