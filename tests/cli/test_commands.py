@@ -1,4 +1,4 @@
-"""The commands that the README names, on the embedded world, as a user would type them."""
+"""The commands of the README, with the checkpoints of unirl-shapes."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from unirl.cli.main import main
 from unirl_shapes.cli import main as shapes_main
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "showo_sft.yaml")
-QUICK = ["--data.num_val_prompts", "12", "--model.num_understanding", "12", "--data.val_batch_size", "6"]
+QUICK = ["--data.num_val_prompts", "12", "--model.evaluation.num_understanding", "12", "--data.val_batch_size", "6"]
 QUICK += ["--trainer.logger", "false"]
 
 
-def test_sample_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "picture.png"
+def test_sample_writes_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "image.png"
     main(["sample", "--prompt", "a photo of a circle", "--question", "do you see a circle ?", "--out", str(out)])
     assert Image.open(out).size[0] > 100
     assert str(out) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--prompt", "x"], "--out"),
         (["--prompt", "x", "--out", "x.jpg"], ".png"),
@@ -31,19 +31,19 @@ def test_sample_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--prompt", "x", "--out", "x.png", "--steps", "0"], "--steps 0"),
     ],
 )
-def test_sample_refuses_in_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sample_has_errors_of_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["sample", *arguments])
     error = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert says in error
+    assert message in error
     assert error.count("\n") == 1
 
 
 def test_validate_prints_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["validate", "--config", CONFIG, *QUICK, "--trainer.default_root_dir", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "drawing" in out
+    assert "generation" in out
     assert "color_attr" in out
 
 

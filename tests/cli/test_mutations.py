@@ -1,31 +1,37 @@
-"""Spoiled configs, thrown at `unirl doctor`: lines that say what is wrong, never a traceback; and what it lets pass."""
+"""Mutated configs, given to `unirl doctor`: it prints lines and never a traceback, and what it accepts starts."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.cli.mutations import spoiled
+from tests.cli.mutations import mutated
 
 from unirl.cli.main import main
 from unirl.cli.parser import PluginParser
-from unirl.doctor import checkpoint
+from unirl.doctor import environment
 from unirl.doctor.findings import Finding
 from unirl.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SEEDS, STARTED = 60, 25
-"""How many are shown to the doctor, and of how many those that it lets pass are started."""
-FILES = ["showo_sft.yaml", "showo_grpo.yaml", "janus_sft.yaml", "janus_grpo.yaml", "scale/janus_pro_7b.yaml"]
-"""The last one is an overlay on the one before it."""
+"""How many mutated configs the doctor gets, and of how many the accepted ones are started."""
+FILES = [
+    ["showo_sft.yaml"],
+    ["showo_grpo.yaml"],
+    ["janus_sft.yaml"],
+    ["janus_grpo.yaml"],
+    ["recipes/grpo.yaml", "models/janus_pro_7b.yaml"],
+]
+"""Configs that are merged; the last file of each is mutated."""
 TEXTS = {
     "empty": b"",
     "a null": b"null\n",
     "a list": b"- model\n- data\n",
     "a number": b"5\n",
     "only a comment": b"# nothing\n",
-    "a tab": b"model:\n\tlr: 1\n",
-    "an open bracket": b"model:\n  betas: [0.9\n",
+    "a tab": b"model:\n\tseed: 1\n",
+    "an open bracket": b"model:\n  rewards: [keyword\n",
     "an open quote": b'name: "abc\n',
     "two documents": b"name: a\n---\nname: b\n",
     "an unknown tag": b"name: !!python/object:os.system {}\n",
@@ -36,29 +42,31 @@ TEXTS = {
     "zeros": bytes(100),
     "utf-16": "name: a\n".encode("utf-16"),
 }
-SMALL = ["--trainer.max_steps=1", "--data.prompts_per_step=1", "--model.group_size=2", "--trainer.devices=1"]
-BLIND = ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0", "--trainer.logger=false"]
-QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 UNREADABLE = {
     "a number of 5000 digits": b"data: {seed: " + b"9" * 5000 + b"}\n",
     "brackets without end": b"name: " + b"[" * 3000,
 }
-"""Texts at which yaml raises something else than its own errors."""
+"""Texts for which PyYAML raises other errors than its own."""
+
+
+SMALL = ["--trainer.max_steps=1", "--data.prompts_per_step=1", "--model.rollout.group_size=2", "--trainer.devices=1"]
+NO_VALIDATION = ["--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0", "--trainer.logger=false"]
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
 class Doctor:
-    """Runs the command in this process."""
+    """Runs `unirl doctor` in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
 
     def __call__(self, *files: Path | str) -> tuple[int, str]:
-        """Exit code and what was printed; whatever else it raises is a traceback to the user."""
+        """Exit code and output. Any other exception would be a traceback to the user."""
         code: Any = 0
         try:
             main(["doctor", *(word for file in files for word in ("--config", str(file)))])
-        except SystemExit as stopped:
-            code = stopped.code
+        except SystemExit as error:
+            code = error.code
         out, err = self.capsys.readouterr()
         assert code in (0, 2)
         assert "Traceback" not in out + err
@@ -70,92 +78,122 @@ class Doctor:
 
 
 def fit(*files: Path | str) -> None:
-    """A step of a run, which starts, or raises."""
-    main(["fit", *(word for file in files for word in ("--config", str(file))), *SMALL, *BLIND, *QUIET])
+    """Run one training step."""
+    main(["fit", *(word for file in files for word in ("--config", str(file))), *SMALL, *NO_VALIDATION, *QUIET])
 
 
 @pytest.fixture
 def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
     """In an empty folder, without the hub."""
     monkeypatch.chdir(tmp_path)
-    gone = Finding("error", "checkpoint", "the hub is not asked here")
-    monkeypatch.setattr(checkpoint, "_on_hub", lambda name: gone)
+    finding = Finding("error", "checkpoint", "tests do not use the hub")
+    monkeypatch.setattr(environment, "_check_hub_checkpoint", lambda name: finding)
     return Doctor(capsys)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_spoiled_config_is_told_of_in_lines(doctor: Doctor, seed: int) -> None:
-    which = seed % len(FILES)
-    config = spoiled(yaml.safe_load((CONFIGS / FILES[which]).read_text(encoding="utf-8")), seed)
-    Path("spoiled.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    below = [CONFIGS / FILES[which - 1]] if FILES[which].startswith("scale/") else []
-    code, _ = doctor(*below, "spoiled.yaml")
-    assert [path.name for path in Path().iterdir()] == ["spoiled.yaml"]
-    if code == 0 and seed < STARTED:
-        fit(*below, "spoiled.yaml")
+@pytest.mark.parametrize("index", range(len(FILES)), ids=[files[-1] for files in FILES])
+def test_mutated_configs_are_reported_in_lines_and_accepted_ones_start(doctor: Doctor, index: int) -> None:
+    *below, name = [CONFIGS / file for file in FILES[index]]
+    config = yaml.safe_load(name.read_text(encoding="utf-8"))
+    for seed in range(index, SEEDS, len(FILES)):
+        path = Path(f"mutated_{seed}.yaml")
+        path.write_text(yaml.safe_dump(mutated(config, seed), sort_keys=False), encoding="utf-8")
+        try:
+            code, _ = doctor(*below, path)
+            assert list(Path().iterdir()) == [path]
+            if code == 0 and seed < STARTED:
+                fit(*below, path)
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}: {path.read_text()}") from error
+        for file in Path().iterdir():
+            file.unlink()
 
 
-def test_seeds_spoil_in_different_ways() -> None:
-    config = yaml.safe_load((CONFIGS / FILES[0]).read_text(encoding="utf-8"))
-    assert len({repr(spoiled(config, seed)) for seed in range(SEEDS)}) > 0.9 * SEEDS
-    assert repr(config) not in {repr(spoiled(config, seed)) for seed in range(SEEDS)}
+def test_seeds_give_different_mutations() -> None:
+    config = yaml.safe_load((CONFIGS / FILES[0][0]).read_text(encoding="utf-8"))
+    texts = {repr(mutated(config, seed)) for seed in range(SEEDS)}
+    assert len(texts) > 0.9 * SEEDS
+    assert repr(config) not in texts
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_a_file_that_is_no_config_is_refused_by_its_name(doctor: Doctor, text: bytes) -> None:
-    Path("broken.yaml").write_bytes(text)
-    code, said = doctor(CONFIGS / FILES[0], "broken.yaml")
-    assert code == 2
-    assert "broken.yaml: " in said
+def test_a_file_that_is_no_config_is_an_error_with_its_name(doctor: Doctor) -> None:
+    for name, text in TEXTS.items():
+        Path("broken.yaml").write_bytes(text)
+        code, output = doctor(CONFIGS / "showo_sft.yaml", "broken.yaml")
+        assert (code, "broken.yaml: " in output) == (2, True), name
 
 
-@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
-def test_a_file_at_which_yaml_stumbles_is_refused_by_its_name(doctor: Doctor, text: bytes) -> None:
-    Path("broken.yaml").write_bytes(text)
-    assert doctor(CONFIGS / FILES[0], "broken.yaml")[0] == 2
+def test_a_file_that_yaml_cannot_read_is_an_error_with_its_name(doctor: Doctor) -> None:
+    for name, text in UNREADABLE.items():
+        Path("broken.yaml").write_bytes(text)
+        assert doctor(CONFIGS / "showo_sft.yaml", "broken.yaml")[0] == 2, name
+        with pytest.raises(UserError, match=r"broken\.yaml: .*not valid YAML"):
+            PluginParser().parse_path("broken.yaml")
 
 
-def test_a_date_that_is_none_is_a_name(doctor: Doctor) -> None:
+def test_an_invalid_date_is_a_string(doctor: Doctor) -> None:
     Path("odd.yaml").write_text("name: 2024-99-99\n")
-    assert doctor(CONFIGS / FILES[0], "odd.yaml")[0] == 0
+    assert doctor(CONFIGS / "showo_sft.yaml", "odd.yaml")[0] == 0
 
 
-@pytest.mark.parametrize("text", UNREADABLE)
-def test_the_parser_itself_says_where_yaml_stumbles(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "broken.yaml"
-    path.write_bytes(UNREADABLE[text])
-    with pytest.raises(UserError, match=r"broken\.yaml: .*not valid YAML"):
-        PluginParser().parse_path(path)
-
-
-LOW = """
-model: {lr: 1.0e-12, betas: [0, 0], weight_decay: 0, group_size: 2, accept: -1.0e+9, num_understanding: 0, diversity_prompts: 0,
-  sampling: {temperature: 1.0e-4, guidance: -1, confidence_noise: 0, steps: 1},
-  answering: {temperature: 1.0e-4, max_tokens: 1}, rewards: [{class_path: keyword, init_args: {weight: -1.0e+6}}]}
-data: {prompts_per_step: 1, steps_per_epoch: 1, held_out: 0, val_batch_size: 1, seed: -1}
-pictures: {count: 1, columns: 1}
+LEAST = """
+model:
+  rewards: [{class_path: keyword, init_args: {weight: -1.0e+6}}]
+  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-12, betas: [0, 0], weight_decay: 0}}
+  evaluation: {num_understanding: 0, num_diversity_prompts: 0}
+  rollout:
+    group_size: 2
+    accept_threshold: -1.0e+9
+    image_sampling: {temperature: 1.0e-4, guidance: -1, confidence_noise: 0, steps: 1}
+    answer_sampling: {temperature: 1.0e-4, max_tokens: 1}
+data: {prompts_per_step: 1, steps_per_epoch: 1, num_val_prompts: 0, val_batch_size: 1, seed: -1}
+images: {count: 1, columns: 1}
 """
-HIGH = """
-model: {lr: 10, betas: [0.999999, 0.999999], weight_decay: 100, warmup_steps: 1000000000, group_size: 2, accept: 1.0e+9,
-  seed: 100000000000000000000, sampling: {temperature: 1.0e+4, guidance: 1000, confidence_noise: 1.0e+30, steps: 40},
-  answering: {temperature: 1.0e+4, max_tokens: 40}, rewards: [{class_path: keyword, init_args: {weight: 1.0e+6}}]}
-data: {prompts_per_step: 1, steps_per_epoch: 1000000000, held_out: 1, val_batch_size: 100000}
-guards: {zero_variance_patience: 1000000000, fall: 1}
+LARGEST = """
+model:
+  rewards: [{class_path: keyword, init_args: {weight: 1.0e+6}}]
+  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 10, betas: [0.999999, 0.999999], weight_decay: 100}}
+  lr_scheduler: {class_path: unirl.training.WarmupSchedule, init_args: {warmup_steps: 1000000000}}
+  seed: 100000000000000000000
+  rollout:
+    group_size: 2
+    accept_threshold: 1.0e+9
+    image_sampling: {temperature: 1.0e+4, guidance: 1000, confidence_noise: 1.0e+30, steps: 40}
+    answer_sampling: {temperature: 1.0e+4, max_tokens: 40}
+data: {prompts_per_step: 1, steps_per_epoch: 1000000000, num_val_prompts: 1, val_batch_size: 100000}
+guards: {zero_variance_patience: 1000000000, max_accuracy_drop: 1}
 """
 RULES = {
-    "grpo, low": "{class_path: grpo, init_args: {epsilon: 0, clip_low: 0, clip_high: 0, negative: 0, scored_steps: 1}}",
-    "grpo, high": "{class_path: grpo, init_args: {epsilon: 1.0e+6, clip_low: 1.0e+6, beta: 1.0e+6, negative: 1.0e+6}}",
-    "sft, low": "{class_path: sft, init_args: {end_to_end: true, temperature: 1.0e-4, straight_through_steps: 1}}",
-    "sft, high": "{class_path: sft, init_args: {end_to_end: true, temperature: 1.0e+4, straight_through_steps: 1000, num_masks: 3}}",
+    "grpo, least": {
+        "class_path": "grpo",
+        "init_args": {
+            "loss": {"std_epsilon": 0, "epsilon": 0, "epsilon_high": 0, "negative_scale": 0},
+            "scoring": {"scored_steps": 1},
+        },
+    },
+    "grpo, largest": {
+        "class_path": "grpo",
+        "init_args": {
+            "loss": {"std_epsilon": 1e6, "epsilon": 1e6, "negative_scale": 1e6},
+            "kl": {"beta": 1e6},
+        },
+    },
+    "sft, least": {
+        "class_path": "sft",
+        "init_args": {"end_to_end": True, "temperature": 1e-4, "straight_through_steps": 1},
+    },
+    "sft, largest": {
+        "class_path": "sft",
+        "init_args": {"end_to_end": True, "temperature": 1e4, "straight_through_steps": 1000, "num_masks": 3},
+    },
 }
 
 
 @pytest.mark.parametrize(("rule", "config"), zip(RULES, ["showo", "janus", "janus", "showo"], strict=True))
-def test_what_the_doctor_lets_pass_at_the_ends_of_all_ranges_does_start(doctor: Doctor, config: str, rule: str) -> None:
-    Path("ends.yaml").write_text(LOW if "low" in rule else HIGH, encoding="utf-8")
-    update = {"model": {"update": yaml.safe_load(RULES[rule])}}
-    Path("rule.yaml").write_text(yaml.safe_dump(update), encoding="utf-8")
+def test_configs_at_the_ends_of_all_ranges_start(doctor: Doctor, config: str, rule: str) -> None:
+    Path("ends.yaml").write_text(LEAST if "least" in rule else LARGEST, encoding="utf-8")
+    Path("rule.yaml").write_text(yaml.safe_dump({"model": {"update": RULES[rule]}}), encoding="utf-8")
     files = [CONFIGS / f"{config}_sft.yaml", "ends.yaml", "rule.yaml"]
-    code, said = doctor(*files)
-    assert code == 0, said
+    code, output = doctor(*files)
+    assert code == 0, output
     fit(*files)

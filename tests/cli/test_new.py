@@ -1,4 +1,4 @@
-"""`unirl new`: what it writes is installed, tested and run as its author would do it."""
+"""`unirl new`: the packages that it writes are installed, tested and run."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unirl.cli.main import main
-from unirl.hooks.host import KINDS
+from unirl.hooks.kinds import KINDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +20,7 @@ NAMES = {
     "reward": "brightness",
     "update": "rein-force",
     "prompts": "one_color",
-    "judge": "painted",
+    "judge": "colors",
 }
 
 
@@ -29,8 +29,8 @@ def new(kind: str, name: str, into: Path) -> Path:
     return into / f"unirl-{name}"
 
 
-def visible(folder: Path, site: Path) -> dict[str, str]:
-    """The environment in which a package counts as installed: its sources and its metadata are on the path."""
+def installed(folder: Path, site: Path) -> dict[str, str]:
+    """An environment in which a package is installed: its sources and metadata are on the path."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir(parents=True)
@@ -54,9 +54,9 @@ QUICK = ("--trainer.max_steps", "1", "--data.num_val_prompts", "6", "--model.eva
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_writes_passes_its_tests_and_runs_its_example(kind: str, tmp_path: Path) -> None:
+def test_a_package_passes_its_tests_and_runs_its_example(kind: str, tmp_path: Path) -> None:
     folder = new(kind, NAMES[kind], tmp_path / "made")
-    environment = visible(folder, tmp_path / "site")
+    environment = installed(folder, tmp_path / "site")
     assert f"unirl-{NAMES[kind]}" in run(folder, environment, *UNIRL, "plugins")
     assert "passed" in run(folder, environment, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert "overall" in run(folder, environment, *UNIRL, "fit", "--config", "example.yaml", *QUICK)
@@ -64,7 +64,7 @@ def test_what_it_writes_passes_its_tests_and_runs_its_example(kind: str, tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_writes_is_clean_and_filled_in(kind: str, tmp_path: Path) -> None:
+def test_a_package_is_complete_and_passes_ruff(kind: str, tmp_path: Path) -> None:
     folder = new(kind, "a-name-like-this", tmp_path)
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert not [file for file in files if "$" in file.read_text() or "template" in file.name]
@@ -73,11 +73,11 @@ def test_what_it_writes_is_clean_and_filled_in(kind: str, tmp_path: Path) -> Non
         run(folder, dict(os.environ), "-m", "ruff", command[0], "--no-cache", *command[1:], ".")
 
 
-def test_it_says_what_it_wrote_and_what_to_type_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_all_files_and_the_next_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = new("reward", "brightness", tmp_path)
-    told, _, after = capsys.readouterr().out.partition("next:")
+    files, _, after = capsys.readouterr().out.partition("next:")
     written = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    assert {line.split()[0] for line in told.splitlines()[1:] if line} == written
+    assert {line.split()[0] for line in files.splitlines()[1:] if line} == written
     assert [line.strip() for line in after.strip().splitlines()] == [
         f'cd {folder} && pip install -e ".[test]"',
         "pytest",
@@ -85,32 +85,36 @@ def test_it_says_what_it_wrote_and_what_to_type_next(tmp_path: Path, capsys: pyt
     ]
 
 
-def test_a_name_that_the_templates_use_gets_another_class(tmp_path: Path) -> None:
+def test_a_name_that_the_templates_use_gets_another_class_name(tmp_path: Path) -> None:
     folder = new("reward", "tensor", tmp_path)
     assert "class MyTensor(Reward)" in (folder / "src/unirl_tensor/reward.py").read_text()
 
 
-REFUSED = {
-    "kind": (["rewrad", "x"], "no kind 'rewrad'; nearest: reward"),
-    "name": (["reward", "3d"], "NAME '3d' will not do"),
-    "dots": (["reward", "a.b"], "NAME 'a.b' will not do"),
-    "path": (["reward", "../x"], "NAME '../x' will not do"),
-    "keyword": (["reward", "class"], "NAME 'class' means something else in Python or in YAML"),
-    "YAML word": (["reward", "null"], "NAME 'null' means something else in Python or in YAML"),
-    "module": (["reward", "torch"], "NAME 'torch' would hide the module 'torch'"),
-    "package": (["reward", "shapes"], "NAME 'shapes' would hide the module 'unirl_shapes'"),
-    "registered": (["judge", "shapes"], "the judge 'shapes' is registered already, by unirl-shapes "),
+ERRORS = {
+    "kind": (["rewrad", "x"], "no plugin kind 'rewrad'; nearest: reward"),
+    "name": (["reward", "3d"], "NAME '3d' is not valid"),
+    "dots": (["reward", "a.b"], "NAME 'a.b' is not valid"),
+    "path": (["reward", "../x"], "NAME '../x' is not valid"),
+    "keyword": (["reward", "class"], "NAME 'class' has another meaning in Python or in YAML"),
+    "YAML word": (["reward", "null"], "NAME 'null' has another meaning in Python or in YAML"),
+    "module": (["reward", "torch"], "NAME 'torch' would shadow the module 'torch'"),
+    "package": (["reward", "shapes"], "NAME 'shapes' would shadow the module 'unirl_shapes'"),
+    "registered": (["judge", "shapes"], "the judge 'shapes' is already registered by unirl-shapes "),
     "no name": (["reward"], "the following arguments are required: NAME"),
     "option": (["reward", "x", "--inot", "."], "unrecognized arguments: --inot"),
     "no folder": (["reward", "x", "--into", "file"], "cannot write 'file/unirl-x' (Not a directory)"),
-    "not empty": (["reward", "full"], "'unirl-full' exists already and nothing is overwritten"),
-    "a file": (["reward", "flat"], "'unirl-flat' exists already and nothing is overwritten"),
+    "not empty": (["reward", "full"], "'unirl-full' already exists; nothing is overwritten"),
+    "a file": (["reward", "flat"], "'unirl-flat' already exists; nothing is overwritten"),
 }
 
 
-@pytest.mark.parametrize(("arguments", "says"), REFUSED.values(), ids=REFUSED)
-def test_it_refuses_in_one_line_and_writes_nothing(
-    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("arguments", "message"), ERRORS.values(), ids=ERRORS)
+def test_errors_are_one_line_and_nothing_is_written(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("file", "unirl-flat", "unirl-full/mine.txt"):
@@ -121,19 +125,19 @@ def test_it_refuses_in_one_line_and_writes_nothing(
         main(["new", *arguments])
     error = capsys.readouterr().err
     assert (stopped.value.code, error.count("\n")) == (2, 1)
-    assert says in error
+    assert message in error
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_it_refuses_a_folder_that_it_may_not_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_permission_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(SystemExit):
         new("reward", "x", tmp_path)
-    assert "(Permission denied); choose another place with --into" in capsys.readouterr().err
+    assert "(Permission denied); choose another folder with --into" in capsys.readouterr().err
 
 
-def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+def test_an_empty_folder_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "unirl-x").mkdir()
     assert (new("judge", "x", tmp_path) / "pyproject.toml").is_file()
 

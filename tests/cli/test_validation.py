@@ -1,6 +1,7 @@
 """Values that the parser itself refuses: null, null bytes, and numbers of Lightning's trainer and of callbacks."""
 
 import math
+import sys
 
 import pytest
 from jsonargparse import Namespace
