@@ -1,7 +1,6 @@
 """Values that the parser itself refuses: null, null bytes, and numbers of Lightning's trainer and of callbacks."""
 
 import math
-import sys
 
 import pytest
 from jsonargparse import Namespace
@@ -29,9 +28,12 @@ def test_numbers_of_the_trainer_and_of_callbacks_have_limits() -> None:
 
 def test_limits_are_of_options_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     parsers = []
-    monkeypatch.setattr(
-        Run, "parse_arguments", lambda self, parser, args: parsers.append(self._parser("fit")) or exit()
-    )
+
+    def parse(run: Run, *_: object) -> None:
+        parsers.append(run._parser("fit"))
+        raise SystemExit
+
+    monkeypatch.setattr(Run, "parse_arguments", parse)
     with pytest.raises(SystemExit):
         Run(SelfImprovement, PromptsDataModule, ["fit"])
     assert sorted(LIMITS.keys() - set(parsers[0]._options())) == []

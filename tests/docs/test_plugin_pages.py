@@ -1,4 +1,4 @@
-"""What docs/plugins says is run as it stands there."""
+"""The examples of docs/plugins are run as they are."""
 
 import re
 import subprocess
@@ -15,14 +15,12 @@ from unirl.backbones import Backbone
 from unirl.cli.main import main
 from unirl.rewards.scoring import score
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
-from unirl.updates import UpdateRule
-from unirl.updates.grpo import GRPO
-from unirl.updates.sft import SFT
+from unirl.updates import GRPO, SFT, KLPenalty, UpdateRule
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "plugins"
-QUICK = ["--data.num_val_prompts", "6", "--data.prompts_per_step", "2", "--model.num_understanding", "6"]
-QUICK += ["--model.diversity_prompts", "0", "--trainer.limit_val_batches", "0"]
+QUICK = ["--data.num_val_prompts", "6", "--data.prompts_per_step", "2", "--model.evaluation.num_understanding", "6"]
+QUICK += ["--model.evaluation.num_diversity_prompts", "0", "--trainer.limit_val_batches", "0"]
 QUICK += ["--trainer.num_sanity_val_steps", "0", "--trainer.max_steps", "1"]
 
 
@@ -32,7 +30,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An author's empty folder, from which the page's files can be imported."""
+    """An empty working directory, from which the files of a page are imported."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
@@ -42,8 +40,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def typed(command: str, folder: Path) -> None:
-    """Run a command of a page, in a folder that holds its file."""
+def run_command(command: str, folder: Path) -> None:
+    """Run a command of a page."""
     _, *argv = command.split()
     argv = [str(ROOT / word) if word.startswith("configs/") else word for word in argv]
     main([*argv, *QUICK, "--trainer.default_root_dir", str(folder)])
@@ -55,28 +53,28 @@ def registered(module: str, hook: str) -> dict[str, str]:
     return names
 
 
-def said(*texts: str) -> Answers:
+def answers(*texts: str) -> Answers:
     ids = torch.zeros(len(texts), 1, dtype=torch.long)
     return Answers(ids, torch.ones_like(ids, dtype=torch.bool), texts)
 
 
-def test_the_first_reward_is_fifteen_lines_that_score_and_train(folder: Path) -> None:
+def test_the_first_reward_has_fifteen_lines_scores_and_trains(folder: Path) -> None:
     code = blocks("first-reward.md", "python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     (folder / "brief.py").write_text(code)
     assert registered("brief", "unirl_register_rewards") == {"brief": "brief:Brief"}
     reward = import_module("brief").Brief()
     images, examples = Images(torch.zeros(2, 1, dtype=torch.long)), [Example("a", "b", "c", "d")] * 2
-    scores, parts, _ = score([reward], examples, images, said("yes", "two red circles here"), None)
+    scores, parts, _ = score([reward], examples, images, answers("yes", "two red circles here"), None)
     assert scores.tolist() == [1.0, 0.25]
     assert list(parts) == ["brief"]
     (command,) = blocks("first-reward.md", "bash")
-    typed(command, folder)
+    run_command(command, folder)
     saved = yaml.safe_load(next(folder.rglob("config.yaml")).read_text())
     assert saved["model"]["rewards"][0]["class_path"] == "brief.Brief"
 
 
-def test_the_first_reward_as_a_package_shows_what_the_page_says(folder: Path) -> None:
+def test_the_first_reward_as_a_package_is_shown_as_on_the_page(folder: Path) -> None:
     _, rewards, plugin = blocks("first-reward.md", "python")
     package, info = folder / "unirl_brief", folder / "unirl_brief-0.1.0.dist-info"
     package.mkdir()
@@ -90,11 +88,11 @@ def test_the_first_reward_as_a_package_shows_what_the_page_says(folder: Path) ->
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unirl-brief\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text(f"[unirl]\n{entry[1].replace(chr(34), '')}\n")
     reward = import_module("unirl_brief.rewards").Brief(words=1, weight=0.5)
-    scored = reward.score([], Images(torch.zeros(2, 1)), said("yes", "red and blue"))
+    scored = reward.score([], Images(torch.zeros(2, 1)), answers("yes", "red and blue"))
     assert scored.tolist() == pytest.approx([1, 1 / 3])
     code = f"import sys; sys.path.insert(0, {str(folder)!r}); from unirl.cli.main import main; main(['plugins','show','brief'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "How many words earn full marks." in done.stdout
+    assert "Options" in done.stdout
     assert blocks("first-reward.md", "yaml")[0] in done.stdout
 
 
@@ -115,47 +113,47 @@ def rollout(backbone: Backbone, sampling: ImageSampling) -> Rollout:
     return Rollout(examples, images, answers, scores, {}, scores > 0, group_size=2)
 
 
-@pytest.mark.parametrize("rule", [SFT(end_to_end=False), GRPO(beta=0.1)], ids=["sft", "grpo"])
+@pytest.mark.parametrize("rule", [SFT(), GRPO(kl=KLPenalty(beta=0.1))], ids=["sft", "grpo"])
 def test_the_first_backbone_takes_a_training_step(rule: UpdateRule, backbone: Backbone) -> None:
     sampling = ImageSampling(temperature=0.8)
-    drawn = rollout(backbone, sampling)
+    sampled = rollout(backbone, sampling)
     rule.attach(backbone)
-    right = torch.tensor([1, 2])
-    before = backbone.image_log_probs(drawn.prompts, drawn.images, sampling)[0].sum(1)
-    loss, _ = rule.loss(backbone, drawn, sampling, torch.Generator().manual_seed(0))
+    rewarded = torch.tensor([1, 2])
+    before = backbone.image_log_probs(sampled.prompts, sampled.images, sampling)[0].sum(1)
+    loss, _ = rule.loss(backbone, sampled, sampling, torch.Generator().manual_seed(0))
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in backbone.parameters())
     torch.optim.SGD(backbone.parameters(), 1.0).step()
-    after = backbone.image_log_probs(drawn.prompts, drawn.images, sampling)[0].sum(1)
-    assert (after > before)[right].all()
+    after = backbone.image_log_probs(sampled.prompts, sampled.images, sampling)[0].sum(1)
+    assert (after > before)[rewarded].all()
 
 
-def test_the_first_backbone_keeps_the_promises_of_its_page(backbone: Backbone, tmp_path: Path) -> None:
+def test_the_first_backbone_samples_scores_and_saves(backbone: Backbone, tmp_path: Path) -> None:
     sampling = ImageSampling(temperature=0.8)
-    drawn, again = rollout(backbone, sampling), rollout(backbone, sampling)
-    assert torch.equal(drawn.images.codes, again.images.codes)
-    assert drawn.answers.text == again.answers.text
-    scored, mask = backbone.image_log_probs(drawn.prompts, drawn.images, sampling)
-    torch.testing.assert_close(scored.detach(), drawn.images.log_probs)
+    sampled, repeated = rollout(backbone, sampling), rollout(backbone, sampling)
+    assert torch.equal(sampled.images.codes, repeated.images.codes)
+    assert sampled.answers.text == repeated.answers.text
+    scored, mask = backbone.image_log_probs(sampled.prompts, sampled.images, sampling)
+    torch.testing.assert_close(scored.detach(), sampled.images.log_probs)
     assert mask.all()
-    heard = backbone.answer_log_probs(drawn.images, drawn.questions, drawn.answers)
-    torch.testing.assert_close(heard.detach(), drawn.answers.log_probs)
-    pixels = backbone.decode(drawn.images)
+    answer_log_probs = backbone.answer_log_probs(sampled.images, sampled.questions, sampled.answers)
+    torch.testing.assert_close(answer_log_probs.detach(), sampled.answers.log_probs)
+    pixels = backbone.decode(sampled.images)
     assert pixels.shape == (4, 3, 64, 64)
-    assert torch.equal(backbone.encode(pixels).codes, drawn.images.codes)
-    given = backbone.tokenize_answers(["two", "a"])
-    assert given.mask.sum(1).tolist() == [4, 2]
+    assert torch.equal(backbone.encode(pixels).codes, sampled.images.codes)
+    tokens = backbone.tokenize_answers(["two", "a"])
+    assert tokens.mask.sum(1).tolist() == [4, 2]
     backbone.save_pretrained(tmp_path / "saved")
     loaded = type(backbone).from_pretrained(str(tmp_path / "saved"))
     assert all(torch.equal(a, b) for a, b in zip(backbone.parameters(), loaded.parameters(), strict=True))
 
 
-def test_the_first_backbone_trains_by_the_command_of_its_page(backbone: Backbone, folder: Path) -> None:
+def test_the_first_backbone_trains_with_the_command_of_its_page(backbone: Backbone, folder: Path) -> None:
     assert registered("table", "unirl_register_backbones") == {"table": "table:Table"}
     (config,), (command,) = blocks("first-backbone.md", "yaml"), blocks("first-backbone.md", "bash")
     (folder / "table.yaml").write_text(config)
     command = command.replace("table.yaml", str(folder / "table.yaml"))
-    typed(command, folder)
+    run_command(command, folder)
     (saved,) = folder.rglob("pretrained")
     trained = type(backbone).from_pretrained(str(saved))
     assert not torch.equal(trained.tiles, backbone.tiles)
@@ -164,11 +162,11 @@ def test_the_first_backbone_trains_by_the_command_of_its_page(backbone: Backbone
 def test_the_backbone_page_names_every_method_of_the_contract() -> None:
     page = (PAGES / "first-backbone.md").read_text()
     table = page[: page.index("## A complete example")]
-    own = {name for name, value in vars(Backbone).items() if not name.startswith("_") and name != "supports_straight_through"}
+    own = {name for name in vars(Backbone) if not name.startswith("_") and name != "supports_straight_through"}
     assert {name for name in own if f"`{name}" not in table and f", `{name}" not in table} == set()
 
 
-def test_links_between_the_pages_lead_somewhere() -> None:
+def test_links_between_the_pages_exist() -> None:
     for page in PAGES.glob("*.md"):
         for target in re.findall(r"\]\(([\w./-]+)", page.read_text()):
             assert (PAGES / target).exists(), f"{page.name} links to {target}"
