@@ -92,21 +92,24 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("index", range(len(FILES)), ids=[files[-1] for files in FILES])
-def test_mutated_configs_are_reported_in_lines_and_accepted_ones_start(doctor: Doctor, index: int) -> None:
+def test_mutated_configs_are_reported_in_lines_and_accepted_ones_start(
+    doctor: Doctor, index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     *below, name = [CONFIGS / file for file in FILES[index]]
     config = yaml.safe_load(name.read_text(encoding="utf-8"))
     for seed in range(index, SEEDS, len(FILES)):
-        path = Path(f"mutated_{seed}.yaml")
-        path.write_text(yaml.safe_dump(mutated(config, seed), sort_keys=False), encoding="utf-8")
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        text = yaml.safe_dump(mutated(config, seed), sort_keys=False)
+        Path("mutated.yaml").write_text(text, encoding="utf-8")
         try:
-            code, _ = doctor(*below, path)
-            assert list(Path().iterdir()) == [path]
+            code, _ = doctor(*below, "mutated.yaml")
+            assert [path.name for path in Path().iterdir()] == ["mutated.yaml"]
             if code == 0 and seed < STARTED:
-                fit(*below, path)
+                fit(*below, "mutated.yaml")
         except BaseException as error:
-            raise AssertionError(f"seed {seed}: {path.read_text()}") from error
-        for file in Path().iterdir():
-            file.unlink()
+            raise AssertionError(f"seed {seed}:\n{text}") from error
 
 
 def test_seeds_give_different_mutations() -> None:

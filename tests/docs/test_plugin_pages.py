@@ -90,7 +90,8 @@ def test_the_first_reward_as_a_package_is_shown_as_on_the_page(folder: Path) -> 
     reward = import_module("unirl_brief.rewards").Brief(words=1, weight=0.5)
     scored = reward.score([], Images(torch.zeros(2, 1)), answers("yes", "red and blue"))
     assert scored.tolist() == pytest.approx([1, 1 / 3])
-    code = f"import sys; sys.path.insert(0, {str(folder)!r}); from unirl.cli.main import main; main(['plugins','show','brief'])"
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+    code += "from unirl.cli.main import main; main(['plugins', 'show', 'brief'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Options" in done.stdout
     assert blocks("first-reward.md", "yaml")[0] in done.stdout

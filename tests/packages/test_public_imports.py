@@ -103,5 +103,5 @@ def test_violations_are_recognized() -> None:
     assert [one.partition(": ")[2] for one in violations(source, "x")] == [
         "import unirl.types",
         "from unirl import _private",
-        "from unirl.cli.main import main",
+        "from unirl.cli import main",
     ]
