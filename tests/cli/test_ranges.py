@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from unirl.doctor.environment import check_devices
-from unirl.doctor.settings import MAX_IMAGES, check_diversity_model, check_limits, check_sizes
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.lora import LoRA
 from unirl.backbones.showo import Showo
 from unirl.callbacks import QualityControl
+from unirl.doctor.environment import check_devices
+from unirl.doctor.settings import MAX_IMAGES, check_diversity_model, check_limits, check_sizes
 from unirl.errors import UserError
 from unirl.rewards.keyword import Keyword
 from unirl.testing import TinyBackbone
