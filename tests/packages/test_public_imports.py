@@ -97,11 +97,6 @@ def test_every_public_package_exports_what_its_list_names() -> None:
 
 
 def test_violations_are_recognized() -> None:
-    source = (
-        "import unirl.types\nimport unirl.testing\nfrom unirl import Example, _private\nfrom unirl.cli.main import main"
-    )
-    assert [one.partition(": ")[2] for one in violations(source, "x")] == [
-        "import unirl.types",
-        "from unirl import _private",
-        "from unirl.cli import main",
-    ]
+    private = ["import unirl.types", "from unirl import _private", "from unirl.cli import main"]
+    public = ["import unirl.testing", "from unirl import Example, hookimpl", "import torch"]
+    assert [one.partition(": ")[2] for one in violations("\n".join([*private, *public]), "x")] == private
