@@ -11,8 +11,7 @@ from sizes import TINY as TINY_TEXT
 from transformers import JanusVQVAEConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from unirl.backbones.showo import Magvit, ShowoConfig
-from unirl.backbones.showo import build_text_model, save_checkpoint
+from unirl.backbones.showo import Magvit, ShowoConfig, build_text_model, save_checkpoint
 from unirl_shapes.pretrain import janus_model
 from unirl_shapes.pretrain import showo as showo_model
 from unirl_shapes.pretrain.showo import text_tokenizer
@@ -49,7 +48,8 @@ def _showo(size: str, folder: Path, side: int) -> None:
     (width, layers), config = WIDTHS[size], ShowoConfig(num_vq_tokens=side**2)
     text = TINY_TEXT | {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
     text |= {"num_attention_heads": width // 64, "num_key_value_heads": width // 64, "max_position_embeddings": 2048}
-    save_checkpoint(folder, config, build_text_model(config, text), Magvit(dataclasses.replace(TINY_IMAGE, z_channels=13)), text_tokenizer())
+    tokenizer = Magvit(dataclasses.replace(TINY_IMAGE, z_channels=13))
+    save_checkpoint(folder, config, build_text_model(config, text), tokenizer, text_tokenizer())
 
 
 def _janus(size: str, folder: Path, side: int) -> None:

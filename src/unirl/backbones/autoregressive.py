@@ -19,7 +19,6 @@ from unirl.backbones.transformer import CausalTransformer
 from unirl.functional.gumbel import straight_through
 from unirl.sampling.autoregressive import sample_codes, sample_inverse_cdf, sample_uniforms
 from unirl.sampling.kv_cache import IncrementalDecoder, Prefix, extend, pad_left, pad_right, prefill
-from unirl.sampling.packing import packed
 from unirl.sampling.text import answer_log_probs, sample_answers
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
@@ -61,10 +60,9 @@ class AutoregressiveImages(Backbone):
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
         uniforms = sample_uniforms(self.num_image_codes, len(prompts), generator, self.transformer.device)
-        with packed(self.transformer, wanted=not self.compiled):
-            prefix = self.prompt_prefix(prompts, sampling.guidance)
-            step = SamplingStep(self, prefix, sampling)
-            sample = sample_codes(step, self._start(prefix)[:, 0], self.num_image_codes, uniforms)
+        prefix = self.prompt_prefix(prompts, sampling.guidance)
+        step = SamplingStep(self, prefix, sampling)
+        sample = sample_codes(step, self._start(prefix)[:, 0], self.num_image_codes, uniforms)
         return Images(sample.codes, actions=sample.codes, log_probs=sample.log_probs)
 
     @override
@@ -262,9 +260,8 @@ class TextAnswers(Backbone):
         generator: torch.Generator | None = None,
     ) -> Answers:
         ends, rows = list(self.eos_token_ids), self.question_ids(questions)
-        with packed(self.transformer):
-            prefix = self.image_prefix(images).repeat_to(len(questions), grow=True)
-            ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, ends, generator)
+        prefix = self.image_prefix(images).repeat_to(len(questions), grow=True)
+        ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, ends, generator)
         own = mask & ~torch.isin(ids, torch.tensor(ends, device=ids.device))
         texts = [self.decode_text(row[keep]) for row, keep in zip(ids, own, strict=True)]
         return Answers(ids, mask, texts, log_probs)

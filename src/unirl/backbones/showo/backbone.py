@@ -22,7 +22,6 @@ from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
 from unirl.sampling.kv_cache import Prefix
 from unirl.sampling.masked import choose_steps, random_contexts, sample_masked
-from unirl.sampling.packing import packed
 from unirl.types import Images, ImageSampling
 
 QUESTION = "USER: \n{question} ASSISTANT:"
@@ -107,9 +106,8 @@ class Showo(TextAnswers):
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
         blank = torch.zeros(len(prompts), self.config.num_vq_tokens, dtype=torch.long, device=self.transformer.device)
-        with packed(self.transformer):
-            prefix = self.prompt_prefix(prompts, sampling.guidance)
-            sample = sample_masked(self._guided_logits(prefix, sampling.guidance), blank, sampling, generator)
+        prefix = self.prompt_prefix(prompts, sampling.guidance)
+        sample = sample_masked(self._guided_logits(prefix, sampling.guidance), blank, sampling, generator)
         memory = {"steps": sample.steps}
         return Images(sample.codes, actions=sample.codes, log_probs=sample.log_probs, memory=memory)
 
