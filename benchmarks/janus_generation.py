@@ -11,7 +11,7 @@ from measure import Spread, timed
 from sizes import SEED
 from torch import Tensor, nn
 
-from unirl.backbones.autoregressive import SamplingStep
+from unirl.backbones.mixins import SamplingStep
 
 STEPS = 8
 

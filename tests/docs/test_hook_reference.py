@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from unirl.hooks import specs
-from unirl.hooks.reference import reference
+from unirl.hooks.documentation import reference
 from unirl.hooks.specs import specifications
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,7 @@ TESTS = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "plugins").glob("*/tests/**/*
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert reference() == PAGE, "run: python -m unirl.hooks.reference > docs/plugins/hooks.md"
+    assert reference() == PAGE, "run: python -m unirl.hooks.documentation > docs/plugins/hooks.md"
 
 
 def test_every_specification_is_a_hook_of_the_reference() -> None:

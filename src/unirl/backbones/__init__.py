@@ -1,6 +1,5 @@
 """The `backbones` plugin kind: its contract, mixins for autoregressive backbones, and checkpoint helpers."""
 
-from unirl.backbones.autoregressive import AutoregressiveImages, TextAnswers
 from unirl.backbones.base import Backbone
 from unirl.backbones.checkpoints import (
     check_rope_type,
@@ -15,6 +14,7 @@ from unirl.backbones.checkpoints import (
     read_weights,
 )
 from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
+from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
 __all__ = [

@@ -11,11 +11,11 @@ from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from typing_extensions import override
 
-from unirl.backbones.autoregressive import AutoregressiveImages, TextAnswers
 from unirl.backbones.checkpoints import locate, pixel_statistics
 from unirl.backbones.janus import checkpoint as files
 from unirl.backbones.janus.modeling import JanusTransformer
 from unirl.backbones.janus.processing import JanusChat
+from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.errors import UserError
 from unirl.types import Images
 

@@ -12,8 +12,8 @@ from transformers import PhiForCausalLM, PreTrainedTokenizerBase
 from transformers.models.phi.modeling_phi import PhiDecoderLayer
 from typing_extensions import override
 
-from unirl.backbones.autoregressive import TextAnswers
 from unirl.backbones.checkpoints import locate
+from unirl.backbones.mixins import TextAnswers
 from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.backbones.showo.modeling import ShowoTransformer

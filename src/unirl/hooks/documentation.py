@@ -1,4 +1,4 @@
-"""Generates the hook reference: `python -m unirl.hooks.reference > docs/plugins/hooks.md`."""
+"""Generates the hook reference: `python -m unirl.hooks.documentation > docs/plugins/hooks.md`."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ All hooks that a plugin can implement. Mark an implementation with `from unirl i
 below by name, and may omit those that it does not use. `register(name, "package.module:Class")` takes an import path
 instead of a class, so that listing plugins imports no class. A name must not contain dots.
 
-*Generated from `src/unirl/hooks/specs.py` by `python -m unirl.hooks.reference > docs/plugins/hooks.md`.*
+*Generated from `src/unirl/hooks/specs.py` by `python -m unirl.hooks.documentation > docs/plugins/hooks.md`.*
 """
 
 
