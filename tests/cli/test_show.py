@@ -75,7 +75,7 @@ def test_it_prints_documentation_options_and_config(capsys: pytest.CaptureFixtur
     assert text.startswith(
         "backbone showo\n  class    unirl.backbones.showo.backbone:Showo\n  package  lightning-unirl "
     )
-    assert "Show-o (arXiv 2408.12528) at any size" in text
+    assert "Show-o (arXiv 2408.12528)" in text
     assert re.search(r"\n  checkpoint +required +str\n", text)
     assert re.search(r"\n  max_text_len +null +int \| None\n +\w", text)
     assert "Args:" not in text

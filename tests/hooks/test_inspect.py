@@ -182,7 +182,7 @@ def test_parameters_follow_kwargs_as_in_jsonargparse(write) -> None:
     words, size, weight, _ = read("params:More").parameters
     assert (words.annotation, words.required, words.kind) == ("int", True, "positional or keyword")
     assert (size.annotation, size.default, size.kind) == (None, "64", "keyword only")
-    assert weight.description == "Its share in the sum of all rewards."
+    assert weight.description.startswith("Weight in the sum of all rewards.")
     assert read("params:Fields").parameters[1].default == "[]"
 
 

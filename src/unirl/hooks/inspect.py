@@ -23,7 +23,7 @@ _DYNAMIC = re.compile(r"\b__getattr__\b|\bsys\.modules\b|(?<![.\w])(globals|loca
 """Code that may define names of a module at run time."""
 _COLLECTIONS = (griffe.ExprDict, griffe.ExprList, griffe.ExprSet, griffe.ExprTuple)
 _LITERALS = (str, griffe.ExprJoinedStr, griffe.ExprLambda, *_COLLECTIONS)  # griffe stores constants as text
-_ARGUMENTS = re.compile(r"^(Args|Arguments|Parameters):\s*\n((?!\S).*(\n|\Z))*", re.MULTILINE)
+_SECTIONS = re.compile(r"^(Args|Arguments|Parameters|Example|Examples):\s*\n((?!\S).*(\n|\Z))*", re.MULTILINE)
 
 logging.getLogger("griffe").addHandler(logging.NullHandler())  # otherwise warnings are printed to stderr
 
@@ -73,8 +73,8 @@ class ClassSource:
 
     @property
     def summary(self) -> str:
-        """The docstring without its `Args:` section."""
-        return _ARGUMENTS.sub("", self.doc).strip()
+        """The docstring without arguments and examples."""
+        return _SECTIONS.sub("", self.doc).strip()
 
 
 def read(path: str) -> ClassSource:

@@ -1,7 +1,6 @@
 """Registers the backbone `emu3`."""
 
-from unirl import hookimpl
-from unirl.hooks.specs import Register
+from unirl import Register, hookimpl
 
 
 @hookimpl
