@@ -13,9 +13,12 @@ ROOT = Path(__file__).parents[2]
 PUBLIC = {
     "unirl",
     "unirl.backbones",
+    "unirl.backbones.janus",
+    "unirl.backbones.showo",
     "unirl.callbacks",
     "unirl.functional",
     "unirl.judges",
+    "unirl.metrics",
     "unirl.prompts",
     "unirl.rewards",
     "unirl.sampling",
