@@ -49,7 +49,7 @@ def test_validate_prints_the_table(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_shapes_measure_prints_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
     shapes_main(["measure", "--count", "12", "--steps", "2", "4"])
-    assert capsys.readouterr().out.count("drawing") == 2
+    assert capsys.readouterr().out.count("generation") == 2
 
 
 def test_shapes_pretrain_writes_a_checkpoint_and_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
