@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.backbones.janus.tiny import save
 from torch import Tensor
 
-from unirl.backbones import autoregressive, transformer
+from unirl.backbones import mixins, transformer
 from unirl.backbones.janus import Janus
 from unirl.sampling.kv_cache import pad_left, pad_right, prefill
 from unirl.types import Example, Images, ImageSampling, Rollout
@@ -119,7 +119,7 @@ def test_scoring_never_touches_the_text_head_and_chunks_the_other(
 
 def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: pytest.MonkeyPatch) -> None:
     waits = ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__int__", "__float__", "__index__")
-    looped = autoregressive.sample_codes
+    looped = mixins.sample_codes
 
     def watched(*given: Any) -> Any:
         def refuse(*_: Any, **__: Any) -> None:
@@ -131,7 +131,7 @@ def test_nothing_in_the_loop_waits_for_the_device(backbone: Janus, monkeypatch: 
             return looped(*given)
 
     plain = backbone.sample_images(PROMPTS, GUIDED, seeded()).codes
-    monkeypatch.setattr(autoregressive, "sample_codes", watched)
+    monkeypatch.setattr(mixins, "sample_codes", watched)
     assert torch.equal(backbone.sample_images(PROMPTS, GUIDED, seeded()).codes, plain)
 
 
@@ -293,8 +293,8 @@ def test_end_to_end_all_codes_learn_unless_some_are_asked_for(
     backbone: Janus, relaxed: int | None, trained: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    straight = autoregressive.straight_through
-    monkeypatch.setattr(autoregressive, "straight_through", lambda z, *a: sizes.append(z.shape[1]) or straight(z, *a))
+    straight = mixins.straight_through
+    monkeypatch.setattr(mixins, "straight_through", lambda z, *a: sizes.append(z.shape[1]) or straight(z, *a))
     images, answers = backbone.sample_images(PROMPTS, PLAIN, seeded()), backbone.tokenize_answers(["red"] * 4)
     examples, ones = [Example(prompt, "what", "red", "c") for prompt in PROMPTS], torch.ones(4)
     rollout = Rollout(examples, images, answers, ones, {}, ones.bool(), 2)

@@ -10,7 +10,7 @@ import torch
 from tests.backbones.janus.tiny import save
 from torch._dynamo.utils import counters
 
-from unirl.backbones import autoregressive
+from unirl.backbones import mixins
 from unirl.backbones.janus import Janus
 from unirl.backbones.llama import PREFIX_MULTIPLE
 from unirl.backbones.lora import LoRA, add_adapters
@@ -38,7 +38,7 @@ def check(backbone: Janus, prompts: list[str], sampling: ImageSampling) -> Image
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixed shapes without the compiler: quick, so many cases can be tried."""
-    monkeypatch.setattr(autoregressive, "_compiled_step", lambda: autoregressive._sample_next)
+    monkeypatch.setattr(mixins, "_compiled_step", lambda: mixins._sample_next)
 
 
 @pytest.mark.usefixtures("interpreted")
