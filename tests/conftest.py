@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, and a tiny model of each kind that has learnt nothing."""
+"""Shared by all tests: one thread, and an untrained tiny model of each kind."""
 
 import os
 from pathlib import Path
