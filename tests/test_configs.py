@@ -16,7 +16,7 @@ from unirl.backbones.showo import Showo
 from unirl.cli.main import main
 from unirl.cli.train import Run
 from unirl.distributed import strategies
-from unirl.hooks.host import with_switches
+from unirl.hooks.host import plugin_options
 from unirl.training import PromptsDataModule, SelfImprovement
 from unirl.updates.grpo import GRPO
 from unirl.updates.sft import SFT
@@ -149,7 +149,7 @@ def test_every_command_that_the_documentation_names_parses(monkeypatch: pytest.M
     problems = []
     for words in commands():
         try:
-            with with_switches(words) as rest:
+            with plugin_options(words) as rest:
                 Parsed(SelfImprovement, PromptsDataModule, ["fit", *rest])
         except Exception as error:  # all are reported
             problems.append(f"{shlex.join(words)}: {type(error).__name__}: {error}")

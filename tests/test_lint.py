@@ -14,13 +14,3 @@ def test_clean(command: str) -> None:
     arguments = [sys.executable, "-m", *command.split()]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_source_files_stay_small() -> None:
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for folder in (ROOT / "src", ROOT / "benchmarks", *ROOT.glob("plugins/*/src"))
-        for path in folder.rglob("*.py")
-        if (lines := len(path.read_text().splitlines())) > 200
-    }
-    assert not long, "think again about the structure of these"

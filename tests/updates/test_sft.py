@@ -250,7 +250,7 @@ def test_a_backbone_without_straight_through_codes_is_refused_by_name() -> None:
         SFT(end_to_end=True).check(Rigid(), 2, SAMPLING)
     SFT().check(Rigid(), 2, SAMPLING)
     SFT(end_to_end=True).check(Showo("not built yet"), 2, SAMPLING)
-    with pytest.raises(TypeError, match="Rigid does not relax"):
+    with pytest.raises(TypeError, match="Rigid has no straight-through codes"):
         Rigid().straight_through([], None, SAMPLING)
 
 
