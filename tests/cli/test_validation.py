@@ -50,6 +50,14 @@ def test_null_is_an_error_for_arguments_that_need_a_value() -> None:
         check_null({"model": {"judge": None, "seed": None}}, names)
 
 
+def test_an_annotated_self_is_no_argument() -> None:
+    class Annotated:
+        def __init__(self: "Annotated", size: int = 1, name: str | None = None) -> None:
+            pass
+
+    assert required_values(Annotated) == {"size"}
+
+
 def test_a_run_needs_a_folder() -> None:
     check_numbers(Namespace({"subcommand": "fit", "fit.trainer.default_root_dir": "runs"}))
     with pytest.raises(UserError, match=r"^trainer\.default_root_dir: expected a folder, got null"):

@@ -91,9 +91,10 @@ def required_values(owner: Any) -> set[str]:
     names: set[str] = set()
     for base in reversed(owner.__mro__) if inspect.isclass(owner) else []:
         if inspect.isfunction(function := vars(base).get("__init__")):
-            parameters, hints = inspect.signature(function).parameters, type_hints(function)
+            parameters = dict([*inspect.signature(function).parameters.items()][1:])  # without self, even if annotated
+            hints = {name: hint for name, hint in type_hints(function).items() if name in parameters}
             optional = {name for name, hint in hints.items() if hint in (Any, None) or type(None) in get_args(hint)}
-            required = {name for name in {*hints} - optional if name in parameters}
+            required = {*hints} - optional
             names = (names - optional) | {name for name in required if parameters[name].default is not None}
     return names
 
