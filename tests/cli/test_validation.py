@@ -52,7 +52,7 @@ def test_null_is_an_error_for_arguments_that_need_a_value() -> None:
 
 def test_an_annotated_self_is_no_argument() -> None:
     class Annotated:
-        def __init__(self: "Annotated", size: int = 1, name: str | None = None) -> None:
+        def __init__(self: object, size: int = 1, name: str | None = None) -> None:
             pass
 
     assert required_values(Annotated) == {"size"}
