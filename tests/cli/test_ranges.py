@@ -170,7 +170,7 @@ def test_an_update_rule_without_any_weight_is_an_error() -> None:
 
 
 def test_something_must_be_trained() -> None:
-    with pytest.raises(UserError, match="targets is empty"):
+    with pytest.raises(UserError, match="targets: the list is empty"):
         lora(targets=())
     with pytest.raises(UserError, match=r"model\.trainable_modules: the list is empty"):
         model(trainable_modules=[])

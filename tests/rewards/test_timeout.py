@@ -48,7 +48,7 @@ def scored(reward: Reward, timeout: float | None) -> Tensor:
 
 def test_a_reward_that_hangs_is_stopped_with_its_name_and_line() -> None:
     with pytest.raises(
-        UserError, match=r"reward 'retrying' \(.*\) took longer than reward_timeout, 0\.3 s \(.*\.py:\d+"
+        UserError, match=r"reward 'retrying' \(.*\) took longer than model.rollout.reward_timeout, 0\.3 s \(.*\.py:\d+"
     ):
         scored(Retrying(), 0.3)
 

@@ -283,7 +283,7 @@ def test_settings_that_cannot_train_are_refused(runs, module, shapes_checkpoint:
         ("group_size 0", {"group_size": 0}),
         ("num_iterations 0", {"num_iterations": 0}),
         ("num_understanding -1", {"num_understanding": -1}),
-        ("every weight in rewards is 0", {"reward": Keyword(weight=0.0)}),
+        ("model.rewards: every weight is 0", {"reward": Keyword(weight=0.0)}),
         ("group_size is 1", {"update": GRPO(), "group_size": 1}),
         ("trainable_modules: the list is empty", {"trainable_modules": []}),
         ("model.optimizer: lr 0.0", {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0)}),
@@ -293,7 +293,7 @@ def test_settings_that_cannot_train_are_refused(runs, module, shapes_checkpoint:
     for message, options in refused:
         with pytest.raises(UserError, match=message):
             module(**options)
-    with pytest.raises(UserError, match="rewards is empty"):
+    with pytest.raises(UserError, match=r"model\.rewards: the list is empty"):
         SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [])
     with pytest.raises(UserError, match="prompts_per_step 0"):
         runs.data(prompts_per_step=0)

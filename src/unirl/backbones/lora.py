@@ -45,7 +45,8 @@ def add_adapters(model: nn.Module, lora: LoRA) -> None:
     for target in lora.targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             parts = sorted({name.rpartition(".")[2] for name in layers})
-            raise UserError(f"lora.targets: no linear layer is called {target!r}; nearest: {nearest(target, parts)}")
+            hint = f"nearest: {nearest(target, parts)}"
+            raise UserError(f"model.lora.targets: no linear layer is called {target!r}; {hint}")
     model.requires_grad_(False)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
     inject_adapter_in_model(config, model)
@@ -118,7 +119,8 @@ def freeze_except(model: nn.Module, trainable_modules: Sequence[str]) -> None:
         if not any(part in name for name in names):
             parts = sorted({word for name in names for word in name.split(".") if not word.isdigit()})
             raise UserError(
-                f"trainable_modules: no trainable parameter's name contains {part!r}; nearest: {nearest(part, parts)}"
+                f"model.trainable_modules: no trainable parameter's name contains {part!r}; "
+                f"nearest: {nearest(part, parts)}"
             )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and any(part in name for part in trainable_modules))

@@ -33,8 +33,8 @@ class TimmFeatures:
             model = timm.create_model(f"local-dir:{folder}" if folder else name, pretrained=True, num_classes=0)
         except Exception as error:  # timm and the hub raise errors of many types
             raise UserError(
-                f"diversity_model: timm cannot load {name!r} ({type(error).__name__}: {error}); take a name from "
-                "timm.list_models(pretrained=True), a folder saved by timm, or null for none"
+                f"model.evaluation.diversity_model: timm cannot load {name!r} ({type(error).__name__}: {error}); take "
+                "a name from timm.list_models(pretrained=True), a folder saved by timm, or null for none"
             ) from error
         self._model = model.eval().requires_grad_(False).to(device)
         config: Any = self._model.pretrained_cfg

@@ -51,8 +51,9 @@ def time_limit(seconds: float | None, name: str) -> Iterator[None]:
     except _TimeLimitExceeded as error:
         frame = traceback.extract_tb(error.__traceback__)[-2]  # the last one is `_raise`
         raise UserError(
-            f"{name} took longer than reward_timeout, {seconds:g} s ({frame.filename}:{frame.lineno}); set a longer "
-            "timeout, or fix the reward. Earlier checkpoints are intact; `--ckpt_path last` resumes from the last one"
+            f"{name} took longer than model.rollout.reward_timeout, {seconds:g} s ({frame.filename}:{frame.lineno}); "
+            "set a longer timeout, or fix the reward. Earlier checkpoints are intact; `--ckpt_path last` resumes from "
+            "the last one"
         ) from None
     finally:
         if can_interrupt:

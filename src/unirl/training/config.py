@@ -65,7 +65,7 @@ def check_rollout(config: RolloutConfig, backbone: Backbone, rewards: Sequence[R
 
     Args:
         config: The settings.
-        backbone: Not built yet; it says whether it supports temperature 0.
+        backbone: Need not be built; decides whether temperature 0 is allowed.
         rewards: The rewards of the run.
 
     Raises:
@@ -73,16 +73,15 @@ def check_rollout(config: RolloutConfig, backbone: Backbone, rewards: Sequence[R
     """
     check_range(1, 10_000, "model.rollout", group_size=config.group_size, num_iterations=config.num_iterations)
     check_image_sampling("model.rollout.image_sampling", backbone, config.image_sampling)
-    answering = config.answer_sampling
-    check_range(1, 10_000, "model.rollout.answer_sampling", max_tokens=answering.max_tokens)
-    check_temperature("model.rollout.answer_sampling", answering.temperature)
+    check_range(1, 10_000, "model.rollout.answer_sampling", max_tokens=config.answer_sampling.max_tokens)
+    check_temperature("model.rollout.answer_sampling", config.answer_sampling.temperature)
     threshold = 0.0 if config.accept_threshold is None else config.accept_threshold
     check_range(-1e9, 1e9, "model.rollout", accept_threshold=threshold)
     for reward in rewards:
         check_range(-1e6, 1e6, f"model.rewards: {reward.name}", weight=reward.weight)
     if not any(reward.weight for reward in rewards):
-        what = "every weight in rewards is 0" if rewards else "rewards is empty"
-        raise UserError(f"{what}: no sample could be accepted or preferred; name a reward with a weight")
+        problem = "every weight is 0" if rewards else "the list is empty"
+        raise UserError(f"model.rewards: {problem}, so no sample can be trained on; name a reward with a weight")
 
 
 def check_evaluation(config: EvaluationConfig, backbone: Backbone) -> None:
@@ -102,7 +101,7 @@ def check_image_sampling(owner: str, backbone: Backbone, sampling: ImageSampling
 
     Args:
         owner: The option that holds them, for the message.
-        backbone: Not built yet; it says whether it supports temperature 0.
+        backbone: Need not be built; decides whether temperature 0 is allowed.
         sampling: The settings.
 
     Raises:
@@ -133,4 +132,4 @@ def check_trainable(trainable_modules: Sequence[str] | None, lora: LoRA | None) 
     check_range(1, 65_536, "model.lora", rank=lora.rank)
     check_range(1, 1_000_000, "model.lora", alpha=lora.alpha)
     if not lora.targets:
-        raise UserError('model.lora: targets is empty; name layers to adapt, such as "q_proj", or set lora: null')
+        raise UserError('model.lora.targets: the list is empty; name layers such as "q_proj", or set model.lora: null')
