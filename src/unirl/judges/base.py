@@ -9,7 +9,7 @@ from unirl.types import Example
 
 
 class Judge(ABC):
-    """Decides from pixels whether an image is correct. Evaluation asks it; training never does.
+    """Decides from pixels whether an image is correct. Used in evaluation, never in training.
 
     `verdicts` is required. A judge that can make images of its own measures more: `understanding_set` is for validation
     of understanding, `references` for the consistency of generation and understanding.

@@ -25,7 +25,7 @@ Metrics = dict[str, dict[str, Tensor]]
 
 
 class Evaluator:
-    """Measures a backbone over one evaluation. The judge is asked here and nowhere else.
+    """Measures a backbone over one evaluation. The judge is used here and nowhere else.
 
     Call `start`, then `step` for each batch of held-out examples, then `finish`. With several processes, `finish` is
     collective: call it on every rank, also where a rank had no batch.
@@ -67,15 +67,12 @@ class Evaluator:
             rank: Of this process.
             world_size: Number of processes.
         """
-        self._examples, self._device, self._rank, self._world_size = (
-            list(examples),
-            torch.device(device),
-            rank,
-            world_size,
-        )
-        self._given = None if self.judge is None else self.judge.understanding_set(self.config.num_understanding)
-        asked = [*self._examples, *(self._given[0] if self._given else [])]
-        categories = list(dict.fromkeys(example.category for example in asked))
+        self._examples, self._device = list(examples), torch.device(device)
+        self._rank, self._world_size = rank, world_size
+        judge, count = self.judge, self.config.num_understanding
+        self._understanding_set = None if judge is None else judge.understanding_set(count)
+        all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
+        categories = list(dict.fromkeys(example.category for example in all_examples))
         metrics: dict[str, Metric] = {}
         if self.config.num_diversity_prompts:
             metrics["diversity/codes"] = GroupDiversity("hamming")
@@ -86,7 +83,7 @@ class Evaluator:
             metrics["generation"] = AccuracyByCategory(categories)
             metrics["understanding"] = AccuracyByCategory(categories)
             metrics["self_reward"] = SelfRewardAccuracy(categories)
-            if self.judge.references(asked[:1]) is not None:
+            if self.judge.references(all_examples[:1]) is not None:
                 metrics["consistency"] = Consistency()
         self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
 
@@ -123,14 +120,14 @@ class Evaluator:
         return measured
 
     @torch.no_grad()
-    def _understanding(self, chunk: int = 60) -> None:
+    def _understanding(self, batch_size: int = 60) -> None:
         """Ask about given images, each rank its share of them."""
-        if self._given is None:
+        if self._understanding_set is None:
             return
-        examples, pixels = self._given
-        mine = range(self._rank, len(examples), self._world_size)
-        for start in range(0, len(mine), chunk):
-            rows = list(mine[start : start + chunk])
+        examples, pixels = self._understanding_set
+        indices = range(self._rank, len(examples), self._world_size)
+        for start in range(0, len(indices), batch_size):
+            rows = list(indices[start : start + batch_size])
             part = [examples[i] for i in rows]
             answers = self._answer(pixels[rows], part)
             correct = [a.casefold() == e.answer.casefold() for a, e in zip(answers.text, part, strict=True)]
@@ -139,12 +136,12 @@ class Evaluator:
             )
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
-        """Compare what the model says about its own images and about correct reference images."""
+        """Compare answers about generated images with answers about correct reference images."""
         pixels = judge.references(examples)
         assert pixels is not None
-        given = self._answer(pixels, examples)
-        both = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in (answers, given)]
-        own, reference = torch.tensor(both, device=self._device)
+        batches = (answers, self._answer(pixels, examples))
+        correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]
+        own, reference = torch.tensor(correct, device=self._device)
         self._metrics["consistency"].update(generated, own, reference)
 
     def _answer(self, pixels: Tensor, examples: Sequence[Example]) -> Answers:

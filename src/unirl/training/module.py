@@ -38,7 +38,7 @@ class SelfImprovement(LightningModule):
         backbone: The model.
         update: Turns a scored rollout into a loss.
         rewards: Score the samples; several are added up by their weights.
-        judge: Decides in validation whether an image is correct. Training never asks it.
+        judge: Decides in validation whether an image is correct. It is not used in training.
         rollout: How training samples are generated.
         evaluation: What validation measures.
         optimizer: Makes the optimizer from the trainable parameters: any class of `torch.optim`, or a function.
@@ -137,10 +137,11 @@ class SelfImprovement(LightningModule):
         self.log("learning_rate", float(optimizer.param_groups[0]["lr"]))
 
     def _rollout(self, batch: Sequence[Example]) -> Rollout:
-        """A fresh rollout, or the current one where it is learned from several times."""
+        """A fresh rollout, or the current one where `num_iterations` steps train on it."""
         step, every = self.trainer.fit_loop.total_batch_idx, self.rollout.num_iterations
         if self._current is None or step % every == 0:
-            self._current = self._fresh_rollout(batch, first=step - step % every)  # resumed, it may begin in between
+            # A resumed run may start between two iterations.
+            self._current = self._fresh_rollout(batch, first=step - step % every)
             if torch.is_autocast_enabled(self.device.type):
                 torch.clear_autocast_cache()  # casts made without gradient would be used with it
         # A rollout from a checkpoint is on the CPU.

@@ -72,7 +72,7 @@ class UpdateRule(ABC):
             generators: One for each iteration on this rollout, in the state in which `loss` gets it.
 
         Returns:
-            The rollout, perhaps with more in it.
+            The rollout, with these values added.
         """
         return rollout
 

@@ -57,7 +57,9 @@ class PolicyLoss:
 
 @dataclass(frozen=True)
 class KLPenalty:
-    """The KL part of `GRPO`: a penalty on the divergence from the untrained model. Where both are 0, none is kept.
+    """The KL part of `GRPO`: a penalty on the divergence from the untrained model.
+
+    Where both weights are 0, no reference model is stored.
 
     Args:
         beta: Weight for images; 0.2 in the paper's run.
@@ -154,8 +156,10 @@ class GRPO(UpdateRule):
             raise UserError(f"grpo compares the samples of a group, and group_size is {group_size}; take 2 or more")
         scored_steps = self.scoring.scored_steps
         if (scored_steps or 0) > sampling.steps:
-            most = f"image_sampling.steps is {sampling.steps}; take at most {sampling.steps}, or null for all"
-            raise UserError(f"grpo: scored_steps {scored_steps}, but {most}")
+            raise UserError(
+                f"grpo.scoring: scored_steps {scored_steps}, but image_sampling.steps is {sampling.steps}; "
+                f"take at most {sampling.steps}, or null for all"
+            )
         warn_guidance_mismatch("grpo", self.scoring.loss_guidance, sampling)
 
     @override
