@@ -26,8 +26,8 @@ from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 class AutoregressiveImages(Backbone):
     """Image codes one after another: sampling with classifier-free guidance, scoring and straight-through codes.
 
-    Each distinct prompt is prefilled once, whatever the group size. Scoring takes one pass over all codes. In a list of
-    base classes it stands before `TextAnswers`.
+    Each distinct prompt is prefilled once, whatever the group size. Scoring takes one pass over all codes. List it
+    before `TextAnswers` in the base classes.
 
     Attributes:
         transformer: Computes embeddings, hidden states and logits.

@@ -23,7 +23,6 @@ class CausalTransformer(nn.Module, ABC):
 
     Args:
         gradient_checkpointing: Recompute layers and logits in the backward pass to save memory.
-
     """
 
     def __init__(self, gradient_checkpointing: bool = True) -> None:

@@ -72,11 +72,11 @@ class ReplayMissedValidation(Callback):
 
 
 class RestoreLastSavedStep(Callback):
-    """Tells ModelCheckpoint that the step a run is resumed from is saved already.
+    """Sets in ModelCheckpoint that the step a run is resumed from has been saved.
 
-    ModelCheckpoint forgets it, and with `accumulate_grad_batches` would save that step again after the next batch, when
-    gradients have been accumulated that a checkpoint does not hold. Settings that save between two batches of a step
-    are refused before a run starts (`unirl.doctor`).
+    ModelCheckpoint does not restore it, and with `accumulate_grad_batches` would save that step again after the next
+    batch, when gradients have been accumulated that a checkpoint does not hold. Settings that save between two batches
+    of a step are refused before a run starts (`unirl.doctor`).
     """
 
     @override

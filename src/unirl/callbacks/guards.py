@@ -1,6 +1,6 @@
 """Guards against failures that no exception reports: collapsed rewards, reward hacking, gradients that are not finite.
 
-Each guard is a dataclass that is given numbers and yields warnings; `Guards` is the callback that feeds them.
+Each guard is a dataclass that checks numbers and yields warnings; `Guards` is the callback that calls them.
 """
 
 import math

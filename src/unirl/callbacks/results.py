@@ -23,7 +23,7 @@ class ResultsTable(Callback):
     """Prints accuracies by category after `validate` and `test`, and those before and after a fit at its end.
 
     The first validation of a fit is its "before". Set `trainer.num_sanity_val_steps: -1` to validate before the first
-    step; otherwise the title says how many steps had been taken. It is kept in checkpoints, so that a resumed fit
+    step; otherwise the title gives the step of the first validation. Checkpoints store it, so that a resumed fit
     compares with the same values.
     """
 

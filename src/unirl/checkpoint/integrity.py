@@ -120,7 +120,7 @@ def _verify_archive(file: IO[bytes]) -> str | None:
 
 
 def _verify_trailer(file: IO[bytes]) -> str | None:
-    """What the trailer says is wrong; empty if the file is intact, None if it has no trailer."""
+    """The problem that the trailer shows; empty if the file is intact, None if it has no trailer."""
     size = file.seek(0, os.SEEK_END)
     remaining = file.seek(max(0, size - TRAILER_LENGTH))
     trailer = file.read()

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 META = "meta.pt"
 """Lightning's file with everything that is not sharded. It is written last."""
 METADATA = ".metadata"
-"""PyTorch's pickle that says in which file each tensor is."""
+"""PyTorch's pickle that maps each tensor to its file."""
 PATH_CLASSES = {
     (f"pathlib{module}", f"{kind}Path"): pure
     for module in ("", "._local")

@@ -29,7 +29,7 @@ NOTES = {
     ".github/workflows/ci.yml": "installs the package and runs its tests",
     "LICENSE": "Apache-2.0; replace it as you like",
 }
-"""What the command prints beside some files."""
+"""Notes that the command prints next to the names of some files."""
 
 
 @dataclass(frozen=True)

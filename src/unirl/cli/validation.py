@@ -41,7 +41,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 }
 """Least and largest value by dotted option below the subcommand; other options are checked by their constructors.
 
-jsonargparse's restricted types would have to be the annotations of Lightning's `Trainer`, and would not tell the range.
+jsonargparse's restricted types would have to be the annotations of Lightning's `Trainer`, and their messages would not
+give the range.
 """
 
 

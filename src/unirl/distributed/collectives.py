@@ -78,7 +78,7 @@ def local_item(values: list[Any] | None) -> Any:
 
 
 def is_peer_failure(error: BaseException) -> bool:
-    """Whether an error says that another process ended or timed out.
+    """Whether an error means that another process ended or timed out.
 
     Args:
         error: Raised by PyTorch. Gloo raises plain `RuntimeError`s that name one of its source files.

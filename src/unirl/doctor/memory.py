@@ -24,7 +24,7 @@ DECODER_COPIES = 4
 SPECIAL_TOKENS = 4
 """Tokens around an image or a question that are neither codes nor text."""
 DEFAULT_IMAGE_TOKENS, DEFAULT_CODEBOOK_SIZE = 1024, 16384
-"""For a backbone that does not say."""
+"""For backbones that do not define these sizes."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ModelSizes:
     Args:
         num_params: Parameters and buffers.
         num_trainable: Trainable parameters.
-        num_reference: Tensors that the update rule keeps beside the model, such as a reference model.
+        num_reference: Elements of other tensors that the update rule holds, such as a reference model.
         num_layers: Layers of the language model.
         hidden_size: Of the language model.
         layer_activations: What a layer keeps of one token for the backward pass.
@@ -110,14 +110,14 @@ class MemoryEstimate:
         weights: The model; where it is unsharded for a step, the full weights and the shards of this rank.
         gradients: Of the trainable parameters.
         optimizer: The two moments of AdamW.
-        reference: What the update rule keeps beside the model.
+        reference: Other tensors that the update rule holds, such as a reference model.
         activations: What the backward pass needs without gradient checkpointing: what all layers, the vision encoder
             and the image decoder keep, and as much as one layer keeps for its gradients.
         checkpointed_activations: The same with gradient checkpointing: the inputs of all layers, KV caches, and one
             layer, encoder or decoder in full.
         logits: Of the backward pass.
-        sampling: KV caches, logits and images. Training's activations do not exist at that time, so
-            this matters where validation batches are large, or where few parameters are trained.
+        sampling: KV caches, logits and images. Training's activations do not exist at that time, so it matters
+            where validation batches are large, or where few parameters are trained.
     """
 
     weights: float
@@ -172,8 +172,8 @@ def estimate_memory(sizes: ModelSizes, workload: StepWorkload) -> MemoryEstimate
 def _constant(sizes: ModelSizes, workload: StepWorkload) -> tuple[float, float, float]:
     """Weights, gradients and reference.
 
-    Full weights exist beside the shards. The reference is resharded before the backward pass, so a full reference and
-    full gradients do not exist at once.
+    Full weights exist in addition to the shards. The reference is resharded before the backward pass, so a full
+    reference and full gradients do not exist at once.
     """
     weights, gradients, reference = (
         float(FLOAT * count) for count in (sizes.num_params, sizes.num_trainable, sizes.num_reference)

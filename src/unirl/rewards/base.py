@@ -16,8 +16,8 @@ ROUNDING = 1e-6
 class Reward(ABC):
     """Scores generated images and the answers about them, one number for each sample.
 
-    `score` is required. Set `accept_threshold`, or override `accepts`, where a score tells whether a sample is correct:
-    update rules train answers, and images in rejection sampling, on accepted samples only.
+    `score` is required. Set `accept_threshold`, or override `accepts`, where a score decides whether a sample is
+    correct: update rules train answers, and images in rejection sampling, on accepted samples only.
 
     Args:
         weight: Weight in the sum of all rewards. With weight 0, a reward is logged and not trained on.
@@ -41,13 +41,13 @@ class Reward(ABC):
     needs_pixels: ClassVar[bool] = False
     """Whether `score` reads `images.pixels`. If no reward does, images need not be decoded."""
     accept_threshold: float | None = None
-    """Least score of an accepted sample. None where a score does not tell whether a sample is correct."""
+    """Least score of an accepted sample. None where a score does not decide whether a sample is correct."""
 
     def __init__(self, weight: float = 1.0, standardize: bool = False) -> None:
         self.weight, self.standardize = weight, standardize
 
     def attach(self, backbone: Backbone) -> None:  # noqa: B027 - an optional hook
-        """Called once with the built model, before the first step: for rewards that ask the model, or load their own.
+        """Called once with the built model, before the first step: for rewards that use the model, or load their own.
 
         Args:
             backbone: The model, built.
@@ -79,7 +79,7 @@ class Reward(ABC):
             scores: What `score` returned.
 
         Returns:
-            None where the reward does not tell.
+            None where the reward gives no verdict.
 
         Shapes:
             scores (B,); returns (B,) bool, or None.

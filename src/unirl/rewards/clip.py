@@ -35,7 +35,7 @@ class CLIP(PretrainedReward):
         batch_size: Images of a forward pass.
         weight: Weight in the sum of all rewards.
         standardize: As in `Reward`.
-        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing: which cosine
+        accept_threshold: Least calibrated score of an accepted sample. None gives no verdict: which cosine
             means "correct" depends on the model and on the prompt.
         processor: Where tokenizer and image processor are. Defaults to `model`.
 

@@ -21,7 +21,7 @@ class Likelihood(Reward):
     Args:
         weight: Weight in the sum of all rewards.
         standardize: As in `Reward`.
-        accept_threshold: Least probability of an accepted sample. None accepts and rejects nothing.
+        accept_threshold: Least probability of an accepted sample. None gives no verdict.
     """
 
     def __init__(self, weight: float = 1.0, standardize: bool = False, accept_threshold: float | None = 0.5) -> None:

@@ -28,7 +28,7 @@ class PretrainedReward(Reward):
         batch_size: Images of a forward pass.
         weight: Weight in the sum of all rewards.
         standardize: As in `Reward`.
-        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing.
+        accept_threshold: Least calibrated score of an accepted sample. None gives no verdict.
 
     Raises:
         UserError: `low` is not below `high`, or `batch_size` is below 1.

@@ -70,9 +70,9 @@ def score(
 
 
 def accepted_samples(rewards: Sequence[Reward], examples: Sequence[Example], parts: Mapping[str, Tensor]) -> Tensor:
-    """Which samples are accepted by all rewards that tell, of those with positive weight.
+    """Which samples are accepted by all rewards that have a positive weight and give a verdict.
 
-    Where none of them tells, a sample needs a score of 1 from each.
+    Where none of them gives a verdict, a sample needs a score of 1 from each.
 
     Args:
         rewards: As given to `score`.

@@ -18,7 +18,7 @@ class PrefixCache:
     Args:
         keys: Keys of each layer.
         values: Values of each layer.
-        grow: Whether new keys and values are kept (text decoding) or dropped after the pass (denoising, scoring).
+        grow: Whether new keys and values are appended (text decoding) or dropped after the pass (denoising, scoring).
 
     Shapes:
         keys and values (B, heads, prefix, head_dim).
@@ -76,7 +76,7 @@ class StaticCache(PrefixCache):
 
 
 class _LayerCache(PrefixCache):
-    """Stands in for a growing cache while one layer runs, and runs again for the gradient."""
+    """Replaces a growing cache while one layer runs, in the forward pass and again in the backward pass."""
 
     updated: tuple[Tensor, Tensor]
 
@@ -246,7 +246,7 @@ Output = TypeVar("Output", bound=Tensor | tuple[Tensor, ...])
 
 
 def checkpointed(function: Callable[..., Output], *args: Tensor, gradient_checkpointing: bool = True) -> Output:
-    """Call a function; keep only its arguments for the backward pass, which calls it again.
+    """Call a function with gradient checkpointing: store only its arguments, and call it again in the backward pass.
 
     Args:
         function: A pure function.

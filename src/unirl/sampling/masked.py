@@ -69,7 +69,7 @@ def sample_masked(
         blank (B, N) int64.
     """
     codes, known = blank, torch.zeros_like(blank, dtype=torch.bool)
-    kept_log_probs = torch.zeros(blank.shape, device=blank.device)
+    unmasked_log_probs = torch.zeros(blank.shape, device=blank.device)
     steps, noise = torch.zeros_like(blank), sampling.confidence_noise
     for step, num_masked in enumerate(cosine_schedule(blank.shape[1], sampling.steps), start=1):
         sampled, log_probs = _sample_codes(logits(codes, known).float() / sampling.temperature, generator)
@@ -79,10 +79,10 @@ def sample_masked(
         if num_masked:
             unmasked = unmasked.scatter(1, confidence.topk(num_masked, dim=1, largest=False).indices, False)
         codes = torch.where(unmasked, sampled, codes)
-        kept_log_probs = torch.where(unmasked, log_probs, kept_log_probs)
+        unmasked_log_probs = torch.where(unmasked, log_probs, unmasked_log_probs)
         steps = steps.masked_fill(unmasked, step)
         known = known | unmasked
-    return MaskedSample(codes, kept_log_probs, steps)
+    return MaskedSample(codes, unmasked_log_probs, steps)
 
 
 def _sample_codes(logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

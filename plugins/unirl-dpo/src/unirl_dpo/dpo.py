@@ -17,7 +17,7 @@ from unirl.functional import decision_weights, masked_mean, zero_loss
 from unirl.updates import Reference, UpdateRule, Workload, scores_contexts
 from unirl_dpo.functional import Pairing, Variant, pair_weights, preference_loss, preference_pairs
 
-METRICS = (*("loss/dpo", "loss/sft", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected"),)
+METRICS = ("loss/dpo", "loss/sft", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
 """Logged means over pairs, by TRL's names where it has one."""
 
 

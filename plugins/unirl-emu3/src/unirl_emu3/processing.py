@@ -58,7 +58,7 @@ class Emu3Chat:
         return self._chat("?").partition(self.processor.image_token)[0]
 
     def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of the assistant's turn, with whatever the template writes behind it."""
+        """Token ids of the assistant's turn, and what the template writes after it."""
         question, answers = self._chat("?"), []
         for text in texts:
             chat = self._chat("?", text)

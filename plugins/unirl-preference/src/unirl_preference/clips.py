@@ -10,7 +10,7 @@ from unirl.rewards import CLIP
 class PickScore(CLIP):
     """PickScore: `exp(logit_scale) * cosine` under a ViT-H/14 CLIP trained on 500,000 preferences.
 
-    It tells which of two images of a prompt people prefer, and not whether an image is correct. Weights are read from
+    It predicts which of two images of a prompt people prefer, not whether an image is correct. Weights are read from
     safetensors only.
 
     Args:
@@ -21,7 +21,7 @@ class PickScore(CLIP):
         batch_size: Images of a forward pass.
         weight: Weight in the sum of all rewards.
         standardize: As in `Reward`.
-        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing.
+        accept_threshold: Least calibrated score of an accepted sample. None gives no verdict.
         processor: Where tokenizer and image processor are. Defaults to `model`.
 
     Raises:
@@ -77,7 +77,7 @@ class HPSv2(CLIP):
         batch_size: Images of a forward pass.
         weight: Weight in the sum of all rewards.
         standardize: As in `Reward`.
-        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing.
+        accept_threshold: Least calibrated score of an accepted sample. None gives no verdict.
         processor: Where tokenizer and image processor are. Defaults to `model`.
 
     Raises:

@@ -40,7 +40,7 @@ class VLMJudge(PretrainedReward):
         dtype: Dtype of the weights. "auto" takes that of the checkpoint.
         weight: Weight in the sum of all rewards.
         standardize: As in `Reward`.
-        accept_threshold: Least calibrated score of an accepted sample. None accepts and rejects nothing.
+        accept_threshold: Least calibrated score of an accepted sample. None gives no verdict.
 
     Raises:
         UserError: a setting is out of range, the model cannot be loaded, or it has no token for yes or no.

@@ -85,7 +85,7 @@ class ShapesJudge(Judge):
 
 
 def _is_correct_image(index: int, seed: int) -> bool:
-    """True for one of every two images of a category, in random order, so that the order does not tell the answer."""
+    """True for one of every two images of a category, in random order, so that the order does not reveal the answer."""
     turn, category = divmod(index, len(ShapesPrompts.categories))
     first = Random(f"exam {seed} {category} {turn // 2}").random() < 0.5
     return first == (turn % 2 == 0)

@@ -32,9 +32,10 @@ class Showo(TextAnswers):
 
     Args:
         checkpoint: A local folder, `package:folder`, or a hub id such as "showlab/show-o-512x512".
-        image_tokenizer: Where the MAGVIT-v2 is, if not where the checkpoint says.
-        llm_model_path: Where the text model's config and tokenizer are, if not where the checkpoint says.
-        max_text_len: Longest prompt in tokens, if not as the checkpoint says (128).
+        image_tokenizer: Folder or hub id of the MAGVIT-v2. Defaults to that in the checkpoint's config.
+        llm_model_path: Folder or hub id of the text model's config and tokenizer. Defaults to that in the checkpoint's
+            config.
+        max_text_len: Longest prompt in tokens. Defaults to that in the checkpoint's config, or else to 128.
         gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
     """
 
@@ -93,7 +94,7 @@ class Showo(TextAnswers):
     @property
     @override
     def supports_greedy_images(self) -> bool:
-        return False  # all codes are sampled at once, and which of them are kept is random, too
+        return False  # the order in which codes are unmasked is random, too
 
     @property
     @override

@@ -28,8 +28,8 @@ def extract_facts(text: str, objects: Sequence[Item] = ()) -> Facts:
 
     Args:
         text: The answer.
-        objects: The objects of the prompt. They tell names of several words, and the owners of attributes without an
-            object.
+        objects: The objects of the prompt. They identify names of several words, and the owners of attributes without
+            an object.
 
     Example:
         >>> extract_facts("The dog is blue and the cup is red") == extract_facts("a red cup and a blue dog")

@@ -24,7 +24,7 @@ SIZES = MagvitConfig(
 )
 _EMPTY = 0
 _OCCUPIED = 64
-"""The first bit of a code tells whether the cell is occupied, the next three the shape, the last three the color."""
+"""The first bit of a code is 1 for an occupied cell, the next three encode the shape, the last three the color."""
 
 
 def pretrain_tokenizer(out: Path, steps: int, seed: int) -> Magvit:
