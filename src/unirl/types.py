@@ -33,14 +33,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, a question about the generated image, and the answer that is right if the image is correct.
+    """A prompt, a question about the generated image, and the answer that is correct if the image is.
 
     Rewards score text against `answer` and `objects`. Judges decide by `objects` and `exclude`.
 
     Args:
         prompt: Prompt of the image.
         question: Question about the image.
-        answer: Right answer about a correct image.
+        answer: Correct answer about a correct image.
         category: Name under which results are reported, such as "counting".
         objects: What the image must show.
         exclude: What the image must not show: `count` or more objects of the class make it wrong.
@@ -70,7 +70,7 @@ class ImageSampling:
         steps: Denoising steps of a masked model. Autoregressive models ignore it.
         guidance: Classifier-free guidance w in `(1 + w) * conditional - w * unconditional`. 0 switches it off, which
             halves the cost.
-        temperature: Divides the logits of image codes before sampling. 0 takes the likeliest code, where the backbone
+        temperature: Divides the logits of image codes before sampling. 0 takes the most likely code, where the backbone
             supports it.
         confidence_noise: Initial scale of the Gumbel noise on the confidences of a masked model; it decides how random
             the order is in which codes are fixed. Autoregressive models ignore it.

@@ -1,4 +1,4 @@
-"""Answers that hedge, negate, or are about something else state no facts of the right answer."""
+"""Answers that hedge, negate, or are about something else state no facts of the correct answer."""
 
 from unirl.rewards.attribute import extract_facts, recall
 from unirl.types import Item

@@ -231,7 +231,7 @@ def tensor_names(folder: Path) -> set[str]:
 
 
 def check_rope_type(config: Any, folder: Path) -> None:
-    """Refuse rotary embeddings that depend on the longest row of a batch: so would each sample.
+    """Refuse rotary embeddings that depend on the longest row of a batch, since samples would depend on it, too.
 
     Args:
         config: The language model's config.

@@ -327,9 +327,9 @@ class ValidationTrend:
             if value is not None and baseline and value < self.min_diversity * baseline:
                 yield (
                     name,
-                    f"images of one prompt become alike: {name} fell from {baseline:.2f} to {value:.2f}, so the policy "
-                    "is collapsing. Try a KL penalty (grpo's kl.beta), quality control of duplicates, a lower learning "
-                    "rate, or stop here",
+                    f"images of one prompt become similar: {name} fell from {baseline:.2f} to {value:.2f}, so the "
+                    "policy is collapsing. Try a KL penalty (grpo's kl.beta), quality control of duplicates, a lower "
+                    "learning rate, or stop here",
                 )
 
     def _reward_hacking(self, metrics: Mapping[str, float], reward: float) -> Iterator[tuple[str, str]]:

@@ -116,7 +116,7 @@ def _verify_archive(file: IO[bytes]) -> str | None:
         return problem
     file.seek(0)
     unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    return f"it holds more than data: {', '.join(unsafe[:3])}; nothing of it was run" if unsafe else None
+    return f"it holds more than data: {', '.join(unsafe[:3])}; no code was run" if unsafe else None
 
 
 def _verify_trailer(file: IO[bytes]) -> str | None:

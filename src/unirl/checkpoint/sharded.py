@@ -84,4 +84,4 @@ class _MetadataUnpickler(pickle.Unpickler):
             return value
         if (module, name) in OTHER_GLOBALS:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{METADATA} holds more than data: {module}.{name}; nothing of it was run")
+        raise pickle.UnpicklingError(f"{METADATA} holds more than data: {module}.{name}; no code was run")

@@ -32,7 +32,7 @@ def translate() -> Iterator[None]:
             raise
         reason = str(error).rpartition("] ")[2].partition(". ")[0]
         raise UserError(
-            f"another process of this run is gone ({reason}); its log says whether it was killed, ran out of "
+            f"another process of this run has ended ({reason}); its log says whether it was killed, ran out of "
             f"memory, or failed; {_RESUME}"
         ) from error
     except OSError as error:

@@ -186,7 +186,7 @@ def check_plugins() -> list[Finding]:
     except UserError as error:
         return [Finding("error", "plugins", str(error), "unirl plugins lists them")]
     origins = dict.fromkeys(plugin.origin for plugin in plugin_host.plugins if plugin.status == "loaded")
-    advice = "fix or uninstall it; the config uses nothing of it"
+    advice = "fix or uninstall it; the config does not use it"
     failed = [plugin for plugin in plugin_host.inspected() if plugin.status == "failed"]
     return [
         Finding("ok", "plugins", ", ".join(origins)),

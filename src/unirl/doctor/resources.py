@@ -91,7 +91,7 @@ def step_workload(model: Any, data: Any, trainer: Trainer) -> StepWorkload:
 
 
 def _longest(data: Any) -> tuple[int, int]:
-    """Tokens of the longest prompt, and of the longest question with its right answer."""
+    """Tokens of the longest prompt, and of the longest question with its correct answer."""
     words = [(len(e.prompt.split()), len(f"{e.question} {e.answer}".split())) for e in data.val_examples]
     prompt, answer = (int(TOKENS_PER_WORD * max(counts)) + 2 for counts in zip(*(words or [(16, 16)]), strict=True))
     return prompt, answer

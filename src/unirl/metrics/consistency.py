@@ -62,10 +62,10 @@ class Consistency(Metric):
 
 
 def is_correct_answer(example: Example, text: str) -> bool:
-    """Whether an answer states everything that the right one states. "left above" states "left".
+    """Whether an answer states everything that the correct one states. "left above" states "left".
 
     Args:
-        example: With the right answer.
+        example: With the correct answer.
         text: The answer.
 
     Example:

@@ -10,7 +10,7 @@ from unirl.backbones.base import Backbone
 from unirl.types import Answers, Example, Images
 
 ROUNDING = 1e-6
-"""Tolerance of comparisons with a threshold, for scores are sums of floats."""
+"""Tolerance of comparisons with a threshold, since scores are sums of floats."""
 
 
 class Reward(ABC):
@@ -63,7 +63,7 @@ class Reward(ABC):
         """Score a batch of samples. Called without gradient.
 
         Args:
-            examples: Prompts, questions and right answers, one for each sample.
+            examples: Prompts, questions and correct answers, one for each sample.
             images: The generated images; with pixels where `needs_pixels` is set.
             answers: The model's answers about them.
 

@@ -1,4 +1,4 @@
-"""The keyword reward: how many words of the right answer an answer contains."""
+"""The keyword reward: how many words of the correct answer an answer contains."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from unirl.types import Answers, Example, Images
 
 
 class Keyword(Reward):
-    """Counts the keywords of the right answer that the model's answer contains.
+    """Counts the keywords of the correct answer that the model's answer contains.
 
     Of "four bowls", the answer "two chairs" has 0, "three bowls" 1 and "four bowls" 2. Keywords are whole words; case,
     punctuation, plurals and digits make no difference. Each keyword is counted at most once. Extra words cost nothing:
@@ -50,7 +50,7 @@ class Keyword(Reward):
             returns (B,), float32.
 
         Raises:
-            UserError: a right answer has no keywords.
+            UserError: a correct answer has no keywords.
         """
         scores = [self._score(example, text) for example, text in zip(examples, answers.text, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=answers.ids.device)

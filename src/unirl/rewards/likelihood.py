@@ -1,4 +1,4 @@
-"""The likelihood reward: the model's own probability of the right answer."""
+"""The likelihood reward: the model's own probability of the correct answer."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from unirl.types import Answers, Example, Images
 
 
 class Likelihood(Reward):
-    """The model's own probability of the right answer about its image, in [0, 1]: a soft self-reward.
+    """The model's own probability of the correct answer about its image, in [0, 1]: a soft self-reward.
 
     It is computed by the model in training, so it changes during training. The geometric mean over tokens does not
     depend on the length of the answer.
@@ -35,7 +35,7 @@ class Likelihood(Reward):
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        """The geometric mean of the probabilities of the right answer's tokens.
+        """The geometric mean of the probabilities of the correct answer's tokens.
 
         Shapes:
             returns (B,), float32.

@@ -142,7 +142,7 @@ class TinyBackbone(Backbone):
 
     def _read_config(self, path: Path) -> None:
         if not path.is_file():
-            raise UserError(f"backbone.checkpoint: {path} does not exist; give a folder that save_pretrained wrote")
+            raise UserError(f"checkpoint: {path} does not exist; give a folder that save_pretrained wrote")
         config = json.loads(path.read_text())
         self.codebook_size, self.side, self.width = config["codebook_size"], config["side"], config["width"]
 

@@ -50,7 +50,7 @@ class Rollouts:
         """Sample a group of images and answers for each example.
 
         Args:
-            examples: Prompts with questions and right answers.
+            examples: Prompts with questions and correct answers.
             image_sampling: How images are generated.
             answer_sampling: How questions are answered.
             image_rng: The only source of randomness of the images.

@@ -34,8 +34,8 @@ class PolicyLoss:
         scale_rewards: Divide advantages by the standard deviation of their group; off as in Dr. GRPO
             (arXiv 2503.20783).
         std_epsilon: Added to that standard deviation.
-        negative_scale: Factor on negative advantages. A sample that is wrong for its prompt may be right for a held-out
-            one; 0 learns from better samples only (docs/trials.md).
+        negative_scale: Factor on negative advantages. A sample that is wrong for its prompt may be correct for a
+            held-out one; 0 learns from better samples only (docs/trials.md).
         reduction: "sample" averages the decisions of each sample first, "token" averages all decisions of the batch
             (DAPO, arXiv 2503.14476). All images of a model have equally many decisions, so it matters for answers.
         epsilon: The ratio of new to old probability is clipped below 1 - epsilon. It matters with several iterations.
@@ -115,7 +115,7 @@ class GRPO(UpdateRule):
         image_weight: Weight of the image loss.
         answer_weight: Weight of the answer loss.
         answers: Which answers are trained. "accepted": those about accepted images. "all": the paper's choice; it also
-            rewards calling wrong images right (docs/method.md).
+            rewards calling wrong images correct (docs/method.md).
         loss: Advantages and clipping.
         kl: Penalty on the divergence from the untrained model.
         scoring: Which log-probabilities of images are computed.

@@ -31,7 +31,7 @@ class SFT(UpdateRule):
         image_weight: Weight of the loss that trains generation.
         answer_weight: Weight of the loss that trains answering.
         answers: Which answers are trained. "all": target answers about all images, the paper's loss end to end; it also
-            teaches to call wrong images right. "accepted": target answers about accepted images. "self": the model's
+            teaches to call wrong images correct. "accepted": target answers about accepted images. "self": the model's
             own answers about all images. docs/method.md has the cost of each.
         temperature: Temperature of the Gumbel-softmax, end to end.
         straight_through_steps: Last sampling steps that carry gradient, end to end. None leaves it to the backbone: all

@@ -11,7 +11,7 @@ Variant = Literal["sigmoid", "ipo"]
 Pairing = Literal["extremes", "all"]
 """The best and the worst sample of each group, or all pairs of a group with different scores."""
 ROUNDING = 1e-6
-"""Tolerance of comparisons with a margin, for scores are sums of floats."""
+"""Tolerance of comparisons with a margin, since scores are sums of floats."""
 
 
 def preference_loss(gaps: Tensor, beta: float, variant: Variant = "sigmoid", label_smoothing: float = 0.0) -> Tensor:

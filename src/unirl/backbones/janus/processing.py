@@ -66,7 +66,7 @@ class JanusChat:
         return self._chat([{"type": "image"}, {"type": "text", "text": "?"}]).partition(self.processor.image_token)[0]
 
     def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of the assistant's turn, with whatever the template writes behind it."""
+        """Token ids of the assistant's turn, and what the template writes after it."""
         question = self._chat([{"type": "text", "text": "?"}])
         rows = []
         for text in texts:

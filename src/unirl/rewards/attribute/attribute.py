@@ -1,4 +1,4 @@
-"""The attribute reward: the share of the right answer's facts that an answer states."""
+"""The attribute reward: the share of the correct answer's facts that an answer states."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,11 @@ from unirl.types import Answers, Example, Images
 
 
 class Attribute(Reward):
-    """The share of the right answer's facts that the model's answer states, in [0, 1]. Attributes are bound to objects.
+    """The share of the correct answer's facts that the model's answer states, in [0, 1].
 
-    "The cup is blue and the dog is red" states nothing of "the cup is red and the dog is blue", although `Keyword`
-    finds every word. The order of clauses, articles, plurals, digits and synonyms of colors make no difference.
+    Attributes are bound to objects: "the cup is blue and the dog is red" states nothing of "the cup is red and the dog
+    is blue", although `Keyword` finds every word. The order of clauses, articles, plurals, digits and synonyms of
+    colors make no difference.
 
     Contradictory facts are not stated ("two or three cups"), so listing numbers, colors or relations gains nothing.
     Listing objects does: an image may show more than the prompt asks for, so "circle, square, ring" states all of
@@ -46,7 +47,7 @@ class Attribute(Reward):
             returns (B,), float32.
 
         Raises:
-            UserError: a right answer states no fact.
+            UserError: a correct answer states no fact.
         """
         scores = [_score(example, text) for example, text in zip(examples, answers.text, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=answers.ids.device)

@@ -53,7 +53,7 @@ def recall(target: Facts, predicted: Facts) -> float:
     absent has no color and no place.
 
     Args:
-        target: The facts of the right answer, at least one.
+        target: The facts of the correct answer, at least one.
         predicted: The facts of the answer that is scored.
 
     Returns:
