@@ -8,6 +8,7 @@ import torch
 from unirl import EvaluationConfig, ImageSampling, evaluate
 from unirl.backbones.showo import Showo
 from unirl.rewards.keyword import Keyword
+from unirl.rewards.likelihood import Likelihood
 from unirl.training.rollout import Rollouts
 from unirl.training.sampler import PromptSampler
 from unirl.types import AnswerSampling
@@ -37,6 +38,13 @@ def test_without_a_judge_only_diversity_is_measured(shapes_checkpoint: Path) -> 
     backbone = Showo.from_pretrained(str(shapes_checkpoint))
     metrics = evaluate(backbone, ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
     assert list(metrics) == ["diversity/codes"]
+
+
+def test_rewards_are_attached_to_the_measured_backbone(shapes_checkpoint: Path) -> None:
+    backbone = Showo.from_pretrained(str(shapes_checkpoint))
+    config = EvaluationConfig(num_understanding=4, num_diversity_prompts=0)
+    metrics = evaluate(backbone, ShapesPrompts(), [Likelihood()], ShapesJudge(), config, num_prompts=2)
+    assert 0 <= metrics["generation/overall"] <= 1
 
 
 def test_a_rollout_is_prompt_major_and_without_gradient(shapes_checkpoint: Path) -> None:

@@ -188,7 +188,7 @@ def evaluate(
     Args:
         backbone: The model, built.
         examples: Held-out examples, or a source of prompts that has some.
-        rewards: The rewards whose verdicts are compared with the judge's.
+        rewards: The rewards whose verdicts are compared with the judge's. They are attached to the backbone.
         judge: Decides whether an image is correct.
         config: What is measured.
         image_sampling: How images are generated where `config` does not say.
@@ -204,6 +204,8 @@ def evaluate(
     """
     chosen = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
     evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, image_sampling, answer_sampling)
+    for reward in rewards:
+        reward.attach(backbone)
     was_training = backbone.training
     backbone.eval()
     evaluator.start(chosen, next(backbone.parameters()).device)
