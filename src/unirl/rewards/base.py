@@ -47,7 +47,7 @@ class Reward(ABC):
         self.weight, self.standardize = weight, standardize
 
     def attach(self, backbone: Backbone) -> None:  # noqa: B027 - an optional hook
-        """Called once with the built model, before the first step: for rewards that use the model, or load their own.
+        """Called with the built model, before anything is scored: for rewards that use the model, or load their own.
 
         Args:
             backbone: The model, built.

@@ -202,15 +202,15 @@ def evaluate(
     Raises:
         UserError: a setting is out of range, or a reward failed.
     """
-    chosen = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
+    held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
     evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, image_sampling, answer_sampling)
     for reward in rewards:
         reward.attach(backbone)
     was_training = backbone.training
     backbone.eval()
-    evaluator.start(chosen, next(backbone.parameters()).device)
-    for batch_idx, start in enumerate(range(0, len(chosen), batch_size)):
-        evaluator.step(chosen[start : start + batch_size], batch_idx)
+    evaluator.start(held_out, next(backbone.parameters()).device)
+    for batch_idx, start in enumerate(range(0, len(held_out), batch_size)):
+        evaluator.step(held_out[start : start + batch_size], batch_idx)
     measured = flatten(evaluator.finish())
     backbone.train(was_training)
     return measured

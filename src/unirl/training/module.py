@@ -138,14 +138,15 @@ class SelfImprovement(LightningModule):
 
     def _rollout(self, batch: Sequence[Example]) -> Rollout:
         """A fresh rollout, or the current one where `num_iterations` steps train on it."""
-        step, every = self.trainer.fit_loop.total_batch_idx, self.rollout.num_iterations
-        if self._current is None or step % every == 0:
+        step = self.trainer.fit_loop.total_batch_idx
+        iteration = step % self.rollout.num_iterations
+        if self._current is None or iteration == 0:
             # A resumed run may start between two iterations.
-            self._current = self._fresh_rollout(batch, first=step - step % every)
+            self._current = self._fresh_rollout(batch, first=step - iteration)
             if torch.is_autocast_enabled(self.device.type):
                 torch.clear_autocast_cache()  # casts made without gradient would be used with it
         # A rollout from a checkpoint is on the CPU.
-        self._current = replace(to_device(self._current, self.device), iteration=step % every)
+        self._current = replace(to_device(self._current, self.device), iteration=iteration)
         return self._current
 
     @torch.no_grad()

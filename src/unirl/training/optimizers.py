@@ -50,10 +50,10 @@ class WarmupSchedule(LambdaLR):
             return step / max(1, self.warmup_steps)
         if self.decay == "constant" or self.total_steps is None:
             return 1.0
-        rest = self.total_steps - self.warmup_steps
+        decay_steps = max(1, self.total_steps - self.warmup_steps)
         if self.decay == "linear":
-            return max(0.0, (self.total_steps - step) / max(1, rest))
-        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (step - self.warmup_steps) / max(1, rest))))
+            return max(0.0, (self.total_steps - step) / decay_steps)
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (step - self.warmup_steps) / decay_steps)))
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -76,16 +76,16 @@ def check_optimizer(optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCalla
         >>> check_optimizer(lambda p: torch.optim.AdamW(p, lr=1e-5), None)
     """
     try:
-        made = optimizer([nn.Parameter(torch.zeros(1))])
+        instance = optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError) as error:
         raise UserError(f"model.optimizer: {error}") from error
-    for name, value in made.param_groups[0].items():
+    for name, value in instance.param_groups[0].items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"model.optimizer: {name} {value}; it must be a finite number")
-    check_range(1e-12, 10, "model.optimizer", lr=float(made.param_groups[0].get("lr", 1.0)))
+    check_range(1e-12, 10, "model.optimizer", lr=float(instance.param_groups[0].get("lr", 1.0)))
     if lr_scheduler is not None:
         try:
-            lr_scheduler(made)
+            lr_scheduler(instance)
         except (ValueError, TypeError) as error:
             raise UserError(f"model.lr_scheduler: {error}") from error
 

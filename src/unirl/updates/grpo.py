@@ -197,10 +197,10 @@ class GRPO(UpdateRule):
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        same = torch.Generator(generator.device).set_state(generator.get_state())
+        reference_generator = torch.Generator(generator.device).set_state(generator.get_state())
         tasks = self._tasks(rollout)
         policy = self._score(backbone, rollout, tasks, sampling, generator)
-        reference = self._score_reference(backbone, rollout, tasks, sampling, same)
+        reference = self._score_reference(backbone, rollout, tasks, sampling, reference_generator)
         old = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
         mean_length = all_reduce_mean(rollout.answers.mask.sum(1).float().mean())
         loss, metrics = zero_loss(backbone), self._zero_metrics(rollout)
@@ -231,8 +231,8 @@ class GRPO(UpdateRule):
         tasks = []
         for name, values in (("image", advantages), ("answer", advantages * self._answer_mask(rollout))):
             weighted, beta = self.weights[name] * values, self.betas[name]
-            every = torch.arange(len(rollout), device=values.device)
-            rows = every if beta else weighted.nonzero().flatten()
+            all_rows = torch.arange(len(rollout), device=values.device)
+            rows = all_rows if beta else weighted.nonzero().flatten()
             tasks.append(_Task(name, beta, rows, weighted[rows]))
         return tasks
 
