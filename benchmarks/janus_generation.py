@@ -64,9 +64,8 @@ def generate_plainly(case: Case, group: int, sample: bool) -> Tensor:
     if sample:
         options |= {"do_sample": True, "top_k": 0, "num_return_sequences": group}
         return case.model.generate(**case.inputs, **options)
-    return case.model.generate(**case.inputs, **options, do_sample=False).expand(
-        group, -1
-    )  # all are equal: generated once
+    codes = case.model.generate(**case.inputs, **options, do_sample=False)
+    return codes.expand(group, -1)  # greedy images of a group are equal
 
 
 def generate(case: Case, group: int, sampling: object, compiled: bool = False) -> Tensor:
@@ -89,9 +88,9 @@ def attention(case: Case, group: int) -> float:
     """Seconds of the attention of a step alone, with half of the codes generated."""
     prefix = case.backbone.prompt_prefix([case.prompt] * group, SAMPLING.guidance)
     row = SamplingStep(case.backbone, prefix, SAMPLING).decoder
-    seen = row.start + case.backbone.num_image_codes // 2
+    length = row.start + case.backbone.num_image_codes // 2
     query = torch.randn(2 * group, row.heads, 1, row.keys[0].shape[-1])
-    pairs = [(k[:, :, :seen], v[:, :, :seen]) for k, v in zip(row.keys, row.values, strict=True)]
+    pairs = [(k[:, :, :length], v[:, :, :length]) for k, v in zip(row.keys, row.values, strict=True)]
     return seconds_of(lambda: [F.scaled_dot_product_attention(query, *pair, enable_gqa=True) for pair in pairs])
 
 

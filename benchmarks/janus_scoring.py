@@ -60,7 +60,7 @@ def summary(rows: list[list[float]]) -> Scoring:
 def score(way: str, case: Case, group: int) -> tuple[float, float, float, float]:
     """Bytes, seconds, mean log-probability and norm of the gradient of one pass."""
     weights = [p for p in case.backbone.parameters() if p.requires_grad]
-    for weight in weights:  # held by every training, so there before anything is measured
+    for weight in weights:  # training holds gradients, so they exist before the measurement
         weight.grad = torch.zeros_like(weight).fill_(0)
     entries, length = case.model.config.vq_config.num_embeddings, case.backbone.num_image_codes
     codes = torch.randint(entries, (group, length), generator=torch.Generator().manual_seed(SEED))
@@ -91,7 +91,7 @@ def plain(case: Case, codes: Tensor) -> Tensor:
 
 
 def stay_within_free_memory() -> None:
-    """Fail instead of driving the machine into swapping, or the system into stopping somebody else's process."""
+    """Fail instead of making the machine swap, or the system kill another process."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         available = meminfo.read_text(encoding="utf-8").partition("MemAvailable:")[2].split()[0]

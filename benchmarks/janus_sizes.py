@@ -31,11 +31,8 @@ SCALE = 5.0
 TEXT = {"hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 16}
 TEXT |= {"intermediate_size": 2816, "vocab_size": 102400, "max_position_embeddings": 2048}
 VISION = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 1024}
-VISION |= {
-    "image_size": 384,
-    "patch_size": 16,
-    "num_image_tokens": 576,
-}  # generates only: the vision tower may be small
+VISION |= {"image_size": 384, "patch_size": 16, "num_image_tokens": 576}
+"""The vision tower is small, since it is not used in generation."""
 VQ = {"projection_dim": 1024, "image_token_embed_dim": 1024, "num_embeddings": 16384, "base_channels": 32}
 
 

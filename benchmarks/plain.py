@@ -1,6 +1,6 @@
 """The plain loop of the public Show-o code. Nothing is cached, and every logit is computed.
 
-Written for comparison. It omits needless work of the public loop: guidance combines the rows and codes of
+Written for comparison. It does less than the public loop in one place: guidance combines the rows and codes of
 the image after slicing, where the public loop combines the whole vocabulary of every row.
 """
 
@@ -44,9 +44,9 @@ def answers(backbone: Showo, codes: Tensor, questions: Sequence[str], tokens: in
 def _answer(backbone: Showo, codes: Tensor, question: str, tokens: int) -> Tensor:
     config = backbone.config
     begin, eoi = [config.special("mmu"), config.special("soi")], config.special("eoi")
-    asked = backbone.tokenizer(QUESTION.format(question=question), add_special_tokens=False)["input_ids"]
+    question_ids = backbone.tokenizer(QUESTION.format(question=question), add_special_tokens=False)["input_ids"]
     image = (codes + config.code_start).tolist()
-    ids = torch.tensor([[*begin, *image, eoi, backbone.tokenizer.eos_token_id, *asked]])
+    ids = torch.tensor([[*begin, *image, eoi, backbone.tokenizer.eos_token_id, *question_ids]])
     mask = understanding_mask(ids, eoi)
     for _ in range(tokens):
         logits = backbone.transformer.phi(input_ids=ids, attention_mask=mask, use_cache=False).logits
