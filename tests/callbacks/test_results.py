@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from unirl.callbacks.results import fit_title, results_table, summary_lines
+from unirl.callbacks.results import fit_title, print_results, summary_lines
 
 CATEGORIES = ["single_object", "two_objects", "counting", "colors", "position", "color_attribution", "overall"]
 
@@ -15,13 +15,30 @@ def metrics(value: float) -> dict[str, dict[str, float]]:
 def test_before_and_after_fit_in_80_columns() -> None:
     console = Console(width=80, record=True)
     with console.capture() as captured:
-        console.print(results_table(metrics(0.5), metrics(0.612), fit_title(0, 400, validated_once=False)))
+        print_results(console, metrics(0.5), metrics(0.612), fit_title(0, 400, validated_once=False))
     lines = captured.get().splitlines()
-    rows = [line.split() for line in lines if "→" in line]
+    rows = [line.split() for line in lines if "→" in line and "consistency" not in line]
     assert [row[0] for row in rows] == CATEGORIES
     assert all(row[1:] == ["50.0", "→", "61.2", "+11.2"] * 3 for row in rows)
     assert lines[0].startswith("before and after 400 steps")
     assert any(line.split() == ["category", "generation", "understanding", "self-reward"] for line in lines)
+
+
+def test_a_narrow_table_does_not_wrap_its_title_and_explanations() -> None:
+    console = Console(width=80)
+    with console.capture() as captured:
+        print_results(console, None, {"generation": dict.fromkeys(CATEGORIES, 0.5)}, fit_title(0, 4, True))
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    assert lines[0] == "before training; there was no validation after its 4 steps"
+    assert lines[-1] == "Percent. generation: images that the judge accepts"
+
+
+def test_without_a_judge_there_is_no_empty_table() -> None:
+    console = Console(width=80)
+    with console.capture() as captured:
+        print_results(console, None, {"diversity": {"codes": 0.256}}, "validation")
+    lines = ["validation", "without a judge, no accuracy is measured", "diversity: codes 25.6"]
+    assert [line.rstrip() for line in captured.get().splitlines()] == lines
 
 
 def test_metrics_without_categories_are_lines_below() -> None:

@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
-CAPTION = """Percent. generation: images that the judge accepts
-understanding: correct answers about given images
-self-reward: own verdicts that agree with the judge (balanced accuracy)"""
+EXPLANATIONS = {
+    "generation": "images that the judge accepts",
+    "understanding": "correct answers about given images",
+    "self_reward": "own verdicts that agree with the judge (balanced accuracy)",
+}
 COLUMN_NAMES = {"self_reward": "self-reward"}
 ROW_NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
 """Names of the consistency metrics in the paper."""
@@ -62,9 +64,7 @@ class ResultsTable(Callback):
 
     def _print(self, trainer: Trainer, before: Metrics | None, after: Metrics, title: str) -> None:
         if trainer.is_global_zero and after:
-            Console().print(results_table(before, after, title))
-            for line in summary_lines(before, after):
-                Console().print(line)
+            print_results(Console(), before, after, title)
 
 
 def fit_title(first: int, last: int, validated_once: bool) -> str:
@@ -96,16 +96,32 @@ def metrics_of(module: LightningModule) -> Metrics:
     return {name: {key: float(value) for key, value in values.items()} for name, values in metrics.items() if values}
 
 
-def results_table(before: Metrics | None, after: Metrics, title: str) -> Table:
-    """A row for each category and a column for each metric that has categories.
+def print_results(console: Console, before: Metrics | None, after: Metrics, title: str) -> None:
+    """Print title, table, what its columns mean, and the lines below.
 
     Args:
+        console: Where to.
         before: Metrics to compare with; None for single values.
         after: Current metrics.
         title: Title of the table.
     """
+    console.print(title, style="table.title")
+    explained = [name for name, values in after.items() if "overall" in values]
+    if explained:
+        console.print(results_table(before, after))
+    else:
+        console.print("without a judge, no accuracy is measured")
+    lines = [f"{COLUMN_NAMES.get(name, name)}: {EXPLANATIONS[name]}" for name in explained if name in EXPLANATIONS]
+    if lines:
+        console.print("Percent. " + "\n".join(lines), style="table.caption", highlight=False)
+    for line in summary_lines(before, after):
+        console.print(line)
+
+
+def results_table(before: Metrics | None, after: Metrics) -> Table:
+    """A row for each category and a column for each metric that has categories. Arguments as for `print_results`."""
     columns = {name: values for name, values in after.items() if "overall" in values}
-    table = Table(title=title, title_justify="left", caption=CAPTION, caption_justify="left", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     table.pad_edge = False  # three columns before and after training fit in 80 characters
     table.add_column("category")
     for name in columns:
