@@ -150,3 +150,12 @@ def test_showing_imports_nothing_heavy() -> None:
 def test_two_kinds_in_one_call_are_an_error() -> None:
     with pytest.raises(UserError, match=r"expected \[KIND\] NAME"):
         cli_show.main(["judge", "shapes", "--kind", "prompts"])
+
+
+def test_options_inside_others_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = show(capsys, "grpo")
+    assert re.search(r"^  loss\.epsilon +0\.2 +float$", text, re.MULTILINE)
+    config = yaml.safe_load(text.split("\nConfig\n")[1])
+    assert config["model"]["update"]["init_args"]["kl"] == {"beta": 0.0, "answer_beta": None}
+    (loss,) = (one for one in show_json(capsys, "grpo")["parameters"] if one["name"] == "loss")
+    assert {"scale_rewards", "epsilon"} <= {one["name"] for one in loss["options"]}

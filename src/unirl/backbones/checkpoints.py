@@ -84,7 +84,7 @@ def _download(hub_id: str, files: Sequence[str] | None) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=None if files is None else list(files)))
     except Exception as error:
         raise UserError(
-            f"no local folder {hub_id!r}, and the hub gave no such checkpoint ({describe_error(error)}); "
+            f"no local folder {hub_id!r}, and the hub did not give it ({describe_error(error)}); "
             "check the name, the network, or download it and give the folder"
         ) from None
 

@@ -5,7 +5,7 @@ import ast
 import json
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -131,14 +131,22 @@ def _wrap(text: str, width: int) -> str:
 
 
 def _table(parameters: tuple[Parameter, ...], width: int) -> list[str]:
-    rows = [(one.name, "required" if one.default is None else format_default(one.default)) for one in parameters]
+    dotted = [*_with_inner(parameters)]
+    rows = [(name, "required" if one.default is None else format_default(one.default)) for name, one in dotted]
     name_width, default_width = (max(len(row[i]) for row in rows) for i in range(2))
     lines: list[str] = []
-    for one, (name, default) in zip(parameters, rows, strict=True):
+    for (_, one), (name, default) in zip(dotted, rows, strict=True):
         lines.append(f"  {name:<{name_width}}  {default:<{default_width}}  {one.annotation or ''}".rstrip())
         indent = " " * (name_width + 4)
         lines += textwrap.wrap(one.description, width, initial_indent=indent, subsequent_indent=indent)
     return lines
+
+
+def _with_inner(parameters: Sequence[Parameter], prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+    """All options by their dotted name, those inside others too."""
+    for one in parameters:
+        yield f"{prefix}{one.name}", one
+        yield from _with_inner(one.options, f"{prefix}{one.name}.")
 
 
 # --- config snippets ---
@@ -164,7 +172,7 @@ def snippet(kind: str, name: str, parameters: Sequence[Parameter]) -> str:
     section, key = KINDS[kind].config_key.split(".")
     dash, indent = ("    - ", 6) if KINDS[kind].is_list else ("    ", 4)
     lines = [f"{section}:", f"  {key}:", f"{dash}class_path: {_to_yaml(name)}"]
-    options = [_option(one) for one in parameters]
+    options = [line for one in parameters for line in _option(one)]
     only_comments = all(option.startswith("#") for option in options)
     if options:
         lines.append(f"{' ' * indent}{'# ' if only_comments else ''}init_args:")
@@ -188,13 +196,17 @@ def format_default(default: str) -> str:
         return default
 
 
-def _option(parameter: Parameter) -> str:
-    if parameter.default is None:
-        return f"{parameter.name}: {REQUIRED}" + (f"  # {parameter.annotation}" if parameter.annotation else "")
+def _option(parameter: Parameter) -> list[str]:
+    name, default = parameter.name, parameter.default
+    inner = [line for one in parameter.options for line in _option(one)]
+    if not all(line.startswith("#") for line in inner):
+        return [f"{name}:", *(f"  {line}" for line in inner)]
+    if default is None:
+        return [f"{name}: {REQUIRED}" + (f"  # {parameter.annotation}" if parameter.annotation else "")]
     try:
-        return f"{parameter.name}: {_to_yaml(ast.literal_eval(parameter.default))}"
+        return [f"{name}: {_to_yaml(ast.literal_eval(default))}"]
     except (ValueError, SyntaxError, yaml.YAMLError):
-        return f"# {parameter.name}: default is {parameter.default}"
+        return [f"# {name}: default is {default}"]
 
 
 def _to_yaml(value: object) -> str:

@@ -169,7 +169,7 @@ def _check_hub_checkpoint(name: str) -> Finding:
             return Finding("ok", "checkpoint", f"{name}, in the hub's cache at {Path(cached).parent}")
         files = HfApi().model_info(name, timeout=HUB_TIMEOUT, files_metadata=True).siblings or []
     except Exception as error:  # the hub's client raises errors of many libraries
-        text = f"{name!r} is not on this machine, and the hub has no such checkpoint ({describe_error(error)})"
+        text = f"{name!r} is not on this machine, and the hub did not give it ({describe_error(error)})"
         advice = "check the name and the network, or download it and give the folder"
         return Finding("error", "checkpoint", text, advice)
     size = format_bytes(sum(file.size or 0 for file in files))

@@ -41,6 +41,7 @@ class Parameter:
         default: Its default as written, or the value of the constant it names; None if the argument is required.
         kind: "positional or keyword", "keyword only" or "positional only".
         description: From the docstring's `Args:`; may be empty.
+        options: The fields of the dataclass that its default makes, as in `loss: PolicyLoss = PolicyLoss()`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Parameter:
     default: str | None
     kind: str = "positional or keyword"
     description: str = ""
+    options: tuple["Parameter", ...] = ()
 
     @property
     def required(self) -> bool:
@@ -95,13 +97,8 @@ def read(path: str) -> ClassSource:
         cls = _find(path)
     except (_NotFound, _Undecidable) as error:
         raise UserError(str(error)) from error
-    mro = _mro(cls)
-    descriptions: dict[str, str] = {}
-    for base in reversed(mro):
-        descriptions |= _descriptions(base)
-    parameters = (replace(one, description=descriptions.get(name, "")) for name, one in _parameters(mro).items())
     bases = (base if isinstance(base, str) else _path(base) for base in _bases(cls))
-    return ClassSource(_path(cls), cls.docstring.value if cls.docstring else "", tuple(bases), tuple(parameters))
+    return ClassSource(_path(cls), cls.docstring.value if cls.docstring else "", tuple(bases), _described(cls))
 
 
 def problem(kind: str, path: str) -> str | None:
@@ -365,6 +362,15 @@ def _mro(cls: griffe.Class, seen: _Seen = frozenset()) -> list[griffe.Class]:
         return list(dict.fromkeys([cls, *(one for mro in mros for one in mro)]))
 
 
+def _described(cls: griffe.Class) -> tuple[Parameter, ...]:
+    """The arguments of a class with their descriptions."""
+    mro = _mro(cls)
+    descriptions: dict[str, str] = {}
+    for base in reversed(mro):
+        descriptions |= _descriptions(base)
+    return tuple(replace(one, description=descriptions.get(name, "")) for name, one in _parameters(mro).items())
+
+
 def _parameters(mro: Sequence[griffe.Class]) -> dict[str, Parameter]:
     """The arguments by name; as in jsonargparse, with those of the next constructor if `**kwargs` is passed to it."""
     parameters: dict[str, Parameter] = {}
@@ -391,8 +397,20 @@ def _arguments(cls: griffe.Class, init: griffe.Function) -> list[Parameter]:
         kind = one.kind.value.replace("-", " ") if one.kind else ""
         if not kind.startswith("variadic"):
             annotation = None if one.annotation is None else str(one.annotation)
-            found.append(Parameter(one.name, annotation, _default(cls, one.default), kind))
+            options = _options(cls, one.default)
+            found.append(Parameter(one.name, annotation, _default(cls, one.default), kind, options=options))
     return found
+
+
+def _options(cls: griffe.Class, default: str | griffe.Expr | None) -> tuple[Parameter, ...]:
+    """The fields of the dataclass that a default such as `PolicyLoss()` makes."""
+    if not isinstance(default, griffe.ExprCall) or default.arguments:
+        return ()
+    try:
+        made = _lookup(cls.module, _dotted(default.function) or "", frozenset({cls.path}))
+    except (_NotFound, _Undecidable):
+        return ()
+    return _described(made) if isinstance(made, griffe.Class) and "dataclass" in made.labels else ()
 
 
 def _fields(mro: Sequence[griffe.Class]) -> list[Parameter]:

@@ -91,6 +91,11 @@ class UpdateRule(ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimize, and metrics to log.
 
+        Compare the samples of a group by `rollout.advantage_rewards`, and multiply the loss of each sample by
+        `rollout.sample_weights`: a sample of weight 0, which quality control dropped, must have no effect. Add
+        `unirl.functional.zero_loss(backbone)` where some parameters may get no gradient, and return metrics of the
+        same names in every step and on every rank.
+
         Args:
             backbone: The model in training.
             rollout: Scored samples.
