@@ -79,9 +79,16 @@ _MODULES = {
     "unirl.types": ("AnswerSampling", "Answers", "Example", "ImageSampling", "Images", "Item", "Rollout"),
 }
 _SOURCES = {name: module for module, names in _MODULES.items() for name in names}
+_PACKAGES = (
+    *("backbones", "callbacks", "functional", "judges", "prompts", "rewards", "sampling", "testing", "training"),
+    "updates",
+)
+"""Public packages, so that `unirl.training` works without an import of its own."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"unirl.{name}")
     if name not in _SOURCES:
         raise AttributeError(f"module 'unirl' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_SOURCES[name]), name)
@@ -89,4 +96,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PACKAGES})

@@ -29,6 +29,8 @@ def test_sample_writes_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--prompt", "x", "--out", "x.png", "--backbone", "shwo"], "showo"),
         (["--prompt", "x", "--out", "x.png", "--checkpoint", "./missing"], "./missing"),
         (["--prompt", "x", "--out", "x.png", "--steps", "0"], "--steps 0"),
+        (["--prompt", "x", "--out", "x.png", "--temperature", "-1"], "temperature -1"),
+        (["--prompt", "x", "--out", "x.png", "--confidence_noise", "-1"], "confidence_noise -1"),
     ],
 )
 def test_sample_has_errors_of_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,6 +40,18 @@ def test_sample_has_errors_of_one_line(arguments: list[str], message: str, capsy
     assert stopped.value.code == 2
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_sample_takes_the_settings_of_image_sampling(tmp_path: Path) -> None:
+    settings = ([], ["--temperature", "0.6"], ["--confidence_noise", "1e9"])
+    for i, extra in enumerate(settings):
+        main(["sample", "--prompt", "a photo of a circle", "--out", str(tmp_path / f"{i}.png"), *extra])
+    assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(len(settings))}) == len(settings)
+
+
+def test_doctor_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--help"])
+    assert capsys.readouterr().out.startswith("usage: unirl doctor")
 
 
 def test_validate_prints_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -95,3 +95,13 @@ def test_a_saved_config_keeps_its_requirements(world) -> None:
     assert f"requires_plugins:\n- demoplug>={version}\n- demoplug<9\n" in saved.read_text()
     main(["fit", "--config", str(saved)])
     assert world.Model.last is not None
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "doctor"])
+def test_a_command_without_options_is_an_error_of_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command])
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert "model.backbone" in captured.out + captured.err
+    assert captured.err.count("\n") == 1

@@ -19,6 +19,13 @@ from unirl.hooks.requirements import resolve_requirements
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
+HELP = """usage: unirl doctor --config FILE [--config OVERLAY] [--OPTION VALUE] ...
+
+Check whether `unirl fit` would start with these options, and what it would need: plugins, checkpoint, devices, memory,
+disk. Prints a line for each; exit code 2 if fit would not start. No model is loaded.
+
+Takes the options of fit: unirl fit --help lists them."""
+
 
 class DryRun(Run):
     """Parses the options and makes model, data and trainer as `fit` does, and stops there.
@@ -50,6 +57,9 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: `fit` would not start. Raised after the findings are printed.
     """
+    if "-h" in argv or "--help" in argv:
+        print(HELP)
+        return
     with _quiet():
         findings = list(examine(argv))
     print(format_findings(findings))

@@ -45,21 +45,26 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--backbone", default="showo", help="a registered backbone")
     checkpoint = DEFAULT_CHECKPOINT.format("BACKBONE")
     parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {checkpoint})")
-    parser.add_argument("--count", type=int, default=1, help="images for each prompt")
-    parser.add_argument("--steps", type=int, default=16, help="sampling steps of a masked model")
-    parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free guidance")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=1, help="images for each prompt (default: 1)")
+    parser.add_argument("--steps", type=int, default=16, help="sampling steps of a masked model (default: 16)")
+    parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free guidance (default: 0, none)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of image codes (default: 1)")
+    order = "noise on the order in which a masked model fixes codes; 1e9 is a random order (default: 1)"
+    parser.add_argument("--confidence_noise", type=float, default=1.0, help=order)
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     return parser.parse_args(argv)
 
 
 def _sample(options: argparse.Namespace, out: Path) -> None:
     from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415 - `--help` needs no torch
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
+    from unirl.training.config import check_image_sampling  # noqa: PLC0415
     from unirl.types import AnswerSampling, ImageSampling  # noqa: PLC0415
 
     backbone = _load(options.backbone, options.checkpoint or DEFAULT_CHECKPOINT.format(options.backbone))
     prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
-    sampling = ImageSampling(options.steps, options.guidance)
+    sampling = ImageSampling(options.steps, options.guidance, options.temperature, options.confidence_noise)
+    check_image_sampling("sample", backbone, sampling)
     images = backbone.sample_images(prompts, sampling, generator_for("cpu", options.seed, "sample"))
     pixels = backbone.decode(images).detach()
     images = replace(images, pixels=pixels)

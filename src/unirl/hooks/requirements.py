@@ -68,7 +68,7 @@ def _applies(text: str) -> bool:
 def _requirements(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each requirement with the config or option that it is from."""
     words = list(argv)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
         value = value if equals else following
         if option in ("--config", "-c"):
