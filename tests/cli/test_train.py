@@ -252,7 +252,7 @@ def test_an_error_on_the_command_line_is_one_line(error, args: tuple[str, ...], 
 def test_missing_options_are_named(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--data.prompts=fixed"])
-    required = "model.backbone, model.update, model.rewards"
+    required = "model.backbone, model.update, model.rewards; give them in a file: --config FILE"
     assert capsys.readouterr().err == f"unirl: error: the following arguments are required: {required}\n"
 
 

@@ -103,5 +103,5 @@ def test_a_command_without_options_is_an_error_of_one_line(command: str, capsys:
         main([command])
     assert stopped.value.code == 2
     captured = capsys.readouterr()
-    assert "model.backbone" in captured.out + captured.err
+    assert "data.prompts; give them in a file: --config FILE" in captured.out + captured.err
     assert captured.err.count("\n") == 1

@@ -34,6 +34,10 @@ def test_evaluate_gives_the_numbers_of_a_validation(runs, shapes_checkpoint: Pat
     assert same == metrics
 
 
+def test_evaluate_builds_a_model_that_is_not(shapes_checkpoint: Path) -> None:
+    assert evaluate(Showo(str(shapes_checkpoint)), ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
+
+
 def test_without_a_judge_only_diversity_is_measured(shapes_checkpoint: Path) -> None:
     backbone = Showo.from_pretrained(str(shapes_checkpoint))
     metrics = evaluate(backbone, ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)

@@ -128,7 +128,8 @@ class PluginParser(LightningArgumentParser):
         message = explain_option(message, parser._options())
         if not self.exit_on_error:
             super().error(message, ex)
-        raise UserError(root_message(message)) from ex
+        advice = "; give them in a file: --config FILE" if "arguments are required" in message else ""
+        raise UserError(f"{root_message(message)}{advice}") from ex
 
     def _options(self) -> list[str]:
         names = {action.dest.removesuffix("+") for action in self._actions if action.option_strings}

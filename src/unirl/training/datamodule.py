@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
@@ -45,6 +46,8 @@ class PromptsDataModule(LightningDataModule):
         self.prompts, self.prompts_per_step, self.steps_per_epoch = prompts, prompts_per_step, steps_per_epoch
         self.val_batch_size, self.seed = val_batch_size, seed
         self.val_examples = prompts.held_out(num_val_prompts)
+        if num_val_prompts and not self.val_examples:
+            rank_zero_warn(f"{type(prompts).__name__} has no held-out prompts, so nothing is validated")
 
     @override
     def setup(self, stage: str) -> None:

@@ -186,7 +186,7 @@ def evaluate(
     """Measure a backbone in this process, without a trainer.
 
     Args:
-        backbone: The model, built.
+        backbone: The model. It is built if it is not yet.
         examples: Held-out examples, or a source of prompts that has some.
         rewards: The rewards whose verdicts are compared with the judge's. They are attached to the backbone.
         judge: Decides whether an image is correct.
@@ -202,6 +202,7 @@ def evaluate(
     Raises:
         UserError: a setting is out of range, or a reward failed.
     """
+    backbone.build()
     held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
     evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, image_sampling, answer_sampling)
     for reward in rewards:
