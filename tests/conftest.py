@@ -14,6 +14,7 @@ from unirl_shapes.pretrain.showo import untrained
 
 os.environ.pop("COLUMNS", None)  # parallel test runs set it; what is printed is read whole here
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too: threads that share a busy core spin
 
 
 @pytest.fixture(scope="session")
