@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -97,8 +98,8 @@ class CausalTransformer(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.language_model.embed_tokens.weight.device
+        """Where the model computes. Weights may be elsewhere, such as shards on the CPU."""
+        return next(chain(self.buffers(), self.parameters())).device
 
     def checkpointed(self, function: Callable[..., Tensor], *args: Tensor) -> Tensor:
         """Call a function, with gradient checkpointing where it is on."""

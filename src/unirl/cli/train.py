@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from typing_extensions import override
 
 from unirl.callbacks import ExportPretrained, Guards, LogImages, ResultsTable, fault_tolerance_callbacks
@@ -117,6 +118,10 @@ class Run(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         # The base class warns if `args` is given.
         self.config = parser.parse_args(args)  # type: ignore[arg-type] # `__init__` takes nothing but a list
+        options = self.config[self.config.subcommand]
+        if options.trainer.strategy == "fsdp":
+            rank_zero_info("trainer.strategy: 'fsdp' is FSDP2 here, as 'fsdp2' is")
+            options.trainer.strategy = strategies.FSDP2
 
     @override
     def _parse_ckpt_path(self) -> None:

@@ -1,176 +1,162 @@
-"""FSDP2 for backbones: full weights while a method of the backbone runs, shards in between.
+"""FSDP2 for backbones: full weights while a rollout is generated, shards in the loss.
 
-FSDP2 (`fully_shard`) gathers a module's weights in its forward call. A backbone is used through other methods, which
-call its modules hundreds of times (decoding) and in an order that may differ between ranks. So all weights are gathered
-once before a method, and resharded after it, or after its backward pass. `unshard` keeps them for a training step.
+A rollout calls the layers hundreds of times, so all weights are gathered once, and freed after it (`unsharded`). In the
+loss each block is gathered in its own forward and backward pass, and its gradient is reduced and sharded at once
+(`fully_shard` with `reshard_after_forward`). Parameters outside the blocks are gathered where they are read
+(`unirl.distributed.gathered`).
+
+A backbone is called through other methods than `forward`. `shard` registers them with FSDP. All ranks must call them
+equally often; the number of samples may differ, since it is padded to the largest of all ranks.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, Partial
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 
 from unirl.backbones.base import Backbone
+from unirl.distributed.gathered import GatheredParameters
+from unirl.sampling.kv_cache import returns_cache
+from unirl.types import Answers, Images
 
-FULL_PARAMS = "_full_params"
-"""Attribute of a sharded backbone that holds its `FullParams`; kept in `__dict__`, so it is not a submodule."""
+SHARDING = "_sharding"
+"""Attribute of a sharded backbone that holds its `Sharding`; kept in `__dict__`, so it is not a submodule."""
 LAZY_INIT = "_fsdp_lazy_init"
 """A method that does nothing: FSDP initializes itself in the first call of a registered method."""
-METHODS = (
-    *("sample_images", "sample_answers", "encode"),  # without gradient
-    *("image_log_probs", "image_log_likelihood", "answer_log_probs", "decode", "straight_through"),
-)
-"""Methods of the backbone contract that need weights."""
+SAMPLING_METHODS = ("sample_images", "sample_answers")
+"""Methods without gradient that call the layers many times: all weights are gathered around them."""
+GRADIENT_METHODS = ("image_log_probs", "image_log_likelihood", "straight_through", "answer_log_probs")
+"""Methods of the loss, in which each block is gathered when it is needed."""
+FULL_PRECISION = MixedPrecisionPolicy(cast_forward_inputs=False)
+PIXEL_METHODS = ("decode", "encode")
+"""Methods that work as those of the loss, and are also called in a rollout."""
 
 
-class ShardedParam(NamedTuple):
-    """A parameter of a sharded backbone.
-
-    Args:
-        module: The module that owns it.
-        name: Its name there. While unsharded, the attribute is the full parameter.
-        shard: The parameter that the optimizer updates.
-    """
-
-    module: nn.Module
-    name: str
-    shard: nn.Parameter
-
-
-class FullParams:
-    """Gathers and reshards all weights of a sharded backbone.
+class Sharding:
+    """The state of a sharded backbone.
 
     Args:
-        backbone: Sharded by `fully_shard`.
+        backbone: Its blocks were sharded by `fully_shard`.
         meta_copy: The same modules on the meta device.
+        gathered: Its other parameters.
+        mesh: The ranks that it is sharded over.
+        mp_policy: Types of gathered weights and reduced gradients.
+        offload_copy: As for `shard`.
     """
 
-    def __init__(self, backbone: Backbone, meta_copy: Backbone) -> None:
-        self.backbone, self.meta_copy = backbone, meta_copy
-        self.fsdp_modules = [module for module in backbone.modules() if isinstance(module, FSDPModule)]
-        self.in_method, self.in_backward, self.unsharded = False, False, False
-        for module in self.fsdp_modules:
-            # A layer that is called several times is needed several times in the backward pass.
-            module.set_reshard_after_backward(False, recurse=False)
-        self.params = []
-        for path, param in backbone.named_parameters():
-            owner, _, name = path.rpartition(".")
-            self.params.append(ShardedParam(backbone.get_submodule(owner), name, param))
+    def __init__(
+        self,
+        backbone: Backbone,
+        meta_copy: Backbone,
+        gathered: GatheredParameters,
+        mesh: DeviceMesh,
+        mp_policy: MixedPrecisionPolicy,
+        offload_copy: bool,
+    ) -> None:
+        self.backbone, self.meta_copy, self.gathered = backbone, meta_copy, gathered
+        self.mesh, self.mp_policy, self.offload_copy = mesh, mp_policy, offload_copy
+        self.blocks = [module for module in backbone.modules() if isinstance(module, FSDPModule)]
+        self.in_method, self.is_unsharded = False, False
         backbone.__dict__[LAZY_INIT] = lambda: None
         register_fsdp_forward_method(backbone, LAZY_INIT)
 
-    @property
-    def mesh(self) -> DeviceMesh:
-        """The ranks that the weights are sharded over."""
-        shard = self.params[0].shard
-        assert isinstance(shard, DTensor)
-        return shard.device_mesh
-
     def unshard(self) -> None:
         """Gather all weights and keep them until `reshard`."""
-        if self.unsharded:
+        if self.is_unsharded:
             return
+        self.is_unsharded = True
         self.backbone.__dict__[LAZY_INIT]()
-        for module in self.fsdp_modules:
-            module.set_requires_gradient_sync(False, recurse=False)
-        self.unsharded = True
-        self.gather_weights()
+        for block in self.blocks:
+            block.set_reshard_after_forward(False, recurse=False)
+            block.unshard()
+        self.gathered.unshard()
 
     def reshard(self) -> None:
         """Free the weights that `unshard` gathered."""
-        if not self.unsharded:
+        if not self.is_unsharded:
             return
-        self.unsharded = False
-        self.free_weights()
-        for module in self.fsdp_modules:
-            module.set_requires_gradient_sync(True, recurse=False)
-
-    def gather_weights(self) -> None:
-        """All-gather the weights of all modules."""
-        for module in self.fsdp_modules:
-            module.unshard()
-
-    def free_weights(self) -> None:
-        """Free the gathered weights of all modules."""
-        for module in self.fsdp_modules:
-            module.reshard()
-
-    def reduce_grads(self) -> None:
-        """Reduce-scatter the gradients of all parameters, in the same order on every rank.
-
-        A parameter without a gradient counts as zero, since other ranks may have one.
-        """
-        for module, name, shard in self.params:
-            if not shard.requires_grad:
-                continue
-            param = getattr(module, name)
-            grad = torch.zeros_like(param) if param.grad is None else param.grad
-            param.grad = None
-            assert isinstance(shard, DTensor)
-            mesh, placements = shard.device_mesh, shard.placements
-            partial = DTensor.from_local(grad.to(shard.dtype) / mesh.size(), mesh, [Partial()] * mesh.ndim)
-            reduced = partial.redistribute(mesh, placements)
-            shard.grad = reduced if shard.grad is None else shard.grad + reduced
-
-    def pre_backward(self, grad: Tensor) -> None:
-        """Hook on the outputs of a method: its backward pass needs the weights, which may be resharded by then."""
-        if not self.in_backward:
-            self.in_backward = True
-            self.gather_weights()
-            # FSDP learns in the same way that a backward pass is over. Its callback was queued before this one.
-            torch.autograd.Variable._execution_engine.queue_callback(self.post_backward)
-
-    def post_backward(self) -> None:
-        """Called when a backward pass is over."""
-        self.in_backward = False
-        self.free_weights()
+        self.is_unsharded = False
+        self.gathered.reshard()
+        for block in self.blocks:
+            block.set_reshard_after_forward(True, recurse=False)
+            block.reshard()
 
 
-def shard(backbone: Backbone, mesh: DeviceMesh | None = None, **options: Any) -> None:
-    """Shard each of `backbone.blocks`, then the rest, in place. All methods of the contract work afterwards.
+def shard(
+    backbone: Backbone,
+    mesh: DeviceMesh | None = None,
+    mp_policy: MixedPrecisionPolicy = FULL_PRECISION,
+    offload: bool = False,
+    offload_copy: bool = False,
+) -> None:
+    """Shard each of `backbone.blocks`, then all other parameters, in place. All methods work afterwards.
 
-    Optimizer states are always sharded. Weights are gathered while a method runs and while its gradient is computed.
-    After `unshard`, as in training, weights and gradients are full until `reduce_grads_and_reshard`. Weights are not
-    gathered block by block: decoding would gather each block at each step, which is slow, and hangs where ranks decode
-    unequally many steps. Also, KV caches carry gradient past the output of a block, which FSDP takes as the sign to
-    gather the block for the backward pass.
+    Weights, gradients and optimizer states are sharded over the ranks, in the type of the weights. In the loss a rank
+    holds its shards, the block at work, and activations.
 
     Args:
         backbone: Built. A second call does nothing.
         mesh: The ranks to shard over. Defaults to all of them.
-        options: Further arguments of `fully_shard`, such as `mp_policy`.
+        mp_policy: Types of the gathered weights and of the gradients while they are reduced.
+        offload: Keep shards, and with them optimizer states, on the CPU.
+        offload_copy: Keep the shards of a `frozen_copy` on the CPU.
+
+    Raises:
+        ValueError: a parameter is a scalar.
     """
-    if isinstance(backbone, FSDPModule):
+    if is_sharded(backbone):
         return
+    if mesh is None:
+        mesh = init_device_mesh(next(backbone.parameters()).device.type, (dist.get_world_size(),))
     meta_copy = _copy_to_meta(backbone)
-    for block in [module for module in backbone.modules() if isinstance(module, backbone.blocks)]:
-        fully_shard(block, mesh=mesh, reshard_after_forward=False, **options)
-    fully_shard(backbone, mesh=mesh, reshard_after_forward=False, **options)
-    params = FullParams(backbone, meta_copy)
-    backbone.__dict__[FULL_PARAMS] = params
-    for name in METHODS:
-        _wrap_method(backbone, name, params)
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": mp_policy, "reshard_after_forward": True}
+    if offload:
+        options["offload_policy"] = CPUOffloadPolicy()
+    blocks = [module for module in backbone.modules() if isinstance(module, backbone.blocks)]
+    for block in blocks:
+        block.forward = returns_cache(block.forward)
+        fully_shard(block, **options)
+    gathered = GatheredParameters(mesh, mp_policy.param_dtype, offload)
+    gathered.add(backbone.modules(), {id(parameter) for block in blocks for parameter in block.parameters()})
+    fully_shard(backbone, **options, ignored_params=gathered.parameters)
+    sharding = Sharding(backbone, meta_copy, gathered, mesh, mp_policy, offload_copy)
+    backbone.__dict__[SHARDING] = sharding
+    for name in (*SAMPLING_METHODS, *GRADIENT_METHODS, *PIXEL_METHODS):
+        _wrap_method(backbone, name, sharding)
+
+
+def is_sharded(backbone: Backbone) -> bool:
+    """Whether `shard` was called. All ranks must then call the scoring methods equally often.
+
+    Args:
+        backbone: Built or not.
+    """
+    return SHARDING in backbone.__dict__
 
 
 def unshard(backbone: Backbone) -> None:
-    """Gather all weights until `reshard` or `reduce_grads_and_reshard`. Collective; a no-op without shards.
+    """Gather all weights until `reshard`, without gradient. Collective; a no-op without shards.
 
-    In between, the methods of the backbone are not collective. Ranks may call them unequally often: one may have no
-    sample to train on, or a validation batch more.
+    In between, the methods of the backbone are not collective: ranks may call them unequally often.
 
     Args:
         backbone: Sharded or not.
     """
-    if (params := _full_params(backbone)) is not None:
-        params.unshard()
+    if is_sharded(backbone):
+        backbone.__dict__[SHARDING].unshard()
 
 
 def reshard(backbone: Backbone) -> None:
@@ -179,33 +165,42 @@ def reshard(backbone: Backbone) -> None:
     Args:
         backbone: Sharded or not.
     """
-    if (params := _full_params(backbone)) is not None:
-        params.reshard()
-
-
-def reduce_grads_and_reshard(backbone: Backbone) -> None:
-    """Reduce-scatter the gradients and reshard the weights. Call it after a backward pass, on every rank.
-
-    Args:
-        backbone: Unsharded by `unshard`; a no-op where it has no shards.
-    """
-    if (params := _full_params(backbone)) is not None:
-        params.reduce_grads()
-        params.reshard()
+    if is_sharded(backbone):
+        backbone.__dict__[SHARDING].reshard()
 
 
 @contextmanager
 def unsharded(backbone: Backbone) -> Iterator[None]:
-    """`unshard` for the duration of a `with` block, without gradient.
+    """`unshard` for the duration of a `with` block. Where all weights are gathered already, it does nothing.
 
     Args:
         backbone: Sharded or not.
     """
-    unshard(backbone)
+    sharding: Sharding | None = backbone.__dict__.get(SHARDING)
+    if sharding is None or sharding.is_unsharded:
+        yield
+        return
+    sharding.unshard()
     try:
         yield
     finally:
-        reshard(backbone)
+        sharding.reshard()
+
+
+def finish_backward(backbone: Backbone) -> None:
+    """Fill the gradients that are missing with zeros. Call it after a backward pass; a no-op without shards.
+
+    A parameter may get no gradient on any rank. An optimizer would skip it, and one process would not.
+
+    Args:
+        backbone: Sharded or not.
+    """
+    if not is_sharded(backbone):
+        return
+    backbone.__dict__[SHARDING].gathered.active = False
+    for parameter in backbone.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def gather_full_model(backbone: Backbone, is_writer: bool) -> Backbone | None:
@@ -218,13 +213,14 @@ def gather_full_model(backbone: Backbone, is_writer: bool) -> Backbone | None:
     Returns:
         The model, or None on other ranks. A backbone without shards is returned itself.
     """
-    params = _full_params(backbone)
-    if params is None:
+    if not is_sharded(backbone):
         return backbone if is_writer else None
+    sharding: Sharding = backbone.__dict__[SHARDING]
+    sharding.gathered.active = False
     weights = get_model_state_dict(backbone, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not is_writer:
         return None
-    model = copy.deepcopy(params.meta_copy)
+    model = copy.deepcopy(sharding.meta_copy)
     model.load_state_dict(weights, assign=True)
     return model
 
@@ -235,18 +231,15 @@ def frozen_copy(backbone: Backbone) -> Backbone:
     Args:
         backbone: Built, and not unsharded at the moment.
     """
-    params = _full_params(backbone)
-    if params is None:
+    if not is_sharded(backbone):
         return copy.deepcopy(backbone).requires_grad_(False).eval()
-    frozen = copy.deepcopy(params.meta_copy).requires_grad_(False).eval()
-    shard(frozen, params.mesh)
-    shards = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    sharding: Sharding = backbone.__dict__[SHARDING]
+    frozen = copy.deepcopy(sharding.meta_copy).requires_grad_(False).eval()
+    shard(frozen, sharding.mesh, sharding.mp_policy, sharding.offload_copy)
+    device = "cpu" if sharding.offload_copy else None
+    shards = {name: value.detach().to(device, copy=True) for name, value in backbone.state_dict().items()}
     frozen.load_state_dict(shards, assign=True)
     return frozen
-
-
-def _full_params(backbone: Backbone) -> FullParams | None:
-    return backbone.__dict__.get(FULL_PARAMS)
 
 
 def _copy_to_meta(backbone: Backbone) -> Backbone:
@@ -254,38 +247,78 @@ def _copy_to_meta(backbone: Backbone) -> Backbone:
     return copy.deepcopy(backbone, memo)
 
 
-def _wrap_method(backbone: Backbone, name: str, params: FullParams) -> None:
-    """Gather all weights around a method. A method that is called by another one finds them gathered."""
+def _wrap_method(backbone: Backbone, name: str, sharding: Sharding) -> None:
+    """Make a method of the contract work on shards. One that is called by another one is left as it is."""
     original: Callable[..., Any] = getattr(backbone, name)
+    is_sampling = name in SAMPLING_METHODS
 
-    def with_tensors(*args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
-        params.gather_weights()  # inside the registered method: FSDP has been initialized by now
-        result = original(*args, **kwargs)
-        return result, _tensors(result)  # FSDP finds tensors in tuples and lists, not in dataclasses
+    def padded(*args: Any, **kwargs: Any) -> Any:
+        with sharding.gathered.reading():
+            return _with_equal_rows(original, args, kwargs, sharding.mesh)
 
-    setattr(backbone, name, with_tensors)
+    backbone.__dict__[name] = padded
     register_fsdp_forward_method(backbone, name)
     fsdp_method = getattr(backbone, name)
 
     def method(*args: Any, **kwargs: Any) -> Any:
-        if params.in_method or params.unsharded:
+        if sharding.in_method:
             return original(*args, **kwargs)
-        params.in_method = True
+        if sharding.is_unsharded and name in GRADIENT_METHODS and torch.is_grad_enabled():
+            raise RuntimeError(f"{name} with gradient while all weights are gathered: gradients would be lost")
+        sharding.in_method = True
         try:
-            result, tensors = fsdp_method(*args, **kwargs)
+            if is_sampling or sharding.is_unsharded:
+                with unsharded(backbone), torch.no_grad():
+                    return original(*args, **kwargs)
+            result = fsdp_method(*args, **kwargs)
+            sharding.gathered.active |= any(tensor.requires_grad for tensor in _tensors(result))
+            return result
         finally:
-            params.in_method = False
-        with_grad = [tensor for tensor in tensors if tensor.requires_grad]
-        for tensor in with_grad:
-            tensor.register_hook(params.pre_backward)
-        if not with_grad:
-            params.free_weights()
-        return result
+            sharding.in_method = False
 
-    setattr(backbone, name, method)
+    backbone.__dict__[name] = method
+
+
+def _with_equal_rows(method: Callable[..., Any], args: Any, kwargs: dict[str, Any], mesh: DeviceMesh) -> Any:
+    """Call a method with as many images on every rank, since some methods work on a few images at a time.
+
+    Where another rank has more, the first image is repeated; results of repeated images are dropped.
+
+    Raises:
+        ValueError: this rank has no image, and another one has.
+    """
+    values = [*args, *kwargs.values()]
+    count = next(len(value) for kind in (Images, Tensor) for value in values if isinstance(value, kind))
+    largest = _max_over_ranks(count, mesh)
+    if count == largest:
+        return method(*args, **kwargs)
+    if count == 0:
+        raise ValueError("a rank without samples must score one with weight 0, so that all ranks make the same calls")
+    rows, kept = torch.tensor([*range(count), *[0] * (largest - count)]), torch.arange(count)
+    args = [_select(value, rows, count) for value in args]
+    result = method(*args, **{name: _select(value, rows, count) for name, value in kwargs.items()})
+    if isinstance(result, tuple):
+        return tuple(_select(value, kept, largest) for value in result)
+    return _select(result, kept, largest)
+
+
+def _select(value: Any, rows: Tensor, count: int) -> Any:
+    """The rows of an argument or result that has k rows for each of `count` images; other values as they are."""
+    if isinstance(value, str) or not isinstance(value, Images | Answers | Tensor | Sequence):
+        return value
+    per_image = len(value) // count
+    rows = (rows[:, None] * per_image + torch.arange(per_image)).flatten()
+    return value[rows] if isinstance(value, Images | Answers | Tensor) else [value[i] for i in rows.tolist()]
+
+
+def _max_over_ranks(count: int, mesh: DeviceMesh) -> int:
+    if mesh.size() == 1:
+        return count
+    value = torch.tensor(count, device=mesh.device_type)
+    dist.all_reduce(value, dist.ReduceOp.MAX, group=mesh.get_group())
+    return int(value)
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    values = [getattr(result, field.name) for field in fields(result)] if is_dataclass(result) else result
-    values = values if isinstance(values, list | tuple) else [values]
-    return [value for value in values if isinstance(value, Tensor)]
+    values = list(vars(result).values()) if isinstance(result, Images | Answers) else result
+    return [value for value in (values if isinstance(values, list | tuple) else [values]) if isinstance(value, Tensor)]

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from inspect import signature
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -293,14 +293,50 @@ def run_layers(
 
 
 def _run_layer(layer: nn.Module, cache: PrefixCache | None, kwargs: dict[str, Any], hidden: Tensor) -> Tensor:
-    output = layer(hidden, **{_cache_argument(type(layer).forward): cache}, **kwargs)
-    first: Tensor = output[0] if isinstance(output, tuple) else output
-    return first
+    return _first(layer(hidden, **{_cache_argument(type(layer).forward): cache}, **kwargs))
 
 
 def _fill_layer(layer: nn.Module, cache: _LayerCache, kwargs: dict[str, Any], hidden: Tensor) -> tuple[Tensor, ...]:
     """Hidden states, and the keys and values of earlier and new tokens together."""
-    return _run_layer(layer, cache, kwargs, hidden), *cache.updated
+    output = layer(hidden, **{_cache_argument(type(layer).forward): cache}, **kwargs)
+    return output if isinstance(output, CachedOutput) else (_first(output), *cache.updated)
+
+
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+class CachedOutput(NamedTuple):
+    """The output of a layer whose `forward` went through `returns_cache`.
+
+    Args:
+        hidden: Hidden states.
+        key: Keys of earlier and new tokens.
+        value: Values of earlier and new tokens.
+    """
+
+    hidden: Tensor
+    key: Tensor
+    value: Tensor
+
+
+def returns_cache(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's `forward` that also returns the keys and values which `run_layers` lets it add to a cache.
+
+    FSDP gathers a layer for its backward pass when a gradient reaches one of its outputs, so all that carries gradient
+    must be one.
+
+    Args:
+        forward: Of a transformer layer, or of any other module, whose output is left as it is.
+    """
+
+    @wraps(forward)
+    def forward_with_cache(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        caches = [value for value in kwargs.values() if isinstance(value, _LayerCache)]
+        return CachedOutput(_first(output), *caches[0].updated) if caches else output
+
+    return forward_with_cache
 
 
 @lru_cache

@@ -14,8 +14,8 @@ from typing_extensions import override
 from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA, select_trainable
 from unirl.distributed.collectives import gather_object, local_item
-from unirl.distributed.fsdp2 import reduce_grads_and_reshard, reshard, shard, unshard
-from unirl.distributed.strategies import build_rank_by_rank
+from unirl.distributed.fsdp2 import finish_backward, reshard, shard, unshard, unsharded
+from unirl.distributed.strategies import build_rank_by_rank, mixed_precision_policy
 from unirl.functional.advantages import group_std, zero_variance_groups
 from unirl.functional.reductions import masked_mean
 from unirl.functional.seeding import generator_for
@@ -98,7 +98,9 @@ class SelfImprovement(LightningModule):
         self.backbone.build()
         select_trainable(self.backbone, self.trainable_modules, self.lora)
         if mesh is not None:
-            shard(self.backbone, mesh)
+            strategy, policy = self.trainer.strategy, mixed_precision_policy(self.trainer.precision)
+            offload = [getattr(strategy, name, False) for name in ("offload", "offload_reference")]
+            shard(self.backbone, mesh, policy, *offload)
 
     @override
     def setup(self, stage: str) -> None:
@@ -121,7 +123,6 @@ class SelfImprovement(LightningModule):
 
     @override
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
-        unshard(self.backbone)  # until the backward pass is over
         rollout = self._rollout(batch)
         loss, metrics = self.update.loss(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
         self._log_step(loss, metrics, rollout)
@@ -129,7 +130,7 @@ class SelfImprovement(LightningModule):
 
     @override
     def on_after_backward(self) -> None:
-        reduce_grads_and_reshard(self.backbone)
+        finish_backward(self.backbone)
 
     @override
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -141,8 +142,9 @@ class SelfImprovement(LightningModule):
         step = self.trainer.fit_loop.total_batch_idx
         iteration = step % self.rollout.num_iterations
         if self._current is None or iteration == 0:
-            # A resumed run may start between two iterations.
-            self._current = self._fresh_rollout(batch, first=step - iteration)
+            with unsharded(self.backbone):
+                # A resumed run may start between two iterations.
+                self._current = self._fresh_rollout(batch, first=step - iteration)
             if torch.is_autocast_enabled(self.device.type):
                 torch.clear_autocast_cache()  # casts made without gradient would be used with it
         # A rollout from a checkpoint is on the CPU.

@@ -7,7 +7,7 @@ import torch
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.lora import is_adapter
-from unirl.distributed.fsdp2 import frozen_copy, unsharded
+from unirl.distributed.fsdp2 import frozen_copy, is_sharded
 
 
 class Reference:
@@ -34,9 +34,9 @@ class Reference:
         """
         with torch.no_grad():
             if self._copy is not None:
-                self._match(backbone, self._copy)
-                with unsharded(self._copy):
-                    yield self._copy
+                if not is_sharded(backbone):
+                    self._match(backbone, self._copy)
+                yield self._copy
                 return
             requires_grad = [(p, p.requires_grad) for p in backbone.parameters()]  # peft changes it when it switches
             self._enable_adapters(False)

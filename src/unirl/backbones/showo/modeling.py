@@ -1,6 +1,7 @@
 """Show-o as a transformer over cached prefixes: sequences, attention masks, hidden states and logits."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -71,8 +72,8 @@ class ShowoTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.phi.lm_head.weight.device
+        """Where the model computes. Weights may be elsewhere, such as shards on the CPU."""
+        return next(chain(self.buffers(), self.parameters())).device
 
     def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
         """Hidden states of new tokens.

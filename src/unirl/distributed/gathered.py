@@ -1,0 +1,195 @@
+"""Sharded parameters that are gathered where they are read: those of a backbone that are in none of its blocks.
+
+FSDP2 gathers the parameters of a module in the module's forward call. Embeddings, heads and image tokenizers are also
+read otherwise: a slice of a head's rows, a table of codes. So each read of such a parameter gathers it, the gradient of
+each read is reduced and sharded at once, and what the backward pass needs is gathered again. No full parameter is held
+longer than the operation that reads it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.multiprocessing.reductions import StorageWeakRef
+
+
+class _Entry(NamedTuple):
+    """A parameter: its module, its name there, and the type in which it is gathered."""
+
+    module: nn.Module
+    name: str
+    dtype: torch.dtype
+
+    @property
+    def shard(self) -> Any:
+        return self.module._parameters[self.name]  # a DTensor; optimizers and checkpoints see it under this name
+
+
+class GatheredParameters:
+    """Shards parameters over a mesh and gathers each of them where it is read.
+
+    Args:
+        mesh: The ranks to shard over.
+        dtype: Type in which matrices are gathered; None keeps theirs. Vectors and embedding tables keep theirs.
+        offload: Whether shards are kept on the CPU.
+    """
+
+    def __init__(self, mesh: DeviceMesh, dtype: torch.dtype | None = None, offload: bool = False) -> None:
+        self.mesh, self.dtype, self.offload = mesh, dtype, offload
+        self.active = False
+        """Whether a read gathers, as in a backward pass with checkpointed layers. Otherwise it gives the shard."""
+        self._entries: list[_Entry] = []
+        self._full: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._live: dict[StorageWeakRef, _Entry] = {}
+
+    @property
+    def parameters(self) -> set[nn.Parameter]:
+        """The shards of all parameters."""
+        return {entry.shard for entry in self._entries}
+
+    def add(self, modules: Iterator[nn.Module], ignored: set[int]) -> None:
+        """Shard the own parameters of modules in place. A parameter that several modules share stays shared.
+
+        Args:
+            modules: Each once.
+            ignored: Identities of parameters to leave out.
+
+        Raises:
+            ValueError: a parameter is a scalar.
+        """
+        shards: dict[int, nn.Parameter] = {}
+        for module in list(modules):
+            names = [n for n, p in module._parameters.items() if p is not None and id(p) not in ignored]
+            for name in names:
+                parameter = module._parameters[name]
+                assert parameter is not None
+                if parameter.ndim == 0:
+                    raise ValueError(f"{name} of {type(module).__name__} is a scalar; a vector of 1 can be sharded")
+                if id(parameter) not in shards:
+                    shards[id(parameter)] = self._shard(parameter)
+                module._parameters[name] = shards[id(parameter)]
+                keeps_dtype = parameter.ndim == 1 or isinstance(module, nn.Embedding)
+                dtype = None if keeps_dtype or not parameter.is_floating_point() else self.dtype
+                self._entries.append(_Entry(module, name, dtype or parameter.dtype))
+                ignored.add(id(shards[id(parameter)]))
+                _read_through(self, self._entries[-1])
+
+    def read(self, entry: _Entry) -> Tensor:
+        """The parameter for a computation: gathered, with gradient; or the shard where nothing is computed."""
+        shard = entry.shard
+        if self._full:
+            return self._full[id(shard), entry.dtype]
+        if not self.active:
+            return shard
+        full: Tensor = _Gather.apply(shard, self, entry)
+        self._live[StorageWeakRef(full.untyped_storage())] = entry
+        return full
+
+    @torch.no_grad()
+    def unshard(self) -> None:
+        """Gather all parameters, without gradient, until `reshard`."""
+        for entry in self._entries:
+            key = id(entry.shard), entry.dtype
+            if key not in self._full:
+                self._full[key] = self.gather(entry)
+
+    def reshard(self) -> None:
+        """Free what `unshard` gathered."""
+        self._full.clear()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Reads gather within a `with` block; what its backward pass needs is gathered again."""
+        before, self.active = self.active, True
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack):
+                yield
+        finally:
+            self._live.clear()
+            self.active = before
+
+    def gather(self, entry: _Entry) -> Tensor:
+        """The full parameter, without gradient. Collective."""
+        shard, world_size = entry.shard, self.mesh.size()
+        local = shard.to_local().detach().to(_device(self.mesh), entry.dtype)
+        if world_size == 1:
+            return local.clone()
+        rows = -(-shard.shape[0] // world_size)
+        full = local.new_empty((rows * world_size, *shard.shape[1:]))
+        dist.all_gather_into_tensor(full, _pad(local, rows), group=self.mesh.get_group())
+        return full[: shard.shape[0]]
+
+    def reduce(self, gradient: Tensor, entry: _Entry) -> Tensor:
+        """The mean of a gradient over all ranks, sharded, in the type of the shards. Collective."""
+        shard, world_size = entry.shard, self.mesh.size()
+        gradient, local = gradient.to(shard.dtype), shard.to_local()
+        rows = -(-shard.shape[0] // world_size)
+        reduced = gradient.new_empty((rows, *shard.shape[1:]))
+        dist.reduce_scatter_tensor(reduced, _pad(gradient, rows * world_size), group=self.mesh.get_group())
+        return _as_dtensor(reduced[: len(local)].div_(world_size).to(local.device), self.mesh, shard.shape)
+
+    def _shard(self, parameter: nn.Parameter) -> nn.Parameter:
+        rows = -(-parameter.shape[0] // self.mesh.size())
+        local = parameter.detach()[rows * self.mesh.get_local_rank() :][:rows].clone()
+        local = local.to("cpu") if self.offload and not local.is_meta else local
+        return nn.Parameter(_as_dtensor(local, self.mesh, parameter.shape), parameter.requires_grad)
+
+    def _pack(self, tensor: Tensor) -> Any:
+        if isinstance(tensor, DTensor) or tensor.layout != torch.strided:
+            return tensor
+        entry = self._live.get(StorageWeakRef(tensor.untyped_storage()))
+        if entry is None or tensor.dtype != entry.dtype:
+            return tensor
+        return entry, tensor.shape, tensor.stride(), tensor.storage_offset()
+
+    @torch.no_grad()
+    def _unpack(self, packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        entry, *layout = packed
+        return self.gather(entry).as_strided(*layout)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather of a shard; in the backward pass reduce-scatter of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, shard: DTensor, owner: GatheredParameters, entry: _Entry) -> Tensor:
+        ctx.owner, ctx.entry = owner, entry
+        return owner.gather(entry)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.owner.reduce(gradient, ctx.entry), None, None
+
+
+def _read_through(owner: GatheredParameters, entry: _Entry) -> None:
+    """Give the module a class whose attribute is read by `owner`. The name of the parameter stays."""
+    kind = type(entry.module)
+    getter = property(lambda _: owner.read(entry))
+    entry.module.__class__ = type(kind.__name__, (kind,), {entry.name: getter, "__module__": kind.__module__})
+
+
+def _pad(tensor: Tensor, rows: int) -> Tensor:
+    """At least so many rows, filled with zeros."""
+    if len(tensor) == rows:
+        return tensor.contiguous()
+    padded = tensor.new_zeros((rows, *tensor.shape[1:]))
+    padded[: len(tensor)] = tensor
+    return padded
+
+
+def _as_dtensor(local: Tensor, mesh: DeviceMesh, shape: torch.Size) -> DTensor:
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
+
+
+def _device(mesh: DeviceMesh) -> torch.device:
+    if mesh.device_type == "cpu":
+        return torch.device("cpu")
+    return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
