@@ -104,8 +104,9 @@ def shard(
 ) -> None:
     """Shard each of `backbone.blocks`, then all other parameters, in place. All methods work afterwards.
 
-    Weights, gradients and optimizer states are sharded over the ranks, in the type of the weights. In the loss a rank
-    holds its shards, the block at work, and activations.
+    Weights, gradients and optimizer states are sharded over the ranks, in the type of the weights; vectors such as
+    biases are on every rank. In the loss a rank holds its shards, the block at work, and activations. Call
+    `finish_backward` after each backward pass.
 
     Args:
         backbone: Built. A second call does nothing.
@@ -113,9 +114,6 @@ def shard(
         mp_policy: Types of the gathered weights and of the gradients while they are reduced.
         offload: Keep shards, and with them optimizer states, on the CPU.
         offload_copy: Keep the shards of a `frozen_copy` on the CPU.
-
-    Raises:
-        ValueError: a parameter is a scalar.
     """
     if is_sharded(backbone):
         return
@@ -126,11 +124,11 @@ def shard(
     if offload:
         options["offload_policy"] = CPUOffloadPolicy()
     blocks = [module for module in backbone.modules() if isinstance(module, backbone.blocks)]
+    gathered = GatheredParameters(mesh, mp_policy.param_dtype, offload)
+    gathered.add(backbone, {id(parameter) for block in blocks for parameter in block.parameters()})
     for block in blocks:
         block.forward = returns_cache(block.forward)
-        fully_shard(block, **options)
-    gathered = GatheredParameters(mesh, mp_policy.param_dtype, offload)
-    gathered.add(backbone.modules(), {id(parameter) for block in blocks for parameter in block.parameters()})
+        fully_shard(block, **options, ignored_params=gathered.parameters)
     fully_shard(backbone, **options, ignored_params=gathered.parameters)
     sharding = Sharding(backbone, meta_copy, gathered, mesh, mp_policy, offload_copy)
     backbone.__dict__[SHARDING] = sharding
@@ -188,16 +186,19 @@ def unsharded(backbone: Backbone) -> Iterator[None]:
 
 
 def finish_backward(backbone: Backbone) -> None:
-    """Fill the gradients that are missing with zeros. Call it after a backward pass; a no-op without shards.
+    """Complete the gradients. Call it after a backward pass, on every rank; a no-op without shards.
 
-    A parameter may get no gradient on any rank. An optimizer would skip it, and one process would not.
+    Gradients of replicated vectors are averaged over the ranks, and missing gradients are filled with zeros: a
+    parameter may get none on any rank, and an optimizer would skip it, which it would not in one process.
 
     Args:
         backbone: Sharded or not.
     """
     if not is_sharded(backbone):
         return
-    backbone.__dict__[SHARDING].gathered.active = False
+    gathered = backbone.__dict__[SHARDING].gathered
+    gathered.active = False
+    gathered.reduce_replicated()
     for parameter in backbone.parameters():
         if parameter.requires_grad and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

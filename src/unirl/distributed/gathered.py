@@ -1,9 +1,12 @@
-"""Sharded parameters that are gathered where they are read: those of a backbone that are in none of its blocks.
+"""Sharded parameters that are gathered where they are read: those of a backbone that `fully_shard` cannot serve.
 
 FSDP2 gathers the parameters of a module in the module's forward call. Embeddings, heads and image tokenizers are also
-read otherwise: a slice of a head's rows, a table of codes. So each read of such a parameter gathers it, the gradient of
-each read is reduced and sharded at once, and what the backward pass needs is gathered again. No full parameter is held
-longer than the operation that reads it.
+read otherwise: a slice of a head's rows, a table of codes. So each read of a matrix outside the blocks gathers it, the
+gradient of each read is reduced and sharded at once, and what the backward pass needs is gathered again. No full matrix
+is held longer than the operation that reads it.
+
+Vectors (biases, weights of norms) are a thousandth of a model. Every rank has all of them, in float32 as autocast wants
+norms, and their gradients are averaged together after the backward pass.
 """
 
 from collections.abc import Iterator
@@ -14,16 +17,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.multiprocessing.reductions import StorageWeakRef
 
 
 class _Entry(NamedTuple):
-    """A parameter: its module, its name there, and the type in which it is gathered."""
+    """A parameter: its module, its name there, the type in which it is gathered, and whether it is sharded at all."""
 
     module: nn.Module
     name: str
     dtype: torch.dtype
+    is_sharded: bool
 
     @property
     def shard(self) -> Any:
@@ -31,11 +35,11 @@ class _Entry(NamedTuple):
 
 
 class GatheredParameters:
-    """Shards parameters over a mesh and gathers each of them where it is read.
+    """Shards matrices over a mesh and gathers each of them where it is read; replicates vectors.
 
     Args:
         mesh: The ranks to shard over.
-        dtype: Type in which matrices are gathered; None keeps theirs. Vectors and embedding tables keep theirs.
+        dtype: Type in which matrices are gathered; None keeps theirs. Embedding tables keep theirs.
         offload: Whether shards are kept on the CPU.
     """
 
@@ -52,43 +56,54 @@ class GatheredParameters:
         """The shards of all parameters."""
         return {entry.shard for entry in self._entries}
 
-    def add(self, modules: Iterator[nn.Module], ignored: set[int]) -> None:
-        """Shard the own parameters of modules in place. A parameter that several modules share stays shared.
+    def add(self, backbone: nn.Module, in_blocks: set[int]) -> None:
+        """Shard or replicate parameters in place. One that several modules share stays shared.
 
         Args:
-            modules: Each once.
-            ignored: Identities of parameters to leave out.
-
-        Raises:
-            ValueError: a parameter is a scalar.
+            backbone: The model.
+            in_blocks: Identities of the parameters of its blocks, whose matrices are left to FSDP.
         """
-        shards: dict[int, nn.Parameter] = {}
-        for module in list(modules):
-            names = [n for n, p in module._parameters.items() if p is not None and id(p) not in ignored]
-            for name in names:
-                parameter = module._parameters[name]
-                assert parameter is not None
-                if parameter.ndim == 0:
-                    raise ValueError(f"{name} of {type(module).__name__} is a scalar; a vector of 1 can be sharded")
-                if id(parameter) not in shards:
-                    shards[id(parameter)] = self._shard(parameter)
-                module._parameters[name] = shards[id(parameter)]
-                keeps_dtype = parameter.ndim == 1 or isinstance(module, nn.Embedding)
+        replaced: dict[int, nn.Parameter] = {}
+        for module in list(backbone.modules()):
+            for name, parameter in list(module._parameters.items()):
+                if parameter is None or (parameter.ndim > 1 and id(parameter) in in_blocks):
+                    continue
+                if id(parameter) not in replaced:
+                    replaced[id(parameter)] = self._distribute(parameter)
+                module._parameters[name] = replaced[id(parameter)]
+                keeps_dtype = parameter.ndim < 2 or isinstance(module, nn.Embedding)
                 dtype = None if keeps_dtype or not parameter.is_floating_point() else self.dtype
-                self._entries.append(_Entry(module, name, dtype or parameter.dtype))
-                ignored.add(id(shards[id(parameter)]))
+                self._entries.append(_Entry(module, name, dtype or parameter.dtype, parameter.ndim > 1))
                 _read_through(self, self._entries[-1])
 
     def read(self, entry: _Entry) -> Tensor:
-        """The parameter for a computation: gathered, with gradient; or the shard where nothing is computed."""
-        shard = entry.shard
+        """The parameter for a computation: whole, with gradient; or the shard where nothing is computed."""
         if self._full:
-            return self._full[id(shard), entry.dtype]
+            return self._full[id(entry.shard), entry.dtype]
+        if not entry.is_sharded:
+            local: Tensor = entry.shard.to_local()
+            return local.to(_device(self.mesh)) if self.offload else local
         if not self.active:
-            return shard
-        full: Tensor = _Gather.apply(shard, self, entry)
+            return entry.shard
+        full: Tensor = _Gather.apply(entry.shard, self, entry)
         self._live[StorageWeakRef(full.untyped_storage())] = entry
         return full
+
+    @torch.no_grad()
+    def reduce_replicated(self) -> None:
+        """Average the gradients of the replicated vectors over all ranks, all at once. Collective."""
+        shards = {id(entry.shard): entry.shard for entry in self._entries if not entry.is_sharded}
+        trainable = [shard for shard in shards.values() if shard.requires_grad]
+        if not trainable or self.mesh.size() == 1:
+            return
+        grads = [torch.zeros_like(p.to_local()) if p.grad is None else p.grad.to_local() for p in trainable]
+        flat = torch.cat([grad.flatten() for grad in grads]).to(_device(self.mesh))
+        dist.all_reduce(flat, group=self.mesh.get_group())
+        sizes = [grad.numel() for grad in grads]
+        for parameter, grad, mean in zip(trainable, grads, flat.div_(self.mesh.size()).split(sizes), strict=True):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.to_local().copy_(mean.view_as(grad))
 
     @torch.no_grad()
     def unshard(self) -> None:
@@ -114,10 +129,10 @@ class GatheredParameters:
             self.active = before
 
     def gather(self, entry: _Entry) -> Tensor:
-        """The full parameter, without gradient. Collective."""
+        """The full parameter, without gradient. Collective where it is sharded."""
         shard, world_size = entry.shard, self.mesh.size()
         local = shard.to_local().detach().to(_device(self.mesh), entry.dtype)
-        if world_size == 1:
+        if world_size == 1 or not entry.is_sharded:
             return local.clone()
         rows = -(-shard.shape[0] // world_size)
         full = local.new_empty((rows * world_size, *shard.shape[1:]))
@@ -133,11 +148,13 @@ class GatheredParameters:
         dist.reduce_scatter_tensor(reduced, _pad(gradient, rows * world_size), group=self.mesh.get_group())
         return _as_dtensor(reduced[: len(local)].div_(world_size).to(local.device), self.mesh, shard.shape)
 
-    def _shard(self, parameter: nn.Parameter) -> nn.Parameter:
-        rows = -(-parameter.shape[0] // self.mesh.size())
-        local = parameter.detach()[rows * self.mesh.get_local_rank() :][:rows].clone()
-        local = local.to("cpu") if self.offload and not local.is_meta else local
-        return nn.Parameter(_as_dtensor(local, self.mesh, parameter.shape), parameter.requires_grad)
+    def _distribute(self, parameter: nn.Parameter) -> nn.Parameter:
+        value = parameter.detach()
+        if parameter.ndim > 1:
+            rows = -(-len(value) // self.mesh.size())
+            value = value[rows * self.mesh.get_local_rank() :][:rows].clone()
+        value = value.to("cpu") if self.offload and not value.is_meta else value
+        return nn.Parameter(_as_dtensor(value, self.mesh, parameter.shape), parameter.requires_grad)
 
     def _pack(self, tensor: Tensor) -> Any:
         if isinstance(tensor, DTensor) or tensor.layout != torch.strided:
@@ -185,8 +202,9 @@ def _pad(tensor: Tensor, rows: int) -> Tensor:
 
 
 def _as_dtensor(local: Tensor, mesh: DeviceMesh, shape: torch.Size) -> DTensor:
+    placement = Shard(0) if len(shape) > 1 else Replicate()
     stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
+    return DTensor.from_local(local, mesh, [placement], run_check=False, shape=shape, stride=stride)
 
 
 def _device(mesh: DeviceMesh) -> torch.device:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.distributed.fsdp2 import shard
+from unirl.distributed.fsdp2 import finish_backward, shard
 from unirl.testing.backbone_settings import BackboneSettings, sampled_log_probs, with_pixels
 from unirl.testing.comparison import make_generator, max_difference
 from unirl.testing.subprocesses import SubprocessError, run_in_subprocesses
@@ -206,6 +206,7 @@ class ShardingCase:
             (gradient,) = torch.autograd.grad(answer_log_probs.sum(), leaf, retain_graph=True)
             loss = loss - answer_log_probs.mean() - (relaxed.soft * gradient).sum()
         loss.backward()
+        finish_backward(backbone)
         gradients = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
         return {name: (g.full_tensor() if hasattr(g, "full_tensor") else g).clone() for name, g in gradients.items()}
 

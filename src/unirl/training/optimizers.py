@@ -1,7 +1,7 @@
 """Optimizers and learning rate schedules of any kind, checked before anything is loaded."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -112,12 +112,20 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
         5.0
     """
     grads = [p.grad.detach() for p in parameters if p.grad is not None]
-    if not grads:
-        return torch.zeros(())
+    sharded = [g for g in grads if isinstance(g, DTensor) and any(placement.is_shard() for placement in g.placements)]
+    ids = {id(grad) for grad in sharded}
+    norm = _norm([grad for grad in grads if id(grad) not in ids])
+    if not sharded:
+        return norm
+    total = all_reduce_mean(_norm(sharded).square()) * dist.get_world_size()
+    return (total + norm.to(total.device).square()).sqrt()
+
+
+def _norm(grads: Sequence[Tensor]) -> Tensor:
+    """L2 norm of what this rank holds of gradients."""
     local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
-    norm: Tensor = torch.linalg.vector_norm(
+    if not local:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in local])
     )
-    if not any(isinstance(grad, DTensor) for grad in grads):
-        return norm
-    return (all_reduce_mean(norm.square()) * dist.get_world_size()).sqrt()
