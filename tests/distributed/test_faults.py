@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
 from unirl.checkpoint.export import backbone_weights
 from unirl.cli.main import main
@@ -83,7 +84,8 @@ def train_with_nan(folder: Path, checkpoint: Path, strategy: str) -> dict[str, A
         steps.append(self.trainer.global_step)
         if is_second_rank() and len(steps) == 2:
             grad = next(p.grad for p in self.backbone.parameters() if p.grad is not None)
-            grad.flatten()[0] = torch.nan
+            local = grad.to_local() if isinstance(grad, DTensor) else grad
+            local.view(-1)[0] = torch.nan
         original(self)
 
     SelfImprovement.on_after_backward = on_after_backward  # type: ignore[method-assign] # in a process of its own

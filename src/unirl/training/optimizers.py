@@ -126,6 +126,6 @@ def _norm(grads: Sequence[Tensor]) -> Tensor:
     local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
     if not local:
         return torch.zeros(())
-    return torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in local])
-    )
+    norms = torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in local])
+    norm: Tensor = torch.linalg.vector_norm(norms)
+    return norm
