@@ -1,12 +1,12 @@
-"""Memory of weights, gradients and optimizer states on each of several processes under FSDP2.
+"""Peak memory of a process in each phase of a training step: FSDP2 beside DDP, and DDP with a sharded optimizer.
 
 python benchmarks/sharding.py
 """
 
 import argparse
-import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,113 +17,124 @@ import torch
 from forked import run_forked
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.nn import Parameter
+from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
+
+from unirl.doctor.tracker import MemoryTracker
+from unirl.training import SelfImprovement
 
 SIDE = 4
-"""Codes along a side of an image. It makes steps short, and has no influence on weights."""
-LINE = "{:<6} {:>9} | {:>8} {:>9} {:>9} {:>8} {:>8} {:>9} | {:>8} {:>9} {:>9}"
-COLUMNS = "weights", "gradients", "optimizer", "sum", "all", "of 1/n"
+"""Codes along a side of an image. It makes steps short, so that weights matter beside activations."""
+WAYS = ("ddp", "ddp + zero", "fsdp2")
+LINE = "{:<6} {:<11} {:>9} | {:>8} {:>8} {:>8} {:>9} | {:>7} {:>6}"
+SPARE = 1.15
 
 
 @dataclass(frozen=True)
-class TensorMemory:
-    """Bytes of tensors in one process.
+class PhasePeaks:
+    """Bytes of all tensors of a process.
 
     Args:
-        weights: Parameters.
-        gradients: Of the parameters.
-        optimizer: The moments of AdamW.
-        all_tensors: All tensors that Python can reach.
+        between: After a step.
+        rollout: Peak while images and answers are sampled.
+        loss: Peak in the forward and backward pass of the loss.
+        optimizer: Peak in the optimizer's step.
+        states: Weights, gradients and moments of the whole model.
+        unit: Weight and gradient of the largest block or matrix outside the blocks.
     """
 
-    weights: float
-    gradients: float
+    between: float
+    rollout: float
+    loss: float
     optimizer: float
-    all_tensors: float
-
-    @property
-    def total(self) -> float:
-        return self.weights + self.gradients + self.optimizer
+    states: float
+    unit: float
 
 
-class RecordMemory(Callback):
-    """Records the memory at the end of the backward pass, while weights are full, and between steps."""
+class Phases(Callback):
+    """Tells a `MemoryTracker` which phase of the second step is running; optimizer states exist by then."""
 
-    in_step: TensorMemory
-    between_steps: TensorMemory
+    def __init__(self, memory: MemoryTracker) -> None:
+        self.memory, self.steps, self.between = memory, 0, 0
 
-    def on_after_backward(self, trainer: Trainer, module: LightningModule) -> None:
-        self.in_step = tensor_memory(trainer, module)
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        self.memory.start("rollout" if self.steps else "first step")
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        self.memory.start("optimizer" if self.steps else "first step")
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        self.between_steps = tensor_memory(trainer, module)
+        self.steps += 1
+        self.memory.start("between")
+        self.between = self.memory.live
+
+    def loss(self, original: Any, *args: Any) -> Any:
+        """Replaces `UpdateRule.loss`, with which the phase begins."""
+        self.memory.start("loss" if self.steps else "first step")
+        return original(*args)
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, int], tuple[TensorMemory, TensorMemory]]:
-    parser = argparse.ArgumentParser(description="Memory of each process under FSDP2, between steps and in a step")
+def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, str, int], PhasePeaks]:
+    parser = argparse.ArgumentParser(description="Peak memory of a process in each phase of a training step")
     parser.add_argument("--size", choices=("tiny", "middle"), default="middle")
     parser.add_argument("--processes", type=int, nargs="+", default=(1, 2, 4))
     parser.add_argument("--only", choices=("showo", "janus"))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args(arguments)
-    print(LINE.format("MB", "", "between", "steps", *[""] * 4, "in a", "step", ""))
-    print(LINE.format("model", "processes", *COLUMNS, "weights", "gradients", "all"))
-    results = {}
+    print(LINE.format("MB", "", "processes", "between", "rollout", "loss", "optimizer", "bound", "of it"))
+    results: dict[tuple[str, str, int], PhasePeaks] = {}
     for backbone in ("showo", "janus"):
-        for processes in options.processes if options.only in (None, backbone) else ():
-            between, in_step = results[backbone, processes] = measure(backbone, options.size, processes)
-            first = options.processes[0]
-            factor = between.total * processes / results[backbone, first][0].total / first
-            values = (between.weights, between.gradients, between.optimizer, between.total, between.all_tensors)
-            cells = [
-                f"{value / 1e6:.1f}" for value in (*values, in_step.weights, in_step.gradients, in_step.all_tensors)
-            ]
-            print(LINE.format(backbone, processes, *cells[:5], f"{factor:.3f}", *cells[5:]), flush=True)
+        if options.only not in (None, backbone):
+            continue
+        activations = None
+        for processes, way in ((processes, way) for processes in options.processes for way in options.ways):
+            peaks = results[backbone, way, processes] = measure(backbone, options.size, processes, way)
+            if activations is None:  # of one process, which has the same samples as each of several
+                activations = peaks.loss - peaks.states
+            bound = SPARE * (peaks.states / processes + peaks.unit + activations)
+            values = (peaks.between, peaks.rollout, peaks.loss, peaks.optimizer, bound)
+            cells = [f"{value / 1e6:.1f}" for value in values]
+            print(LINE.format(backbone, way, processes, *cells, f"{peaks.loss / bound:.2f}"), flush=True)
     return results
 
 
-def measure(backbone: str, size: str, processes: int) -> tuple[TensorMemory, TensorMemory]:
-    """Between steps and in a step, of the process with the largest sum."""
+def measure(backbone: str, size: str, processes: int, way: str) -> PhasePeaks:
+    """The largest values over all processes."""
     with TemporaryDirectory() as folder:
         run_forked(checkpoints.write, backbone, size, Path(folder), SIDE)
-        results = run_forked(run, backbone, processes, Path(folder), processes=processes)
-    between_steps, in_step = zip(*results, strict=True)
-    return max(between_steps, key=lambda memory: memory.total), max(in_step, key=lambda memory: memory.total)
+        results = run_forked(run, backbone, processes, way, Path(folder), processes=processes)
+    return PhasePeaks(*(max(values) for values in zip(*(vars(result).values() for result in results), strict=True)))
 
 
-def run(backbone: str, processes: int, folder: Path) -> tuple[TensorMemory, TensorMemory]:
-    """A run of SFT."""
-    record = RecordMemory()
-    trainer = short_runs.make_trainer(folder, "fsdp2", processes, callback=record)
-    model = short_runs.make_model(short_runs.make_backbone(backbone, folder), "sft", group_size=1)
-    trainer.fit(model, short_runs.make_data(processes))
-    return record.between_steps, record.in_step
+def run(backbone: str, processes: int, way: str, folder: Path) -> PhasePeaks:
+    """Two steps of SFT."""
+    strategy = "fsdp2" if way == "fsdp2" else "auto" if processes == 1 else "ddp"
+    with MemoryTracker() as memory:
+        phases = Phases(memory)
+        trainer = short_runs.make_trainer(folder, strategy, processes, callback=phases)
+        model = short_runs.make_model(short_runs.make_backbone(backbone, folder, True), "sft", group_size=1)
+        if way == "ddp + zero" and processes > 1:
+            model.optimizer = partial(ZeroRedundancyOptimizer, optimizer_class=torch.optim.AdamW, lr=1e-5)
+        model.update.loss = partial(phases.loss, model.update.loss)  # type: ignore[method-assign]
+        trainer.fit(model, short_runs.make_data(processes))
+    peaks = [float(memory.peaks[phase]) for phase in ("rollout", "loss", "optimizer")]
+    return PhasePeaks(float(phases.between), *peaks, *whole_model(model))
 
 
-def tensor_memory(trainer: Trainer, module: LightningModule) -> TensorMemory:
-    """The current memory of this process."""
-    weights = list(module.parameters())
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    states = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
-    everything = (value for value in gc.get_objects() if is_plain_tensor(value))
-    return TensorMemory(num_bytes(weights), num_bytes(gradients), num_bytes(states), num_bytes(everything))
+def whole_model(model: SelfImprovement) -> tuple[float, float]:
+    """Bytes of all weights, gradients and moments of AdamW; of weight and gradient of the largest part."""
+    backbone = model.backbone
+    blocks = [module for module in backbone.modules() if isinstance(module, backbone.blocks)]
+    in_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}
+    rest = [parameter for parameter in backbone.parameters() if id(parameter) not in in_blocks]
+    parts = [*(list(block.parameters()) for block in blocks), *([parameter] for parameter in rest)]
+    largest = max(parts, key=lambda part: num_bytes(part, 2))
+    return num_bytes(list(backbone.parameters()), 4), num_bytes(largest, 2)
 
 
-def is_plain_tensor(value: object) -> bool:
-    """Whether it may have memory of its own. Subclasses may not, such as the fake tensors of a compiler."""
-    return type(value) in (Tensor, Parameter, DTensor)
-
-
-def num_bytes(tensors: Iterable[Any]) -> float:
-    """Bytes of the tensors' local memory; shared memory is counted once."""
-    storages: dict[int, int] = {}
-    for tensor in tensors:
-        local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        if local.device.type == "cpu" and local.layout == torch.strided:
-            storage = local.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-    return float(sum(storages.values()))
+def num_bytes(parameters: Sequence[nn.Parameter], copies: int) -> float:
+    """Bytes of whole parameters; trainable ones several times."""
+    return float(sum(4 * p.numel() * (copies if p.requires_grad else 1) for p in parameters))
 
 
 if __name__ == "__main__":
