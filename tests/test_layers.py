@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "backbones": (*VALUES, "functional", "sampling"),
     "rewards": (*VALUES, "functional", "backbones", "prompts", "judges"),
     "updates": (*VALUES, "functional", "backbones", "distributed"),
-    "distributed": (*VALUES, "backbones"),
+    "distributed": (*VALUES, "backbones", "sampling"),
     "metrics": (*VALUES, "functional", "backbones", "rewards"),
     "hooks": (*VALUES, *KINDS),
     "callbacks": (*VALUES, "functional", "backbones", "distributed"),

@@ -68,7 +68,7 @@ def test_shards_are_float32_and_gradients_are_those_of_the_whole_model(
     def run() -> tuple[set[torch.dtype], set[torch.dtype], dict[str, Tensor], dict[str, Tensor]]:
         whole, sharded = tiny(), tiny()
         shard(sharded, mp_policy=policy)
-        with torch.autocast("cpu", torch.bfloat16, enabled=policy.param_dtype is not None):
+        with torch.autocast("cpu", torch.bfloat16, policy.param_dtype is not None, cache_enabled=False):
             (loss_of(whole, 1) / 2 + loss_of(whole, 3) / 2).backward()
             loss_of(sharded, 1 + 2 * dist.get_rank()).backward()
         with unsharded(sharded):

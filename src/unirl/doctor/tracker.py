@@ -16,8 +16,8 @@ ALIGNMENT = 512
 class MemoryTracker(TorchDispatchMode):
     """Adds up the storages of all tensors that operators read or return, for as long as they exist.
 
-    Every tensor counts once, whoever holds it: a module, an optimizer, autograd, a cache. What a kernel takes for itself
-    while it runs is not seen.
+    Every tensor counts once, whoever holds it: a module, an optimizer, autograd, a cache. What a kernel takes for
+    itself while it runs is not seen.
 
     Args:
         device: The type of the devices that count, such as "cpu".
