@@ -4,6 +4,7 @@ A backbone that derives from both writes `build`, its token ids, `decode` and `e
 """
 
 import dataclasses
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,8 +17,10 @@ from typing_extensions import override
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.transformer import CausalTransformer
+from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
 from unirl.sampling.autoregressive import sample_codes, sample_inverse_cdf, sample_uniforms
+from unirl.sampling.cuda_graph import sample_codes_by_graphs
 from unirl.sampling.kv_cache import IncrementalDecoder, Prefix, extend, pad_left, pad_right, prefill
 from unirl.sampling.text import answer_log_probs, sample_answers
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
@@ -37,6 +40,9 @@ class AutoregressiveImages(Backbone):
         end_of_line_id: Id of that token.
         compiled: Whether the sampling step goes through `torch.compile`. The transformer must then have a decoder of
             static shapes.
+        cuda_graph: Whether the sampling step is captured as a CUDA graph, see `unirl.sampling.sample_codes_by_graphs`;
+            None for wherever the weights are on a CUDA device. The transformer must then have a `LlamaStaticDecoder`,
+            or another with its `limit_attention`.
     """
 
     transformer: CausalTransformer
@@ -45,6 +51,7 @@ class AutoregressiveImages(Backbone):
     codes_per_line: int | None = None
     end_of_line_id: int = 0
     compiled: bool = False
+    cuda_graph: bool | None = False
 
     @abstractmethod
     def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
@@ -61,9 +68,35 @@ class AutoregressiveImages(Backbone):
     ) -> Images:
         uniforms = sample_uniforms(self.num_image_codes, len(prompts), generator, self.transformer.device)
         prefix = self.prompt_prefix(prompts, sampling.guidance)
-        step = SamplingStep(self, prefix, sampling)
-        sample = sample_codes(step, self._start(prefix)[:, 0], self.num_image_codes, uniforms)
+        by_graphs = self._samples_by_graphs()
+        step, start = SamplingStep(self, prefix, sampling, by_graphs), self._start(prefix)[:, 0]
+        if by_graphs:
+            sample = sample_codes_by_graphs(step, start, uniforms, self._on_capture_failure)
+        else:
+            sample = sample_codes(step, start, self.num_image_codes, uniforms)
         return Images(sample.codes, actions=sample.codes, log_probs=sample.log_probs)
+
+    def _samples_by_graphs(self) -> bool:
+        device = self.transformer.device.type
+        if self.cuda_graph and device != "cuda":
+            raise UserError(
+                f"cuda_graph is true, but the model is on {device!r}: CUDA graphs need a CUDA device; leave cuda_graph "
+                "out, which uses them where there is one"
+            )
+        return device == "cuda" if self.cuda_graph is None else self.cuda_graph
+
+    def _on_capture_failure(self, error: RuntimeError) -> None:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if self.cuda_graph:
+            raise UserError(
+                f"no CUDA graph of the sampling step can be captured ({reason}); leave cuda_graph out, which then "
+                "samples without one, or set it to false"
+            ) from error
+        warnings.warn(
+            f"images are sampled without a CUDA graph, since none can be captured ({reason}); cuda_graph: false is the "
+            "same without this warning",
+            stacklevel=2,
+        )
 
     @override
     def image_log_probs(
@@ -163,25 +196,45 @@ class SamplingStep:
         backbone: The model that generates.
         prefix: The prompts; with guidance followed by as many rows without them.
         sampling: Guidance and temperature.
+        static_shapes: Whether every code has the same shapes, as `sample_codes_by_graphs` needs; so has a compiled one.
     """
 
-    def __init__(self, backbone: AutoregressiveImages, prefix: Prefix, sampling: ImageSampling) -> None:
+    def __init__(
+        self, backbone: AutoregressiveImages, prefix: Prefix, sampling: ImageSampling, static_shapes: bool = False
+    ) -> None:
         self.transformer, self.sampling, self.num_sampled = backbone.transformer, sampling, 0
         self.codes_per_line, max_new_tokens = backbone.codes_per_line, backbone.num_image_codes
         if self.codes_per_line is not None:
             max_new_tokens += backbone.num_image_codes // self.codes_per_line
             self.end_of_line = backbone.embed_token(backbone.end_of_line_id, len(prefix))
-        self.decoder = self.transformer.incremental_decoder(prefix, max_new_tokens, backbone.compiled)
+        self.compiled, static_shapes = backbone.compiled, static_shapes or backbone.compiled
+        self.decoder: Any = self.transformer.incremental_decoder(prefix, max_new_tokens, static_shapes)
         self.sample_next = _compiled_step() if backbone.compiled else _sample_next
 
     def __call__(self, embeds: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next embeddings (R, D), codes (B,) and their log-probabilities (B,); embeds (R, D), uniforms (B,)."""
-        if self.codes_per_line and self.num_sampled and self.num_sampled % self.codes_per_line == 0:
-            self.decoder(embeds)
-            embeds = self.end_of_line
+        if self.ends_line(self.num_sampled):
+            embeds = self.end_line(embeds)
         self.num_sampled += 1
+        return self.next_code(embeds, uniforms)
+
+    def ends_line(self, index: int) -> bool:
+        """Whether a line ends before a code."""
+        return bool(self.codes_per_line and index and index % self.codes_per_line == 0)
+
+    def end_line(self, embeds: Tensor) -> Tensor:
+        """Embeddings (R, D) of the token that ends a line; the line's last code (R, D) is only read."""
+        self.decoder(embeds)
+        return self.end_of_line
+
+    def next_code(self, embeds: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As the call, but for a code that continues a line."""
         guidance, temperature = self.sampling.guidance, self.sampling.temperature
         return self.sample_next(self.transformer, self.decoder, embeds, uniforms, guidance, temperature)
+
+    def limit_attention(self, token: int) -> int:
+        """Choose how much of the buffers attention reads; a compiled step reads all, or it would be compiled anew."""
+        return 0 if self.compiled else self.decoder.limit_attention(token)
 
 
 def _sample_next(

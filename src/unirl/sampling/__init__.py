@@ -1,6 +1,7 @@
 """Sampling as functions over callables: key-value caches, masked and autoregressive decoding of codes, text."""
 
 from unirl.sampling.autoregressive import SampledCodes, guide, sample_codes, sample_inverse_cdf, sample_uniforms
+from unirl.sampling.cuda_graph import sample_codes_by_graphs
 from unirl.sampling.kv_cache import (
     CachedTransformer,
     IncrementalDecoder,
@@ -42,6 +43,7 @@ __all__ = [
     "run_layers",
     "sample_answers",
     "sample_codes",
+    "sample_codes_by_graphs",
     "sample_inverse_cdf",
     "sample_masked",
     "sample_text",

@@ -31,6 +31,9 @@ class Janus(AutoregressiveImages, TextAnswers):
         compile: Sample images through `torch.compile`. Each new number of images, prompt width (in steps of 32 tokens),
             guidance and temperature costs one compilation; after eight of them PyTorch goes on without. On a CPU it
             needs a C++ compiler.
+        cuda_graph: Sample images by CUDA graphs, which small models and groups gain most from. By default wherever
+            the model is on a CUDA device, and without one, with a warning, where none can be captured; true insists,
+            false never tries. Not run on a GPU by this project's tests.
         gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
     """
 
@@ -40,9 +43,16 @@ class Janus(AutoregressiveImages, TextAnswers):
     recompute_batch_size = 4
     """Images that are decoded or encoded at a time with gradient checkpointing: it bounds the memory."""
 
-    def __init__(self, checkpoint: str, compile: bool = False, gradient_checkpointing: bool = True) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        compile: bool = False,
+        cuda_graph: bool | None = None,
+        gradient_checkpointing: bool = True,
+    ) -> None:
         super().__init__()
-        self.checkpoint, self.compiled, self.gradient_checkpointing = checkpoint, compile, gradient_checkpointing
+        self.checkpoint, self.compiled, self.cuda_graph = checkpoint, compile, cuda_graph
+        self.gradient_checkpointing = gradient_checkpointing
 
     @override
     def build(self, meta: bool = False) -> None:
