@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_iter, tree_map_only
 from typing_extensions import override
 
 REFUSED = ("aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::lift_fresh")
@@ -39,10 +39,10 @@ class RecordedGraph(TorchDispatchMode):
             self.calls.append((func, args, kwargs, result))
         return result
 
-    @property
-    def operators(self) -> list[str]:
-        """Their names."""
-        return [call[0].name() for call in self.calls]
+    def shapes(self) -> list[Any]:
+        """Each operator's name and arguments, where a tensor is its type and shape."""
+        calls = [(func.name(), args, kwargs) for func, args, kwargs, _ in self.calls]
+        return tree_map_only(Tensor, lambda tensor: (tensor.dtype, tensor.shape), calls)
 
     def replay(self) -> None:
         self.replays += 1

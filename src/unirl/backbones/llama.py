@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 PREFIX_MULTIPLE = 32
-"""Static shapes pad prefixes and buffers to a multiple of it: few shapes are compiled, and CUDA's kernels need 8 or 16."""
+"""Static shapes pad prefixes and buffers to a multiple of it: few shapes to compile, and CUDA's kernels ask for 16."""
 SEGMENTS = 4
 """Lengths of attention of an image: with four of them attention reads 5/8 of the buffers on average instead of all."""
 
@@ -25,7 +25,7 @@ class LlamaDecoder(IncrementalDecoder):
     It computes what `LlamaModel.forward` does, from the same modules (adapters included), in half the operations: for
     one token their number limits the speed, not their size. Queries and keys are rotated together, attention reads
     the filled part of the buffers, and under autocast what several layers read is cast once for all of them. Use one
-    for each batch: it reads the norms' weights and the type of autocast once.
+    for each batch, without gradient: it reads the norms' weights and the type of autocast once.
 
     Args:
         model: transformers' `LlamaModel`, or one of the same modules.
