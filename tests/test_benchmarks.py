@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.backbones.janus.tiny import save as save_janus
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -125,3 +126,11 @@ def test_the_estimate_is_shown_beside_the_measured_peak(monkeypatch: pytest.Monk
     assert one.estimate > again.estimate > 4 * 841662 * 4  # weights, gradients and two moments of what is trained
     assert one.measured > 0
     assert f"{one.ratio:.2f}" in capsys.readouterr().out
+
+
+def test_a_kernel_is_counted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    operators, folder = script("janus_operators", monkeypatch), str(save_janus(tmp_path))
+    ways = [operators.count(folder, precision, False, True) for precision in ("32-true", "bf16-mixed")]
+    assert ways[0].casts == 0
+    assert ways[1].kernels - ways[0].kernels == ways[1].casts
+    assert ways[1].casts < 2 * 2 + 8  # two in each of two layers, and those of the head

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unirl.backbones.mixins import SamplingStep
+from unirl.sampling import sample_codes, sample_uniforms
 from unirl.types import Images, ImageSampling
 from unirl_emu3.backbone import Emu3
 from unirl_emu3.tiny import save
@@ -71,6 +73,20 @@ def test_greedy_images_are_those_of_transformers(tmp_path: Path, changes: dict[s
         assert torch.equal(images.codes + backbone.transformer.columns.start, expected[:, :, :-1].flatten(1))
         close(backbone.decode(images), (pixels * 0.5 + 0.5).clamp(0, 1), 1e-5)
         assert len(images.codes.unique()) > 8
+
+
+@torch.no_grad()
+def test_the_step_of_a_cuda_graph_samples_the_same_lines(backbone: Emu3) -> None:
+    """Its parts are replayed on a GPU: `tests/backbones/janus/test_cuda_graph.py` replays them on the CPU."""
+    expected = backbone.sample_images(PROMPTS, GUIDED, seeded())
+    prefix = backbone.prompt_prefix(PROMPTS, GUIDED.guidance)
+    step, start = (
+        SamplingStep(backbone, prefix, GUIDED, static_shapes=True),
+        backbone.embed_token(backbone.image_start_id, len(prefix)),
+    )
+    sample = sample_codes(step, start, CODES, sample_uniforms(CODES, len(PROMPTS), seeded(), start.device))
+    assert torch.equal(sample.codes, expected.codes)
+    close(sample.log_probs, expected.log_probs)
 
 
 @pytest.mark.parametrize("sampling", [PLAIN, GUIDED, GREEDY], ids=["plain", "guided", "greedy"])

@@ -83,7 +83,7 @@ class CausalTransformer(nn.Module, ABC):
         Args:
             prefix: What comes first.
             max_new_tokens: Most tokens that follow.
-            static_shapes: Whether every step must have the same shapes, for `torch.compile`.
+            static_shapes: Whether every step must have the same shapes, for `torch.compile` and CUDA graphs.
 
         Raises:
             ValueError: this decoder has no static shapes.

@@ -38,6 +38,9 @@ class Emu3(AutoregressiveImages, TextAnswers):
         negative_prompt: The prompt of the unconditional half of guidance.
         system: The first message of every conversation about an image; empty for none.
         gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
+        cuda_graph: Sample images by CUDA graphs. By default wherever the model is on a CUDA device, and without one,
+            with a warning, where none can be captured; true insists, false never tries. Not run on a GPU by this
+            project's tests.
     """
 
     transformer: Emu3Transformer
@@ -52,11 +55,12 @@ class Emu3(AutoregressiveImages, TextAnswers):
         negative_prompt: str = NEGATIVE_PROMPT,
         system: str = "You are a helpful assistant.",
         gradient_checkpointing: bool = True,
+        cuda_graph: bool | None = None,
     ) -> None:
         super().__init__()
         files.check_size(ratio or RATIO, IMAGE_AREA if image_area is None else image_area)
         self.checkpoint, self.gradient_checkpointing = checkpoint, gradient_checkpointing
-        self.ratio, self.image_area = ratio, image_area
+        self.ratio, self.image_area, self.cuda_graph = ratio, image_area, cuda_graph
         self.negative_prompt, self.system = negative_prompt, system
 
     def build(self, meta: bool = False) -> None:

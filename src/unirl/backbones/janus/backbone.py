@@ -31,10 +31,10 @@ class Janus(AutoregressiveImages, TextAnswers):
         compile: Sample images through `torch.compile`. Each new number of images, prompt width (in steps of 32 tokens),
             guidance and temperature costs one compilation; after eight of them PyTorch goes on without. On a CPU it
             needs a C++ compiler.
+        gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
         cuda_graph: Sample images by CUDA graphs, which small models and groups gain most from. By default wherever
             the model is on a CUDA device, and without one, with a warning, where none can be captured; true insists,
             false never tries. Not run on a GPU by this project's tests.
-        gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
     """
 
     transformer: JanusTransformer
@@ -47,8 +47,8 @@ class Janus(AutoregressiveImages, TextAnswers):
         self,
         checkpoint: str,
         compile: bool = False,
-        cuda_graph: bool | None = None,
         gradient_checkpointing: bool = True,
+        cuda_graph: bool | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint, self.compiled, self.cuda_graph = checkpoint, compile, cuda_graph
