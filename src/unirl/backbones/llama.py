@@ -49,9 +49,11 @@ class LlamaDecoder(IncrementalDecoder):
         self.keys = [F.pad(key.to(dtype), (0, 0, left_padding, max_new_tokens)) for key in prefix.cache.keys]
         self.values = [F.pad(value, (0, 0, left_padding, max_new_tokens)) for value in prefix.cache.values]
         self.rotated = self.keys[0].new_empty(len(prefix), self.heads + self.kv_heads, self.keys[0].shape[-1])
+        self.query = self.rotated[:, : self.heads, None]
         self.start = left_padding + prefix.mask.shape[1]
         mask = F.pad(F.pad(prefix.mask, (left_padding, 0)), (0, max_new_tokens), value=True)[:, None, None, :]
         self.bias = torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill(~mask, -torch.inf)
+        # Keys may be in 16 bit; queries and keys are rotated as the model does, in the type of its embeddings.
         cos, sin = model.rotary_emb(model.embed_tokens.weight, prefix.positions(max_new_tokens))
         half = sin.shape[-1] // 2
         self.cos, self.sin = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
@@ -71,12 +73,12 @@ class LlamaDecoder(IncrementalDecoder):
             torch.addcmul(query_key * cos, rolled, sin, out=self.rotated)  # casts where the types differ
             value = attention.v_proj(normed).view(len(embeds), self.kv_heads, -1)
             output = F.scaled_dot_product_attention(
-                self.rotated[:, : self.heads, None],
+                self.query,
                 self._append(self.keys[index], self.rotated[:, self.heads :]),
                 self._append(self.values[index], value),
                 bias,
                 scale=attention.scaling,
-                enable_gqa=self.heads != self.kv_heads,
+                enable_gqa=self.query.shape[1] != self.kv_heads,
             )
             hidden = hidden + attention.o_proj(output.reshape(len(embeds), -1))
             hidden = hidden + layer.mlp(post_attention_norm(hidden))
@@ -109,6 +111,8 @@ class LlamaStaticDecoder(LlamaDecoder):
     @override
     def _begin(self, prefix: Prefix) -> None:
         device, self.length = self.bias.device, self.bias.shape[-1]
+        # The queries of a key as rows of one head: under a mask, CUDA's fast kernels know no other grouped heads.
+        self.query = self.rotated[:, : self.heads].unflatten(1, (self.kv_heads, -1))
         self.position = torch.full((1,), self.start, device=device)
         self.positions = torch.arange(self.length, device=device)
 
@@ -153,7 +157,8 @@ class _Norm:
         self.weight, self.eps, width = norm.weight, norm.variance_epsilon, norm.weight.shape[0]
         self.dtype, self.on_cpu = dtype, self.weight.is_cpu and self.weight.dtype == torch.float32
         if self.on_cpu:
-            self.weight, self.floor = self.weight * width**0.5, torch.tensor((self.eps * width) ** 0.5)
+            floor = torch.tensor((self.eps * width) ** 0.5, dtype=torch.float32)
+            self.weight, self.floor = self.weight * width**0.5, floor
 
     def __call__(self, hidden: Tensor) -> Tensor:
         normed = self._normalize(hidden)

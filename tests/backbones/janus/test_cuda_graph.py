@@ -1,7 +1,9 @@
 """Images by CUDA graphs have the codes of the plain loop; graphs are recorded operators here, see `recorded_graphs`."""
 
+import gc
 import itertools
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +19,7 @@ from unirl.backbones.llama import PREFIX_MULTIPLE, LlamaStaticDecoder
 from unirl.backbones.lora import LoRA, add_adapters
 from unirl.backbones.mixins import AutoregressiveImages, SamplingStep
 from unirl.errors import UserError
-from unirl.sampling import cuda_graph
+from unirl.sampling import Prefix, cuda_graph
 from unirl.types import Images, ImageSampling
 
 PROMPTS = ["a photo of three blue square", "two circle", "two circle", "red"]
@@ -92,6 +94,26 @@ def test_later_rollouts_use_new_weights_and_adapters(tmp_path: Path, recorded: t
         codes.append(check(backbone, PROMPTS, GREEDY).codes)
         assert recorded.graphs[0].replays > 8
     assert not any(torch.equal(one, other) for one, other in itertools.pairwise(codes))
+
+
+def test_nothing_is_held_between_rollouts(
+    large: Janus, recorded: type[RecordedCapture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoders: list[weakref.ref[LlamaStaticDecoder]] = []
+    prepare = LlamaStaticDecoder._begin
+
+    def watched(decoder: LlamaStaticDecoder, prefix: Prefix) -> None:
+        decoders.append(weakref.ref(decoder))
+        prepare(decoder, prefix)
+
+    monkeypatch.setattr(LlamaStaticDecoder, "_begin", watched)
+    gc.disable()
+    try:
+        generate(large, PROMPTS, GUIDED, True)
+        recorded.graphs.clear()
+        assert [decoder() for decoder in decoders] == [None]
+    finally:
+        gc.enable()
 
 
 def test_graphs_hold_no_casts_of_weights_under_autocast(large: Janus, recorded: type[RecordedCapture]) -> None:
