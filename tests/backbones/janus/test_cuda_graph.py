@@ -190,12 +190,12 @@ def test_what_cannot_be_captured_is_sampled_without_a_graph(
         generate(large, PROMPTS, GUIDED, True)
 
 
-def test_a_cpu_has_no_graphs(backbone: Janus) -> None:
+def test_a_cpu_has_no_graphs(large: Janus) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        generate(backbone, PROMPTS, GUIDED, None)
+        generate(large, PROMPTS, GUIDED, None)
     with pytest.raises(UserError, match="cuda_graph is true, but the model is on 'cpu'"):
-        generate(backbone, PROMPTS, GUIDED, True)
+        generate(large, PROMPTS, GUIDED, True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; not run on a GPU by this project")
