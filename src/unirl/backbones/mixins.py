@@ -315,8 +315,9 @@ class TextAnswers(Backbone):
         ends, rows = list(self.eos_token_ids), self.question_ids(questions)
         prefix = self.image_prefix(images).repeat_to(len(questions), grow=True)
         ids, mask, log_probs = sample_answers(self.transformer, prefix, rows, sampling, ends, generator)
-        own = mask & ~torch.isin(ids, torch.tensor(ends, device=ids.device))
-        texts = [self.decode_text(row[keep]) for row, keep in zip(ids, own, strict=True)]
+        tokens, own = ids.cpu(), mask.cpu()  # all answers at once: each copy waits for the device
+        own = own & ~torch.isin(tokens, torch.tensor(ends))
+        texts = [self.decode_text(row[keep]) for row, keep in zip(tokens, own, strict=True)]
         return Answers(ids, mask, texts, log_probs)
 
     @override

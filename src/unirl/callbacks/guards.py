@@ -107,8 +107,7 @@ class Guards(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self.skip_non_finite:
             return
-        grads = ((name, _local(p.grad)) for name, p in pl_module.named_parameters() if p.grad is not None)
-        name = next((name for name, grad in grads if not torch.isfinite(grad).all()), None)
+        name = _first_non_finite(pl_module)
         if trainer.strategy.reduce_boolean_decision(name is not None, all=False):
             for parameter in pl_module.parameters():
                 parameter.grad = None  # optimizers skip parameters without a gradient
@@ -360,6 +359,13 @@ class ValidationTrend:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _first_non_finite(module: torch.nn.Module) -> str | None:
+    """The first parameter whose gradient is not finite. One check for all: each waits for the device."""
+    grads = {name: _local(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+    finite = torch.stack([torch.isfinite(grad).all() for grad in grads.values()]).tolist() if grads else []
+    return next((name for name, is_finite in zip(grads, finite, strict=True) if not is_finite), None)
 
 
 def _local(grad: Tensor) -> Tensor:

@@ -105,14 +105,12 @@ class LogImages(Callback):
         if not trainer.is_global_zero:
             return
         verdicts, count = rollout.score_parts.get("judge"), min(self.count, len(rollout.examples))
+        correct = [None] * count if verdicts is None else [bool(verdict) for verdict in verdicts[:count].tolist()]
         captions = [
-            Caption(
-                rollout.examples[i].prompt, rollout.answers.text[i], None if verdicts is None else bool(verdicts[i])
-            )
-            for i in range(count)
+            Caption(rollout.examples[i].prompt, rollout.answers.text[i], correct[i]) for i in range(count)
         ]
         assert rollout.images.pixels is not None
-        grid = image_grid(rollout.images.pixels[:count], captions, self.columns)
+        grid = image_grid(rollout.images.pixels[:count].cpu(), captions, self.columns)
         if log_dir is not None:
             folder = Path(log_dir) / "images"
             folder.mkdir(parents=True, exist_ok=True)

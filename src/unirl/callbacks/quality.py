@@ -100,16 +100,19 @@ class QualityControl(Callback):
     def _record(self, rollout: Rollout, problems: dict[str, Tensor], weights: Tensor) -> None:
         self._metrics = {f"frac_{name}": rows.float().mean().item() for name, rows in problems.items()}
         self._metrics["mean_weight"] = weights.mean().item()
-        for i in (weights < 1).nonzero().flatten().tolist():
-            self._dropped.append(
-                {
-                    "prompt": rollout.examples[i].prompt,
-                    "answer": rollout.answers.text[i],
-                    "score": rollout.scores[i].item(),
-                    "weight": weights[i].item(),
-                    "problems": [name for name, rows in problems.items() if rows[i]],
-                }
-            )
+        # Lists first: each number that is read alone waits for the device.
+        scores, found = rollout.scores.tolist(), {name: rows.tolist() for name, rows in problems.items()}
+        for i, weight in enumerate(weights.tolist()):
+            if weight < 1:
+                self._dropped.append(
+                    {
+                        "prompt": rollout.examples[i].prompt,
+                        "answer": rollout.answers.text[i],
+                        "score": scores[i],
+                        "weight": weight,
+                        "problems": [name for name, rows in found.items() if rows[i]],
+                    }
+                )
 
 
 def is_duplicate(codes: Tensor, group_size: int, counts: Tensor | None = None) -> Tensor:

@@ -98,9 +98,10 @@ class GroupDiversity(Metric):
         else:
             directions = F.normalize(groups.float(), dim=-1)
             distances = 1 - directions @ directions.mT
-        upper = torch.ones(group_size, group_size, device=values.device).triu(1).bool()
-        self.total += distances[:, upper].sum()
-        self.pairs += distances[:, upper].numel()
+        first, second = torch.triu_indices(group_size, group_size, 1, device=values.device)
+        pairs = distances[:, first, second]
+        self.total += pairs.sum()
+        self.pairs += pairs.numel()
 
     def compute(self) -> Tensor:
         """Mean distance: in [0, 1] for "hamming", in [0, 2] for "cosine"; NaN without pairs."""

@@ -112,7 +112,8 @@ def answer_log_probs(
     Shapes:
         ids and mask (B, T); returns (B, T).
     """
-    rows = [[*question, *row[own].tolist()] for question, row, own in zip(questions, ids, mask, strict=True)]
+    answers = zip(ids.cpu(), mask.cpu(), strict=True)  # all at once: each copy waits for the device
+    rows = [[*question, *row[own].tolist()] for question, (row, own) in zip(questions, answers, strict=True)]
     hidden, _ = _read(model, prefix, rows)
     lengths = torch.tensor([len(question) for question in questions], device=ids.device)
     previous = (lengths[:, None] - 1 + torch.arange(ids.shape[1], device=ids.device)).clamp(max=hidden.shape[1] - 1)

@@ -170,10 +170,11 @@ class TinyBackbone(Backbone):
     ) -> Images:
         length, device = self.side**2, self.position_embedding.weight.device
         uniforms = sample_uniforms(length, len(prompts), generator, device)
+        texts = self.text_encoder(prompts)  # once: its copy to the device would wait in every step
         codes = torch.zeros(len(prompts), length, dtype=torch.long, device=device)
         log_probs = torch.zeros(len(prompts), length, device=device)
         for i in range(length):
-            logits = self.code_logits(prompts, codes, sampling.guidance)[:, i]
+            logits = self._code_logits(texts, codes, sampling.guidance)[:, i]
             codes[:, i], log_probs[:, i] = sample_inverse_cdf(logits, sampling.temperature, uniforms[i])
         return Images(codes, actions=codes, log_probs=log_probs)
 
@@ -208,9 +209,12 @@ class TinyBackbone(Backbone):
 
     def code_logits(self, prompts: Sequence[str], codes: Tensor, guidance: float) -> Tensor:
         """Next-code logits (B, N, K) for codes (B, N), with gradient."""
+        return self._code_logits(self.text_encoder(prompts), codes, guidance)
+
+    def _code_logits(self, texts: Tensor, codes: Tensor, guidance: float) -> Tensor:
         start = torch.full_like(codes[:, :1], self.codebook_size)
         inputs = self.code_embedding(torch.cat((start, codes[:, :-1]), 1)) + self.position_embedding.weight
-        cond = self.code_head(self._run_layers(inputs + self.text_encoder(prompts)[:, None]))
+        cond = self.code_head(self._run_layers(inputs + texts[:, None]))
         return guide(cond, self.code_head(self._run_layers(inputs)), guidance) if guidance else cond
 
     def _run_layers(self, rows: Tensor) -> Tensor:

@@ -155,4 +155,6 @@ class ShowoTransformer(nn.Module):
 
     def _special(self, batch: int, names: Sequence[str]) -> Tensor:
         """Ids (batch, len(names)) of special tokens."""
-        return torch.tensor([[self.config.special(n) for n in names]], device=self.device).expand(batch, -1)
+        columns = [torch.full((batch, 1), self.config.special(name), device=self.device) for name in names]
+        # Made of a list, it would be a copy to the device in each denoising step.
+        return torch.cat(columns, 1) if len(columns) > 1 else columns[0]
