@@ -2,6 +2,7 @@
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.checkpoints import (
+    building_on_cpu,
     check_rope_type,
     describe_error,
     load_exactly,
@@ -25,6 +26,7 @@ __all__ = [
     "LlamaStaticDecoder",
     "SharedVocabularyTransformer",
     "TextAnswers",
+    "building_on_cpu",
     "check_rope_type",
     "describe_error",
     "load_exactly",

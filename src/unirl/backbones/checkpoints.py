@@ -3,7 +3,8 @@
 import importlib
 import json
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,31 @@ def load_exactly(module: torch.nn.Module, weights: dict[str, Tensor], where: Pat
     module.load_state_dict({name: weights[name] for name in state}, assign=True)
 
 
+@contextmanager
+def building_on_cpu() -> Iterator[None]:
+    """Within a `with` block, tensors are made on the CPU in float32, whatever device and dtype are the default outside.
+
+    Lightning builds models inside `with torch.device("cuda")`, where transformers' `from_pretrained` wants the package
+    accelerate. Use it around what loads a model; it is moved to its device later. It also decorates functions.
+
+    Example:
+        >>> with torch.device("meta"), building_on_cpu():
+        ...     weight = torch.zeros(2)
+        >>> weight.device.type
+        'cpu'
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@building_on_cpu()
 def load_transformers(model_class: Any, folder: Path) -> Any:
-    """A transformers model in float32; names and shapes of its tensors must match exactly.
+    """A transformers model on the CPU in float32; names and shapes of its tensors must match exactly.
 
     Args:
         model_class: Its class, derived from `PreTrainedModel`.
@@ -270,7 +294,7 @@ def pixel_statistics(image_processor: Any, checkpoint: str | Path) -> tuple[Tens
     for name, values in (("image_mean", image_processor.image_mean), ("image_std", image_processor.image_std)):
         if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
             raise UserError(f"{checkpoint}: the processor's {name} is {values!r}; expected three numbers")
-        statistics.append(torch.tensor(values, dtype=torch.float32).view(3, 1, 1) / (255 * factor))
+        statistics.append(torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1) / (255 * factor))
     return statistics[0], statistics[1]
 
 

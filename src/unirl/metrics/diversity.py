@@ -25,12 +25,13 @@ class TimmFeatures:
     def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
         import timm  # noqa: PLC0415 - takes a second to import
 
-        from unirl.backbones.checkpoints import locate  # noqa: PLC0415 - imports transformers
+        from unirl.backbones.checkpoints import building_on_cpu, locate  # noqa: PLC0415 - imports transformers
 
         is_local = Path(name).is_dir() or (":" in name and not name.startswith(("hf-hub:", "hf_hub:", "timm/")))
         folder = locate(name) if is_local else None
         try:
-            model = timm.create_model(f"local-dir:{folder}" if folder else name, pretrained=True, num_classes=0)
+            with building_on_cpu():
+                model = timm.create_model(f"local-dir:{folder}" if folder else name, pretrained=True, num_classes=0)
         except Exception as error:  # timm and the hub raise errors of many types
             raise UserError(
                 f"model.evaluation.diversity_model: timm cannot load {name!r} ({type(error).__name__}: {error}); take "
@@ -38,7 +39,9 @@ class TimmFeatures:
             ) from error
         self._model = model.eval().requires_grad_(False).to(device)
         config: Any = self._model.pretrained_cfg
-        self._mean, self._std = (torch.tensor(config[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
+        self._mean, self._std = (
+            torch.tensor(config[name], dtype=torch.float32, device=device).view(3, 1, 1) for name in ("mean", "std")
+        )
         self._size = None if folder else tuple(config["input_size"][1:])
 
     @torch.no_grad()

@@ -94,12 +94,17 @@ class CLIP(PretrainedReward):
         Raises:
             UserError: there is no CLIP, its weights are incomplete, or it cannot be read.
         """
-        from unirl.backbones.checkpoints import describe_error, locate  # noqa: PLC0415 - imports transformers
+        from unirl.backbones.checkpoints import (  # noqa: PLC0415 - imports transformers
+            building_on_cpu,
+            describe_error,
+            locate,
+        )
 
         folder = locate(self.model, files=(*CONFIG_FILES, "*.safetensors") if self.safetensors_only else None)
         processor_folder = locate(self.processor, files=CONFIG_FILES) if self.processor else folder
         try:
-            return self._read(folder, processor_folder)
+            with building_on_cpu():
+                return self._read(folder, processor_folder)
         except Exception as error:  # transformers raises errors of many types
             cause = str(error) if isinstance(error, UserError) else describe_error(error)
             message = f"{self.name}: {self.model!r} holds no CLIP that can be read ({cause})"

@@ -88,10 +88,11 @@ class SelfImprovement(LightningModule):
     def configure_model(self) -> None:
         if self._built:  # a second call must not take a trained model as the reference
             return
-        build_rank_by_rank(self._build, None if self._trainer is None else self.trainer.strategy)
-        self.update.attach(self.backbone)
-        for reward in self.rewards:
-            reward.attach(self.backbone)
+        with torch.device("cpu"):  # Lightning calls it inside its own device, where transformers wants accelerate
+            build_rank_by_rank(self._build, None if self._trainer is None else self.trainer.strategy)
+            self.update.attach(self.backbone)
+            for reward in self.rewards:
+                reward.attach(self.backbone)
         self._built = True
 
     def _build(self, mesh: DeviceMesh | None) -> None:

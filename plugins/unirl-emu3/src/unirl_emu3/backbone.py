@@ -11,7 +11,7 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor
 from transformers.models.emu3.modeling_emu3 import Emu3DecoderLayer
 
 from unirl import Images, UserError
-from unirl.backbones import AutoregressiveImages, TextAnswers, locate, pixel_statistics
+from unirl.backbones import AutoregressiveImages, TextAnswers, building_on_cpu, locate, pixel_statistics
 from unirl_emu3 import checkpoint as files
 from unirl_emu3.modeling import Emu3Transformer
 from unirl_emu3.processing import Emu3Chat
@@ -69,9 +69,10 @@ class Emu3(AutoregressiveImages, TextAnswers):
         if meta:
             self._assemble(files.build_on_meta(self.checkpoint))
             return
-        model, self.processor = files.load_checkpoint(locate(self.checkpoint))
-        self._assemble(model)
-        self._add_processor(self.processor)
+        with building_on_cpu():
+            model, self.processor = files.load_checkpoint(locate(self.checkpoint))
+            self._assemble(model)
+            self._add_processor(self.processor)
 
     def _assemble(self, model: Emu3ForConditionalGeneration) -> None:
         size: Any = model.generation_config

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unirl import UserError
-from unirl.backbones import describe_error, locate
+from unirl.backbones import building_on_cpu, describe_error, locate
 from unirl.rewards import PretrainedReward
 
 FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors")
@@ -119,10 +119,11 @@ class VLMJudge(PretrainedReward):
         folder = locate(self.model, files=FILES)
         try:
             loader: Any = AutoModelForImageTextToText  # its annotations do not know output_loading_info
-            model, info = loader.from_pretrained(
-                folder, dtype=self.dtype, use_safetensors=True, output_loading_info=True
-            )
-            processor = AutoProcessor.from_pretrained(folder)
+            with building_on_cpu():
+                model, info = loader.from_pretrained(
+                    folder, dtype=self.dtype, use_safetensors=True, output_loading_info=True
+                )
+                processor = AutoProcessor.from_pretrained(folder)
         except Exception as error:  # transformers raises errors of many types
             raise UserError(f"{self._unreadable} ({describe_error(error)})") from error
         if info["missing_keys"]:

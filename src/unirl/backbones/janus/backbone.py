@@ -11,7 +11,7 @@ from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from typing_extensions import override
 
-from unirl.backbones.checkpoints import locate, pixel_statistics
+from unirl.backbones.checkpoints import building_on_cpu, locate, pixel_statistics
 from unirl.backbones.janus import checkpoint as files
 from unirl.backbones.janus.modeling import JanusTransformer
 from unirl.backbones.janus.processing import JanusChat
@@ -61,9 +61,10 @@ class Janus(AutoregressiveImages, TextAnswers):
         if meta:
             self._assemble(files.build_on_meta(self.checkpoint))
             return
-        model, processor = files.load_checkpoint(locate(self.checkpoint))
-        self._assemble(model)
-        self._add_processor(processor)
+        with building_on_cpu():
+            model, processor = files.load_checkpoint(locate(self.checkpoint))
+            self._assemble(model)
+            self._add_processor(processor)
 
     def _assemble(self, janus: JanusForConditionalGeneration) -> None:
         self.transformer = JanusTransformer(janus, self.gradient_checkpointing)

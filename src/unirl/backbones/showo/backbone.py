@@ -12,7 +12,7 @@ from transformers import PhiForCausalLM, PreTrainedTokenizerBase
 from transformers.models.phi.modeling_phi import PhiDecoderLayer
 from typing_extensions import override
 
-from unirl.backbones.checkpoints import locate
+from unirl.backbones.checkpoints import building_on_cpu, locate
 from unirl.backbones.mixins import TextAnswers
 from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
@@ -66,7 +66,10 @@ class Showo(TextAnswers):
             with torch.device("meta"):
                 self._assemble(files.build_text_model(config, config.llm), Magvit(config.magvit), config)
             return
-        folder = locate(self.checkpoint)
+        with building_on_cpu():
+            self._load(locate(self.checkpoint))
+
+    def _load(self, folder: Path) -> None:
         config = files.read_config(folder, self.overrides)
         magvit = files.load_image_tokenizer(locate(config.image_tokenizer, inside=folder), config.codebook_size)
         self.tokenizer = files.load_tokenizer(folder, config)
