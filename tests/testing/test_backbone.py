@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.testing import broken_devices as devices
 from tests.testing import broken_outputs as outputs
 from tests.testing import broken_training as training
 
@@ -145,6 +146,19 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
     "test_methods_do_not_change_the_model": [
         (training.StaysInEvalMode, "sample_images changes train or eval mode of the model"),
         (training.UnfreezesTokenizer, "image_log_probs changes requires_grad of image_tokenizer.colors"),
+    ],
+    "test_methods_run_on_another_device": [
+        (devices.ForgottenConstant, "sample_images failed on another device .* same device.* register constant ones as"),
+        (devices.TokenizesOnCPU, "tokenize_answers returned ids on the CPU, though the model is on another device"),
+        (devices.WrongOnAnotherDevice, "image_log_probs returned values that differ by 1 nats on another device"),
+    ],
+    "test_sampling_images_does_not_wait_for_the_device": [
+        (devices.ReadsEachCode, r"in each code or step, 4 times: _local_scalar_dense at .*broken_devices.py:\d+; keep"),
+        (devices.CopiesForEachCode, "in each code or step, 4 times: copy to the device at .*broken_devices.py"),
+    ],
+    "test_answers_wait_at_most_once_per_token": [
+        (devices.ReadsEachTokenTwice, "sample_answers waits for the device more than once for a token: .* more: _local"),
+        (devices.ReadsEachAnswer, "sample_answers waits for the device for each answer: 3 times more: tolist at"),
     ],
     SHARDED: [
         (training.RankDependent, "sample_images sharded over 2 processes returned values that differ"),

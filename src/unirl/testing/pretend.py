@@ -107,6 +107,7 @@ def pretend_accelerator() -> Iterator[PretendAccelerator]:
     try:
         with ExitStack() as stack:
             stack.enter_context(patch.object(torch, "Generator", _Generator))
+            stack.enter_context(torch.autograd.set_multithreading_enabled(False))  # engine threads come before devices
             stack.enter_context(_Operators())
             stack.enter_context(_Functions())
             yield accelerator
