@@ -89,6 +89,8 @@ WAITS: dict[str, Counted] = {  # synchronizations and copies of each
     "to the device": (lambda x: torch.ones(3).to(x.device), 0, 1),
     "to the device by copy_": (lambda x: x.copy_(torch.ones(3)), 0, 1),
     "an index on the CPU": (lambda x: x[torch.tensor([0, 1])], 0, 1),
+    "a list as index": (lambda x: x[[0, 1]] + x[None][:, [1, 2]], 0, 2),
+    "values assigned by a list": (lambda x: x.__setitem__([0, 1], 3.0), 0, 1),
     "a mask on the CPU": (lambda x: x[torch.tensor([True, False, True])], 0, 1),
     "scalars on the CPU": (lambda x: x * torch.tensor(2.0) + 1.0, 0, 0),
     "where": (lambda x: torch.where(x > 0, x, 0.0), 0, 0),

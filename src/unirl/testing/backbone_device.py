@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor
 from unirl.backbones.base import Backbone
 from unirl.testing.backbone_settings import BackboneSettings, with_pixels
 from unirl.testing.comparison import max_difference
-from unirl.testing.pretend import PretendAccelerator, is_supported, pretend_accelerator
+from unirl.testing.devices import ADVICE, on_pretend_device
 from unirl.types import Answers, Images, to_device
 
 FEWEST = 4
@@ -29,7 +28,7 @@ class DeviceChecks(BackboneSettings):
         answers = backbone.tokenize_answers(list(self.answers))
         with torch.no_grad():
             expected = {name: call(images, answers) for name, call in self._scores(backbone).items()}
-        with _on_device(backbone) as accelerator:
+        with on_pretend_device(backbone) as accelerator:
             device = accelerator.device
             sampled = _run("sample_images", lambda: self._sample_images_on(backbone, device))
             sampled = dataclasses.replace(sampled, pixels=_run("decode", lambda: backbone.decode(sampled)))
@@ -47,7 +46,7 @@ class DeviceChecks(BackboneSettings):
     def test_sampling_images_does_not_wait_for_the_device(self, backbone: Backbone) -> None:
         """No line of `sample_images` waits for the device, or copies to it, as often as codes or steps are sampled."""
         sampling = dataclasses.replace(self.image_sampling, steps=max(FEWEST, self.image_sampling.steps))
-        with _on_device(backbone) as accelerator, accelerator.count() as counts:
+        with on_pretend_device(backbone) as accelerator, accelerator.count() as counts:
             generator = torch.Generator(accelerator.device).manual_seed(0)
             images = backbone.sample_images([self.prompts[0]], sampling, generator)
         times = min(images.codes.shape[1], sampling.steps)
@@ -62,7 +61,7 @@ class DeviceChecks(BackboneSettings):
     def test_answers_wait_at_most_once_per_token(self, backbone: Backbone) -> None:
         """One more token costs at most one wait for the device, and one more answer costs none."""
         shorter = dataclasses.replace(self.answer_sampling, max_tokens=max(1, self.answer_sampling.max_tokens // 2))
-        with _on_device(backbone) as accelerator:
+        with on_pretend_device(backbone) as accelerator:
             images = with_pixels(backbone, self._sample_images_on(backbone, accelerator.device))
 
             def sample(sampling: Any, repeats: int = 1) -> tuple[int, Counter[str]]:
@@ -114,23 +113,13 @@ class DeviceChecks(BackboneSettings):
         return backbone.sample_answers(images, list(self.questions), self.answer_sampling, generator)
 
 
-@contextmanager
-def _on_device(backbone: Backbone) -> Iterator[PretendAccelerator]:
-    if not is_supported():
-        pytest.skip("this PyTorch has no Python backend for PrivateUse1")
-    with pretend_accelerator() as accelerator:
-        backbone.to(accelerator.device)
-        yield accelerator
-
-
 def _run(method: str, call: Callable[[], Any]) -> Any:
     """Call a method; what it returns must be on the device."""
     try:
         result = call()
     except Exception as error:
         raise AssertionError(
-            f"{method} failed on another device than the CPU with {type(error).__name__}: {error}; make every tensor "
-            "on the device of the weights, and register constant ones as buffers"
+            f"{method} failed on another device than the CPU with {type(error).__name__}: {error}; {ADVICE}"
         ) from error
     for name, tensor in _tensors(result).items():
         assert tensor.device.type != "cpu", (

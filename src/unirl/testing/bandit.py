@@ -83,7 +83,7 @@ class BanditBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes)
-        order = torch.rand(log_probs.shape, generator=generator).argsort(1)
+        order = torch.rand(log_probs.shape, generator=generator, device=log_probs.device).argsort(1)
         return log_probs, order < (NUM_CODES if scored_steps is None else scored_steps)
 
     @override
@@ -96,7 +96,7 @@ class BanditBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes).repeat(1, num_masks)
-        masked = torch.rand(log_probs.shape, generator=generator) < 0.5
+        masked = torch.rand(log_probs.shape, generator=generator, device=log_probs.device) < 0.5
         return log_probs, 2 * masked / (NUM_CODES * num_masks)
 
     @override
@@ -144,7 +144,7 @@ class BanditBackbone(Backbone):
 
     @override
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
-        ids = torch.tensor([[int(text), END_TOKEN] for text in texts])
+        ids = torch.tensor([[int(text), END_TOKEN] for text in texts], device=self.palette.device)
         return Answers(ids, torch.ones_like(ids, dtype=torch.bool), list(texts))
 
     @override

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unirl.judges.base import Judge
 from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
+from unirl.testing.devices import ADVICE, on_pretend_device
 from unirl.testing.samples import EXAMPLES, make_images
 from unirl.types import Example
 
@@ -67,6 +68,21 @@ class JudgeConformance(ABC):
         assert verdicts.dtype == torch.bool, f"{method} returned {verdicts.dtype}, {expected}"
         assert verdicts.shape == (len(pixels),), f"{method} returned shape {tuple(verdicts.shape)}, {expected}"
         assert verdicts.device == pixels.device, f"{method} returned a tensor on {verdicts.device}, {expected}"
+
+    def test_verdicts_on_another_device(self) -> None:
+        """On another device than the CPU, verdicts are equal, and on that device."""
+        judge, pixels = self.make(), self.make_pixels()
+        expected, method = judge.verdicts(self.examples, pixels).cpu(), method_name(judge, "verdicts")
+        with on_pretend_device(judge) as accelerator:
+            try:
+                verdicts = judge.verdicts(self.examples, pixels.to(accelerator.device))
+            except Exception as error:
+                cause = f"{type(error).__name__}: {error}"
+                raise AssertionError(f"{method} failed on another device than the CPU with {cause}; {ADVICE}") from error
+            assert verdicts.device == accelerator.device, (
+                f"{method} returned a tensor on {verdicts.device} for pixels on another device; return it there"
+            )
+            assert torch.equal(verdicts.cpu(), expected), f"{method} returned other verdicts on another device"
 
     def test_verdicts_do_not_depend_on_the_batch(self) -> None:
         """Each image gets the same verdict alone and in a batch."""

@@ -349,6 +349,23 @@ def _new_tensor(tensor: PretendTensor, data: Any, **options: Any) -> Tensor:
     return made.to(options.get("device") or tensor.device)
 
 
+def _getitem(tensor: PretendTensor, index: Any) -> Tensor:
+    with torch._C.DisableTorchFunction():
+        return tensor[_index(tensor, index)]
+
+
+def _setitem(tensor: PretendTensor, index: Any, value: Any) -> None:
+    with torch._C.DisableTorchFunction():
+        tensor[_index(tensor, index)] = value
+
+
+def _index(tensor: PretendTensor, index: Any) -> Any:
+    """An index whose lists are tensors, which PyTorch would copy to the device unseen."""
+    if isinstance(index, tuple):
+        return tuple(_index(tensor, part) for part in index)
+    return torch.tensor(index, device=_CPU).to(tensor.device) if isinstance(index, list | range) else index
+
+
 def _numpy(tensor: PretendTensor, **_: Any) -> Any:
     raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor first.")
 
@@ -364,6 +381,8 @@ def _set_data(tensor: PretendTensor, value: Any) -> None:
 _METHODS: dict[Any, Callable[..., Any]] = {
     Tensor.tolist: _tolist,
     Tensor.new_tensor: _new_tensor,
+    Tensor.__getitem__: _getitem,
+    Tensor.__setitem__: _setitem,
     Tensor.numpy: _numpy,
     Tensor.__array__: _numpy,
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]

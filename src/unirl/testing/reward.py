@@ -18,6 +18,7 @@ from unirl.errors import UserError
 from unirl.rewards.base import ROUNDING, Reward, reaches
 from unirl.rewards.scoring import score
 from unirl.testing.comparison import describe_type, find_modules, is_equal, method_name, seed_global_rngs
+from unirl.testing.devices import on_pretend_device
 from unirl.testing.samples import EDGE_CASE_TEXTS, EXAMPLES, make_answer_texts, make_answers, make_images
 from unirl.types import Answers, Example, Images, to_device
 
@@ -210,6 +211,19 @@ class RewardConformance(ABC):
                 cause = f"{type(error).__name__}: {error}"
                 raise AssertionError(f"{type(reward).__name__} cannot be copied by {name}: {cause}") from error
             self._assert_close(reward, scores, self._score(copied), f"after {name}; copy all of its state")
+
+    def test_scores_on_another_device(self) -> None:
+        """On another device than the CPU, scores are equal, and on that device."""
+        reward, method = self.make(), method_name(self.make(), "score")
+        examples, images, answers = self.make_samples()
+        expected = _score(reward, (examples, images, answers)).cpu()
+        with on_pretend_device(reward) as accelerator:
+            inputs = examples, to_device(images, accelerator.device), to_device(answers, accelerator.device)
+            scores = _score(reward, inputs, " on another device than the CPU")
+            assert scores.device == accelerator.device, (
+                f"{method} returned a tensor on {scores.device} for answers on another device; return it there"
+            )
+            self._assert_close(reward, expected, scores.cpu(), "on another device than the CPU")
 
     def test_training_accepts_the_scores(self) -> None:
         """The training loop accepts the scores and keeps their values."""

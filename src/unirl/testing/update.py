@@ -19,11 +19,11 @@ from unirl.testing.comparison import (
     find_modules,
     global_rng_state,
     is_equal,
-    make_generator,
     method_name,
     seed_global_rngs,
 )
-from unirl.types import ImageSampling, Rollout
+from unirl.testing.devices import ADVICE, on_pretend_device
+from unirl.types import ImageSampling, Rollout, to_device
 from unirl.updates.base import UpdateRule, Workload
 
 Gradients = dict[str, Tensor]
@@ -142,6 +142,23 @@ class UpdateConformance(ABC):
                     trainer.gradients(replace(prepared, iteration=iteration), seed=iteration + 1)
                 except Exception as error:
                     raise AssertionError(f"{_describe_failure(trainer.rule, error)} (rollout with {name})") from error
+
+    @pytest.mark.parametrize("num_iterations", [1, 2])
+    def test_loss_on_another_device(self, num_iterations: int) -> None:
+        """On another device than the CPU, the loss is on that device and has gradients."""
+        trainer = self._trainer()
+        with on_pretend_device(trainer.backbone, trainer.rule) as accelerator:
+            rollout, method = to_device(trainer.rollout, accelerator.device), method_name(trainer.rule, "loss")
+            try:
+                prepared = trainer.prepare(rollout, num_iterations)
+                loss, gradients = trainer.gradients(prepared)
+            except RuntimeError as error:
+                raise AssertionError(
+                    f"{method} or prepare failed on another device than the CPU: {error}; {ADVICE}"
+                ) from error
+            assert {tensor.device for tensor in (loss, *gradients.values())} == {accelerator.device}, (
+                f"{method} returned a loss on {loss.device}, though model and rollout are on another device"
+            )
 
     def test_logged_names_are_constant(self) -> None:
         """The names of the logs do not depend on the rollout."""
@@ -269,7 +286,7 @@ class BanditTrainer:
 
     def loss(self, rollout: Rollout | None = None, seed: int = 1) -> tuple[Tensor, Mapping[str, object]]:
         """The loss and logs of the rule, asserted to be a finite scalar with gradient and finite scalars."""
-        result: Any = self.rule.loss(self.backbone, rollout or self.rollout, self.sampling, make_generator(seed))
+        result: Any = self.rule.loss(self.backbone, rollout or self.rollout, self.sampling, self._generator(seed))
         method = method_name(self.rule, "loss")
         pair = isinstance(result, tuple) and len(result) == 2
         assert pair, f"{method} returned {describe_type(result)}, expected a tuple of the loss and a dict of logs"
@@ -322,11 +339,14 @@ class BanditTrainer:
     @torch.no_grad()
     def prepare(self, rollout: Rollout, num_iterations: int) -> Rollout:
         """The rollout as the rule prepares it for a number of iterations."""
-        generators = [make_generator(i + 1) for i in range(num_iterations)]
+        generators = [self._generator(i + 1) for i in range(num_iterations)]
         prepared: object = self.rule.prepare(self.backbone, rollout, self.sampling, generators)
         method = method_name(self.rule, "prepare")
         assert isinstance(prepared, Rollout), f"{method} returned {describe_type(prepared)}, expected a unirl.Rollout"
         return prepared
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.backbone.palette.device).manual_seed(seed)
 
     def reference_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters of the models that the rule holds, without those of the model in training."""
