@@ -179,7 +179,11 @@ class Answers:
             rows: A slice, indices, or a boolean mask over B.
         """
         every = range(len(self.ids))
-        indices = every[rows] if isinstance(rows, slice) else torch.tensor(every)[torch.as_tensor(rows, device="cpu")].tolist()
+        indices = (
+            every[rows]
+            if isinstance(rows, slice)
+            else torch.tensor(every)[torch.as_tensor(rows, device="cpu")].tolist()
+        )
         log_probs = None if self.log_probs is None else self.log_probs[rows]
         return Answers(self.ids[rows], self.mask[rows], [self.text[i] for i in indices], log_probs)
 

@@ -89,9 +89,11 @@ def tensors_of(model: Any) -> dict[str, Tensor]:
         return dict(model.named_parameters()) | dict(model.named_buffers())
     found = {}
     for name, value in model.items():
-        found |= {f"{name}.{inner}": tensor for inner, tensor in tensors_of(value).items()} if isinstance(
-            value, nn.Module
-        ) else ({name: value} if isinstance(value, Tensor) else {})
+        found |= (
+            {f"{name}.{inner}": tensor for inner, tensor in tensors_of(value).items()}
+            if isinstance(value, nn.Module)
+            else ({name: value} if isinstance(value, Tensor) else {})
+        )
     return found
 
 

@@ -148,7 +148,10 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (training.UnfreezesTokenizer, "image_log_probs changes requires_grad of image_tokenizer.colors"),
     ],
     "test_methods_run_on_another_device": [
-        (devices.ForgottenConstant, "sample_images failed on another device .* same device.* register constant ones as"),
+        (
+            devices.ForgottenConstant,
+            "sample_images failed on another device .* same device.* register constant ones as",
+        ),
         (devices.TokenizesOnCPU, "tokenize_answers returned ids on the CPU, though the model is on another device"),
         (devices.WrongOnAnotherDevice, "image_log_probs returned values that differ by 1 nats on another device"),
     ],
@@ -157,7 +160,10 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (devices.CopiesForEachCode, "in each code or step, 4 times: copy to the device at .*broken_devices.py"),
     ],
     "test_answers_wait_at_most_once_per_token": [
-        (devices.ReadsEachTokenTwice, "sample_answers waits for the device more than once for a token: .* more: _local"),
+        (
+            devices.ReadsEachTokenTwice,
+            "sample_answers waits for the device more than once for a token: .* more: _local",
+        ),
         (devices.ReadsEachAnswer, "sample_answers waits for the device for each answer: 3 times more: tolist at"),
     ],
     SHARDED: [

@@ -131,7 +131,19 @@ class RandomSet(RedValue):
         return [EXAMPLES[0]] * count, torch.rand(count, 3, 64, 64)
 
 
+class MadeOnCPU(RedValue):
+    def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
+        return super().verdicts(examples, pixels).cpu()
+
+
+class Numpy(RedValue):
+    def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
+        return super().verdicts(examples, torch.from_numpy(pixels.numpy()))
+
+
 CASES: list[tuple[type[Judge], str]] = [
+    (MadeOnCPU, "MadeOnCPU.verdicts returned a tensor on cpu for pixels on another device; return it there"),
+    (Numpy, "Numpy.verdicts failed on another device than the CPU with TypeError: can't convert pretend:0 device"),
     (FloatVerdicts, "FloatVerdicts.verdicts returned torch.float32, expected torch.bool (6,) on cpu"),
     (ListOfVerdicts, "ListOfVerdicts.verdicts returned a list, expected torch.bool (6,)"),
     (OneVerdict, "OneVerdict.verdicts returned shape (), expected torch.bool (6,)"),

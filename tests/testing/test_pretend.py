@@ -26,7 +26,7 @@ MEETINGS: dict[str, Callable[[Tensor], Any]] = {
     "add, reversed": lambda x: torch.ones(3) + x,
     "cat": lambda x: torch.cat((x, torch.ones(3))),
     "stack": lambda x: torch.stack((x[0], torch.tensor(1.0))),
-    "linear": lambda x: nn.Linear(3, 2)(x),
+    "linear": lambda x: nn.functional.linear(x, torch.ones(2, 3)),
     "embedding": lambda x: nn.Embedding(4, 2)(x.long()),
     "gather by an index on the CPU": lambda x: x.gather(0, torch.tensor([1])),
     "index_select by a scalar on the CPU": lambda x: x.index_select(0, torch.tensor(1)),
@@ -40,7 +40,7 @@ MEETINGS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("case", MEETINGS)
 def test_operands_of_two_devices_raise(case: str, accelerator: PretendAccelerator) -> None:
-    with pytest.raises(RuntimeError, match="two devices, pretend:0 and cpu|be on the same device|indices should be"):
+    with pytest.raises(RuntimeError, match=r"two devices, pretend:0 and cpu"):
         MEETINGS[case](torch.ones(3, device=accelerator.device))
 
 

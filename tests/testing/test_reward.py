@@ -176,7 +176,19 @@ class UnreachableThreshold(Brevity):
     accept_threshold = 2.0
 
 
+class MadeOnCPU(Brevity):
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.tensor(super().score(examples, images, answers).tolist())
+
+
+class MixedDevices(Brevity):
+    def score(self, *args: Any) -> Tensor:
+        return super().score(*args) * torch.ones(len(args[0]))
+
+
 CASES: list[tuple[type[Reward], str]] = [
+    (MadeOnCPU, "MadeOnCPU.score returned a tensor on cpu for answers on another device; return it there"),
+    (MixedDevices, "MixedDevices.score failed on another device than the CPU with RuntimeError: Expected all tensors"),
     (OneTooFew, "OneTooFew.score returned shape (11,), expected a tensor (12,)"),
     (TwoDimensional, "TwoDimensional.score returned shape (12, 1), expected a tensor (12,)"),
     (NoScores, "NoScores.score returned None, expected a tensor (12,), one number per sample"),

@@ -220,7 +220,13 @@ class GrowingWorkload(Reinforce):
         return Workload(image_passes=self.calls)
 
 
+class MixedDevices(Reinforce):
+    def advantages(self, rollout: Rollout) -> Tensor:
+        return super().advantages(rollout) * torch.ones(len(rollout))
+
+
 CASES: list[tuple[type[UpdateRule], str]] = [
+    (MixedDevices, "MixedDevices.loss or prepare failed on another device than the CPU: Expected all tensors"),
     (WrongSign, "WrongSign.loss took the expected reward from 0.3"),
     (WrongGradient, "WrongGradient.loss went from"),
     (GlobalRng, "GlobalRng.loss or prepare uses global random numbers"),

@@ -10,8 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from tests.training.pretend_trainer import on_pretend_device
 from tests.training.conftest import Runs
+from tests.training.pretend_trainer import on_pretend_device
 
 from unirl import ExportPretrained, ImageSampling, LogImages, ResultsTable
 from unirl.backbones import Backbone
@@ -34,8 +34,6 @@ from unirl_shapes.judge import ShapesJudge
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this PyTorch has no Python backend for PrivateUse1")
 STEP_BUDGET = 100
 """Waits of a training step that depend neither on its images nor on the model; 70 to 83 when this was written."""
-SFT_RULE, END_TO_END = lambda: SFT(answers="all"), lambda: SFT(end_to_end=True, straight_through_steps=2)
-GRPO_RULE = lambda: GRPO(kl=KLPenalty(beta=0.1))  # noqa: E731
 
 
 class Observer(Callback):
@@ -69,20 +67,17 @@ KINDS: dict[str, Callable[[str], Backbone]] = {
     "janus": Janus,
     "emu3": lambda path: Emu3(path, image_area=64 * 64),
 }
-RUNS = [
-    ("showo", "end to end", END_TO_END),
-    ("showo", "grpo", GRPO_RULE),
-    ("janus", "sft", SFT_RULE),
-    ("janus", "grpo", GRPO_RULE),
-    ("emu3", "grpo", GRPO_RULE),
-]
+RULES: dict[str, Callable[[], UpdateRule]] = {
+    "sft": lambda: SFT(answers="all"),
+    "end to end": lambda: SFT(end_to_end=True, straight_through_steps=2),
+    "grpo": lambda: GRPO(kl=KLPenalty(beta=0.1)),
+}
+RUNS = [("showo", "end to end"), ("showo", "grpo"), ("janus", "sft"), ("janus", "grpo"), ("emu3", "grpo")]
 
 
-@pytest.mark.parametrize(("kind", "name", "rule"), RUNS, ids=[f"{kind}, {name}" for kind, name, _ in RUNS])
-def test_a_run_on_a_device(
-    kind: str, name: str, rule: Callable[[], UpdateRule], runs: Runs, folders: dict[str, Path], tmp_path: Path
-) -> None:
-    everything = (kind, name) == ("showo", "grpo")
+@pytest.mark.parametrize(("kind", "rule"), RUNS, ids=map(", ".join, RUNS))
+def test_a_run_on_a_device(kind: str, rule: str, runs: Runs, folders: dict[str, Path], tmp_path: Path) -> None:
+    everything = (kind, rule) == ("showo", "grpo")
     observer = Observer()
     callbacks: list[Callback] = [Guards(), QualityControl(max_saturation=0.9), observer]
     options: dict[str, Any] = {"limit_val_batches": 0, "enable_checkpointing": False}
@@ -97,7 +92,7 @@ def test_a_run_on_a_device(
     with pretend_accelerator() as observer.accelerator:
         module = runs.module(
             KINDS[kind](str(folders[kind])),
-            rule(),
+            RULES[rule](),
             rewards,
             accept_threshold=0.0,
             image_sampling=ImageSampling(2, guidance=1.0),
@@ -105,7 +100,8 @@ def test_a_run_on_a_device(
             **module_options,
         )
         device = on_pretend_device(observer.accelerator.device)
-        trainer = runs.trainer(tmp_path, accelerator="auto", max_steps=2, gradient_clip_val=1.0, callbacks=callbacks, **options | device)
+        options |= {"accelerator": "auto", "max_steps": 2, "gradient_clip_val": 1.0, "callbacks": callbacks}
+        trainer = runs.trainer(tmp_path, **options | device)
         trainer.fit(module, runs.data(prompts_per_step=1, steps_per_epoch=2, num_val_prompts=2, val_batch_size=2))
     assert observer.devices == {"pretend"}
     assert observer.trained

@@ -80,7 +80,8 @@ class DeviceChecks(BackboneSettings):
             "whether all answers have ended"
         )
         assert (many[1] - few[1]).total() <= many[0] - few[0], (
-            f"sample_answers waits for the device for each answer: {_listed(many[1] - few[1])}; copy all answers at once"
+            f"sample_answers waits for the device for each answer: {_listed(many[1] - few[1])}; copy all of them at "
+            "once"
         )
 
     def _scores(self, backbone: Backbone) -> dict[str, Callable[[Images, Answers], Tensor]]:

@@ -78,7 +78,9 @@ class JudgeConformance(ABC):
                 verdicts = judge.verdicts(self.examples, pixels.to(accelerator.device))
             except Exception as error:
                 cause = f"{type(error).__name__}: {error}"
-                raise AssertionError(f"{method} failed on another device than the CPU with {cause}; {ADVICE}") from error
+                raise AssertionError(
+                    f"{method} failed on another device than the CPU with {cause}; {ADVICE}"
+                ) from error
             assert verdicts.device == accelerator.device, (
                 f"{method} returned a tensor on {verdicts.device} for pixels on another device; return it there"
             )

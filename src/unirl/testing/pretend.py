@@ -11,8 +11,6 @@ that it consists of), tensors that change their shape in place, `torch.compile`,
 waits inside CUDA's own kernels, such as those of `torch.multinomial` in some releases.
 """
 
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,31 +23,19 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NAME = "pretend"
-_CPU = torch.device("cpu")
+from unirl.testing.pretend_tensor import (
+    CPU,
+    NAME,
+    DeviceCounts,
+    PretendTensor,
+    count,
+    is_pretend,
+    recording,
+    run_operator,
+    tensors_in,
+)
+
 _RealGenerator = torch.Generator
-_LIBRARIES = tuple(f"/{name}/" for name in ("torch", "transformers", "peft", "torchmetrics", "lightning", "timm"))
-
-
-@dataclass
-class DeviceCounts:
-    """What a device was asked for.
-
-    Args:
-        syncs: How often the host waited for a result, by operator and line: `item`, `tolist`, `bool`, `cpu`, `nonzero`,
-            boolean masks as indices.
-        copies: Blocking copies from host to device, by operator and line. CUDA waits for them, too.
-        operators: Operators that computed something; views and copies from and to the host are not among them.
-    """
-
-    syncs: Counter[str] = field(default_factory=Counter)
-    copies: Counter[str] = field(default_factory=Counter)
-    operators: int = 0
-
-    @property
-    def waits(self) -> Counter[str]:
-        """Synchronizations and copies together: what keeps the host from running ahead."""
-        return self.syncs + self.copies
 
 
 @dataclass(frozen=True)
@@ -66,14 +52,13 @@ class PretendAccelerator:
 
     @contextmanager
     def count(self) -> Iterator[DeviceCounts]:
-        """Count what happens within a `with` block; the result is filled when it ends."""
-        before, result = (Counter(self.counts.syncs), Counter(self.counts.copies), self.counts.operators), DeviceCounts()
-        yield result
-        result.syncs, result.copies = self.counts.syncs - before[0], self.counts.copies - before[1]
-        result.operators = self.counts.operators - before[2]
-
-
-_active: list[PretendAccelerator] = []
+        """Count what happens within a `with` block."""
+        counts = DeviceCounts()
+        recording.append(counts)
+        try:
+            yield counts
+        finally:
+            recording[:] = [one for one in recording if one is not counts]
 
 
 def is_supported() -> bool:
@@ -101,8 +86,9 @@ def pretend_accelerator() -> Iterator[PretendAccelerator]:
     if not is_supported():
         raise RuntimeError("the pretend accelerator needs PyTorch's Python backend for PrivateUse1, and this has none")
     _register()
-    accelerator, swaps = PretendAccelerator(torch.device(NAME, 0)), torch.__future__.get_swap_module_params_on_conversion()
-    _active.append(accelerator)
+    swaps = torch.__future__.get_swap_module_params_on_conversion()
+    accelerator = PretendAccelerator(torch.device(NAME, 0))
+    recording.append(accelerator.counts)
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
         with ExitStack() as stack:
@@ -113,190 +99,7 @@ def pretend_accelerator() -> Iterator[PretendAccelerator]:
             yield accelerator
     finally:
         torch.__future__.set_swap_module_params_on_conversion(swaps)
-        _active.pop()
-
-
-class PretendTensor(Tensor):
-    """A tensor that claims to be on the pretend device.
-
-    Args:
-        data: The CPU tensor that holds its numbers.
-    """
-
-    data_on_cpu: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    @staticmethod
-    def __new__(cls, data: Tensor) -> "PretendTensor":  # noqa: D102
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[no-any-return]
-            cls,
-            data.size(),
-            strides=data.stride(),
-            storage_offset=data.storage_offset(),
-            dtype=data.dtype,
-            device=torch.device(NAME, 0),
-        )
-
-    def __init__(self, data: Tensor) -> None:
-        self.data_on_cpu = data
-
-    @classmethod
-    def __torch_dispatch__(  # noqa: D105
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return _run(func, args, kwargs or {})
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"PretendTensor({self.data_on_cpu})"
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # What is saved is read where there is no such device.
-        _count("syncs", "pickle")
-        return self.data_on_cpu.__reduce_ex__(protocol)
-
-
-# --- operators ---
-
-_WAITING = {
-    *("_local_scalar_dense", "equal", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim"),
-    *("unique_consecutive", "_linalg_check_errors"),
-}
-"""Operators whose result the host reads, or whose shape depends on values."""
-_COPYING = {"copy_", "_to_copy", "_copy_from"}
-_INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
-_TAKES_CPU_SCALARS = {"masked_fill", "masked_fill_", "fill_", "fill", "where", *_INDEXING}
-
-
-@dataclass(frozen=True)
-class _Traits:
-    """What is known about an operator from its schema."""
-
-    name: str
-    takes_cpu_scalars: bool
-    is_view: bool
-    writes: tuple[str, ...]
-
-
-@cache
-def _traits(func: Any) -> _Traits:
-    schema, name = func._schema, func._schema.name.partition("::")[2]
-    writes = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    scalars = torch.Tag.pointwise in func.tags or name in _TAKES_CPU_SCALARS or name.startswith("_foreach")
-    return _Traits(name, scalars, func.is_view or name in ("detach", "alias", "lift_fresh", "_unsafe_view"), writes)
-
-
-def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Check and count an operator that concerns the device, and compute it on the CPU."""
-    traits, given = _traits(func), _tensors((*args, *kwargs.values()))
-    on_device = [tensor for tensor in given if isinstance(tensor, PretendTensor)]
-    target, to = bool(on_device), kwargs.get("device")
-    if to is not None:
-        target = _is_pretend(to)
-        kwargs = kwargs | {"device": _CPU if target else to}
-    if on_device:
-        _check_operands(func, traits, given, args, kwargs)
-    _count_operator(traits, given, args, kwargs, target)
-    output = func(*(_to_cpu(a) for a in args), **{name: _to_cpu(value) for name, value in kwargs.items()})
-    if not target and not (traits.writes and on_device):
-        return output
-    owners = {id(tensor.data_on_cpu): tensor for tensor in on_device} if traits.writes else {}
-    for tensor in on_device if traits.writes else ():
-        if tensor.shape != tensor.data_on_cpu.shape:
-            raise RuntimeError(f"{traits.name} changes a tensor's shape in place, which a pretend accelerator cannot")
-    return _map(lambda t: owners.get(id(t)) if id(t) in owners else PretendTensor(t), output)
-
-
-def _check_operands(
-    func: Any, traits: _Traits, given: Sequence[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    """Refuse operands of two devices, as CUDA does."""
-    if traits.name in _COPYING:
-        return
-    elsewhere = [tensor for tensor in given if not isinstance(tensor, PretendTensor)]
-    if traits.name in _INDEXING and isinstance(args[0], PretendTensor):  # CPU indices may be used on any device
-        indices = [tensor for tensor in elsewhere if any(tensor is index for index in args[1])]
-        elsewhere = [tensor for tensor in elsewhere if not any(tensor is index for index in indices)]
-        _count("copies", "index on the CPU", len(indices))
-    named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-    written = [tensor for name in traits.writes for tensor in _tensors((named.get(name),))]
-    for tensor in elsewhere:
-        is_scalar = tensor.ndim == 0 and tensor.device == _CPU and not any(tensor is other for other in written)
-        if not (is_scalar and traits.takes_cpu_scalars):
-            raise RuntimeError(
-                f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
-                f"{tensor.device}! ({func}, a tensor of shape {tuple(tensor.shape)})"
-            )
-
-
-def _count_operator(
-    traits: _Traits, given: Sequence[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], target: bool
-) -> None:
-    name = traits.name
-    if name in _COPYING:
-        source, destination = (args[1], isinstance(args[0], PretendTensor)) if name == "copy_" else (args[0], target)
-        blocking = not kwargs.get("non_blocking", len(args) > 2 and args[2])
-        if isinstance(source, PretendTensor) != destination:
-            if blocking:
-                _count("copies" if destination else "syncs", "copy to the device" if destination else "copy to the host")
-            return
-    elif name in _WAITING or _waits_by_arguments(name, args, kwargs):
-        _count("syncs", name)
-    if _active and not traits.is_view:
-        _active[-1].counts.operators += 1
-
-
-def _waits_by_arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if name in _INDEXING:  # by mask: their number depends on values, but one value may fill them
-        masks = any(isinstance(index, PretendTensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
-        fills = name != "index" and args[2].numel() == 1 and not (len(args) > 3 and args[3])
-        return masks and not fills
-    if name == "isin":  # with many values it sorts them, and keeps each once
-        values, among = (x.numel() if isinstance(x, Tensor) else 1 for x in args[:2])
-        return among >= 10 * values**0.145
-    if name == "repeat_interleave":
-        return kwargs.get("output_size") is None and isinstance(args[-1], Tensor)
-    return False
-
-
-def _count(kind: str, what: str, times: int = 1) -> None:
-    if _active and times:
-        getattr(_active[-1].counts, kind)[f"{what} at {_caller()}"] += times
-
-
-def _caller() -> str:
-    """The line, outside of this file and of libraries, that the current operator comes from."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        file = frame.f_code.co_filename
-        if file != __file__ and not any(library in file for library in _LIBRARIES):
-            break
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _tensors(values: Sequence[Any]) -> list[Tensor]:
-    """The tensors among arguments, which may be in lists."""
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
-
-
-def _map(function: Callable[[Tensor], Any], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    return type(value)(_map(function, one) for one in value) if type(value) in (list, tuple) else value
-
-
-def _to_cpu(value: Any) -> Any:
-    return _map(lambda t: t.data_on_cpu if isinstance(t, PretendTensor) else t, value)
-
-
-def _is_pretend(device: Any) -> bool:
-    return device is not None and not isinstance(device, int) and torch.device(device).type == NAME
+        recording[:] = [one for one in recording if one is not accelerator.counts]
 
 
 class _Operators(TorchDispatchMode):
@@ -306,7 +109,7 @@ class _Operators(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        return _run(func, args, kwargs) if _is_pretend(kwargs.get("device")) else func(*args, **kwargs)
+        return run_operator(func, args, kwargs) if is_pretend(kwargs.get("device")) else func(*args, **kwargs)
 
 
 # --- functions that never reach an operator ---
@@ -319,11 +122,11 @@ class _Functions(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.tensor, torch.as_tensor, torch.asarray) and _is_pretend(kwargs.get("device")):
+        if func in (torch.tensor, torch.as_tensor, torch.asarray) and is_pretend(kwargs.get("device")):
             if isinstance(args[0], PretendTensor):
                 return args[0].to(**{name: value for name, value in kwargs.items() if name in ("dtype", "device")})
-            with _CPU:
-                made = func(*args, **(kwargs | {"device": _CPU}))
+            with CPU:
+                made = func(*args, **(kwargs | {"device": CPU}))
             return made.to(kwargs["device"]).requires_grad_(made.requires_grad)
         if isinstance(generator := kwargs.get("generator"), _RealGenerator):  # operators see a copy of it
             _check_generator(generator, args, kwargs.get("device"))
@@ -333,19 +136,19 @@ class _Functions(TorchFunctionMode):
 
 
 def _check_generator(generator: torch.Generator, args: Sequence[Any], device: Any) -> None:
-    target = _is_pretend(device) or any(isinstance(tensor, PretendTensor) for tensor in _tensors(args))
+    target = is_pretend(device) or any(isinstance(tensor, PretendTensor) for tensor in tensors_in(args))
     if isinstance(generator, _PretendGenerator) != target:
         expected = NAME if target else "cpu"
         raise RuntimeError(f"Expected a '{expected}' device type for generator but found '{generator.device.type}'")
 
 
 def _tolist(tensor: PretendTensor) -> Any:
-    _count("syncs", "tolist")
+    count("syncs", "tolist")
     return tensor.data_on_cpu.tolist()
 
 
 def _new_tensor(tensor: PretendTensor, data: Any, **options: Any) -> Tensor:
-    made = torch.tensor(data, dtype=options.pop("dtype", None) or tensor.dtype, device=_CPU)
+    made = torch.tensor(data, dtype=options.pop("dtype", None) or tensor.dtype, device=CPU)
     return made.to(options.get("device") or tensor.device)
 
 
@@ -363,7 +166,7 @@ def _index(tensor: PretendTensor, index: Any) -> Any:
     """An index whose lists are tensors, which PyTorch would copy to the device unseen."""
     if isinstance(index, tuple):
         return tuple(_index(tensor, part) for part in index)
-    return torch.tensor(index, device=_CPU).to(tensor.device) if isinstance(index, list | range) else index
+    return torch.tensor(index, device=CPU).to(tensor.device) if isinstance(index, list | range) else index
 
 
 def _numpy(tensor: PretendTensor, **_: Any) -> Any:
@@ -393,14 +196,14 @@ _METHODS: dict[Any, Callable[..., Any]] = {
 class _PretendGenerator(_RealGenerator):
     """A CPU generator that claims to be on the device."""
 
-    device = property(lambda self: torch.device(NAME, 0))  # type: ignore[assignment]
+    device = property(lambda self: torch.device(NAME, 0))
 
 
 class _GeneratorKind(type):
-    def __call__(cls, device: Any = "cpu") -> torch.Generator:  # noqa: N805
-        return _PretendGenerator() if _is_pretend(device) else _RealGenerator(device)
+    def __call__(cls, device: Any = "cpu") -> torch.Generator:
+        return _PretendGenerator() if is_pretend(device) else _RealGenerator(device)
 
-    def __instancecheck__(cls, instance: object) -> bool:  # noqa: N805
+    def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _RealGenerator)
 
 
@@ -415,7 +218,7 @@ class _Module:
     """What PyTorch asks of `torch.pretend`."""
 
     def is_available(self) -> bool:
-        return bool(_active)
+        return bool(recording)
 
     def is_initialized(self) -> bool:
         return True
@@ -426,14 +229,14 @@ class _Module:
     def current_device(self) -> int:
         return 0
 
-    def device_count(self) -> int:
+    def devicecount(self) -> int:
         return 1
 
     def set_device(self, device: Any) -> None:
         pass
 
     def synchronize(self, device: Any = None) -> None:
-        _count("syncs", "synchronize")
+        count("syncs", "synchronize")
 
     def manual_seed_all(self, seed: int) -> None:
         pass
