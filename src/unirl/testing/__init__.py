@@ -8,6 +8,7 @@ except ImportError as error:
 from unirl.testing.backbone import BackboneConformance
 from unirl.testing.bandit import BanditBackbone, make_bandit_rollout
 from unirl.testing.judge import JudgeConformance
+from unirl.testing.pretend import pretend_accelerator
 from unirl.testing.prompts import PromptsConformance
 from unirl.testing.reward import RewardConformance
 from unirl.testing.samples import EDGE_CASE_TEXTS, EXAMPLES, make_answers, make_images, make_rollout
@@ -28,4 +29,5 @@ __all__ = [
     "make_bandit_rollout",
     "make_images",
     "make_rollout",
+    "pretend_accelerator",
 ]
