@@ -1,7 +1,7 @@
 """What generation asks of a device: how often the host waits for it, and how many operators it runs.
 
 On a pretend accelerator, for tiny untrained models: waits and operators for each image code, denoising step and answer
-token do not depend on a model's size; operators do on its number of layers, 2 here. Attention counts as the operators
+token do not depend on a model's size; operators do on its number of layers, 4 here. Attention counts as the operators
 that it consists of.
 
     python benchmarks/waits.py

@@ -1,6 +1,7 @@
 """The vision-language judge against a plain forward pass, on a tiny Llava with random weights."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,12 @@ def test_invalid_settings_are_refused(vlm_folder: Path) -> None:
         VLMJudge(str(vlm_folder), no_words=["maybe"]).attach(None)
     with pytest.raises(UserError, match="yes_words and no_words share the token 'yes'"):
         VLMJudge(str(vlm_folder), no_words=["yes", "no"]).attach(None)
+
+
+def test_it_is_built_outside_of_lightnings_device(vlm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in list(sys.modules.items()):  # as after a plain install
+        if name.startswith("transformers.") and "is_accelerate_available" in vars(module):
+            monkeypatch.setattr(module, "is_accelerate_available", lambda *_: False)
+    with torch.device("meta"):
+        model = VLMJudge(str(vlm_folder), question=QUESTION).loaded.model
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"cpu"}
