@@ -170,6 +170,19 @@ def test_backward_works_whatever_ran_before() -> None:
         assert weight.grad.tolist() == [3, 3]
 
 
+def test_random_states_are_kept() -> None:
+    """`fork_rng` takes the process's accelerator, which the pretend one stays."""
+    torch.manual_seed(0)
+    with pretend_accelerator() as accelerator:
+        with torch.random.fork_rng():
+            first = torch.rand(2, device=accelerator.device).tolist()
+        assert torch.rand(2).tolist() == first
+    state = torch.get_rng_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_nothing_stays_behind() -> None:
     generator, before = torch.Generator, torch.__future__.get_swap_module_params_on_conversion()
     with pretend_accelerator() as accelerator:

@@ -215,7 +215,7 @@ class _Generator(metaclass=_GeneratorKind):
 
 
 class _Module:
-    """What PyTorch asks of `torch.pretend`."""
+    """What PyTorch asks of `torch.pretend`: no device outside of `pretend_accelerator`."""
 
     def is_available(self) -> bool:
         return bool(recording)
@@ -229,8 +229,14 @@ class _Module:
     def current_device(self) -> int:
         return 0
 
-    def devicecount(self) -> int:
-        return 1
+    def device_count(self) -> int:
+        return int(self.is_available())
+
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        return torch.get_rng_state()  # tensors on the device draw from the CPU's default generator
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
 
     def set_device(self, device: Any) -> None:
         pass
