@@ -19,6 +19,7 @@ from unirl.checkpoint import AtomicTrainer
 from unirl.distributed.strategies import register
 from unirl.functional.seeding import generator_for
 from unirl.rewards.likelihood import Likelihood
+from unirl.testing.tiny_backbone import TinyBackbone
 from unirl.training import EvaluationConfig, PromptsDataModule, RolloutConfig, SelfImprovement
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
 from unirl.updates import UpdateRule
@@ -27,7 +28,7 @@ from unirl.updates.sft import SFT
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 
-BACKBONES = {"showo": Showo, "janus": Janus}
+BACKBONES = {"showo": Showo, "janus": Janus, "tiny": TinyBackbone}
 ROLLOUT = RolloutConfig(
     group_size=2,
     image_sampling=ImageSampling(steps=3, guidance=0.5, temperature=1.5),
@@ -60,7 +61,7 @@ class Recorder(SelfImprovement):
         per_rank = len(batch) // self.simulated_ranks
         rollouts = []
         for rank in range(self.simulated_ranks):
-            self.rng_rank = self.global_rank + rank
+            self.rng_rank = self.global_rank * self.simulated_ranks + rank
             rollouts.append(super()._fresh_rollout(batch[rank * per_rank : (rank + 1) * per_rank], first))
         return rollouts[0] if self.simulated_ranks == 1 else concatenate(rollouts)
 
@@ -105,6 +106,7 @@ def train(
     ckpt_path: Path | None = None,
     *,
     simulated_ranks: int = 1,
+    prompts_per_step: int = 2,
     lora: LoRA | None = None,
     lr: float = 1e-3,
     max_steps: int = 3,
@@ -121,7 +123,7 @@ def train(
         BACKBONES[backbone](str(checkpoint)),
         update_rule(rule),
         [Likelihood()],
-        ShapesJudge(),
+        None if backbone == "tiny" else ShapesJudge(),
         ROLLOUT,
         EvaluationConfig(num_understanding=3, num_diversity_prompts=1),
         optimizer=lambda p: torch.optim.AdamW(p, lr=lr),
@@ -129,7 +131,11 @@ def train(
     )
     model.simulated_ranks = simulated_ranks
     data = PromptsDataModule(
-        ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, num_val_prompts=3, val_batch_size=2
+        ShapesPrompts(),
+        prompts_per_step=prompts_per_step,
+        steps_per_epoch=4,
+        num_val_prompts=max(3, devices),
+        val_batch_size=2,
     )
     guards = Guards()
     saving = [ModelCheckpoint(folder, "{step}", every_n_train_steps=save_every, save_top_k=-1)] if save_every else []

@@ -198,7 +198,11 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> tuple[type[nn.Module], ...]:
-        """Classes of the repeated layers, which FSDP shards one by one."""
+        """Classes of the repeated layers, which FSDP shards one by one.
+
+        Each is called through its `forward`. Where later tokens attend to its keys and values with gradient, it is
+        called by `unirl.sampling.run_layers`, so that FSDP sees them.
+        """
 
     @classmethod
     def from_pretrained(cls: type[Self], path_or_id: str) -> Self:
