@@ -97,7 +97,7 @@ class Backbone(nn.Module, ABC):
             returns log-probabilities (B, T), nats, and weights (B, T) whose sum over T is 1 in expectation.
         """
         log_probs, mask = self.image_log_probs(prompts, images, sampling, None, generator)
-        return log_probs, mask / mask.sum(1, keepdim=True)
+        return log_probs, mask.float() / mask.sum(1, keepdim=True)
 
     @abstractmethod
     def decode(self, images: Images) -> Tensor:

@@ -18,7 +18,7 @@ def group_mean(values: Tensor, group_size: int) -> Tensor:
         >>> group_mean(torch.tensor([0.0, 1.0, 4.0, 4.0]), 2).tolist()
         [0.5, 0.5, 4.0, 4.0]
     """
-    return values.view(-1, group_size).mean(1).repeat_interleave(group_size)
+    return values.float().view(-1, group_size).mean(1).repeat_interleave(group_size)
 
 
 def group_std(values: Tensor, group_size: int) -> Tensor:
@@ -35,7 +35,7 @@ def group_std(values: Tensor, group_size: int) -> Tensor:
         >>> group_std(torch.tensor([0.0, 2.0, 4.0, 4.0]), 2).tolist()
         [1.4142135381698608, 0.0]
     """
-    return values.view(-1, group_size).std(1, correction=min(1, group_size - 1))
+    return values.float().view(-1, group_size).std(1, correction=min(1, group_size - 1))
 
 
 def zero_variance_groups(scores: Tensor, group_size: int, weights: Tensor | None = None) -> Tensor:
@@ -89,8 +89,8 @@ def group_advantages(
         >>> group_advantages(torch.tensor([0.0, 1.0, 3.0, 3.0]), 2, scale_rewards=False).tolist()
         [-0.5, 0.5, 0.0, 0.0]
     """
-    groups = scores.view(-1, group_size)
-    shares = torch.ones_like(groups) if weights is None else weights.view(-1, group_size)
+    groups = scores.float().view(-1, group_size)
+    shares = torch.ones_like(groups) if weights is None else weights.float().view(-1, group_size)
     total = shares.sum(1, keepdim=True).clamp(min=1e-9)
     advantages = groups - (groups * shares).sum(1, keepdim=True) / total
     if scale_rewards:

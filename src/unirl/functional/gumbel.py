@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard Gumbel noise, sampled in float32.
+    """Standard Gumbel noise, float32.
 
     Args:
-        like: Gives the shape, device and dtype.
+        like: Gives the shape and the device.
         generator: The only source of randomness.
 
     Shapes:
@@ -19,7 +19,7 @@ def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         torch.Size([2, 3])
     """
     uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float32)
-    return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(like.dtype)
+    return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
 
 
 def conditional_gumbel(logits: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -34,13 +34,14 @@ def conditional_gumbel(logits: Tensor, codes: Tensor, generator: torch.Generator
         generator: The only source of randomness.
 
     Shapes:
-        logits (..., K), codes (...); returns (..., K).
+        logits (..., K), codes (...); returns (..., K), float32.
 
     Example:
         >>> logits = torch.zeros(1, 4)
         >>> (logits + conditional_gumbel(logits, torch.tensor([2]))).argmax().item()
         2
     """
+    logits = logits.float()
     maximum = gumbel(logits[..., :1], generator) + logits.logsumexp(-1, keepdim=True)
     unconditional = gumbel(logits, generator) + logits
     truncated = -torch.logaddexp(-unconditional, -maximum)
@@ -61,7 +62,7 @@ def straight_through(
         generator: The only source of randomness.
 
     Shapes:
-        logits (..., K), codes (...); returns (..., K), exactly one-hot in the forward pass.
+        logits (..., K), codes (...); returns (..., K), float32, exactly one-hot in the forward pass.
 
     Source: Jang et al. 2017 (arXiv 1611.01144); UniRL (arXiv 2505.23380) for end-to-end SFT.
 
@@ -70,6 +71,7 @@ def straight_through(
         >>> straight_through(logits, torch.tensor([1]), 1.0).tolist()
         [[0.0, 1.0, 0.0]]
     """
+    logits = logits.float()
     with torch.no_grad():
         noise = conditional_gumbel(logits, codes, generator)
     soft = ((logits + noise) / temperature).softmax(-1)

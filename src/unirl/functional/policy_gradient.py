@@ -29,7 +29,7 @@ def clipped_objective(log_ratio: Tensor, advantages: Tensor, epsilon_low: float,
         >>> clipped_objective(torch.tensor([[2.0], [0.5]]).log(), torch.tensor([1.0, -1.0]), 0.2, 0.3).tolist()
         [[1.2999999523162842], [-0.800000011920929]]
     """
-    ratio, advantages = log_ratio.exp(), advantages.unsqueeze(1)
+    ratio, advantages = log_ratio.float().exp(), advantages.float().unsqueeze(1)
     return torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
 
 
@@ -49,8 +49,9 @@ def clip_ratio(log_ratio: Tensor, weights: Tensor, epsilon_low: float, epsilon_h
         >>> clip_ratio(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2), 0.2, 0.2).item()
         0.5
     """
-    ratio = log_ratio.exp()
+    ratio = log_ratio.float().exp()
     outside = (ratio < 1 - epsilon_low) | (ratio > 1 + epsilon_high)
+    weights = weights.float()
     return (outside * weights).sum() / weights.sum().clamp(min=1e-9)
 
 
@@ -70,7 +71,7 @@ def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
         >>> k3(torch.tensor([-1.0]), torch.tensor([-1.0])).item()
         0.0
     """
-    difference = reference - log_probs
+    difference = reference.float() - log_probs.float()
     return difference.exp() - difference - 1
 
 
@@ -111,4 +112,4 @@ def geometric_mean(log_probs: Tensor, mask: Tensor) -> Tensor:
         >>> round(geometric_mean(torch.tensor([[0.1, 0.4, 0.5]]).log(), mask).item(), 4)
         0.2
     """
-    return (log_probs * decision_weights(mask, "sample")).sum(1).exp()
+    return (log_probs.float() * decision_weights(mask, "sample")).sum(1).exp()

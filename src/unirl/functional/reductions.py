@@ -19,7 +19,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         >>> masked_mean(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False])).item()
         2.0
     """
-    return (values * mask).sum() / mask.sum().clamp(min=1e-9)
+    return (values.float() * mask).sum() / mask.sum().float().clamp(min=1e-9)
 
 
 def zero_loss(model: nn.Module) -> Tensor:

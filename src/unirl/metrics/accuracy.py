@@ -29,8 +29,8 @@ class AccuracyByCategory(Metric):
     def __init__(self, categories: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.categories = tuple(categories)
-        self.add_state("correct", torch.zeros(len(self.categories)), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(len(self.categories)), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(len(self.categories), dtype=torch.float32), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(self.categories), dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, correct: Tensor, categories: Sequence[str]) -> None:
         """Add samples.

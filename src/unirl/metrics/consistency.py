@@ -34,7 +34,7 @@ class Consistency(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("counts", torch.zeros(4), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(4, dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, generated: Tensor, own: Tensor, reference: Tensor) -> None:
         """Add prompts.

@@ -82,8 +82,8 @@ class GroupDiversity(Metric):
     def __init__(self, distance: Literal["hamming", "cosine"], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.distance = distance
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("pairs", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float32), dist_reduce_fx="sum")
+        self.add_state("pairs", torch.tensor(0.0, dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, values: Tensor, group_size: int) -> None:
         """Add groups. Groups of one sample have no pairs.

@@ -31,7 +31,7 @@ class SelfRewardAccuracy(Metric):
     def __init__(self, categories: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.categories = tuple(categories)
-        self.add_state("counts", torch.zeros(len(self.categories), 2, 2), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(len(self.categories), 2, 2, dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, accepted: Tensor, correct: Tensor, categories: Sequence[str]) -> None:
         """Add samples.

@@ -62,7 +62,7 @@ class Keyword(Reward):
             scores (B,); returns (B,) bool.
         """
         full = [1.0 if self.normalize else float(len(keywords(example.answer))) for example in examples]
-        return reaches(scores, torch.tensor(full, device=scores.device))
+        return reaches(scores, torch.tensor(full, dtype=torch.float32, device=scores.device))
 
     def _score(self, example: Example, text: str) -> float:
         target = keywords(example.answer)

@@ -79,7 +79,7 @@ def sample_inverse_cdf(logits: Tensor, temperature: float, uniforms: Tensor) -> 
 
 def sample_uniforms(length: int, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """The random numbers of `sample_codes`, (length, batch), in [0, 1)."""
-    return torch.rand(length, batch, generator=generator, device=device)
+    return torch.rand(length, batch, generator=generator, dtype=torch.float32, device=device)
 
 
 def guide(cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:

@@ -69,7 +69,7 @@ def sample_masked(
         blank (B, N) int64.
     """
     codes, known = blank, torch.zeros_like(blank, dtype=torch.bool)
-    unmasked_log_probs = torch.zeros(blank.shape, device=blank.device)
+    unmasked_log_probs = torch.zeros(blank.shape, dtype=torch.float32, device=blank.device)
     steps, noise = torch.zeros_like(blank), sampling.confidence_noise
     for step, num_masked in enumerate(cosine_schedule(blank.shape[1], sampling.steps), start=1):
         sampled, log_probs = _sample_codes(logits(codes, known).float() / sampling.temperature, generator)
@@ -147,6 +147,7 @@ def random_contexts(
     """
     num_masked = torch.tensor([length, *cosine_schedule(length, steps)], device=device)
     step = torch.randint(steps, (batch,), generator=generator, device=device)
-    rank = torch.rand(batch, length, generator=generator, device=device).argsort(1).argsort(1)
+    noise = torch.rand(batch, length, generator=generator, dtype=torch.float32, device=device)
+    rank = noise.argsort(1).argsort(1)
     known = rank >= num_masked[step, None]
-    return known, (num_masked[step] - num_masked[step + 1]) * steps / length
+    return known, (num_masked[step] - num_masked[step + 1]).float() * steps / length

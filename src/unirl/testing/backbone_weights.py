@@ -239,7 +239,7 @@ def _perturb(backbone: Backbone) -> None:
     generator = make_generator(7)
     for parameter in backbone.parameters():
         if parameter.requires_grad:
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
             parameter.add_(0.05 * noise.to(parameter))
 
 

@@ -42,11 +42,13 @@ class BanditBackbone(Backbone):
         super().__init__()
         self.differentiable_codes = differentiable_codes
         rows = len(BANDIT_EXAMPLES)
-        self.prompt_logits = nn.Parameter(torch.linspace(-0.2, 0.2, rows * CODEBOOK_SIZE).view(rows, 1, CODEBOOK_SIZE))
-        self.position_logits = nn.Parameter(torch.zeros(NUM_CODES, CODEBOOK_SIZE))
-        self.answer_logits = nn.Parameter(F.pad(2.0 * torch.eye(CODEBOOK_SIZE), (0, 1)))
-        self.end_logits = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, 4.0]))
-        self.palette = nn.Parameter(torch.eye(CODEBOOK_SIZE), requires_grad=False)
+        self.prompt_logits = nn.Parameter(
+            torch.linspace(-0.2, 0.2, rows * CODEBOOK_SIZE, dtype=torch.float32).view(rows, 1, CODEBOOK_SIZE)
+        )
+        self.position_logits = nn.Parameter(torch.zeros(NUM_CODES, CODEBOOK_SIZE, dtype=torch.float32))
+        self.answer_logits = nn.Parameter(F.pad(2.0 * torch.eye(CODEBOOK_SIZE, dtype=torch.float32), (0, 1)))
+        self.end_logits = nn.Parameter(torch.tensor([0.0, 0.0, 0.0, 4.0], dtype=torch.float32))
+        self.palette = nn.Parameter(torch.eye(CODEBOOK_SIZE, dtype=torch.float32), requires_grad=False)
 
     @override
     def build(self, meta: bool = False) -> None:
@@ -83,7 +85,7 @@ class BanditBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes)
-        order = torch.rand(log_probs.shape, generator=generator, device=log_probs.device).argsort(1)
+        order = torch.rand(log_probs.shape, generator=generator, dtype=torch.float32, device=log_probs.device).argsort(1)
         return log_probs, order < (NUM_CODES if scored_steps is None else scored_steps)
 
     @override
@@ -96,7 +98,7 @@ class BanditBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes).repeat(1, num_masks)
-        masked = torch.rand(log_probs.shape, generator=generator, device=log_probs.device) < 0.5
+        masked = torch.rand(log_probs.shape, generator=generator, dtype=torch.float32, device=log_probs.device) < 0.5
         return log_probs, 2 * masked / (NUM_CODES * num_masks)
 
     @override

@@ -130,7 +130,9 @@ class JudgeConformance(ABC):
         if not examples:
             pytest.skip("no example has the category single_object")
         for gray in (0.0, 0.5, 1.0):
-            blank = torch.full((len(examples), 3, self.image_size, self.image_size), gray, device=self.device)
+            blank = torch.full(
+                (len(examples), 3, self.image_size, self.image_size), gray, dtype=torch.float32, device=self.device
+            )
             correct = judge.verdicts(examples, blank).nonzero().flatten().tolist()
             assert not correct, (
                 f"{method_name(judge, 'verdicts')} returned True for a blank image of value {gray} and the prompt "

@@ -279,7 +279,7 @@ def _assert_monotone(reward: Reward, examples: list[Example], scores: Tensor, hi
     """Assert that a sample that is accepted with a score is accepted with every higher score."""
     method, highest = method_name(reward, "accepts"), min(high, scores.max().item() + 1.0)
     previous = torch.zeros(len(examples), dtype=torch.bool, device=scores.device)
-    for level in torch.linspace(scores.min().item(), highest, 9).tolist():
+    for level in torch.linspace(scores.min().item(), highest, 9, dtype=torch.float32).tolist():
         accepted = reward.accepts(examples, torch.full_like(scores, level))
         assert accepted is not None, f"{method} returned None for scores of {level:g}, but a tensor for others"
         assert (accepted >= previous).all(), (

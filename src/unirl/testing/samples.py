@@ -72,8 +72,8 @@ def make_images(
     """
     generator = generator_for("cpu", "sample images")
     codes = torch.randint(codebook_size, (count, num_codes), generator=generator)
-    values = torch.rand(count, 3, image_size, image_size, generator=generator) if pixels else None
-    return Images(codes, values, codes.clone(), -torch.rand(count, num_codes, generator=generator))
+    values = torch.rand(count, 3, image_size, image_size, generator=generator, dtype=torch.float32) if pixels else None
+    return Images(codes, values, codes.clone(), -torch.rand(count, num_codes, generator=generator, dtype=torch.float32))
 
 
 def make_answers(texts: Sequence[str]) -> Answers:
@@ -120,7 +120,7 @@ def make_rollout(scores: Sequence[float], group_size: int, **fields: Any) -> Rol
         ['a photo of a ring', 'a photo of a ring', 'a photo of a ring and a cross', 'a photo of a ring and a cross']
     """
     examples = [EXAMPLES[i // group_size % len(EXAMPLES)] for i in range(len(scores))]
-    values = torch.tensor(scores)
+    values = torch.tensor(scores, dtype=torch.float32)
     defaults: dict[str, Any] = {
         "examples": examples,
         "images": make_images(len(scores)),

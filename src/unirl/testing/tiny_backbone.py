@@ -49,7 +49,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (B, D) of B texts."""
-        counts = torch.zeros(len(texts), NUM_BUCKETS)
+        counts = torch.zeros(len(texts), NUM_BUCKETS, dtype=torch.float32)
         for row, text in zip(counts, texts, strict=True):
             for word in text.split():
                 row[crc32(word.encode()) % NUM_BUCKETS] += 1
@@ -90,7 +90,7 @@ class Palette(nn.Module):
     def __init__(self, codebook_size: int, side: int) -> None:
         super().__init__()
         self.side, self.image_size = side, side * CODE_SIZE
-        self.colors = nn.Parameter(torch.rand(codebook_size, 3))
+        self.colors = nn.Parameter(torch.rand(codebook_size, 3, dtype=torch.float32))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) of one-hot or soft codes (B, N, K)."""
@@ -172,7 +172,7 @@ class TinyBackbone(Backbone):
         uniforms = sample_uniforms(length, len(prompts), generator, device)
         texts = self.text_encoder(prompts)  # once: its copy to the device would wait in every step
         codes = torch.zeros(len(prompts), length, dtype=torch.long, device=device)
-        log_probs = torch.zeros(len(prompts), length, device=device)
+        log_probs = torch.zeros(len(prompts), length, dtype=torch.float32, device=device)
         for i in range(length):
             logits = self._code_logits(texts, codes, sampling.guidance)[:, i]
             codes[:, i], log_probs[:, i] = sample_inverse_cdf(logits, sampling.temperature, uniforms[i])

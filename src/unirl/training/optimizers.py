@@ -76,7 +76,7 @@ def check_optimizer(optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCalla
         >>> check_optimizer(lambda p: torch.optim.AdamW(p, lr=1e-5), None)
     """
     try:
-        instance = optimizer([nn.Parameter(torch.zeros(1))])
+        instance = optimizer([nn.Parameter(torch.zeros(1, dtype=torch.float32))])
     except (ValueError, TypeError) as error:
         raise UserError(f"model.optimizer: {error}") from error
     for name, value in instance.param_groups[0].items():
@@ -125,7 +125,7 @@ def _norm(grads: Sequence[Tensor]) -> Tensor:
     """L2 norm of what this rank holds of gradients."""
     local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
     if not local:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32)
     norms = torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in local])
     norm: Tensor = torch.linalg.vector_norm(norms)
     return norm

@@ -84,11 +84,11 @@ def _tiles(size: int) -> Tensor:
     cell = check_size(size) // GRID
     span = round(cell * SPAN)
     margin = (cell - span) // 2
-    tiles = torch.full((1 + len(_KINDS), 3, cell, cell), BACKGROUND)
+    tiles = torch.full((1 + len(_KINDS), 3, cell, cell), BACKGROUND, dtype=torch.float32)
     for (shape, color), i in _KINDS.items():
-        ink = torch.zeros(cell, cell)
+        ink = torch.zeros(cell, cell, dtype=torch.float32)
         ink[margin : margin + span, margin : margin + span] = torch.from_numpy(coverage(shape, span, span))
-        tiles[i] += ink * (torch.tensor(COLORS[color])[:, None, None] - BACKGROUND)
+        tiles[i] += ink * (torch.tensor(COLORS[color], dtype=torch.float32)[:, None, None] - BACKGROUND)
     return tiles
 
 

@@ -36,7 +36,7 @@ def codes_to_bits(codes: Tensor, z_channels: int) -> Tensor:
         [1.0, -1.0, 1.0]
     """
     shifts = torch.arange(z_channels - 1, -1, -1, device=codes.device).view(1, -1, 1, 1)
-    return ((codes.unsqueeze(1) >> shifts) & 1) * 2.0 - 1.0
+    return ((codes.unsqueeze(1) >> shifts) & 1).float() * 2 - 1
 
 
 @dataclass(frozen=True)

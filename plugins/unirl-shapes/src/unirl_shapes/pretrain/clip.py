@@ -104,7 +104,7 @@ def similarity(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, captions: S
     Shapes:
         pixels (P, 3, H, W); returns (C, P).
     """
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (MEAN, STD))
     tokens = tokenizer(list(captions), padding=True, return_tensors="pt")
     out = model(
         input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=(pixels - mean) / std

@@ -116,7 +116,10 @@ def initialize_code_weights(model: JanusForConditionalGeneration) -> None:
     parts = model.model
     entries, head = parts.vqmodel.quantize.embedding.weight, parts.generation_head.vision_head
     parts.generation_embeddings.weight.copy_(entries)
-    projection = torch.randn(entries.shape[1], head.in_features) * (entries.shape[1] * head.in_features) ** -0.5
+    projection = (
+        torch.randn(entries.shape[1], head.in_features, dtype=torch.float32)
+        * (entries.shape[1] * head.in_features) ** -0.5
+    )
     head.weight.copy_(entries @ projection)
     head.bias.zero_()
 

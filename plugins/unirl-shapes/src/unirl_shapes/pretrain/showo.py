@@ -106,8 +106,8 @@ def generation_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
     prompts, scenes = generation_batch(rng, phase.num_generation)
     codes = scene_codes(scenes).flatten(1)  # equal to the tokenizer's codes of the rendered images
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
-    ratio = torch.cos(torch.rand(phase.num_generation, 1, generator=generator) * math.pi / 2)
-    rank = torch.rand(codes.shape, generator=generator)
+    ratio = torch.cos(torch.rand(phase.num_generation, 1, generator=generator, dtype=torch.float32) * math.pi / 2)
+    rank = torch.rand(codes.shape, generator=generator, dtype=torch.float32)
     masked = rank.argsort(1).argsort(1) < (ratio * codes.shape[1]).round().clamp(min=1)
     hidden = backbone.transformer.image_hidden(backbone.prompt_prefix(prompts, 0.0), codes, ~masked)
     return F.cross_entropy(backbone.transformer.code_logits(hidden[masked]), codes[masked])

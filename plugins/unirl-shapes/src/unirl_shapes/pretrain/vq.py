@@ -43,7 +43,7 @@ def pretrain_vq(out: Path, steps: int, seed: int) -> JanusVQVAE:
     vq = JanusVQVAE(JanusVQVAEConfig(**SIZES))
     bits = codes_to_bits(torch.arange(2**BITS)[None, None], BITS)[0, :, 0].T
     vq.quantize.embedding.weight.data = torch.cat(
-        (torch.ones(2**BITS, 1), bits), 1
+        (torch.ones(2**BITS, 1, dtype=torch.float32), bits), 1
     )  # similar codes have similar entries
     vq.quantize.requires_grad_(False)
 
