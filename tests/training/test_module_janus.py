@@ -106,7 +106,6 @@ def test_evaluation_and_export(runs, janus_checkpoint: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["end-to-end", "grpo"])
-def test_weights_of_16_bits(run, tmp_path: Path, name: str) -> None:
-    model = run(tmp_path, RULES[name](), max_steps=2, precision="bf16-true")
-    assert next(model.backbone.parameters()).dtype == torch.bfloat16
+def test_computation_in_16_bit(run, tmp_path: Path, name: str) -> None:
+    model = run(tmp_path, RULES[name](), max_steps=2, precision="bf16-mixed")
     assert torch.tensor(model.losses).isfinite().all()

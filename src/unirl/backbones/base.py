@@ -1,12 +1,13 @@
 """The contract of a unified model: it generates images and answers questions about images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
@@ -175,6 +176,17 @@ class Backbone(nn.Module, ABC):
         """
         raise TypeError(f"{type(self).__name__} has no straight-through codes (supports_straight_through is False)")
 
+    @override
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Backbone":
+        """What `to`, `half` and the like call. The frequencies of rotary position embeddings stay float32."""
+        frequencies = list(_rotary_frequencies(self))
+        super()._apply(fn, recurse)
+        for module, name, before in frequencies:
+            now: Tensor = getattr(module, name)
+            if now.dtype != before.dtype:
+                setattr(module, name, before.to(now.device))
+        return self
+
     @property
     def straight_through_steps(self) -> int | None:
         """Default of the `steps` of `straight_through`; None for all."""
@@ -214,3 +226,14 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def save_pretrained(self, path: str | Path) -> None:
         """Write the checkpoint in the public format; `from_pretrained` reads it back."""
+
+
+def _rotary_frequencies(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Module, name and value of the buffers that transformers calls `inv_freq`, where they are float32.
+
+    In 16 bits a frequency is off by up to 1/256, so position 1000 would be rotated by the angle of another one.
+    """
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name.endswith("inv_freq") and buffer.dtype == torch.float32 and not buffer.is_meta:
+                yield module, name, buffer

@@ -161,7 +161,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_exactly(module: torch.nn.Module, weights: dict[str, Tensor], where: Path, ignore: Iterable[str] = ()) -> None:
-    """Load weights; names and shapes must match exactly.
+    """Load weights in float32, whatever type they were saved in; names and shapes must match exactly.
 
     Args:
         module: Receives the weights; may be on the meta device.
@@ -183,7 +183,9 @@ def load_exactly(module: torch.nn.Module, weights: dict[str, Tensor], where: Pat
     if missing or unexpected:
         kind, names = ("lacks", missing) if missing else ("has unknown", unexpected)
         raise UserError(f"{where}: the checkpoint {kind} {names[0]} ({len(names)} such tensors); wrong checkpoint?")
-    module.load_state_dict({name: weights[name] for name in state}, assign=True)
+    values = {name: weights[name] for name in state}
+    floats = {name: value.float() for name, value in values.items() if value.is_floating_point()}
+    module.load_state_dict(values | floats, assign=True)
 
 
 @contextmanager

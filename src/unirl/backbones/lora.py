@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from unirl.errors import UserError, nearest
@@ -59,15 +60,22 @@ def is_adapter(module: nn.Module) -> bool:
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[nn.Module]:
-    """Merge adapters into the weights and hide them, in a `with` block.
+    """Merge adapters into the weights and hide them, in a `with` block. All weights are float32 there.
+
+    Afterwards the weights are what they were, to the bit.
 
     Args:
         model: A model with or without adapters.
     """
+    weights = {parameter: parameter.data for parameter in model.parameters() if _is_16_bit(parameter)}
     adapters: list[tuple[nn.Module, str, Any]] = []
     for parent in list(model.modules()):
         if not is_adapter(parent):
             adapters += [(parent, name, child) for name, child in parent.named_children() if is_adapter(child)]
+    for _, _, layer in adapters:
+        weights |= {parameter: parameter.data for parameter in layer.get_base_layer().parameters()}
+    for parameter, value in weights.items():
+        parameter.data = value.clone() if value.dtype == torch.float32 else value.float()
     for parent, name, layer in adapters:
         layer.merge()
         setattr(parent, name, layer.get_base_layer())
@@ -77,6 +85,12 @@ def merged(model: nn.Module) -> Iterator[nn.Module]:
         for parent, name, layer in adapters:
             setattr(parent, name, layer)
             layer.unmerge()
+        for parameter, value in weights.items():
+            parameter.data = value
+
+
+def _is_16_bit(parameter: nn.Parameter) -> bool:
+    return parameter.is_floating_point() and parameter.itemsize == 2
 
 
 def select_trainable(

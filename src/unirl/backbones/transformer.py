@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from unirl.backbones.precision import float32_logits
 from unirl.sampling.autoregressive import guide
 from unirl.sampling.kv_cache import IncrementalDecoder, Prefix, PrefixCache, checkpointed, run_layers
 
@@ -38,6 +40,11 @@ class CausalTransformer(nn.Module, ABC):
         A layer is called with hidden states, `attention_mask`, `position_embeddings` and the cache
         (`past_key_values` or `cache`), on which its attention calls `update(key, value, layer_index)`.
         """
+
+    @property
+    def float32_heads(self) -> Sequence[nn.Module]:
+        """Modules whose weights stay float32 where others are held in 16 bit; see `float32_logits`."""
+        return ()
 
     @abstractmethod
     def embed_codes(self, codes: Tensor) -> Tensor:
@@ -157,6 +164,11 @@ class SharedVocabularyTransformer(CausalTransformer):
         """The head, over text and codes."""
         return self.model.get_output_embeddings()
 
+    @property
+    @override
+    def float32_heads(self) -> Sequence[nn.Module]:
+        return (self.lm_head,)
+
     @override
     def embed_codes(self, codes: Tensor) -> Tensor:
         if codes.is_floating_point():
@@ -172,9 +184,10 @@ class SharedVocabularyTransformer(CausalTransformer):
             cond, uncond = hidden.chunk(2)
             hidden = guide(cond, uncond, guidance).to(hidden.dtype)
         bias = None if self.lm_head.bias is None else self.lm_head.bias[self.columns]
-        logits = F.linear(hidden, self.lm_head.weight[self.columns], bias)
+        weight = self.lm_head.weight[self.columns]
+        logits = float32_logits(partial(F.linear, weight=weight, bias=bias), hidden)
         return logits if self.permutation is None else logits[..., self.permutation]
 
     @override
     def text_logits(self, hidden: Tensor) -> Tensor:
-        return self.lm_head(hidden)
+        return float32_logits(self.lm_head, hidden)

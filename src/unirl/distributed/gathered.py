@@ -20,6 +20,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from unirl.backbones.precision import float32_modules
+
 
 class _Entry(NamedTuple):
     """A parameter: its module, its name there, the type in which it is gathered, and whether it is sharded at all."""
@@ -39,7 +41,7 @@ class GatheredParameters:
 
     Args:
         mesh: The ranks to shard over.
-        dtype: Type in which matrices are gathered; None keeps theirs. Embedding tables keep theirs.
+        dtype: Type in which matrices are gathered; None keeps theirs. Embedding tables and heads keep theirs.
         offload: Whether shards are kept on the CPU.
     """
 
@@ -63,7 +65,7 @@ class GatheredParameters:
             backbone: The model.
             in_blocks: Identities of the parameters of its blocks, whose matrices are left to FSDP.
         """
-        replaced: dict[int, nn.Parameter] = {}
+        replaced, heads = dict[int, nn.Parameter](), float32_modules(backbone)
         for module in list(backbone.modules()):
             for name, parameter in list(module._parameters.items()):
                 if parameter is None or (parameter.ndim > 1 and id(parameter) in in_blocks):
@@ -71,7 +73,7 @@ class GatheredParameters:
                 if id(parameter) not in replaced:
                     replaced[id(parameter)] = self._distribute(parameter)
                 module._parameters[name] = replaced[id(parameter)]
-                keeps_dtype = parameter.ndim < 2 or isinstance(module, nn.Embedding)
+                keeps_dtype = parameter.ndim < 2 or isinstance(module, nn.Embedding) or module in heads
                 dtype = None if keeps_dtype or not parameter.is_floating_point() else self.dtype
                 self._entries.append(_Entry(module, name, dtype or parameter.dtype, parameter.ndim > 1))
                 _read_through(self, self._entries[-1])

@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from typing_extensions import override
 
+from unirl.backbones.precision import AUTOCAST_DTYPES
 from unirl.errors import UserError
 
 FSDP2 = "fsdp2"
@@ -94,7 +95,7 @@ def mixed_precision_policy(precision: str) -> MixedPrecisionPolicy:
         >>> mixed_precision_policy("bf16-mixed").reduce_dtype
         torch.float32
     """
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    dtype = AUTOCAST_DTYPES.get(precision)
     # Autocast chooses the types of activations, as without shards.
     return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
 

@@ -19,6 +19,7 @@ from unirl.doctor.findings import Finding, format_bytes
 from unirl.errors import UserError
 from unirl.hooks.discovery import OWN_DISTRIBUTION
 from unirl.hooks.host import host
+from unirl.training.config import check_precision
 
 HUB_TIMEOUT = 10.0
 """Seconds for the Hugging Face hub to answer."""
@@ -58,6 +59,10 @@ def available_devices() -> str:
 
 
 def _check_precision(precision: str, device: str) -> Finding:
+    try:
+        check_precision(precision)
+    except UserError as error:
+        return Finding("error", "precision", str(error))
     if device == "cpu" and precision.startswith(HALF_PRECISION):
         text = f"{precision} on a CPU: slower than float32 on most, and less exact"
         return Finding("warning", "precision", text, "--trainer.precision 32-true")

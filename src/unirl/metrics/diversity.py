@@ -56,7 +56,8 @@ class TimmFeatures:
         """
         if self._size and tuple(pixels.shape[-2:]) != self._size:
             pixels = F.interpolate(pixels, self._size, mode="bilinear", antialias=True)
-        features: Tensor = self._model((pixels.to(self._mean) - self._mean) / self._std)
+        with torch.autocast(pixels.device.type, enabled=False):
+            features: Tensor = self._model((pixels.to(self._mean) - self._mean) / self._std)
         return features
 
 

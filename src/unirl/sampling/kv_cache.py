@@ -29,6 +29,7 @@ class PrefixCache:
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The cached keys and values of a layer followed by its new ones. Attention layers call it."""
+        key = key.to(value.dtype)  # under autocast, rotary embeddings give float32
         if layer < len(self.keys):
             key = torch.cat((self.keys[layer], key), dim=2)
             value = torch.cat((self.values[layer], value), dim=2)

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
+from unirl.backbones.precision import cast_frozen_weights
 from unirl.distributed.fsdp2 import finish_backward, shard
 from unirl.testing.backbone_settings import BackboneSettings, sampled_log_probs, with_pixels
 from unirl.testing.comparison import make_generator, max_difference
@@ -81,6 +82,37 @@ class WeightChecks(BackboneSettings):
         changed = _changed_tensors(backbone, loaded)
         assert not changed, f"from_pretrained loaded {changed} with other values than save_pretrained saved"
         self._assert_same_outputs(backbone, loaded, "the model that from_pretrained loaded")
+
+    def test_16_bit_checkpoints_are_loaded_in_float32(self, backbone: Backbone, tmp_path: Path) -> None:
+        """Weights are float32, whatever type they were saved in: the trainer's precision says in which they train."""
+        backbone.bfloat16().save_pretrained(tmp_path)
+        loaded = type(backbone).from_pretrained(str(tmp_path))
+        for name, parameter in loaded.named_parameters():
+            assert parameter.dtype == torch.float32, (
+                f"from_pretrained loaded {name!r} in {parameter.dtype}, as it was saved; load float32, because weights "
+                "in 16 bit do not learn"
+            )
+
+    def test_16_bit_computation_gives_float32_log_probs(self, backbone: Backbone) -> None:
+        """Under autocast (`bf16-mixed`), with frozen weights held in bfloat16, log-probabilities are float32."""
+        cast_frozen_weights(backbone, torch.bfloat16)
+        prompts, questions = list(self.prompts), list(self.questions)
+        with torch.autocast("cpu", torch.bfloat16):
+            images = self._sample_images(backbone)
+            inputs = with_pixels(backbone, images)
+            answers = backbone.sample_answers(inputs, questions, self.answer_sampling, make_generator())
+            found = {
+                "sample_images": images.log_probs,
+                "image_log_probs": backbone.image_log_probs(prompts, images, self.image_sampling)[0],
+                "sample_answers": answers.log_probs,
+                "answer_log_probs": backbone.answer_log_probs(inputs, questions, answers),
+            }
+        for method, log_probs in found.items():
+            dtype = None if log_probs is None else log_probs.dtype
+            assert dtype == torch.float32, (
+                f"{method} returned log-probabilities of {dtype} under autocast, expected torch.float32; call "
+                "logits.float() before log_softmax"
+            )
 
     def test_deepcopy_is_equal_and_independent(self, backbone: Backbone) -> None:
         """A copy gives the same outputs, and shares no weights with the original."""

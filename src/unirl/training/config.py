@@ -113,6 +113,26 @@ def check_image_sampling(owner: str, backbone: Backbone, sampling: ImageSampling
     check_temperature(owner, sampling.temperature, greedy=backbone.supports_greedy_images)
 
 
+def check_precision(precision: str) -> None:
+    """Refuse to train weights in 16 bit.
+
+    Args:
+        precision: The trainer's, such as "bf16-mixed".
+
+    Raises:
+        UserError: weights would be in 16 bit.
+
+    Example:
+        >>> check_precision("bf16-mixed")
+    """
+    if not precision.startswith(("32", "64")) and not precision.endswith("mixed"):
+        raise UserError(
+            f"trainer.precision {precision}: weights in 16 bit do not learn, because rounding drops most updates of "
+            "AdamW (bfloat16 at a learning rate of 1e-5: no weight above 0.004 moves); set bf16-mixed, which computes "
+            "in 16 bit from float32 weights, which are shards under fsdp2"
+        )
+
+
 def check_trainable(trainable_modules: Sequence[str] | None, lora: LoRA | None) -> None:
     """Validate which parameters are trained.
 

@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA, select_trainable
+from unirl.backbones.precision import AUTOCAST_DTYPES, cached_casts, cast_frozen_weights
 from unirl.distributed.collectives import gather_object, local_item
-from unirl.distributed.fsdp2 import finish_backward, reshard, shard, unshard, unsharded
+from unirl.distributed.fsdp2 import finish_backward, is_sharded, reshard, shard, unshard, unsharded
 from unirl.distributed.strategies import build_rank_by_rank, mixed_precision_policy
 from unirl.functional.advantages import group_std, zero_variance_groups
 from unirl.functional.reductions import masked_mean
@@ -23,9 +24,22 @@ from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
 from unirl.rewards import Reward
 from unirl.rewards.scoring import normalized_rewards
-from unirl.training.config import EvaluationConfig, RolloutConfig, check_evaluation, check_rollout, check_trainable
+from unirl.training.config import (
+    EvaluationConfig,
+    RolloutConfig,
+    check_evaluation,
+    check_precision,
+    check_rollout,
+    check_trainable,
+)
 from unirl.training.evaluation import Evaluator, Metrics, flatten
-from unirl.training.optimizers import check_optimizer, gradient_norm, with_total_steps
+from unirl.training.optimizers import (
+    check_optimizer,
+    check_trained_weights,
+    gradient_norm,
+    use_fused_step,
+    with_total_steps,
+)
 from unirl.training.rollout import Rollouts
 from unirl.types import Example, Rollout, to_device
 from unirl.updates import UpdateRule
@@ -87,6 +101,7 @@ class SelfImprovement(LightningModule):
     @override
     def configure_model(self) -> None:
         if self._built:  # a second call must not take a trained model as the reference
+            self._cast_frozen_weights()
             return
         with torch.device("cpu"):  # Lightning calls it inside its own device, where transformers wants accelerate
             build_rank_by_rank(self._build, None if self._trainer is None else self.trainer.strategy)
@@ -102,9 +117,17 @@ class SelfImprovement(LightningModule):
             strategy, policy = self.trainer.strategy, mixed_precision_policy(self.trainer.precision)
             offload = [getattr(strategy, name, False) for name in ("offload", "offload_reference")]
             shard(self.backbone, mesh, policy, *offload)
+        self._cast_frozen_weights()
+
+    def _cast_frozen_weights(self) -> None:
+        if not is_sharded(self.backbone):  # shards are float32
+            precision = "" if self._trainer is None else str(self.trainer.precision)
+            cast_frozen_weights(self.backbone, AUTOCAST_DTYPES.get(precision, torch.float32))
 
     @override
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            check_precision(str(self.trainer.precision))
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
         for loop in (self.trainer.fit_loop.epoch_loop.val_loop, self.trainer.validate_loop, self.trainer.test_loop):
             loop.inference_mode = False  # under FSDP2, a first forward pass in inference mode breaks training
@@ -112,6 +135,8 @@ class SelfImprovement(LightningModule):
     @override
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer([p for p in self.backbone.parameters() if p.requires_grad])
+        check_trained_weights(optimizer)
+        use_fused_step(optimizer)
         if self.lr_scheduler is None:
             return optimizer
         scheduler = with_total_steps(self.lr_scheduler(optimizer), lambda: int(self.trainer.estimated_stepping_batches))
@@ -135,6 +160,7 @@ class SelfImprovement(LightningModule):
 
     @override
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        check_trained_weights(optimizer)  # a callback may have added some
         self.log("grad_norm", gradient_norm(self.backbone.parameters()))
         self.log("learning_rate", float(optimizer.param_groups[0]["lr"]))
 
@@ -143,11 +169,9 @@ class SelfImprovement(LightningModule):
         step = self.trainer.fit_loop.total_batch_idx
         iteration = step % self.rollout.num_iterations
         if self._current is None or iteration == 0:
-            with unsharded(self.backbone):
+            with unsharded(self.backbone), cached_casts(self.device):
                 # A resumed run may start between two iterations.
                 self._current = self._fresh_rollout(batch, first=step - iteration)
-            if torch.is_autocast_enabled(self.device.type):
-                torch.clear_autocast_cache()  # casts made without gradient would be used with it
         # A rollout from a checkpoint is on the CPU.
         self._current = replace(to_device(self._current, self.device), iteration=iteration)
         return self._current
@@ -206,11 +230,13 @@ class SelfImprovement(LightningModule):
 
     @override
     def validation_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
-        return {"rollout": self.evaluator.step(batch, batch_idx)}
+        with cached_casts(self.device):
+            return {"rollout": self.evaluator.step(batch, batch_idx)}
 
     @override
     def on_validation_epoch_end(self) -> None:
-        self.val_metrics = self.evaluator.finish()
+        with self.trainer.precision_plugin.forward_context(), cached_casts(self.device):  # no step, but it answers
+            self.val_metrics = self.evaluator.finish()
         values = flatten(self.val_metrics)
         # All ranks compute the same values, also a rank without a batch: computing them is collective.
         self.log_dict({f"val/{name}": value for name, value in values.items()})

@@ -90,6 +90,42 @@ def check_optimizer(optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCalla
             raise UserError(f"model.lr_scheduler: {error}") from error
 
 
+def check_trained_weights(optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose weights are in 16 bit, however they came to be so.
+
+    Args:
+        optimizer: Of the run.
+
+    Raises:
+        UserError: names the type.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.is_floating_point() and parameter.itemsize < torch.float32.itemsize:
+                raise UserError(
+                    f"a trained weight of shape {tuple(parameter.shape)} is {parameter.dtype}, in which rounding drops "
+                    "most updates; trained weights must be float32: set trainer.precision to bf16-mixed, and leave "
+                    "the type of weights to it"
+                )
+
+
+def use_fused_step(optimizer: Optimizer) -> None:
+    """Let an optimizer of torch update all weights in one kernel where they are on a GPU.
+
+    Not run on a GPU by this project's tests. Only where its class has the option and the user has left it open. The
+    option is set on the groups: the argument would also mark the optimizer as one that unscales gradients itself, which
+    Lightning refuses to clip.
+
+    Args:
+        optimizer: Of any class; changed in place.
+    """
+    unset = {"fused": None, "foreach": None, "capturable": False, "differentiable": False}
+    for group in optimizer.param_groups:
+        is_open = "fused" in group and all(group.get(name, value) == value for name, value in unset.items())
+        if is_open and all(parameter.is_cuda and parameter.is_floating_point() for parameter in group["params"]):
+            group["fused"] = True
+
+
 def with_total_steps(scheduler: Any, total_steps: Callable[[], int]) -> Any:
     """A scheduler that knows how many steps the run has.
 

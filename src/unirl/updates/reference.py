@@ -7,6 +7,7 @@ import torch
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.lora import is_adapter
+from unirl.backbones.precision import cast_frozen_weights
 from unirl.distributed.fsdp2 import frozen_copy, is_sharded
 
 
@@ -50,8 +51,12 @@ class Reference:
     def _match(self, backbone: Backbone, copy: Backbone) -> None:
         """Move the copy to the device and the precision of the model."""
         target, current = next(backbone.parameters()), next(copy.parameters())
-        if (target.device, target.dtype) != (current.device, current.dtype):
-            copy.to(target.device, target.dtype)
+        if target.device != current.device:
+            copy.to(target.device)
+        mixed = torch.is_autocast_enabled(target.device.type)
+        if not mixed and target.dtype != current.dtype:
+            copy.to(target.dtype)
+        cast_frozen_weights(copy, torch.get_autocast_dtype(target.device.type) if mixed else target.dtype)
 
     def _enable_adapters(self, enabled: bool) -> None:
         for module in self._adapters:

@@ -1,13 +1,15 @@
 """Janus as a causal transformer over text, image codes and image features."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 from typing_extensions import override
 
 from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
+from unirl.backbones.precision import float32_logits
 from unirl.backbones.transformer import CausalTransformer
 from unirl.sampling.autoregressive import guide
 from unirl.sampling.kv_cache import Prefix
@@ -36,6 +38,11 @@ class JanusTransformer(CausalTransformer):
     def language_model(self) -> Any:
         return self.base_model.language_model
 
+    @property
+    @override
+    def float32_heads(self) -> Sequence[nn.Module]:
+        return (self.janus.lm_head, self.base_model.generation_head)
+
     @override
     def incremental_decoder(self, prefix: Prefix, max_new_tokens: int, static_shapes: bool = False) -> LlamaDecoder:
         decoder = LlamaStaticDecoder if static_shapes else LlamaDecoder
@@ -47,16 +54,20 @@ class JanusTransformer(CausalTransformer):
 
     @override
     def text_logits(self, hidden: Tensor) -> Tensor:
-        return self.janus.lm_head(hidden)
+        return float32_logits(self.janus.lm_head, hidden)
 
     @override
     def code_logits(self, hidden: Tensor, guidance: float = 0.0) -> Tensor:
         head = self.base_model.generation_head
-        features = head.activation_fn(head.proj_out(hidden))
-        if guidance:  # the last layer is affine: guiding its input guides the logits, at half the cost
-            cond, uncond = features.chunk(2)
-            features = guide(cond, uncond, guidance).to(features.dtype)
-        return head.vision_head(features)
+
+        def logits(hidden: Tensor) -> Tensor:
+            features = head.activation_fn(head.proj_out(hidden))
+            if guidance:  # the last layer is affine: guiding its input guides the logits, at half the cost
+                cond, uncond = features.chunk(2)
+                features = guide(cond, uncond, guidance).to(features.dtype)
+            return head.vision_head(features)
+
+        return float32_logits(logits, hidden)
 
     def embed_pixels(self, pixels: Tensor) -> Tensor:
         """Features (B, n, D) of normalized images (B, 3, H, W)."""

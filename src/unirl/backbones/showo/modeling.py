@@ -1,6 +1,7 @@
 """Show-o as a transformer over cached prefixes: sequences, attention masks, hidden states and logits."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PhiForCausalLM
 
+from unirl.backbones.precision import float32_logits
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.sampling.kv_cache import Prefix, PrefixCache, causal_mask, pad_left, run_layers, suffix_mask
 
@@ -75,6 +77,11 @@ class ShowoTransformer(nn.Module):
         """Where the model computes. Weights may be elsewhere, such as shards on the CPU."""
         return next(chain(self.buffers(), self.parameters())).device
 
+    @property
+    def float32_heads(self) -> Sequence[nn.Module]:
+        """As for `CausalTransformer`."""
+        return (self.phi.lm_head,)
+
     def forward(self, embeds: Tensor, mask: Tensor, positions: Tensor, cache: PrefixCache | None = None) -> Tensor:
         """Hidden states of new tokens.
 
@@ -100,12 +107,13 @@ class ShowoTransformer(nn.Module):
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) over the whole vocabulary."""
-        return self.phi.lm_head(hidden)
+        return float32_logits(self.phi.lm_head, hidden)
 
     def code_logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., K) over the image codes alone."""
         rows = slice(self.config.code_start, self.config.code_start + self.config.codebook_size)
-        return F.linear(hidden, self.phi.lm_head.weight[rows], self.phi.lm_head.bias[rows])
+        weight, bias = self.phi.lm_head.weight[rows], self.phi.lm_head.bias[rows]
+        return float32_logits(partial(F.linear, weight=weight, bias=bias), hidden)
 
     def prompt_prefix(self, texts: Sequence[Sequence[int]], end: int) -> Prefix:
         """Key-value cache of prompts. The public left padding up to `max_text_len` shifts positions only.
