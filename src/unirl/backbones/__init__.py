@@ -16,6 +16,7 @@ from unirl.backbones.checkpoints import (
 )
 from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
+from unirl.backbones.precision import float32_logits
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "building_on_cpu",
     "check_rope_type",
     "describe_error",
+    "float32_logits",
     "load_exactly",
     "load_transformers",
     "locate",

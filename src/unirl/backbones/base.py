@@ -180,7 +180,7 @@ class Backbone(nn.Module, ABC):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Backbone":
         """What `to`, `half` and the like call. The frequencies of rotary position embeddings stay float32."""
         frequencies = list(_rotary_frequencies(self))
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for module, name, before in frequencies:
             now: Tensor = getattr(module, name)
             if now.dtype != before.dtype:

@@ -188,7 +188,7 @@ class TinyBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         logits = self.code_logits(prompts, images.codes, sampling.guidance) / (sampling.temperature or 1.0)
-        log_probs = logits.log_softmax(-1).gather(-1, images.codes.unsqueeze(-1)).squeeze(-1)
+        log_probs = logits.float().log_softmax(-1).gather(-1, images.codes.unsqueeze(-1)).squeeze(-1)
         return log_probs, torch.ones_like(log_probs, dtype=torch.bool)
 
     @override
@@ -265,7 +265,7 @@ class TinyBackbone(Backbone):
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
         inputs = F.pad(answers.ids[:, :-1], (1, 0), value=END_TOKEN)
         logits = self._token_logits(self._context(images, questions)[:, None], inputs)
-        return logits.log_softmax(-1).gather(-1, answers.ids.unsqueeze(-1)).squeeze(-1) * answers.mask
+        return logits.float().log_softmax(-1).gather(-1, answers.ids.unsqueeze(-1)).squeeze(-1) * answers.mask
 
     def _context(self, images: Images, questions: Sequence[str]) -> Tensor:
         """Sums (Q, D) of the image and question embeddings of Q questions."""
