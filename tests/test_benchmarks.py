@@ -134,3 +134,14 @@ def test_a_kernel_is_counted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert ways[0].casts == 0
     assert ways[1].kernels - ways[0].kernels == ways[1].casts
     assert ways[1].casts < 2 * 2 + 8  # two in each of two layers, and those of the head
+
+
+def test_updates_start_near_1_and_weights_are_cast_once(monkeypatch: pytest.MonkeyPatch):
+    precision = script("precision", monkeypatch)
+    for name, gaps in precision.gaps("janus", prompts=6).items():
+        assert gaps.largest < 0.01, name  # with logits in bfloat16 up to 0.06
+    count, elements = precision.casts("janus", lora=True, cached=False)
+    once, _ = precision.casts("janus", lora=True, cached=True)
+    assert once * 16 == 24  # two adapters of q, k and v in each of four layers, once for 16 codes
+    assert count > 50
+    assert elements > 900_000

@@ -118,12 +118,13 @@ def test_16_bit_weights_are_refused_however_they_come_about(
         fit(Showo(str(shapes_checkpoint)), [Unfreezes()], trainable_modules=["self_attn"])
 
 
-def test_validation_in_16_bit_is_allowed(runs: Any, backbone: Any, tmp_path: Path) -> None:
+def test_validation_computes_in_16_bit_and_with_weights_of_16_bit(runs: Any, backbone: Any, tmp_path: Path) -> None:
     model = runs.module(backbone, GRPO(), [Likelihood()], judge=ShapesJudge(), num_understanding=4)
-    trainer = runs.trainer(tmp_path, precision="bf16-true")
-    trainer.validate(model, runs.data(num_val_prompts=2), verbose=False)
-    assert next(backbone.parameters()).dtype == BF16
-    assert "understanding" in model.val_metrics
+    for precision, dtype in (("bf16-mixed", torch.float32), ("bf16-true", BF16)):
+        trainer = runs.trainer(tmp_path, precision=precision)
+        trainer.validate(model, runs.data(num_val_prompts=2), verbose=False)
+        assert next(backbone.parameters()).dtype == dtype
+        assert "understanding" in model.val_metrics
 
 
 # --- frozen weights under autocast ---
