@@ -205,7 +205,7 @@ def _pad(tensor: Tensor, rows: int) -> Tensor:
 
 def _as_dtensor(local: Tensor, mesh: DeviceMesh, shape: torch.Size) -> DTensor:
     placement = Shard(0) if len(shape) > 1 else Replicate()
-    stride = torch.empty(shape, device="meta").stride()
+    stride = torch.empty(shape, dtype=torch.uint8, device="meta").stride()
     return DTensor.from_local(local, mesh, [placement], run_check=False, shape=shape, stride=stride)
 
 

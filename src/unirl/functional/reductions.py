@@ -40,5 +40,5 @@ def zero_loss(model: nn.Module) -> Tensor:
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if any(isinstance(p, DTensor) for p in trainable):  # their missing gradients are filled after the backward pass
-        return torch.zeros((), device=trainable[0].device, requires_grad=True)
+        return torch.zeros((), dtype=torch.float32, device=trainable[0].device, requires_grad=True)
     return torch.stack([p.sum() * 0 for p in trainable]).sum()
