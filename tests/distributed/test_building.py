@@ -13,10 +13,12 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 
+from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.distributed.fsdp2 import frozen_copy, shard
-from unirl.distributed.strategies import build_rank_by_rank
+from unirl.distributed.fsdp2 import finish_backward, frozen_copy, shard
+from unirl.distributed.strategies import build_rank_by_rank, mixed_precision_policy
 from unirl.errors import UserError
+from unirl.types import ImageSampling
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package
 
@@ -109,3 +111,26 @@ def test_a_frozen_copy_has_the_same_shards(shapes_checkpoint: Path, tmp_path: Pa
     assert sum(local for _, local, _, _ in results) == total
     assert max(local for _, local, _, _ in results) < 0.6 * total
     assert [(trainable, len(changed)) for _, _, trainable, changed in results] == [(False, 1)] * 2
+
+
+@pytest.mark.parametrize("kind", [Showo, Janus])
+def test_sharded_models_compute_in_16_bit_with_heads_in_float32(
+    kind: Any, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    @in_process_group
+    def run(folder: Path) -> tuple[float, set[torch.dtype], set[torch.dtype]]:
+        backbone = kind.from_pretrained(str(checkpoints[kind.__name__.lower()]))
+        shard(backbone, mp_policy=mixed_precision_policy("bf16-mixed"))
+        prompts, sampling = ["a photo of a ring"] * 2, ImageSampling(4, guidance=1.0)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            images = backbone.sample_images(prompts, sampling, torch.Generator().manual_seed(0))
+            log_probs, _ = backbone.image_log_probs(prompts, images, sampling)
+        log_probs.sum().backward()
+        finish_backward(backbone)
+        assert images.log_probs is not None
+        gradients = {p.grad.dtype for p in backbone.parameters() if p.grad is not None}
+        return (log_probs - images.log_probs).abs().max().item(), {log_probs.dtype}, gradients
+
+    for gap, *dtypes in run_processes(run, tmp_path):
+        assert gap < 0.01
+        assert dtypes == [{torch.float32}, {torch.float32}]
