@@ -37,7 +37,8 @@ class LlamaDecoder(IncrementalDecoder):
     position: Any
 
     def __init__(self, model: "LlamaModel", prefix: Prefix, max_new_tokens: int, left_padding: int = 0) -> None:
-        layers, device = model.layers, prefix.mask.device
+        layers: Any = model.layers
+        device = prefix.mask.device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         self.layers: list[tuple[Any, _Norm, _Norm]] = [
             (layer, _Norm(layer.input_layernorm, dtype), _Norm(layer.post_attention_layernorm, dtype))

@@ -85,7 +85,9 @@ class BanditBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes)
-        order = torch.rand(log_probs.shape, generator=generator, dtype=torch.float32, device=log_probs.device).argsort(1)
+        order = torch.rand(log_probs.shape, generator=generator, dtype=torch.float32, device=log_probs.device).argsort(
+            1
+        )
         return log_probs, order < (NUM_CODES if scored_steps is None else scored_steps)
 
     @override
