@@ -38,6 +38,7 @@ def test_the_first_batch_of_a_validation_is_logged(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True, global_step=3, loggers=[logger])
     callback = LogImages(count=4, columns=2)
     module: Any = None
+    callback.on_validation_start(trainer, module)
     for batch_idx in (0, 1):
         outputs = {"rollout": make_rollout(torch.tensor([1, 0, 1, 0, 1, 0]))}
         callback.on_validation_batch_end(trainer, module, outputs, None, batch_idx)
@@ -58,5 +59,7 @@ def test_the_first_batch_of_a_validation_is_logged(tmp_path: Path) -> None:
 def test_without_a_judge_frames_are_gray(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(log_dir=str(tmp_path), is_global_zero=True, global_step=0, loggers=[])
     module: Any = None
-    LogImages().on_validation_batch_end(trainer, module, {"rollout": make_rollout(None)}, None, 0)
+    callback = LogImages()
+    callback.on_validation_start(trainer, module)
+    callback.on_validation_batch_end(trainer, module, {"rollout": make_rollout(None)}, None, 0)
     assert frame(Image.open(tmp_path / "images" / "step-000000.png"), 0) == ImageColor.getrgb(FRAME_COLOR)

@@ -32,6 +32,8 @@ from unirl_shapes.prompts import ShapesPrompts
 
 BACKBONES = {"showo": Showo, "janus": Janus}
 BATCHES = 5
+AFTER_BATCHES = -1
+"""In place of the index of a validation batch: when all batches are done, before their metrics are computed."""
 
 
 def run_forked(function: Callable[[], Any], log: Path) -> int | None:
@@ -58,7 +60,7 @@ class Interrupted(SelfImprovement):
 
     folder: Path
     signal_batch: int | None = None
-    signal_in_validation = False
+    signal_in_validation: int | None = None
     signal_to_send = signal.SIGKILL
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -74,9 +76,14 @@ class Interrupted(SelfImprovement):
             os.kill(os.getpid(), self.signal_to_send)
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
-        if self.signal_in_validation:
+        if batch_idx == self.signal_in_validation:
             os.kill(os.getpid(), self.signal_to_send)
         return super().validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.signal_in_validation == AFTER_BATCHES:
+            os.kill(os.getpid(), self.signal_to_send)
+        super().on_validation_epoch_end()
 
 
 class SaveEachStep(Checkpoint):

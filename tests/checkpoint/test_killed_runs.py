@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 
-from interrupted_runs import assert_same_run, fit, make_model, run_forked
+from interrupted_runs import AFTER_BATCHES, assert_same_run, fit, make_model, run_forked
 from processes import exit_codes, run_processes
 
 from unirl.checkpoint import latest_valid
@@ -89,11 +89,12 @@ def run_with_validation(
     folder: Path,
     val_check_interval: float = 1.0,
     signal_to_send: signal.Signals | None = None,
+    signal_in_validation: int = 0,
     ckpt_path: Path | None = None,
 ) -> None:
-    """Two epochs of two steps; a signal, if any, is sent in the first validation."""
+    """Two epochs of two steps; a signal, if any, is sent in a batch of the first of the validations of two batches."""
     model = make_model("showo", checkpoint, "sft", folder)
-    model.signal_in_validation = signal_to_send is not None
+    model.signal_in_validation = None if signal_to_send is None else signal_in_validation
     model.signal_to_send = signal_to_send or signal.SIGKILL
     options: dict[str, Any] = {"max_epochs": 2, "limit_val_batches": 1.0, "val_check_interval": val_check_interval}
     fit(model, ckpt_path=ckpt_path, steps_per_epoch=2, **options)
@@ -113,18 +114,24 @@ def uninterrupted(shapes_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("val_check_interval", [1.0, 0.5])
-def test_an_interrupted_validation_is_replayed(
+@pytest.mark.parametrize(
+    ("val_check_interval", "sent", "batch"),
+    [
+        *((1.0, signal.SIGKILL, 0), (1.0, signal.SIGTERM, 0), (1.0, signal.SIGTERM, AFTER_BATCHES)),
+        *((0.5, signal.SIGKILL, 0), (0.5, signal.SIGTERM, AFTER_BATCHES)),
+    ],
+)
+def test_an_interrupted_validation_is_resumed_exactly(
     val_check_interval: float,
     sent: signal.Signals,
+    batch: int,
     uninterrupted: Callable[[float], Path],
     shapes_checkpoint: Path,
     tmp_path: Path,
 ) -> None:
-    """At the end of an epoch, and in its middle."""
+    """At the end of an epoch, and in its middle. After its last batch, a validation is finished and not replayed."""
     run = partial(run_with_validation, shapes_checkpoint, tmp_path / "resumed", val_check_interval)
-    assert run_forked(partial(run, sent), tmp_path / "log") == (-sent if sent == signal.SIGKILL else 0)
+    assert run_forked(partial(run, sent, batch), tmp_path / "log") == (-sent if sent == signal.SIGKILL else 0)
     run(ckpt_path=newest(tmp_path / "resumed"))
     assert_same_run(uninterrupted(val_check_interval), tmp_path / "resumed", last=3)
 

@@ -17,9 +17,10 @@ def fault_tolerance_callbacks() -> list[Callback]:
 
     Example:
         >>> [type(callback).__name__ for callback in fault_tolerance_callbacks()]
-        ['StopOnSigterm', 'ReplayMissedValidation', 'RestoreLastSavedStep']
+        ['ReplayMissedValidation', 'StopOnSigterm', 'RestoreLastSavedStep']
     """
-    return [StopOnSigterm(), ReplayMissedValidation(), RestoreLastSavedStep()]
+    # A checkpoint that StopOnSigterm saves holds whether a validation is due.
+    return [ReplayMissedValidation(), StopOnSigterm(), RestoreLastSavedStep()]
 
 
 class ReplayMissedValidation(Callback):

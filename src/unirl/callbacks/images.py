@@ -93,24 +93,26 @@ class LogImages(Callback):
 
     def __init__(self, count: int = 12, columns: int = 4) -> None:
         self.count, self.columns = count, columns
+        self._log_dir: str | None = None
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log_dir = trainer.log_dir  # collective, and a rank may have no batch
 
     @override
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         rollout: Rollout | None = (outputs or {}).get("rollout")
-        if batch_idx or rollout is None:
-            return
-        log_dir = trainer.log_dir  # collective
-        if not trainer.is_global_zero:
+        if batch_idx or rollout is None or not trainer.is_global_zero:
             return
         verdicts, count = rollout.score_parts.get("judge"), min(self.count, len(rollout.examples))
         correct = [None] * count if verdicts is None else [bool(verdict) for verdict in verdicts[:count].tolist()]
         captions = [Caption(rollout.examples[i].prompt, rollout.answers.text[i], correct[i]) for i in range(count)]
         assert rollout.images.pixels is not None
         grid = image_grid(rollout.images.pixels[:count].cpu(), captions, self.columns)
-        if log_dir is not None:
-            folder = Path(log_dir) / "images"
+        if self._log_dir is not None:
+            folder = Path(self._log_dir) / "images"
             folder.mkdir(parents=True, exist_ok=True)
             grid.save(folder / f"step-{trainer.global_step:06d}.png")
         for logger in trainer.loggers:

@@ -1,12 +1,19 @@
-"""Preemption: on SIGTERM, save a checkpoint, print the command that resumes the run, and exit."""
+"""Preemption: on a signal, save a checkpoint at the end of the step, print the command that resumes the run, and exit.
 
+The signals are SIGTERM and, under SLURM, the one after which the job is requeued (SIGUSR1).
+"""
+
+import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -26,29 +33,40 @@ class Preempted(SIGTERMException):
         self.code = 0
 
 
-class StopOnSigterm(Callback):
-    """Saves `stopped.ckpt` after the optimizer step in which a SIGTERM arrives, and exits with code 0.
+class StopRequest(IntEnum):
+    """What a signal asks for. Ranks agree on the largest request of any of them."""
 
-    All ranks finish the same step, whichever of them got the signal. Under SLURM, Lightning's own requeueing is used
-    instead.
+    NONE = 0
+    STOP = 1
+    REQUEUE = 2
+    """Stop, and put the SLURM job back in the queue."""
+
+
+class StopOnSigterm(Callback):
+    """Saves `stopped.ckpt` after the optimizer step in which a signal arrives, and exits with code 0.
+
+    All ranks finish the same step, whichever of them got the signal. Under SLURM with `auto_requeue`, `requeue_signal`
+    of Lightning's `SLURMEnvironment` (by default SIGUSR1) does the same and requeues the job. A handler of that signal
+    that was installed before the run is left alone.
+
+    A validation is stopped after a batch that all ranks have; ranks with more batches than others finish those. `validate`
+    and `test` save nothing: each rank that gets the signal ends after its batch.
     """
 
     def __init__(self) -> None:
-        self._signaled, self._saved, self._enabled, self._trained = False, False, False, False
-
-    @override
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._install_handler()
+        self._received, self._agreed = StopRequest.NONE, StopRequest.NONE
+        self._saved, self._enabled, self._trained = False, False, False
+        self._checks_left = 0
+        self._requeue_signal: signal.Signals | None = None
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._install_handler()
+        self._install_handlers(trainer)
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._trained = True
-        stepped = not trainer.fit_loop.epoch_loop._should_accumulate()
-        if self._enabled and stepped and trainer.strategy.reduce_boolean_decision(self._signaled, all=False):
+        if not trainer.fit_loop.epoch_loop._should_accumulate() and self._should_stop(trainer):
             self._save(trainer)
 
     @override
@@ -63,41 +81,143 @@ class StopOnSigterm(Callback):
             self._stop(trainer)
 
     @override
-    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if trainer.state.fn != "fit" or not self._enabled:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._install_handlers(trainer)
+        if trainer.state.fn == "fit":
+            self._stop_validation(trainer)
+            # Asking is collective, and ranks may have unequally many batches.
+            self._checks_left = min_over_ranks(trainer, sum(trainer.fit_loop.epoch_loop.val_loop.max_batches))
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.state.fn != "fit":
+            self._stop_evaluation(trainer)
+        elif self._checks_left > 0:
+            self._checks_left -= 1
+            self._stop_validation(trainer)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or not self._should_stop(trainer):
             return
-        if trainer.strategy.reduce_boolean_decision(self._signaled, all=False):
+        if trainer.sanity_checking:
+            self._stop(trainer)
+        if self._trained and not self._saved:  # otherwise a replayed validation, which the first step will save
+            self._save(trainer)
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._install_handlers(trainer)
+
+    @override
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._stop_evaluation(trainer)
+
+    def _stop_validation(self, trainer: Trainer) -> None:
+        if self._should_stop(trainer):
             if self._trained and not self._saved:  # before the first step it is a replayed validation
                 self._save(trainer)
             self._stop(trainer)
 
-    def _install_handler(self) -> None:
-        # Lightning installs its handler after on_fit_start. It would stop between two batches of an optimizer step.
-        self._enabled = not SLURMEnvironment.detect() and threading.current_thread() is threading.main_thread()
-        if self._enabled:
-            signal.signal(signal.SIGTERM, self._on_sigterm)
+    def _install_handlers(self, trainer: Trainer) -> None:
+        # Lightning has just installed its own. They stop, or save, between two batches of an optimizer step.
+        self._enabled = threading.current_thread() is threading.main_thread()
+        if not self._enabled:
+            return
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._requeue_signal = requeue_signal(trainer)
+        if self._requeue_signal is not None:
+            signal.signal(self._requeue_signal, self._on_requeue)
 
     def _on_sigterm(self, *_: Any) -> None:
-        self._signaled = True
+        self._received = max(self._received, StopRequest.STOP)
+
+    def _on_requeue(self, *_: Any) -> None:
+        self._received = StopRequest.REQUEUE
+
+    def _should_stop(self, trainer: Trainer) -> bool:
+        """Whether a signal has reached any rank. Collective: call it on every rank."""
+        if self._enabled:
+            received = torch.tensor(int(self._received), device=trainer.strategy.root_device)
+            self._agreed = StopRequest(int(trainer.strategy.reduce(received, reduce_op="max")))
+        return self._agreed > StopRequest.NONE
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self._path(trainer))
         self._saved = True
 
     def _stop(self, trainer: Trainer) -> None:
+        self._should_stop(trainer)  # the signal to requeue may have followed SIGTERM
         if self._saved:
-            command = resume_command(trainer, self._path(trainer))
-            message = f"Stopped by SIGTERM after step {trainer.global_step}. Resume with: {command}"
+            what, resume_from = f" after step {trainer.global_step}", self._path(trainer)
         else:
-            resume = f" Resume with: {resume_command(trainer, Path(trainer.ckpt_path))}" if trainer.ckpt_path else ""
-            message = f"Stopped by SIGTERM before the first step; nothing had to be saved.{resume}"
+            what = " before the first step; nothing had to be saved"
+            resume_from = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+        command = None if resume_from is None else resume_command(trainer, resume_from)
+        self._exit(trainer, self._agreed, what, f" Resume with: {command}" if command else "")
+
+    def _stop_evaluation(self, trainer: Trainer) -> None:
+        if self._received:
+            self._exit(trainer, self._received, "; an evaluation saves nothing")
+
+    def _exit(self, trainer: Trainer, request: StopRequest, what: str, resume: str = "") -> None:
+        requeue = request == StopRequest.REQUEUE
+        name = self._requeue_signal.name if requeue and self._requeue_signal else "SIGTERM"
         if trainer.is_global_zero:
-            print(message, file=sys.stderr)
+            print(f"Stopped by {name}{what}.{requeue_job() if requeue else ''}{resume}", file=sys.stderr)
         raise Preempted
 
     def _path(self, trainer: Trainer) -> Path:
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
         return Path(folder or Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints") / CHECKPOINT
+
+
+def min_over_ranks(trainer: Trainer, count: float) -> int:
+    """The smallest count of any rank; 0 where one is infinite. Collective: call it on every rank.
+
+    Args:
+        trainer: Of the run.
+        count: That of this rank.
+    """
+    counts = torch.tensor(0.0 if count == float("inf") else count, device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(counts, reduce_op="min"))
+
+
+def requeue_signal(trainer: Trainer) -> signal.Signals | None:
+    """The signal after which a SLURM job is requeued; None without SLURM, or where Lightning would not requeue either.
+
+    Args:
+        trainer: Running, so that Lightning has installed its handlers.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return None
+    wanted = environment.requeue_signal
+    before = trainer._signal_connector._original_handlers.get(wanted) if wanted is not None else None
+    return wanted if before in (None, signal.SIG_DFL) else None
+
+
+def slurm_job_id() -> str | None:
+    """The id of the SLURM job that this process belongs to, as `scontrol` takes it; None without SLURM."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def requeue_job() -> str:
+    """Put the SLURM job of this process back in the queue.
+
+    Returns:
+        What to tell the user: a sentence that begins with a space.
+    """
+    command = ["scontrol", "requeue", str(slurm_job_id())]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        problem = f"exit code {done.returncode}: {done.stderr.strip()}" if done.returncode else None
+    except OSError as error:
+        problem = str(error)
+    if problem is None:
+        return f" SLURM job {command[-1]} is requeued and will resume."
+    return f" `{shlex.join(command)}` failed ({problem}); submit the job again."
 
 
 def resume_command(trainer: Trainer, path: Path) -> str:
