@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch import Trainer
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package
 
@@ -22,7 +25,9 @@ from interrupted_runs import SaveEachStep, fit, make_model, run_forked
 from unirl.backbones.showo import Showo
 from unirl.callbacks.preemption import Preempted
 from unirl.checkpoint import find_corruption
+from unirl.checkpoint.resume import JOB_FILE, checkpoint_folders
 from unirl.cli.main import main
+from unirl.distributed.slurm import requeue_job, requeue_signal
 from unirl.training import SelfImprovement
 
 CONFIG = Path(__file__).parents[2] / "configs" / "showo_sft.yaml"
@@ -81,11 +86,36 @@ def assert_same_model(first: Path, second: Path) -> None:
         assert torch.equal(value, weights[name]), name
 
 
+SLURM = {
+    **{"SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"},
+    **{"SLURM_NNODES": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
+}
+"""Variables that `srun` sets for a job of one process."""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A SLURM job. `scontrol` writes its arguments to the file."""
+    program, arguments = tmp_path / "bin" / "scontrol", tmp_path / "scontrol.txt"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> "{arguments}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    return arguments
+
+
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_sigterm_saves_the_step_and_prints_the_command_that_resumes(
-    accumulated: int, uninterrupted: Callable[[int], Path], shapes_checkpoint: Path, tmp_path: Path
+    accumulated: int,
+    uninterrupted: Callable[[int], Path],
+    shapes_checkpoint: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """It arrives in the first batch; with two batches to a step, the second one is finished."""
+    """It arrives in the first batch; with two batches to a step, the second one is finished, here in a SLURM job."""
+    requeued: Path | None = request.getfixturevalue("slurm") if accumulated == 2 else None
     folder, log = tmp_path / "runs", tmp_path / "log"
     arguments = fit_arguments(folder, shapes_checkpoint, accumulate_grad_batches=accumulated)
 
@@ -97,8 +127,76 @@ def test_sigterm_saves_the_step_and_prints_the_command_that_resumes(
     assert command, log.read_text()
     (saved,) = folder.rglob("stopped.ckpt")
     assert torch.load(saved, weights_only=True)["global_step"] == 1
+    assert requeued is None or not requeued.exists()  # by SLURM itself, if it preempts the job
     assert run_forked(partial(main, shlex.split(command[1])), log) == 0, log.read_text()
     assert_same_model(uninterrupted(accumulated), folder)
+
+
+def test_slurm_requeues_the_job_after_the_step(
+    slurm: Path,
+    uninterrupted: Callable[[int], Path],
+    shapes_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where SIGTERM comes first. The same command resumes the restarted job."""
+    folder, log = tmp_path / "runs", tmp_path / "log"
+    arguments = fit_arguments(folder, shapes_checkpoint, accumulate_grad_batches=2)
+
+    def send_signals() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert run_forked(partial(fit_with_event, send_signals, 0, arguments), log) == 0, log.read_text()
+    assert "Stopped by SIGUSR1 after step 1. SLURM job 1234 is requeued. Resume with: unirl fit" in log.read_text()
+    (saved,) = folder.rglob("stopped.ckpt")
+    assert torch.load(saved, weights_only=True)["global_step"] == 1
+    assert slurm.read_text() == "requeue 1234\n"
+    assert not list(folder.rglob("hpc_ckpt*"))  # Lightning's handler saves it in the middle of the step
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert run_forked(partial(main, arguments), log) == 0, log.read_text()
+    assert f"resuming from {saved.parent}" in log.read_text()
+    assert_same_model(uninterrupted(2), folder)
+
+
+def test_a_restarted_job_does_not_resume_other_jobs(tmp_path: Path) -> None:
+    options = SimpleNamespace(name="run", trainer=SimpleNamespace(default_root_dir=str(tmp_path), callbacks=[]))
+    for version, job_id in enumerate(("1", "22", "1_7")):
+        (tmp_path / "run" / f"version_{version}" / "checkpoints").mkdir(parents=True)
+        (tmp_path / "run" / f"version_{version}" / JOB_FILE).write_text(job_id)
+    assert [folder.parent.name for folder in checkpoint_folders(options, "22")] == ["version_1"]
+    assert checkpoint_folders(options, "2") == []
+    assert len(checkpoint_folders(options)) == 3
+
+
+def test_settings_of_the_slurm_environment_are_kept(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Lightning's environment, and a handler that was there before, as submitit has one."""
+
+    def wanted(*environment: SLURMEnvironment) -> signal.Signals | None:
+        trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, plugins=[*environment])
+        trainer._signal_connector._original_handlers = trainer._signal_connector._get_current_signal_handlers()
+        return requeue_signal(trainer)
+
+    assert wanted() == signal.SIGUSR1
+    assert wanted(SLURMEnvironment(requeue_signal=signal.SIGUSR2)) == signal.SIGUSR2
+    assert wanted(SLURMEnvironment(auto_requeue=False)) is None
+    previous = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        assert wanted() is None
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    monkeypatch.delenv("SLURM_NTASKS")
+    assert wanted() is None
+
+
+def test_a_failed_requeue_says_so(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert requeue_job() == " SLURM job 12_3 is requeued."
+    (slurm.parent / "bin" / "scontrol").write_text("#!/bin/sh\necho not permitted >&2\nexit 1\n")
+    assert requeue_job() == " `scontrol requeue 12_3` failed (exit code 1: not permitted); submit the job again."
+    monkeypatch.setenv("PATH", "")
+    assert "`scontrol requeue 12_3` failed ([Errno 2]" in requeue_job()
 
 
 def test_export_of_the_last_checkpoint_is_the_model_that_the_run_exported(

@@ -1,7 +1,7 @@
 """Atomic checkpoints: a file or folder gets its name when its last byte is on the disk.
 
-`AtomicCheckpointIO` writes single files, `AtomicTrainer` renames the folders that FSDP strategies write. A save that is
-killed leaves `NAME.part`, which is never loaded; the checkpoint that had the name before is intact.
+`AtomicCheckpointIO` writes single files, `AtomicTrainer` (trainer.py) renames the folders that FSDP strategies write. A
+save that is killed leaves `NAME.part`, which is never loaded; the checkpoint that had the name before is intact.
 """
 
 import os
@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-import torch.distributed as dist
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from typing_extensions import override
 
-from unirl.checkpoint.integrity import TrailerChecksum, find_corruption, sha256_of, write_checksums
+from unirl.checkpoint.integrity import TrailerChecksum, find_corruption
 from unirl.checkpoint.resume import corrupt_message, partial_path, replaced_path
 from unirl.errors import UserError
 
@@ -28,9 +25,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     A failed save is a warning and training goes on. Older checkpoints are then kept until a save succeeds, even if
     there are more of them than `save_top_k`. Remote paths such as `s3://` are left to Lightning.
+
+    Attributes:
+        verified: A checkpoint that has been verified, such as by another rank, and is loaded without doing so again.
     """
 
     def __init__(self) -> None:
+        self.verified: Path | None = None
         self._last_save_failed, self._warned_unsafe = False, False
         self._pending_removals: list[Path] = []
 
@@ -52,14 +53,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._last_save_failed = False
         for old in self._pending_removals:
             if old != Path(path):
-                super().remove_checkpoint(old)
+                self.remove_checkpoint(old)
         self._pending_removals.clear()
 
     @override
     def load_checkpoint(
         self, path: Any, map_location: Callable | None = lambda storage, loc: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        if "://" not in str(path) and (problem := find_corruption(Path(path))) is not None:
+        verified, self.verified = self.verified, None
+        is_known = "://" in str(path) or Path(path) == verified
+        if not is_known and (problem := find_corruption(Path(path))) is not None:
             raise UserError(corrupt_message(Path(path), problem))
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
@@ -73,6 +76,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         if self._last_save_failed:
             self._pending_removals.append(Path(path))
+        elif os.path.islink(path):  # `save_last: link`; Lightning cannot remove a link to a folder
+            os.unlink(path)
         else:
             super().remove_checkpoint(path)
 
@@ -86,44 +91,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 "or module that saves it should save tensors and plain values, or call "
                 "torch.serialization.add_safe_globals"
             )
-
-
-class AtomicTrainer(Trainer):
-    """A Trainer whose sharded checkpoints are written to `NAME.part` and renamed when all ranks are done."""
-
-    @override
-    def save_checkpoint(self, filepath: Any, weights_only: bool | None = None, storage_options: Any = None) -> None:
-        if not saves_sharded(self.strategy) or "://" in str(filepath):
-            super().save_checkpoint(filepath, weights_only, storage_options)
-            return
-        path = Path(self.strategy.broadcast(filepath))
-        partial = partial_path(path)
-        if self.is_global_zero and partial.exists():
-            shutil.rmtree(partial)
-        self.strategy.barrier("unirl.before_save")
-        super().save_checkpoint(partial, weights_only, storage_options)
-        self._write_checksums(partial)
-        if self.is_global_zero:
-            replace_folder(partial, path)
-        self.strategy.barrier("unirl.after_save")
-
-    def _write_checksums(self, folder: Path) -> None:
-        """Each rank hashes a share of the files as they are on the disk; rank 0 writes `SHA256SUMS`."""
-        self.strategy.barrier("unirl.after_write")
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        local = {path.name: sha256_of(path) for path in files[self.global_rank :: self.world_size]}
-        gathered: list[dict[str, str]] = [local] * self.world_size
-        if self.world_size > 1:
-            dist.all_gather_object(gathered, local)
-        if self.is_global_zero:
-            write_checksums(folder, {name: value for checksums in gathered for name, value in checksums.items()})
-
-
-def saves_sharded(strategy: Strategy) -> bool:
-    """Whether a strategy saves a folder of shards rather than one file."""
-    if isinstance(strategy, ModelParallelStrategy):
-        return strategy._save_distributed_checkpoint
-    return isinstance(strategy, FSDPStrategy) and strategy._state_dict_type == "sharded"
 
 
 def write_atomically(value: Any, path: Path) -> None:
@@ -161,6 +128,8 @@ def replace_folder(new: Path, path: Path) -> None:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
     old = replaced_path(path)
+    if path.is_symlink():  # `save_last: link`
+        path.unlink()
     if path.exists():  # if the process is killed between the two renames, the old folder is still found
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)

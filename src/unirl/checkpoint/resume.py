@@ -14,6 +14,9 @@ from unirl.errors import UserError
 
 PARTIAL, REPLACED = ".part", ".old"
 """Suffixes of a checkpoint that is being written, and of a folder that is being replaced."""
+SUFFIXES = (".ckpt", PARTIAL, REPLACED)
+JOB_FILE = "slurm_job_id"
+"""File in the folder of a run: the SLURM job that the run belongs to."""
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # full
     *(errno.EROFS, errno.EACCES, errno.EPERM),  # not writable
@@ -60,9 +63,8 @@ def latest_valid(folders: Iterable[Path]) -> CheckpointSearch:
     Args:
         folders: Where to look, not recursively.
     """
-    paths = [path for folder in folders for path in folder.glob("*.ckpt*") if _is_candidate(path)]
     search = CheckpointSearch()
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(_candidates(folders), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         interrupted = "incomplete, the run was killed while it was written"
         problem = interrupted if path.suffix == PARTIAL else find_corruption(path)
         if problem is None:
@@ -72,8 +74,12 @@ def latest_valid(folders: Iterable[Path]) -> CheckpointSearch:
     return search
 
 
-def _is_candidate(path: Path) -> bool:
-    return path.suffix in (".ckpt", PARTIAL, REPLACED) and path.exists()  # `save_last: link` may leave a dead link
+def _candidates(folders: Iterable[Path]) -> list[Path]:
+    """Checkpoints, each once: `last.ckpt` may be a link to another one, or to one that is gone (`save_last: link`)."""
+    found = [path for folder in folders for path in folder.glob("*.ckpt*") if path.suffix in SUFFIXES and path.exists()]
+    files = {path for path in found if not path.is_symlink()}
+    targets = {path.resolve() for path in files}
+    return [path for path in found if path in files or path.resolve() not in targets]
 
 
 def corrupt_message(path: Path, problem: str) -> str:
@@ -88,55 +94,71 @@ def corrupt_message(path: Path, problem: str) -> str:
     return f"checkpoint {path} is refused: {problem}; {advice}"
 
 
-def resolve_ckpt_path(path: str, options: Any) -> str | None:
-    """The checkpoint that `--ckpt_path` names.
+def check_ckpt_path(path: str) -> None:
+    """Refuse a value of `--ckpt_path` that names nothing, before anything is built. The checkpoint is not read.
 
     Args:
-        path: A file, the folder of a sharded checkpoint, a remote path, "hpc", or "last" for the newest valid
-            checkpoint of all runs with the same name.
-        options: Parsed options of the subcommand.
-
-    Returns:
-        The path; None if "last" finds no checkpoint, so that the same command starts and resumes a run.
+        path: A file, the folder of a sharded checkpoint, a remote path, or "hpc".
 
     Raises:
-        UserError: the checkpoint is missing or corrupt.
+        UserError: the checkpoint is missing.
     """
-    if path == "last":
-        return _resolve_last(_checkpoint_folders(options))
     if path == "best":
         raise UserError(
             "--ckpt_path best: only the process that trained knows which one was best; give its path, or 'last'"
         )
-    if path == "hpc" or "://" in path:
-        return path
-    if not Path(path).exists():
-        raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
-    if (problem := find_corruption(Path(path))) is not None:
-        raise UserError(corrupt_message(Path(path), problem))
-    return path
+    if path == "hpc" or "://" in path or Path(path).exists():
+        return
+    if Path(path).is_symlink():
+        other = latest_valid([Path(path).parent]).path
+        advice = f"the newest valid one in its folder: --ckpt_path {other}" if other else "its folder has no valid one"
+        raise UserError(f"--ckpt_path: {path!r} links to {Path(path).readlink()}, which is gone; {advice}")
+    raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
 
 
-def _resolve_last(folders: list[Path]) -> str | None:
+def checkpoint_folders(options: Any, job_id: str | None = None) -> list[Path]:
+    """The folders in which runs with the same name save checkpoints.
+
+    Args:
+        options: Parsed options of the subcommand.
+        job_id: Only runs of this SLURM job; none if it has no run yet.
+    """
+    run = Path(options.trainer.default_root_dir) / options.name
+    folders = sorted(run.glob("version_*/checkpoints"))
+    if job_id is not None:
+        folders = [folder for folder in folders if _job_of(folder.parent) == job_id]
+        if not folders:
+            return []
+    for callback in options.trainer.callbacks or []:
+        dirpath = getattr(getattr(callback, "init_args", None), "dirpath", None)
+        folders += [Path(dirpath)] if dirpath else []
+    return list(dict.fromkeys(folders))
+
+
+def _job_of(run: Path) -> str | None:
+    return (run / JOB_FILE).read_text(encoding="utf-8") if (run / JOB_FILE).is_file() else None
+
+
+def resolve_last(folders: Iterable[Path]) -> tuple[str | None, str | None]:
+    """The newest valid checkpoint, which `--ckpt_path last` means.
+
+    Args:
+        folders: Where to look.
+
+    Returns:
+        The path, None where there is no checkpoint, so that the same command starts and resumes a run; and why the run
+        must not start, where there are checkpoints and none is valid.
+    """
     search = latest_valid(folders)
     for line in search.skipped:
         _print(f"skipped {line}")
     if search.path is not None:
         _print(f"resuming from {search.path}")
-        return str(search.path)
+        return str(search.path), None
     if any(not line.partition(": ")[0].endswith(PARTIAL) for line in search.skipped):
-        raise UserError(f"--ckpt_path last: no checkpoint is valid; the newest: {search.skipped[0]}")
+        return None, f"--ckpt_path last: no checkpoint is valid; the newest: {search.skipped[0]}"
     _print("--ckpt_path last: no checkpoint yet, the run starts from the beginning")
-    return None
-
-
-def _checkpoint_folders(options: Any) -> list[Path]:
-    run = Path(options.trainer.default_root_dir) / options.name
-    folders = sorted(run.glob("version_*/checkpoints"))
-    for callback in options.trainer.callbacks or []:
-        dirpath = getattr(getattr(callback, "init_args", None), "dirpath", None)
-        folders += [Path(dirpath)] if dirpath else []
-    return list(dict.fromkeys(folders))
+    return None, None
 
 
 @rank_zero_only

@@ -16,10 +16,11 @@ from typing_extensions import override
 
 from unirl.callbacks import ExportPretrained, Guards, LogImages, ResultsTable, fault_tolerance_callbacks
 from unirl.checkpoint import AtomicCheckpointIO, AtomicTrainer
-from unirl.checkpoint.resume import resolve_ckpt_path
+from unirl.checkpoint.resume import JOB_FILE, check_ckpt_path, checkpoint_folders
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.distributed import strategies
+from unirl.distributed.slurm import is_restarted_job, slurm_job_id
 from unirl.doctor.settings import check_before_fit
 from unirl.errors import UserError
 from unirl.training.datamodule import PromptsDataModule
@@ -58,6 +59,9 @@ class SaveConfig(SaveConfigCallback):
         # Without a logger, `log_dir` is the folder of all runs, or the working directory.
         if trainer.loggers:
             super().setup(trainer, pl_module, stage)
+            log_dir, job_id = trainer.log_dir, slurm_job_id()  # log_dir is collective
+            if log_dir is not None and job_id is not None and trainer.is_global_zero:
+                (Path(log_dir) / JOB_FILE).write_text(job_id, encoding="utf-8")
 
 
 class Run(LightningCLI):
@@ -79,6 +83,7 @@ class Run(LightningCLI):
         args: list[str],
     ) -> None:
         self._new_log_dir: Path | None = None
+        self._resume_folders: list[Path] | None = None
         super().__init__(
             model_class,
             datamodule_class,
@@ -127,8 +132,12 @@ class Run(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         # The base class reads the whole checkpoint, and lets its hyperparameters override config and command line.
         options = self.config[self.config.subcommand]
-        if options.get("ckpt_path"):
-            options.ckpt_path = resolve_ckpt_path(options.ckpt_path, options)
+        if options.get("ckpt_path") == "last":
+            self._resume_folders, options.ckpt_path = checkpoint_folders(options), None
+        elif options.get("ckpt_path"):
+            check_ckpt_path(options.ckpt_path)
+        elif self.config.subcommand == "fit" and is_restarted_job():
+            self._resume_folders = checkpoint_folders(options, slurm_job_id())
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -140,6 +149,8 @@ class Run(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
             raise UserError(f"trainer: {error}") from error
+        assert isinstance(trainer, AtomicTrainer)
+        trainer.resume_folders = self._resume_folders
         strategies.check(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
