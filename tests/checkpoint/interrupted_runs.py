@@ -106,6 +106,7 @@ def make_model(backbone: str, checkpoint: Path, rule: str, folder: Path, num_ite
         rollout=RolloutConfig(2, num_iterations, ImageSampling(steps=2), AnswerSampling(2), accept_threshold=0.0),
         evaluation=EvaluationConfig(num_diversity_prompts=1),
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
+        exclude_frozen_parameters=backbone == "janus",
     )
     model.folder = folder
     return model

@@ -40,7 +40,8 @@ def fit_arguments(folder: Path, checkpoint: Path, **trainer: Any) -> list[str]:
     quiet = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "enable_progress_bar": False}
     options = {
         "name": "a run",
-        "model": {"backbone": {"init_args": {"checkpoint": str(checkpoint)}}, "rollout": rollout},
+        "model": {"backbone": {"init_args": {"checkpoint": str(checkpoint)}}, "rollout": rollout}
+        | {"exclude_frozen_parameters": True},
         "data": {"prompts_per_step": 2, "steps_per_epoch": 4, "num_val_prompts": 12, "val_batch_size": 12},
         "trainer": {"default_root_dir": str(folder), "max_epochs": 1, "callbacks": [saving]} | quiet | trainer,
     }
@@ -207,6 +208,25 @@ def test_export_of_the_last_checkpoint_is_the_model_that_the_run_exported(
     assert_same_model(uninterrupted(1), tmp_path)
     with pytest.raises(SystemExit):
         main(["export", "--ckpt", str(last), "--out", str(tmp_path)])  # not empty
+
+
+def test_export_refuses_another_base_model(
+    uninterrupted: Callable[[int], Path],
+    shapes_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (last,) = uninterrupted(1).rglob("last.ckpt")
+    config = (last.parents[1] / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(config.replace(str(shapes_checkpoint), str(tmp_path / "base")))
+    base = Showo.from_pretrained(str(shapes_checkpoint))
+    with torch.no_grad():
+        next(p for p in base.parameters() if not p.requires_grad).flatten()[0].add_(1e-6)
+    base.save_pretrained(tmp_path / "base")
+    arguments = ["--ckpt", str(last), "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main(["export", *arguments])
+    assert "those of the base model are not the ones it was trained with" in capsys.readouterr().err
 
 
 def test_preemption_exits_with_0() -> None:

@@ -64,7 +64,8 @@ def test_four_processes_train_as_one(tmp_path: Path) -> None:
 
 def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     def run(folder: Path, ckpt_path: Path | None = None) -> dict[str, Any]:
-        return train(folder, "showo", checkpoints["showo"], "grpo", "fsdp2", 2, ckpt_path, max_steps=4, save_every=2)
+        options: dict[str, Any] = {"max_steps": 4, "save_every": 2, "exclude_frozen_parameters": True}
+        return train(folder, "showo", checkpoints["showo"], "grpo", "fsdp2", 2, ckpt_path, **options)
 
     uninterrupted = run_processes(run, tmp_path / "uninterrupted")[0]
     resumed = run_processes(run, tmp_path / "resumed", tmp_path / "uninterrupted" / "step=2.ckpt")[0]
@@ -76,9 +77,13 @@ def test_a_sharded_run_resumes_exactly(checkpoints: dict[str, Path], tmp_path: P
     last = tmp_path / "resumed" / "step=4.ckpt"
     assert find_corruption(last) is None
     assert {path.name for path in last.iterdir()} == files_with_checksums(last)
-    saved = backbone_weights(last)  # what `unirl export` writes
-    for name, value in weights.items():
-        assert torch.equal(saved[name], value), name
+    base = Showo.from_pretrained(str(checkpoints["showo"]))
+    frozen = {name for name, parameter in base.named_parameters() if not parameter.requires_grad}
+    saved = backbone_weights(last)  # what `unirl export` writes, and it takes the frozen parameters from the base
+    assert frozen
+    assert not frozen & {*saved}
+    for name in {*weights} - frozen:
+        assert torch.equal(saved[name], weights[name]), name
 
 
 def files_with_checksums(folder: Path) -> set[str]:

@@ -111,6 +111,7 @@ def train(
     lr: float = 1e-3,
     max_steps: int = 3,
     save_every: int | None = None,
+    exclude_frozen_parameters: bool = False,
 ) -> dict[str, Any]:
     """Train and return losses, codes, the folder of the exported model and the number of skipped steps.
 
@@ -128,6 +129,7 @@ def train(
         EvaluationConfig(num_understanding=3, num_diversity_prompts=1),
         optimizer=lambda p: torch.optim.AdamW(p, lr=lr),
         lora=lora,
+        exclude_frozen_parameters=exclude_frozen_parameters,
     )
     model.simulated_ranks = simulated_ranks
     data = PromptsDataModule(

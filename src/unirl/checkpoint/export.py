@@ -11,11 +11,12 @@ from torch import Tensor
 
 from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import load_exactly
+from unirl.backbones.frozen import DIGEST, check_digest, digest
 from unirl.backbones.lora import LoRA, add_adapters, merged
 from unirl.checkpoint.integrity import find_corruption
 from unirl.checkpoint.io import replace_folder
 from unirl.checkpoint.resume import corrupt_message, partial_path
-from unirl.checkpoint.sharded import sharded_weights
+from unirl.checkpoint.sharded import META, sharded_weights
 from unirl.errors import UserError
 from unirl.hooks.arguments import PluginArgument, resolve
 
@@ -36,6 +37,7 @@ def export(ckpt: Path, config: Path, out: Path) -> None:
     """
     weights = backbone_weights(ckpt)
     backbone: Any = _build_backbone(config)
+    _add_excluded(weights, backbone, ckpt)
     load_exactly(backbone, weights, ckpt)
     partial = partial_path(out)
     with merged(backbone):
@@ -64,6 +66,16 @@ def backbone_weights(ckpt: Path) -> dict[str, Tensor]:
     if not weights:
         raise UserError(f"{ckpt} holds no backbone; give a checkpoint that `unirl fit` saved")
     return weights
+
+
+def _add_excluded(weights: dict[str, Tensor], backbone: Backbone, ckpt: Path) -> None:
+    """Add parameters that the checkpoint leaves out (`exclude_frozen_parameters`), from the backbone."""
+    rest = torch.load(ckpt / META if ckpt.is_dir() else ckpt, "cpu", weights_only=True, mmap=True)
+    if (saved := rest.get(DIGEST)) is not None:
+        parameters = dict(backbone.named_parameters(remove_duplicate=False))
+        excluded = {name: parameter for name, parameter in parameters.items() if name not in weights}
+        check_digest(saved, digest(excluded))
+        weights |= excluded
 
 
 def _build_backbone(config: Path) -> Backbone:

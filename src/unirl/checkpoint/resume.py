@@ -57,14 +57,17 @@ class CheckpointSearch:
     skipped: list[str] = field(default_factory=list)
 
 
-def latest_valid(folders: Iterable[Path]) -> CheckpointSearch:
+def latest_valid(folders: Iterable[Path], corrupt: Path | None = None) -> CheckpointSearch:
     """Find the newest valid checkpoint.
 
     Args:
         folders: Where to look, not recursively.
+        corrupt: A checkpoint that is known to be corrupt, and is not read again.
     """
     search = CheckpointSearch()
-    for path in sorted(_candidates(folders), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    known = None if corrupt is None else corrupt.resolve()
+    paths = [path for path in _candidates(folders) if path.resolve() != known]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         interrupted = "incomplete, the run was killed while it was written"
         problem = interrupted if path.suffix == PARTIAL else find_corruption(path)
         if problem is None:
@@ -89,9 +92,12 @@ def corrupt_message(path: Path, problem: str) -> str:
         path: Of the corrupt checkpoint.
         problem: What `find_corruption` returned.
     """
-    other = latest_valid([path.parent]).path
-    advice = f"the newest valid one in its folder: --ckpt_path {other}" if other else "its folder has no valid one"
-    return f"checkpoint {path} is refused: {problem}; {advice}"
+    return f"checkpoint {path} is refused: {problem}; {_newest_beside(path)}"
+
+
+def _newest_beside(path: Path) -> str:
+    other = latest_valid([path.parent], path).path
+    return f"the newest valid one in its folder: --ckpt_path {other}" if other else "its folder has no valid one"
 
 
 def check_ckpt_path(path: str) -> None:
@@ -110,9 +116,8 @@ def check_ckpt_path(path: str) -> None:
     if path == "hpc" or "://" in path or Path(path).exists():
         return
     if Path(path).is_symlink():
-        other = latest_valid([Path(path).parent]).path
-        advice = f"the newest valid one in its folder: --ckpt_path {other}" if other else "its folder has no valid one"
-        raise UserError(f"--ckpt_path: {path!r} links to {Path(path).readlink()}, which is gone; {advice}")
+        gone = f"{path!r} links to {Path(path).readlink()}, which is gone"
+        raise UserError(f"--ckpt_path: {gone}; {_newest_beside(Path(path))}")
     raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
 
 

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from typing_extensions import override
 
+from unirl.backbones.frozen import DIGEST, check_digest
 from unirl.checkpoint.integrity import find_corruption, sha256_of, write_checksums
 from unirl.checkpoint.io import AtomicCheckpointIO, replace_folder
 from unirl.checkpoint.resume import corrupt_message, partial_path, resolve_last
+from unirl.checkpoint.sharded import META, is_sharded_checkpoint
 from unirl.errors import UserError
 
 
@@ -80,8 +83,10 @@ class _VerifyingConnector(_CheckpointConnector):
         path, problem = strategy.broadcast(found)
         if problem is not None:
             raise UserError(problem)
-        if path is not None and isinstance(strategy.checkpoint_io, AtomicCheckpointIO):
-            strategy.checkpoint_io.verified = Path(path)
+        if path is not None:
+            self._check_frozen(path)
+            if isinstance(strategy.checkpoint_io, AtomicCheckpointIO):
+                strategy.checkpoint_io.verified = Path(path)
         super().resume_start(path, weights_only)
 
     def _find(self, checkpoint_path: Any) -> tuple[str | None, str | None]:
@@ -92,3 +97,9 @@ class _VerifyingConnector(_CheckpointConnector):
         if path is None or "://" in path or (problem := find_corruption(Path(path))) is None:
             return path, None
         return path, corrupt_message(Path(path), problem)
+
+    def _check_frozen(self, path: str) -> None:
+        """The strategy loads the shards, and fails where some are missing, before the module sees the checkpoint."""
+        if is_sharded_checkpoint(Path(path)):
+            saved = torch.load(Path(path) / META, "cpu", weights_only=True).get(DIGEST)
+            check_digest(saved, getattr(self.trainer.lightning_module, "frozen_digest", None))

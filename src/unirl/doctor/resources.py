@@ -42,7 +42,8 @@ def check_resources(model: Any, data: Any, trainer: Trainer) -> Iterator[Finding
         yield from check_disk(folder)
         return
     yield _check_memory(estimate_memory(sizes, step_workload(model, data, trainer)), sizes, trainer)
-    checkpoint_bytes = FLOAT * (sizes.num_params + 2 * sizes.num_trainable)
+    saved = sizes.num_trainable if getattr(model, "exclude_frozen_parameters", False) else sizes.num_params
+    checkpoint_bytes = FLOAT * (saved + 2 * sizes.num_trainable)
     yield from check_disk(folder, checkpoint_bytes, max_checkpoints(trainer))
 
 

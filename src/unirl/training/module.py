@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from typing_extensions import override
 
 from unirl.backbones import Backbone
+from unirl.backbones.frozen import DIGEST, check_digest, exclude_from_state_dict, frozen_digest, frozen_names
 from unirl.backbones.lora import LoRA, select_trainable
 from unirl.backbones.precision import AUTOCAST_DTYPES, cached_casts, cast_frozen_weights
 from unirl.distributed.collectives import gather_object, local_item
@@ -60,6 +61,8 @@ class SelfImprovement(LightningModule):
             keeps the learning rate constant.
         trainable_modules: Parts of the names of the parameters to train, such as "self_attn". None trains all.
         lora: Train low-rank adapters instead of the weights (needs the extra `lora`). They are merged on export.
+        exclude_frozen_parameters: Leave parameters that are not trained out of checkpoints. A resumed run takes them from
+            the base model, and refuses one that has changed.
         seed: Seed of all random numbers, together with step, rank and purpose.
 
     Raises:
@@ -78,6 +81,7 @@ class SelfImprovement(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         trainable_modules: list[str] | None = None,
         lora: LoRA | None = None,
+        exclude_frozen_parameters: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -90,6 +94,8 @@ class SelfImprovement(LightningModule):
         self.rollout, self.evaluation, self.seed = rollout, evaluation, seed
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.trainable_modules, self.lora = trainable_modules, lora
+        self.exclude_frozen_parameters = exclude_frozen_parameters
+        self.frozen_digest: str | None = None
         self.rollouts = Rollouts(backbone, rewards, rollout.accept_threshold, rollout.reward_timeout)
         self.evaluator = Evaluator(self.rollouts, judge, evaluation, rollout.image_sampling, rollout.answer_sampling)
         self.val_metrics: Metrics = {}
@@ -108,11 +114,17 @@ class SelfImprovement(LightningModule):
             self.update.attach(self.backbone)
             for reward in self.rewards:
                 reward.attach(self.backbone)
+        if self.exclude_frozen_parameters:
+            exclude_from_state_dict(self, [f"backbone.{name}" for name in frozen_names(self.backbone)])
+            if self._trainer is not None:
+                self.frozen_digest = self.trainer.strategy.broadcast(self.frozen_digest)
         self._built = True
 
     def _build(self, mesh: DeviceMesh | None) -> None:
         self.backbone.build()
         select_trainable(self.backbone, self.trainable_modules, self.lora)
+        if self.exclude_frozen_parameters and self.global_rank == 0:
+            self.frozen_digest = frozen_digest(self.backbone)  # of the weights as they were read, before any cast
         if mesh is not None:
             strategy, policy = self.trainer.strategy, mixed_precision_policy(self.trainer.precision)
             offload = [getattr(strategy, name, False) for name in ("offload", "offload_reference")]
@@ -259,11 +271,14 @@ class SelfImprovement(LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.frozen_digest is not None:
+            checkpoint[DIGEST] = self.frozen_digest
         if self.rollout.num_iterations > 1:  # a run may stop between two of them
             checkpoint["rollout"] = gather_object(to_device(self._current, torch.device("cpu")))
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_digest(checkpoint.get(DIGEST), self.frozen_digest)
         saved: Rollout | None = local_item(checkpoint.get("rollout"))
         if saved is not None and len(saved.old_log_probs) in (0, self.rollout.num_iterations):
             self._current = saved
