@@ -42,6 +42,7 @@ class Signaled(Interrupted):
 
     def on_after_backward(self) -> None:
         super().on_after_backward()
+        assert self.rollouts.reward_timeout == 900  # half of what the other process waits
         if self.global_rank == 1 and self.trainer.global_step == self.sigusr1_in_step:
             os.kill(os.getpid(), signal.SIGUSR1)
 

@@ -4,14 +4,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from unirl import UserError
 from unirl.rewards import Reward, score
 from unirl.rewards.timeout import time_limit
+from unirl.testing.tiny_backbone import TinyBackbone
+from unirl.training.config import RolloutConfig, check_rollout, reward_timeout
 from unirl.types import Answers, Example, Images
 
 EXAMPLES = [Example("a photo of two cups", "how many?", "two cups", "counting")]
@@ -55,6 +59,19 @@ def test_a_reward_that_hangs_is_stopped_with_its_name_and_line() -> None:
 
 def test_a_reward_within_its_time_limit_is_not_stopped() -> None:
     assert [scored(Retrying(seconds=0.01), timeout).tolist() for timeout in (None, 30.0)] == [[1.0]] * 2
+
+
+class TwoProcesses(DDPStrategy):
+    world_size = 2  # type: ignore[assignment]
+
+
+def test_by_default_a_reward_is_stopped_before_other_processes_give_up_waiting() -> None:
+    auto, off = RolloutConfig(), RolloutConfig(reward_timeout=None)
+    hundred = TwoProcesses(timeout=timedelta(seconds=100))
+    assert [reward_timeout(auto, strategy) for strategy in (hundred, TwoProcesses(), ModelParallelStrategy())] == [50, 900, None]
+    assert [reward_timeout(config, hundred) for config in (off, RolloutConfig(reward_timeout=70.0))] == [None, 70]
+    with pytest.raises(UserError, match="reward_timeout 0"):
+        check_rollout(RolloutConfig(reward_timeout=0), TinyBackbone(), [Retrying()])
 
 
 def test_no_signal_is_left_afterwards() -> None:

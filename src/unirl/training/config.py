@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
+from lightning.pytorch.strategies import ParallelStrategy, Strategy
 
 from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA
@@ -21,7 +25,9 @@ class RolloutConfig:
         answer_sampling: How questions are answered in training; evaluation answers greedily.
         accept_threshold: Least weighted sum of rewards with which a sample counts as correct. By default the rewards
             decide: every reward that gives a verdict must accept the sample (docs/method.md).
-        reward_timeout: Seconds that a reward may take for a rollout before the run stops. None sets no limit.
+        reward_timeout: Seconds that a reward may take for a rollout before the run stops, naming it. "auto" is half of the
+            time after which the other processes give up waiting (with Lightning's default of 30 minutes: 15), and no
+            limit in a single process. None sets no limit.
 
     Example:
         >>> RolloutConfig(group_size=8).image_sampling.steps
@@ -33,7 +39,7 @@ class RolloutConfig:
     image_sampling: ImageSampling = ImageSampling()
     answer_sampling: AnswerSampling = AnswerSampling()
     accept_threshold: float | None = None
-    reward_timeout: float | None = None
+    reward_timeout: float | Literal["auto"] | None = "auto"
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,35 @@ def check_rollout(config: RolloutConfig, backbone: Backbone, rewards: Sequence[R
     check_temperature("model.rollout.answer_sampling", config.answer_sampling.temperature)
     threshold = 0.0 if config.accept_threshold is None else config.accept_threshold
     check_range(-1e9, 1e9, "model.rollout", accept_threshold=threshold)
+    if config.reward_timeout is not None and config.reward_timeout != "auto":
+        check_range(1e-3, 1e9, "model.rollout", reward_timeout=config.reward_timeout)
     for reward in rewards:
         check_range(-1e6, 1e6, f"model.rewards: {reward.name}", weight=reward.weight)
     if not any(reward.weight for reward in rewards):
         problem = "every weight is 0" if rewards else "the list is empty"
         raise UserError(f"model.rewards: {problem}, so no sample can be trained on; name a reward with a weight")
+
+
+def reward_timeout(config: RolloutConfig, strategy: Strategy | None = None) -> float | None:
+    """The time limit of a reward.
+
+    Args:
+        config: Rollout settings.
+        strategy: The trainer's strategy; None without a trainer.
+
+    Returns:
+        Seconds; None for no limit.
+
+    Example:
+        >>> reward_timeout(RolloutConfig()), reward_timeout(RolloutConfig(reward_timeout=60.0))
+        (None, 60.0)
+    """
+    if config.reward_timeout != "auto":
+        return config.reward_timeout
+    if not isinstance(strategy, ParallelStrategy) or strategy.world_size == 1:
+        return None
+    waiting = getattr(strategy, "_timeout", None) or default_pg_timeout
+    return waiting.total_seconds() / 2
 
 
 def check_evaluation(config: EvaluationConfig, backbone: Backbone) -> None:

@@ -32,6 +32,7 @@ from unirl.training.config import (
     check_precision,
     check_rollout,
     check_trainable,
+    reward_timeout,
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
 from unirl.training.optimizers import (
@@ -96,7 +97,7 @@ class SelfImprovement(LightningModule):
         self.trainable_modules, self.lora = trainable_modules, lora
         self.exclude_frozen_parameters = exclude_frozen_parameters
         self.frozen_digest: str | None = None
-        self.rollouts = Rollouts(backbone, rewards, rollout.accept_threshold, rollout.reward_timeout)
+        self.rollouts = Rollouts(backbone, rewards, rollout.accept_threshold, reward_timeout(rollout))
         self.evaluator = Evaluator(self.rollouts, judge, evaluation, rollout.image_sampling, rollout.answer_sampling)
         self.val_metrics: Metrics = {}
         self._current: Rollout | None = None
@@ -141,6 +142,7 @@ class SelfImprovement(LightningModule):
         if stage == "fit":
             check_precision(str(self.trainer.precision))
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
+        self.rollouts.reward_timeout = reward_timeout(self.rollout, self.trainer.strategy)
         for loop in (self.trainer.fit_loop.epoch_loop.val_loop, self.trainer.validate_loop, self.trainer.test_loop):
             loop.inference_mode = False  # under FSDP2, a first forward pass in inference mode breaks training
 

@@ -18,7 +18,7 @@ class Rollouts:
         backbone: The model; need not be built yet.
         rewards: What scores a sample.
         accept_threshold: As in `RolloutConfig`.
-        reward_timeout: As in `RolloutConfig`.
+        reward_timeout: Seconds that each reward may take. None sets no limit.
     """
 
     def __init__(
