@@ -22,6 +22,10 @@ WEIGHT_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.pt",
 )
+CONFIG_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+"""Patterns of what a checkpoint holds besides weights: configs, tokenizer, processor."""
+SAFETENSORS, PICKLES = ("*.safetensors",), ("*pytorch_model*.bin", "*pytorch_model*.pt")
+"""Patterns of weights. Many checkpoints on the hub hold them in both formats."""
 UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
 """Exceptions that reading a broken weight file raises."""
 
@@ -32,7 +36,8 @@ def locate(path_or_id: str, inside: Path | None = None, files: Sequence[str] | N
     Args:
         path_or_id: A local folder; `package:folder` for files that a Python package ships; or a hub id.
         inside: The folder that a relative path is looked up in first.
-        files: Files to download from the hub, as patterns such as "*.json"; all by default.
+        files: Files to download from the hub, as patterns such as "*.json". By default those of a model: configs, and
+            weights as safetensors, or as pickles where there are no safetensors.
 
     Raises:
         UserError: there is no such checkpoint, or the hub cannot be reached.
@@ -79,10 +84,17 @@ def _locate_packaged(spec: str, package: str, folder: str) -> Path:
 
 
 def _download(hub_id: str, files: Sequence[str] | None) -> Path:
+    if files is not None:
+        return _download_matching(hub_id, files)
+    folder = _download_matching(hub_id, (*CONFIG_FILES, *SAFETENSORS))
+    return folder if has_weights(folder) else _download_matching(hub_id, (*CONFIG_FILES, *PICKLES))
+
+
+def _download_matching(hub_id: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes a second to import
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=None if files is None else list(files)))
+        return Path(snapshot_download(hub_id, allow_patterns=list(files)))
     except Exception as error:
         raise UserError(
             f"no local folder {hub_id!r}, and the hub did not give it ({describe_error(error)}); "

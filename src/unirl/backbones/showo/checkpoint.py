@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
-from unirl.backbones.checkpoints import describe_error, load_exactly, locate, locate_local, read_json, read_weights
+from unirl.backbones.checkpoints import (
+    CONFIG_FILES,
+    describe_error,
+    load_exactly,
+    locate,
+    locate_local,
+    read_json,
+    read_weights,
+)
 from unirl.backbones.showo.tokenizer import Magvit, MagvitConfig
 from unirl.errors import UserError
 
@@ -147,7 +155,7 @@ def build_text_model(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM
 
 def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
     """Phi with the checkpoint's weights."""
-    llm = read_json(locate(config.llm_model_path, inside=folder) / "config.json")
+    llm = read_json(locate(config.llm_model_path, inside=folder, files=CONFIG_FILES) / "config.json")
     weights = {n.removeprefix(PREFIX): w for n, w in read_weights(folder).items() if n.startswith(PREFIX)}
     with torch.device("meta"):
         model = build_text_model(config, llm)
@@ -159,7 +167,7 @@ def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
 def load_tokenizer(folder: Path, config: ShowoConfig) -> PreTrainedTokenizerBase:
     """The text tokenizer: the checkpoint's own folder `tokenizer`, or the text model's."""
     own = folder / "tokenizer"
-    where = own if own.is_dir() else locate(config.llm_model_path, inside=folder)
+    where = own if own.is_dir() else locate(config.llm_model_path, inside=folder, files=CONFIG_FILES)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:  # the tokenizers library raises plain Exception

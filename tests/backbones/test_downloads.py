@@ -1,0 +1,100 @@
+"""What is downloaded from the hub: only files that are read, and weights in one format."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
+
+from unirl.backbones.checkpoints import locate, read_json
+from unirl.backbones.janus import Janus
+from unirl.backbones.showo import Showo, checkpoint
+
+OTHER = ("flax_model.msgpack", "tf_model.h5", "README.md", "teaser.png", "handler.py")
+"""Files of other frameworks and for people, which many repositories have."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, set[str]]]:
+    """A hub of the repositories `tmp_path/hub/OWNER/NAME`. Returns what was downloaded of each."""
+
+    def snapshot_download(repo_id: str, allow_patterns: Sequence[str] | None = None) -> str:
+        repository, cache = tmp_path / "hub" / repo_id, tmp_path / "cache" / repo_id
+        files = [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
+        for name in filter_repo_objects(files, allow_patterns=list(allow_patterns) if allow_patterns else None):
+            (cache / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / name, cache / name)
+        return str(cache)
+
+    def downloaded() -> dict[str, set[str]]:
+        cache = tmp_path / "cache"
+        found: dict[str, set[str]] = {}
+        for path in cache.glob("*/*/**/*"):
+            owner, name, *rest = path.relative_to(cache).parts
+            if path.is_file():
+                found.setdefault(f"{owner}/{name}", set()).add("/".join(rest))
+        return found
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return downloaded
+
+
+def add(tmp_path: Path, repository: str, source: Path, *pickles: str) -> Path:
+    """Copy a checkpoint to the hub, with the same weights as pickles, and with files that nobody reads."""
+    folder = tmp_path / "hub" / repository
+    shutil.copytree(source, folder)
+    for name in pickles:
+        torch.save(load_file(folder / "model.safetensors"), folder / name)
+    for name in OTHER:
+        (folder / name).write_bytes(b"unread")
+    return folder
+
+
+def test_show_o_downloads_neither_the_weights_of_its_text_model_nor_pickles(
+    hub: Callable[[], dict[str, set[str]]], shapes_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of phi-1_5, which is 2.8 GB, config and tokenizer. MAGVIT-v2 is here as pickles alone."""
+    main = add(tmp_path, "showlab/show-o", shapes_checkpoint, "pytorch_model.bin")
+    phi = add(tmp_path, "microsoft/phi-1_5", main / "llm")
+    shutil.copytree(main / "tokenizer", phi, dirs_exist_ok=True)
+    shutil.copy(main / "model.safetensors", phi)
+    magvit = add(tmp_path, "showlab/magvitv2", main / "image_tokenizer", "pytorch_model.bin")
+    (magvit / "model.safetensors").unlink()
+    for part in ("llm", "tokenizer", "image_tokenizer"):
+        shutil.rmtree(main / part)
+    overrides: dict[str, Any] = {"llm_model_path": "microsoft/phi-1_5", "image_tokenizer": "showlab/magvitv2"}
+    checkpoint._write_json(main / "config.json", read_json(main / "config.json") | overrides)
+
+    public, local = Showo.from_pretrained("showlab/show-o"), Showo.from_pretrained(str(shapes_checkpoint))
+    assert all(torch.equal(value, public.state_dict()[name]) for name, value in local.state_dict().items())
+    found = hub()
+    assert found["showlab/show-o"] == {"config.json", "model.safetensors"}
+    assert found["showlab/magvitv2"] == {"config.json", "pytorch_model.bin"}
+    assert {"config.json", "tokenizer.json"} <= found["microsoft/phi-1_5"]
+    assert all(name.endswith((".json", ".txt", ".jinja")) for name in found["microsoft/phi-1_5"])
+
+
+def test_janus_downloads_safetensors_only(
+    hub: Callable[[], dict[str, set[str]]], janus_checkpoint: Path, tmp_path: Path
+) -> None:
+    add(tmp_path, "deepseek-community/janus", janus_checkpoint, "pytorch_model.bin")
+    Janus.from_pretrained("deepseek-community/janus")
+    expected = {path.name for path in janus_checkpoint.iterdir()}
+    assert hub()["deepseek-community/janus"] == expected
+    assert "model.safetensors" in expected
+
+
+def test_shards_of_pickles_are_downloaded_where_there_are_no_safetensors(
+    hub: Callable[[], dict[str, set[str]]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "hub" / "some" / "model"
+    folder.mkdir(parents=True)
+    names = ("pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json", "config.json")
+    for name in (*names, *OTHER, "training_args.bin"):
+        (folder / name).write_text('{"weight_map": {"w": "pytorch_model-00001-of-00001.bin"}}')
+    locate("some/model")
+    assert hub()["some/model"] == {*names}
