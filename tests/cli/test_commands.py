@@ -3,9 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from unirl.backbones.showo import Showo
+from unirl.callbacks import Caption, image_grid
 from unirl.cli.main import main
+from unirl.cli.sample import choose_device
+from unirl.functional.seeding import generator_for
+from unirl.types import ImageSampling
 from unirl_shapes.cli import main as shapes_main
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "showo_sft.yaml")
@@ -31,6 +37,9 @@ def test_sample_writes_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--prompt", "x", "--out", "x.png", "--steps", "0"], "--steps 0"),
         (["--prompt", "x", "--out", "x.png", "--temperature", "-1"], "temperature -1"),
         (["--prompt", "x", "--out", "x.png", "--confidence_noise", "-1"], "confidence_noise -1"),
+        (["--prompt", "x", "--out", "x.png", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
+        (["--prompt", "x", "--out", "x.png", "--device", "gpu"], "--device 'gpu' cannot be used"),
+        (["--prompt", "x", "--out", "x.png", "--precision", "16"], "--precision"),
     ],
 )
 def test_sample_has_errors_of_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,10 +52,24 @@ def test_sample_has_errors_of_one_line(arguments: list[str], message: str, capsy
 
 
 def test_sample_takes_the_settings_of_image_sampling(tmp_path: Path) -> None:
-    settings = ([], ["--temperature", "0.6"], ["--confidence_noise", "1e9"])
+    settings = (["--device", "cpu"], ["--temperature", "0.6"], ["--confidence_noise", "1e9"], ["--precision", "bf16"])
     for i, extra in enumerate(settings):
         main(["sample", "--prompt", "a photo of a circle", "--out", str(tmp_path / f"{i}.png"), *extra])
     assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(len(settings))}) == len(settings)
+
+
+def test_sample_generates_what_the_backbone_does_on_the_cpu(tmp_path: Path) -> None:
+    backbone = Showo.from_pretrained("unirl_shapes:checkpoints/showo").eval()
+    images = backbone.sample_images(["a ring"], ImageSampling(), generator_for("cpu", 3, "sample"))
+    image_grid(backbone.decode(images), [Caption("a ring", "")]).save(tmp_path / "expected.png")
+    main(["sample", "--prompt", "a ring", "--seed", "3", "--device", "cpu", "--out", str(tmp_path / "image.png")])
+    assert (tmp_path / "image.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_auto_is_a_gpu_if_there_is_one(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert choose_device("auto").type == ("cuda" if has_gpu else "cpu")
 
 
 def test_doctor_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from unirl.errors import UserError
 from unirl.hooks.host import host
 
 if TYPE_CHECKING:
+    import torch
+
     from unirl.backbones import Backbone
 
 DEFAULT_CHECKPOINT = "unirl_shapes:checkpoints/{}"
@@ -52,27 +54,57 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     order = "noise on the order in which a masked model fixes codes; 1e9 is a random order (default: 1)"
     parser.add_argument("--confidence_noise", type=float, default=1.0, help=order)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    devices = "auto (a GPU if there is one), cpu, cuda, cuda:1 or another device of PyTorch (default: auto)"
+    parser.add_argument("--device", default="auto", help=devices)
+    precision = "32, or bf16 for matrix products in 16 bits, as trainer.precision bf16-mixed (default: 32)"
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help=precision)
     return parser.parse_args(argv)
 
 
 def _sample(options: argparse.Namespace, out: Path) -> None:
-    from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415 - `--help` needs no torch
+    import torch  # noqa: PLC0415 - `--help` needs no torch
+
+    from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
     from unirl.training.config import check_image_sampling  # noqa: PLC0415
     from unirl.types import AnswerSampling, ImageSampling  # noqa: PLC0415
 
-    backbone = _load(options.backbone, options.checkpoint or DEFAULT_CHECKPOINT.format(options.backbone))
+    device = choose_device(options.device)
+    backbone = _load(options.backbone, options.checkpoint or DEFAULT_CHECKPOINT.format(options.backbone)).to(device)
     prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
     sampling = ImageSampling(options.steps, options.guidance, options.temperature, options.confidence_noise)
     check_image_sampling("sample", backbone, sampling)
-    images = backbone.sample_images(prompts, sampling, generator_for("cpu", options.seed, "sample"))
-    pixels = backbone.decode(images).detach()
-    images = replace(images, pixels=pixels)
-    answers = [""] * len(prompts)
-    if options.question:
-        answers = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
+    with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        images = backbone.sample_images(prompts, sampling, generator_for(device, options.seed, "sample"))
+        pixels = backbone.decode(images).detach()
+        images = replace(images, pixels=pixels)
+        answers = [""] * len(prompts)
+        if options.question:
+            answers = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
     captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     image_grid(pixels, captions).save(out)
+
+
+def choose_device(name: str) -> "torch.device":
+    """The device that a name means.
+
+    Args:
+        name: "auto" for a GPU if there is one, or a device of PyTorch.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch  # noqa: PLC0415 - `--help` needs no torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch without CUDA raises the second one
+        cause = str(error).splitlines()[0]
+        raise UserError(f"--device {name!r} cannot be used ({cause}); give auto, cpu, or a device of this machine") from None
+    return device
 
 
 def _load(name: str, checkpoint: str) -> "Backbone":
