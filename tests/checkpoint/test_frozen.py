@@ -39,7 +39,7 @@ def test_a_checkpoint_without_frozen_parameters(shapes_checkpoint: Path, tmp_pat
     for ckpt_path in (every, without):
         resumed = resume(shapes_checkpoint, tmp_path / f"resumed {ckpt_path.parts[-3]}", True, ckpt_path)
         assert all(torch.equal(resumed[name], value) for name, value in expected.items())
-    with pytest.raises(UserError, match="set model.exclude_frozen_parameters: true for this run, too"):
+    with pytest.raises(UserError, match=r"set model\.exclude_frozen_parameters: true for this run, too"):
         resume(shapes_checkpoint, tmp_path / "refused", exclude=False, ckpt_path=without)
 
     with torch.no_grad():

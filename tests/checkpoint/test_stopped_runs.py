@@ -174,7 +174,9 @@ def test_settings_of_the_slurm_environment_are_kept(slurm: Path, monkeypatch: py
     """Of Lightning's environment, and a handler that was there before, as submitit has one."""
 
     def wanted(*environment: SLURMEnvironment) -> signal.Signals | None:
-        trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, plugins=[*environment])
+        trainer = Trainer(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, plugins=[*environment]
+        )
         trainer._signal_connector._original_handlers = trainer._signal_connector._get_current_signal_handlers()
         return requeue_signal(trainer)
 

@@ -120,7 +120,9 @@ def test_a_link_whose_checkpoint_is_gone_is_no_checkpoint(is_folder: bool, tmp_p
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, newest)
     last.symlink_to("step=1.ckpt")
     assert latest_valid([tmp_path]).path == newest
-    with pytest.raises(UserError, match=r"last\.ckpt' links to step=1\.ckpt, which is gone; .*--ckpt_path .*step=2\.ckpt"):
+    with pytest.raises(
+        UserError, match=r"last\.ckpt' links to step=1\.ckpt, which is gone; .*--ckpt_path .*step=2\.ckpt"
+    ):
         check_ckpt_path(str(last))
     if is_folder:
         (tmp_path / "step=1.ckpt").mkdir()

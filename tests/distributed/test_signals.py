@@ -34,7 +34,7 @@ TIMEOUT = 120.0
 
 
 class Signaled(Interrupted):
-    """The first rank gets SIGTERM in a batch of the validation after the second step, or the second one SIGUSR1 in a step."""
+    """The first rank gets SIGTERM in the validation after the second step, or the second one SIGUSR1 in a step."""
 
     sigterm_in: int | None = None
 
@@ -62,7 +62,7 @@ def fit(
     sigusr1_in_step: int | None = None,
     environment: Sequence[type[ClusterEnvironment]] = (),
 ) -> None:
-    """Steps that are each followed by a validation of 3 prompts: the first of two ranks has two batches, the other one."""
+    """Steps that are each followed by a validation of 3 prompts: the first rank has two batches, the second one."""
     register()
     judge = ShapesJudge()
     model: Any = make_model("showo", checkpoint, "sft", folder)
@@ -117,7 +117,12 @@ class SlurmRanks(SLURMEnvironment):
     """Ranks of SLURM, in processes that were started with the variables of torchrun."""
 
     def __init__(self) -> None:
-        for name, value in {"NTASKS": "WORLD_SIZE", "PROCID": "RANK", "LOCALID": "LOCAL_RANK", "NODEID": "GROUP_RANK"}.items():
+        for name, value in {
+            "NTASKS": "WORLD_SIZE",
+            "PROCID": "RANK",
+            "LOCALID": "LOCAL_RANK",
+            "NODEID": "GROUP_RANK",
+        }.items():
             os.environ[f"SLURM_{name}"] = os.environ[value]
         os.environ |= {"SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "train", "SLURM_NTASKS_PER_NODE": "2"}
         super().__init__()

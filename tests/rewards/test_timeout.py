@@ -68,7 +68,11 @@ class TwoProcesses(DDPStrategy):
 def test_by_default_a_reward_is_stopped_before_other_processes_give_up_waiting() -> None:
     auto, off = RolloutConfig(), RolloutConfig(reward_timeout=None)
     hundred = TwoProcesses(timeout=timedelta(seconds=100))
-    assert [reward_timeout(auto, strategy) for strategy in (hundred, TwoProcesses(), ModelParallelStrategy())] == [50, 900, None]
+    assert [reward_timeout(auto, strategy) for strategy in (hundred, TwoProcesses(), ModelParallelStrategy())] == [
+        50,
+        900,
+        None,
+    ]
     assert [reward_timeout(config, hundred) for config in (off, RolloutConfig(reward_timeout=70.0))] == [None, 70]
     with pytest.raises(UserError, match="reward_timeout 0"):
         check_rollout(RolloutConfig(reward_timeout=0), TinyBackbone(), [Retrying()])

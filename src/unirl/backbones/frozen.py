@@ -37,7 +37,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     sha256 = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 
 
@@ -85,8 +85,8 @@ def check_digest(saved: str | None, current: str | None) -> None:
         return
     if current is None:
         raise UserError(
-            "the checkpoint was saved without the frozen parameters; set model.exclude_frozen_parameters: true for this "
-            "run, too"
+            "the checkpoint was saved without the frozen parameters; set model.exclude_frozen_parameters: true for "
+            "this run, too"
         )
     raise UserError(
         "the checkpoint was saved without the frozen parameters, and those of the base model are not the ones it was "

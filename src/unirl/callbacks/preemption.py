@@ -48,8 +48,8 @@ class StopOnSigterm(Callback):
     of Lightning's `SLURMEnvironment` (by default SIGUSR1) does the same and requeues the job. A handler of that signal
     that was installed before the run is left alone.
 
-    A validation is stopped after a batch that all ranks have; ranks with more batches than others finish those. `validate`
-    and `test` save nothing: each rank that gets the signal ends after its batch.
+    A validation is stopped after a batch that all ranks have; ranks with more batches than others finish those.
+    `validate` and `test` save nothing: each rank that gets the signal ends after its batch.
     """
 
     def __init__(self) -> None:
@@ -147,6 +147,7 @@ class StopOnSigterm(Callback):
 
     def _stop(self, trainer: Trainer) -> None:
         self._should_stop(trainer)  # the signal to requeue may have followed SIGTERM
+        resume_from: Path | None
         if self._saved:
             what, resume_from = f" after step {trainer.global_step}", self._path(trainer)
         else:

@@ -103,7 +103,9 @@ def choose_device(name: str) -> "torch.device":
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch without CUDA raises the second one
         cause = str(error).splitlines()[0]
-        raise UserError(f"--device {name!r} cannot be used ({cause}); give auto, cpu, or a device of this machine") from None
+        raise UserError(
+            f"--device {name!r} cannot be used ({cause}); give auto, cpu, or a device of this machine"
+        ) from None
     return device
 
 

@@ -25,9 +25,9 @@ class RolloutConfig:
         answer_sampling: How questions are answered in training; evaluation answers greedily.
         accept_threshold: Least weighted sum of rewards with which a sample counts as correct. By default the rewards
             decide: every reward that gives a verdict must accept the sample (docs/method.md).
-        reward_timeout: Seconds that a reward may take for a rollout before the run stops, naming it. "auto" is half of the
-            time after which the other processes give up waiting (with Lightning's default of 30 minutes: 15), and no
-            limit in a single process. None sets no limit.
+        reward_timeout: Seconds that a reward may take for a rollout before the run stops, naming it. "auto" is half of
+            the time after which the other processes give up waiting (with Lightning's default of 30 minutes: 15), and
+            no limit in a single process. None sets no limit.
 
     Example:
         >>> RolloutConfig(group_size=8).image_sampling.steps

@@ -62,8 +62,8 @@ class SelfImprovement(LightningModule):
             keeps the learning rate constant.
         trainable_modules: Parts of the names of the parameters to train, such as "self_attn". None trains all.
         lora: Train low-rank adapters instead of the weights (needs the extra `lora`). They are merged on export.
-        exclude_frozen_parameters: Leave parameters that are not trained out of checkpoints. A resumed run takes them from
-            the base model, and refuses one that has changed.
+        exclude_frozen_parameters: Leave parameters that are not trained out of checkpoints. A resumed run takes them
+            from the base model, and refuses one that has changed.
         seed: Seed of all random numbers, together with step, rank and purpose.
 
     Raises:
