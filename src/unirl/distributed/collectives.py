@@ -51,6 +51,8 @@ def global_masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def gather_object(value: Any) -> list[Any] | None:
     """The objects of all ranks on rank 0. Collective: call it on every rank.
 
+    They go from main memory to main memory: NCCL would collect them on the GPU of rank 0.
+
     Args:
         value: The object of this rank. Its tensors must be on the CPU.
 
@@ -60,7 +62,12 @@ def gather_object(value: Any) -> list[Any] | None:
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(value, values)
+    group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    try:
+        dist.gather_object(value, values, group=group)
+    finally:
+        if group is not None:
+            dist.destroy_process_group(group)
     return values
 
 
