@@ -49,6 +49,7 @@ def run(checkpoint: Path, folder: Path, ckpt_path: Path | None = None) -> Record
         RolloutConfig(image_sampling=ImageSampling(steps=2), answer_sampling=AnswerSampling(3), accept_threshold=0.0),
         EvaluationConfig(num_understanding=6, num_diversity_prompts=0),
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2),
+        exclude_frozen_parameters=True,
     )
     data = PromptsDataModule(
         ShapesPrompts(), prompts_per_step=2, steps_per_epoch=4, num_val_prompts=6, val_batch_size=6
