@@ -137,8 +137,7 @@ class StopOnSigterm(Callback):
     def _should_stop(self, trainer: Trainer) -> bool:
         """Whether a signal has reached any rank. Collective: call it on every rank."""
         if self._enabled:
-            received = torch.tensor(int(self._received), device=trainer.strategy.root_device)
-            self._agreed = StopRequest(int(trainer.strategy.reduce(received, reduce_op="max")))
+            self._agreed = StopRequest(int(_reduce(trainer, self._received, "max")))
         return self._agreed > StopRequest.NONE
 
     def _save(self, trainer: Trainer) -> None:
@@ -179,8 +178,14 @@ def min_over_ranks(trainer: Trainer, count: float) -> int:
         trainer: Of the run.
         count: That of this rank.
     """
-    counts = torch.tensor(0.0 if count == float("inf") else count, device=trainer.strategy.root_device)
-    return int(trainer.strategy.reduce(counts, reduce_op="min"))
+    return int(_reduce(trainer, 0.0 if count == float("inf") else count, "min"))
+
+
+def _reduce(trainer: Trainer, value: float, operation: str) -> float:
+    if trainer.world_size == 1:  # without a tensor, whose value would have to come from the device
+        return value
+    tensor = torch.tensor(float(value), device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(tensor, reduce_op=operation))
 
 
 def resume_command(trainer: Trainer, path: Path) -> str:

@@ -62,7 +62,7 @@ def gather_object(value: Any) -> list[Any] | None:
     if world_size() == 1:
         return [value]
     values = [None] * world_size() if dist.get_rank() == 0 else None
-    group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    group: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
     try:
         dist.gather_object(value, values, group=group)
     finally:
