@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
@@ -31,7 +32,7 @@ class Tiny(LightningModule):
     def configure_model(self) -> None:
         torch.manual_seed(0)
         self.layer = nn.Linear(4, 4)
-        if "Parallel" in type(self.trainer.strategy).__name__:
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
             fully_shard(self.layer)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
