@@ -138,7 +138,8 @@ def commands() -> list[list[str]]:
         text = re.sub(r"\\\n#?\s*", " ", page.read_text())  # continued lines
         for line in re.findall(r"unirl fit (--config [\w-]+/[^`\n]+)", text):
             words = shlex.split(line, comments=True)
-            if not any(word in line for word in ("...", "--ckpt_path", *OWN_PLUGINS)):
+            needs_a_run = "--ckpt_path" in line and "--ckpt_path last" not in line
+            if not needs_a_run and not any(word in line for word in ("...", *OWN_PLUGINS)):
                 found.append(["0" if word == "S" else word for word in words])
     return [list(words) for words in dict.fromkeys(map(tuple, found))]
 
