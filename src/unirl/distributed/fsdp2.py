@@ -28,7 +28,7 @@ from torch.distributed.fsdp import (
 )
 
 from unirl.backbones.base import Backbone
-from unirl.distributed.gathered import GatheredParameters
+from unirl.distributed.gathered import GatheredParameters, compute_device
 from unirl.sampling.kv_cache import returns_cache
 from unirl.types import Answers, Images
 
@@ -237,7 +237,7 @@ def frozen_copy(backbone: Backbone) -> Backbone:
     sharding: Sharding = backbone.__dict__[SHARDING]
     frozen = copy.deepcopy(sharding.meta_copy).requires_grad_(False).eval()
     shard(frozen, sharding.mesh, sharding.mp_policy, sharding.offload_copy)
-    device = "cpu" if sharding.offload_copy else None
+    device = "cpu" if sharding.offload_copy else compute_device(sharding.mesh)
     shards = {name: value.detach().to(device, copy=True) for name, value in backbone.state_dict().items()}
     frozen.load_state_dict(shards, assign=True)
     return frozen

@@ -84,7 +84,7 @@ class GatheredParameters:
             return self._full[id(entry.shard), entry.dtype]
         if not entry.is_sharded:
             local: Tensor = entry.shard.to_local()
-            return local.to(_device(self.mesh)) if self.offload else local
+            return local.to(compute_device(self.mesh)) if self.offload else local
         if not self.active:
             return entry.shard
         full: Tensor = _Gather.apply(entry.shard, self, entry)
@@ -99,7 +99,7 @@ class GatheredParameters:
         if not trainable or self.mesh.size() == 1:
             return
         grads = [torch.zeros_like(p.to_local()) if p.grad is None else p.grad.to_local() for p in trainable]
-        flat = torch.cat([grad.flatten() for grad in grads]).to(_device(self.mesh))
+        flat = torch.cat([grad.flatten() for grad in grads]).to(compute_device(self.mesh))
         dist.all_reduce(flat, group=self.mesh.get_group())
         sizes = [grad.numel() for grad in grads]
         for parameter, grad, mean in zip(trainable, grads, flat.div_(self.mesh.size()).split(sizes), strict=True):
@@ -133,7 +133,7 @@ class GatheredParameters:
     def gather(self, entry: _Entry) -> Tensor:
         """The full parameter, without gradient. Collective where it is sharded."""
         shard, world_size = entry.shard, self.mesh.size()
-        local = shard.to_local().detach().to(_device(self.mesh), entry.dtype)
+        local = shard.to_local().detach().to(compute_device(self.mesh), entry.dtype)
         if world_size == 1 or not entry.is_sharded:
             return local.clone()
         rows = -(-shard.shape[0] // world_size)
@@ -155,7 +155,8 @@ class GatheredParameters:
         if parameter.ndim > 1:
             rows = -(-len(value) // self.mesh.size())
             value = value[rows * self.mesh.get_local_rank() :][:rows].clone()
-        value = value.to("cpu") if self.offload and not value.is_meta else value
+        if not value.is_meta:  # a model is built on the CPU
+            value = value.to("cpu" if self.offload else compute_device(self.mesh))
         return nn.Parameter(_as_dtensor(value, self.mesh, parameter.shape), parameter.requires_grad)
 
     def _pack(self, tensor: Tensor) -> Any:
@@ -209,7 +210,8 @@ def _as_dtensor(local: Tensor, mesh: DeviceMesh, shape: torch.Size) -> DTensor:
     return DTensor.from_local(local, mesh, [placement], run_check=False, shape=shape, stride=stride)
 
 
-def _device(mesh: DeviceMesh) -> torch.device:
+def compute_device(mesh: DeviceMesh) -> torch.device:
+    """This rank's device in a mesh."""
     if mesh.device_type == "cpu":
         return torch.device("cpu")
     return torch.device(mesh.device_type, torch.get_device_module(mesh.device_type).current_device())
