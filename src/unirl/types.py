@@ -206,6 +206,8 @@ class Rollout:
         old_log_probs: Log-probabilities under the policy that generated the samples, one mapping for each iteration;
             empty where a rollout is used once.
         iteration: Index of the training step on this rollout, from 0.
+        loss_batch_size: Most samples that are scored at once. None scores all.
+        micro_batch: First and last sample, that one excluded, which the loss scores now. None scores all.
 
     Shapes:
         scores, normalized_rewards, weights and each of score_parts (B,); accepted (B,) bool.
@@ -222,9 +224,39 @@ class Rollout:
     weights: Tensor | None = None
     old_log_probs: Sequence[Mapping[str, Tensor]] = ()
     iteration: int = 0
+    loss_batch_size: int | None = None
+    micro_batch: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def micro_batches(self) -> "list[Rollout]":
+        """The rollout once for each `loss_batch_size` samples: the same values, with another `micro_batch` each time.
+
+        Returns:
+            The rollout itself where all samples are scored at once.
+
+        Example:
+            >>> examples = [Example("a cup", "what is it ?", "a cup", "single_object")] * 3
+            >>> images, answers = Images(torch.zeros(3, 1)), Answers(torch.zeros(3, 1), torch.ones(3, 1) > 0, "abc")
+            >>> rollout = Rollout(examples, images, answers, torch.zeros(3), {}, torch.ones(3) > 0, group_size=3)
+            >>> rollout = replace(rollout, loss_batch_size=2)
+            >>> [part.micro_batch for part in rollout.micro_batches()]
+            [(0, 2), (2, 3)]
+        """
+        if self.loss_batch_size is None or self.loss_batch_size >= len(self):
+            return [self]
+        starts = range(0, len(self), self.loss_batch_size)
+        return [replace(self, micro_batch=(i, min(i + self.loss_batch_size, len(self)))) for i in starts]
+
+    @property
+    def rows(self) -> Tensor:
+        """Indices of the samples that the loss scores now: those of the `micro_batch`, or all.
+
+        Shapes:
+            returns (R,).
+        """
+        return torch.arange(*(self.micro_batch or (0, len(self))), device=self.scores.device)
 
     @property
     def prompts(self) -> list[str]:

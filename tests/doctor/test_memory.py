@@ -52,8 +52,18 @@ def test_gradient_checkpointing_keeps_inputs_and_one_layer() -> None:
     assert estimate.checkpointed_activations == FLOAT * tokens * (8 * 4 + 144 * 2)
 
 
-def workload(backbone: type) -> StepWorkload:
-    sampling = RolloutConfig(image_sampling=ImageSampling(steps=16))
+def test_only_a_micro_batch_has_activations() -> None:
+    two, eight = (estimate_memory(SIZES, StepWorkload(count)) for count in (2, 8))
+    parts = estimate_memory(SIZES, StepWorkload(8, loss_images=2))
+    assert (parts.activations, parts.logits) == (two.activations, two.logits)
+    assert parts.checkpointed_activations == two.checkpointed_activations
+    assert parts.sampling == eight.sampling
+    assert workload(Janus, loss_batch_size=2).scored_images == 2
+    assert workload(Janus).scored_images == 4
+
+
+def workload(backbone: type, **options: int) -> StepWorkload:
+    sampling = RolloutConfig(image_sampling=ImageSampling(steps=16), **options)  # type: ignore[arg-type]
     model = SelfImprovement(backbone("nowhere"), GRPO(), [Keyword()], rollout=sampling)
     data = SimpleNamespace(val_examples=[], prompts_per_step=1, val_batch_size=1)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unirl.functional import derive_seed, generator_for
+from unirl.functional import RowGenerator, derive_seed, draw_rows, generator_for
 
 PART = st.one_of(st.integers(), st.text(max_size=5))
 
@@ -40,3 +40,20 @@ def test_the_global_generator_is_left_alone() -> None:
     state = torch.get_rng_state()
     torch.rand(3, generator=generator_for(torch.device("cpu"), 0))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_rows_get_the_numbers_that_they_get_in_the_whole_batch() -> None:
+    def draw(rows: int, generator: torch.Generator) -> torch.Tensor:
+        def both(n: int) -> torch.Tensor:
+            return torch.rand(n, 3, generator=generator) + torch.randint(9, (n, 1), generator=generator)
+
+        return draw_rows(both, rows, generator, per_image=2)
+
+    generator = generator_for("cpu", 0)
+    state = generator.get_state()
+    part = RowGenerator(generator, torch.tensor([3, 1]), total=4)
+    assert torch.equal(generator.get_state(), state)
+    whole = draw(8, generator).view(2, 4, 3)
+    assert torch.equal(draw(4, part).view(2, 2, 3), whole[:, [3, 1]])
+    padded = draw(6, RowGenerator(generator_for("cpu", 0), torch.tensor([3, 1]), total=4)).view(2, 3, 3)
+    assert torch.equal(padded[:, :2], whole[:, [3, 1]])  # a row more, as FSDP2 appends it

@@ -144,6 +144,13 @@ class IncompleteMask(TinyBackbone):
         return log_probs, mask & (torch.arange(4) > 0)
 
 
+class OwnMasks(TinyBackbone):
+    def image_log_likelihood(self, *args: Any) -> tuple[Tensor, Tensor]:
+        log_probs, weights = super().image_log_likelihood(*args)
+        masked = torch.rand(log_probs.shape, generator=args[-1]) < 0.5
+        return log_probs, 2 * weights * masked
+
+
 class RandomScores(TinyBackbone):
     def image_log_likelihood(self, *args: Any) -> tuple[Tensor, Tensor]:
         log_probs, weights = super().image_log_likelihood(*args)

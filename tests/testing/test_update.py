@@ -16,13 +16,15 @@ from unirl.functional.advantages import group_advantages, group_mean
 from unirl.functional.reductions import zero_loss
 from unirl.testing import UpdateConformance
 from unirl.types import ImageSampling, Rollout
-from unirl.updates import UpdateRule, Workload
+from unirl.updates import UpdateRule, Workload, scoring_batch
 
 Failures = Callable[[object], str]
 
 
 class Reinforce(UpdateRule):
     """Correct: REINFORCE with group advantages."""
+
+    loss_unit = "sample"
 
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if group_size < 2:
@@ -34,16 +36,17 @@ class Reinforce(UpdateRule):
         )
 
     def log_probs(self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: Any) -> Tensor:
-        log_probs, mask = backbone.image_log_probs(rollout.prompts, rollout.images, sampling, 2, generator)
+        batch = scoring_batch(backbone, rollout)
+        generator = generator and batch.generator(generator)
+        log_probs, mask = backbone.image_log_probs(batch.prompts, batch.images, sampling, 2, generator)
         return (log_probs * mask).sum(1)
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         log_probs = self.log_probs(backbone, rollout, sampling, generator)
-        return -(self.advantages(rollout) * log_probs).mean() + zero_loss(backbone), {
-            "likelihood": log_probs.detach().mean()
-        }
+        loss = -(self.advantages(rollout)[rollout.rows] * log_probs).sum() / len(rollout)
+        return loss + zero_loss(backbone), {"likelihood": log_probs.detach().sum() / len(rollout)}
 
 
 class WrongSign(Reinforce):
@@ -120,6 +123,46 @@ class SomeParameters(Reinforce):
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         return -(self.advantages(rollout) * self.log_probs(backbone, rollout, sampling, generator)).mean(), {}
+
+
+class MeanOfMicroBatch(Reinforce):
+    def loss(self, backbone: Backbone, rollout: Rollout, *args: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, logs = super().loss(backbone, rollout, *args)
+        return loss * len(rollout) / len(rollout.rows), logs
+
+
+class OtherMasks(Reinforce):
+    def log_probs(self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: Any) -> Tensor:
+        batch = scoring_batch(backbone, rollout)
+        log_probs, mask = backbone.image_log_probs(batch.prompts, batch.images, sampling, 2, generator)
+        return (log_probs * mask).sum(1)
+
+
+class SkippedScoring(Reinforce):
+    def loss(self, backbone: Backbone, rollout: Rollout, *args: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, logs = super().loss(backbone, rollout, *args)
+        if rollout.accepted.any():
+            answers = rollout.answers[rollout.rows]
+            questions = [rollout.questions[i] for i in rollout.rows.tolist()]
+            loss = loss - backbone.answer_log_probs(rollout.images[rollout.rows], questions, answers).sum() * 0
+        return loss, logs
+
+
+class SkippedBackward(Reinforce):
+    def loss(self, backbone: Backbone, rollout: Rollout, *args: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, logs = super().loss(backbone, rollout, *args)
+        return loss if rollout.accepted.any() else zero_loss(backbone), logs
+
+
+class CountedDummy(Reinforce):
+    def loss(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = scoring_batch(backbone, rollout, self.advantages(rollout) > 0)
+        if not len(batch):
+            return zero_loss(backbone), {}
+        log_probs, _ = backbone.image_log_probs(batch.prompts, batch.images, sampling)
+        return zero_loss(backbone) - log_probs.sum() / len(rollout), {}
 
 
 class VectorLoss(Reinforce):
@@ -239,6 +282,11 @@ CASES: list[tuple[type[UpdateRule], str]] = [
     (UpdatedReference, "UpdatedReference.attach stored a model whose 'prompt_logits' changed in training"),
     (FreezingAttach, "FreezingAttach.attach modified the model"),
     (SomeParameters, "SomeParameters.loss passes no gradient to the trainable parameter 'answer_logits'"),
+    (MeanOfMicroBatch, "MeanOfMicroBatch.loss: the losses of micro-batches of 5 samples add up to"),
+    (OtherMasks, "OtherMasks.loss: the losses of micro-batches of 5 samples add up to"),
+    (SkippedScoring, "SkippedScoring.loss makes the calls {'image_log_probs': 1, 'backward of image_log_probs': 1}"),
+    (SkippedBackward, "SkippedBackward.loss makes the calls {'image_log_probs': 1}"),
+    (CountedDummy, "CountedDummy.loss has another gradient of 'prompt_logits' under FSDP2"),
     (VectorLoss, "VectorLoss.loss returned a loss of shape (3,), expected a scalar"),
     (DetachedLoss, "DetachedLoss.loss returned a loss without gradient"),
     (LossOnly, "LossOnly.loss returned a Tensor, expected a tuple of the loss and a dict of logs"),

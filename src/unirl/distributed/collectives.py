@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -27,7 +28,21 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     return total / world_size()
 
 
-def global_masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def any_rank(value: bool, device: torch.device) -> bool:
+    """Whether a value is true on any rank. Collective: call it on every rank.
+
+    Args:
+        value: That of this rank.
+        device: Of the ranks' tensors.
+    """
+    if world_size() == 1:
+        return value
+    flag = torch.tensor(int(value), device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+def global_masked_mean(values: Tensor, mask: Tensor, total: Tensor | None = None) -> Tensor:
     """Masked mean over the values of all ranks. Collective: call it on every rank.
 
     Each rank gets its own share, scaled so that the mean over ranks, as DDP takes it of gradients, is the masked mean
@@ -36,16 +51,18 @@ def global_masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     Args:
         values: The values of this rank; may be empty.
         mask: Weight of each value.
+        total: Sum of the weights of this rank. Defaults to that of `mask`; give that of all values where these are some
+            of them, so that the results add up.
 
     Shapes:
-        values and mask of the same shape; returns a scalar.
+        values and mask of the same shape, total a scalar; returns a scalar.
 
     Example:
-        >>> import torch
         >>> global_masked_mean(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 1.0, 0.0]))
         tensor(1.5000)
     """
-    return (values * mask).sum() / all_reduce_mean(mask.sum()).clamp(min=1e-9)
+    total = mask.sum() if total is None else total
+    return (values * mask).sum() / all_reduce_mean(total).clamp(min=1e-9)
 
 
 def gather_object(value: Any) -> list[Any] | None:

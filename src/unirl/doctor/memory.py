@@ -72,6 +72,7 @@ class StepWorkload:
 
     Args:
         images: Images of a rollout.
+        loss_images: Images that are scored with gradient at once; None for all.
         val_images: Held-out images that are generated at once in validation.
         prompt_tokens: Length of the longest prompt.
         answer_tokens: Length of the longest question with its answer.
@@ -88,6 +89,7 @@ class StepWorkload:
     """
 
     images: int
+    loss_images: int | None = None
     val_images: int = 0
     prompt_tokens: int = 16
     answer_tokens: int = 32
@@ -100,6 +102,11 @@ class StepWorkload:
     num_shards: int = 1
     unsharded: bool = False
     activation_bytes: int = FLOAT
+
+    @property
+    def scored_images(self) -> int:
+        """Images that are scored with gradient at once."""
+        return self.images if self.loss_images is None else min(self.loss_images, self.images)
 
 
 @dataclass(frozen=True)
@@ -151,10 +158,10 @@ def estimate_memory(sizes: ModelSizes, workload: StepWorkload) -> MemoryEstimate
     """
     passes = _passes(sizes, workload)
     layer = max((activations for activations, _ in passes), default=0.0)
-    image_bytes = workload.activation_bytes * workload.images
+    image_bytes = workload.activation_bytes * workload.scored_images
     vision = float(image_bytes * sizes.vision_activations * workload.scores_answers)
     decoder = float(image_bytes * sizes.decoder_activations * workload.straight_through)
-    recomputed = min(1.0, (sizes.recompute_batch_size or workload.images) / workload.images)
+    recomputed = min(1.0, (sizes.recompute_batch_size or workload.scored_images) / workload.scored_images)
     weights, gradients, reference = _constant(sizes, workload)
     return MemoryEstimate(
         weights=weights,
@@ -192,13 +199,13 @@ def _passes(sizes: ModelSizes, workload: StepWorkload) -> list[tuple[float, floa
     """
     image, passes = sizes.image_tokens + SPECIAL_TOKENS, []
     if workload.image_passes:
-        sequences = workload.images * workload.image_passes * (2 if workload.guided else 1)
+        sequences = workload.scored_images * workload.image_passes * (2 if workload.guided else 1)
         passes.append(_pass(sizes, workload, sequences, image, workload.prompt_tokens))
     if workload.scores_answers:
-        activations, inputs = _pass(sizes, workload, workload.images, image, 0)
-        cache = float(workload.activation_bytes * workload.images * image * sizes.kv_size * sizes.num_layers)
+        activations, inputs = _pass(sizes, workload, workload.scored_images, image, 0)
+        cache = float(workload.activation_bytes * workload.scored_images * image * sizes.kv_size * sizes.num_layers)
         passes.append((activations, inputs + cache))
-        passes.append(_pass(sizes, workload, workload.images, workload.answer_tokens, image))
+        passes.append(_pass(sizes, workload, workload.scored_images, workload.answer_tokens, image))
     return passes
 
 
@@ -214,7 +221,7 @@ def _pass(sizes: ModelSizes, workload: StepWorkload, sequences: int, tokens: int
 def _logits(sizes: ModelSizes, workload: StepWorkload) -> float:
     codes = workload.code_passes * sizes.image_tokens * sizes.codebook_size if workload.image_passes else 0
     text = workload.answer_tokens * sizes.vocab_size if workload.scores_answers else 0
-    return float(FLOAT * LOGIT_COPIES * workload.images * (codes + text))
+    return float(FLOAT * LOGIT_COPIES * workload.scored_images * (codes + text))
 
 
 def _sampling(sizes: ModelSizes, workload: StepWorkload) -> float:

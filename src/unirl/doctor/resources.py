@@ -76,6 +76,7 @@ def step_workload(model: Any, data: Any, trainer: Trainer) -> StepWorkload:
     prompt_tokens, answer_tokens = _longest(data)
     return StepWorkload(
         images=max(1, data.prompts_per_step // devices) * rollout.group_size,
+        loss_images=model.loss_batch_size,
         val_images=data.val_batch_size if trainer.limit_val_batches else 0,
         prompt_tokens=prompt_tokens,
         answer_tokens=answer_tokens + rollout.answer_sampling.max_tokens,
@@ -114,8 +115,9 @@ def _check_memory(estimate: MemoryEstimate, sizes: ModelSizes, trainer: Trainer)
     available = _available_memory(trainer)
     if available and peak > available:
         advice = (
-            "lower data.prompts_per_step, model.rollout.group_size, the update rule's num_masks or data.val_batch_size;"
-            " set the backbone's gradient_checkpointing or model.lora; or use fsdp2 on more devices"
+            "lower model.rollout.loss_batch_size, data.prompts_per_step, model.rollout.group_size, the update rule's "
+            "num_masks or data.val_batch_size; set the backbone's gradient_checkpointing or model.lora; or use fsdp2 "
+            "on more devices"
         )
         return Finding("warning", "memory", f"{text}; {format_bytes(available)} are available", advice)
     return Finding("ok", "memory", text)

@@ -11,15 +11,17 @@ from unirl.functional.policy_gradient import (
     k3,
 )
 from unirl.functional.reductions import masked_mean, zero_loss
-from unirl.functional.seeding import derive_seed, generator_for
+from unirl.functional.seeding import RowGenerator, derive_seed, draw_rows, generator_for
 
 __all__ = [
     "Reduction",
+    "RowGenerator",
     "clip_ratio",
     "clipped_objective",
     "conditional_gumbel",
     "decision_weights",
     "derive_seed",
+    "draw_rows",
     "generator_for",
     "geometric_mean",
     "group_advantages",

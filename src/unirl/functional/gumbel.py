@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from unirl.functional.seeding import draw_rows
+
 
 def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard Gumbel noise, float32.
 
     Args:
-        like: Gives the shape and the device.
+        like: Gives the shape and the device. Images are its first dimension where some of a batch are scored.
         generator: The only source of randomness.
 
     Shapes:
@@ -18,7 +20,11 @@ def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         >>> gumbel(torch.zeros(2, 3), torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3])
     """
-    uniform = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float32)
+
+    def draw(rows: int) -> Tensor:
+        return torch.rand(rows, *like.shape[1:], generator=generator, device=like.device, dtype=torch.float32)
+
+    uniform = draw_rows(draw, len(like), generator)
     return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
 
 

@@ -33,7 +33,9 @@ def clipped_objective(log_ratio: Tensor, advantages: Tensor, epsilon_low: float,
     return torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
 
 
-def clip_ratio(log_ratio: Tensor, weights: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
+def clip_ratio(
+    log_ratio: Tensor, weights: Tensor, epsilon_low: float, epsilon_high: float, total: Tensor | None = None
+) -> Tensor:
     """Weighted share of the decisions whose probability ratio is outside of the clipping range.
 
     Args:
@@ -41,9 +43,11 @@ def clip_ratio(log_ratio: Tensor, weights: Tensor, epsilon_low: float, epsilon_h
         weights: Weight of each decision, 0 or more.
         epsilon_low: The range begins at 1 - epsilon_low.
         epsilon_high: The range ends at 1 + epsilon_high.
+        total: Sum of the weights. Defaults to that of `weights`; give that of all samples where these are some of them,
+            so that the results add up.
 
     Shapes:
-        log_ratio and weights (B, A); returns a scalar in [0, 1].
+        log_ratio and weights (B, A), total a scalar; returns a scalar in [0, 1].
 
     Example:
         >>> clip_ratio(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2), 0.2, 0.2).item()
@@ -52,7 +56,8 @@ def clip_ratio(log_ratio: Tensor, weights: Tensor, epsilon_low: float, epsilon_h
     ratio = log_ratio.float().exp()
     outside = (ratio < 1 - epsilon_low) | (ratio > 1 + epsilon_high)
     weights = weights.float()
-    return (outside * weights).sum() / weights.sum().clamp(min=1e-9)
+    total = weights.sum() if total is None else total
+    return (outside * weights).sum() / total.clamp(min=1e-9)
 
 
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unirl.functional.gumbel import gumbel
+from unirl.functional.seeding import draw_rows
 from unirl.types import ImageSampling
 
 
@@ -126,7 +127,12 @@ def choose_steps(
 
 
 def random_contexts(
-    batch: int, length: int, steps: int, generator: torch.Generator | None, device: torch.device
+    batch: int,
+    length: int,
+    steps: int,
+    generator: torch.Generator | None,
+    device: torch.device,
+    per_image: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Contexts of a sampler in random order: the codes that are known before a uniformly chosen step.
 
@@ -134,8 +140,9 @@ def random_contexts(
         batch: Number of contexts.
         length: Number of codes.
         steps: Denoising steps of the schedule.
-        generator: The only source of randomness.
+        generator: The only source of randomness. A `RowGenerator` gives the contexts of some images of a batch.
         device: Of the generator and the results.
+        per_image: Contexts of each image; the first contexts of all images come first.
 
     Shapes:
         returns the known codes (B, N) bool, and (B,): how many codes the step unmasks, relative to the mean step.
@@ -146,8 +153,14 @@ def random_contexts(
         ([0, 10, 2], [0.5, 1.5, 0.75])
     """
     num_masked = torch.tensor([length, *cosine_schedule(length, steps)], device=device)
-    step = torch.randint(steps, (batch,), generator=generator, device=device)
-    noise = torch.rand(batch, length, generator=generator, dtype=torch.float32, device=device)
-    rank = noise.argsort(1).argsort(1)
+
+    def draw_steps(count: int) -> Tensor:
+        return torch.randint(steps, (count,), generator=generator, device=device)
+
+    def draw_noise(count: int) -> Tensor:
+        return torch.rand(count, length, generator=generator, dtype=torch.float32, device=device)
+
+    step = draw_rows(draw_steps, batch, generator, per_image)
+    rank = draw_rows(draw_noise, batch, generator, per_image).argsort(1).argsort(1)
     known = rank >= num_masked[step, None]
     return known, (num_masked[step] - num_masked[step + 1]).float() * steps / length

@@ -7,6 +7,7 @@ import torch
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
+from unirl.functional.seeding import RowGenerator
 from unirl.testing.backbone_settings import (
     BackboneSettings,
     assert_answers,
@@ -105,6 +106,19 @@ class SamplingChecks(BackboneSettings):
             assert difference <= self.tolerance, (
                 f"{name} returned values that differ by {difference:.2g} with an equal generator; {REPRODUCIBLE}"
             )
+
+    @torch.no_grad()
+    def test_random_masks_do_not_depend_on_the_batch(self, backbone: Backbone) -> None:
+        """Images get the same random masks whether all are scored at once, or some of them with a `RowGenerator`."""
+        images, masks = self._sample_images(backbone), 2
+        whole = backbone.image_log_likelihood(list(self.prompts), images, self.image_sampling, masks, make_generator())
+        some = RowGenerator(make_generator(), torch.tensor([1, 2]), len(images))
+        part = backbone.image_log_likelihood(list(self.prompts[1:3]), images[1:3], self.image_sampling, masks, some)
+        difference = max(max_difference(a[1:3], b) for a, b in zip(whole, part, strict=True))
+        assert difference <= self.tolerance, (
+            f"image_log_likelihood returned values that differ by {difference:.2g} for images of a micro-batch; draw "
+            "random numbers by unirl.functional.draw_rows, or take contexts of unirl.sampling.random_contexts"
+        )
 
     @torch.no_grad()
     def test_images_do_not_depend_on_the_batch(self, backbone: Backbone) -> None:

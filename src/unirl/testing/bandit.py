@@ -12,6 +12,7 @@ from typing_extensions import override
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
+from unirl.functional.seeding import draw_rows
 from unirl.testing.comparison import make_generator
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 
@@ -85,9 +86,7 @@ class BanditBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes)
-        order = torch.rand(log_probs.shape, generator=generator, dtype=torch.float32, device=log_probs.device).argsort(
-            1
-        )
+        order = _uniforms(log_probs, generator).argsort(1)
         return log_probs, order < (NUM_CODES if scored_steps is None else scored_steps)
 
     @override
@@ -100,7 +99,7 @@ class BanditBackbone(Backbone):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         log_probs = _gather(self.code_logits(prompts, sampling).log_softmax(-1), images.codes).repeat(1, num_masks)
-        masked = torch.rand(log_probs.shape, generator=generator, dtype=torch.float32, device=log_probs.device) < 0.5
+        masked = _uniforms(log_probs, generator) < 0.5
         return log_probs, 2 * masked / (NUM_CODES * num_masks)
 
     @override
@@ -204,6 +203,15 @@ def expected_reward(backbone: BanditBackbone, sampling: ImageSampling) -> float:
 
 def _one_hot(images: Images) -> Tensor:
     return F.one_hot(images.codes, CODEBOOK_SIZE).float() if images.soft is None else images.soft
+
+
+def _uniforms(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform random numbers (B, A) for the decisions of B images."""
+
+    def draw(rows: int) -> Tensor:
+        return torch.rand(rows, like.shape[1], generator=generator, dtype=torch.float32, device=like.device)
+
+    return draw_rows(draw, len(like), generator)
 
 
 def _gather(log_probs: Tensor, ids: Tensor) -> Tensor:

@@ -2,18 +2,16 @@
 
 import copy
 import io
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from numbers import Number
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unirl.errors import UserError
-from unirl.testing.bandit import CODEBOOK_SIZE, BanditBackbone, expected_reward, make_bandit_rollout
+from unirl.testing.bandit import CODEBOOK_SIZE, BanditBackbone, expected_reward
+from unirl.testing.bandit_trainer import BanditTrainer, rollout_cases
 from unirl.testing.comparison import (
     describe_type,
     find_modules,
@@ -23,13 +21,12 @@ from unirl.testing.comparison import (
     seed_global_rngs,
 )
 from unirl.testing.devices import ADVICE, on_pretend_device
-from unirl.types import ImageSampling, Rollout, to_device
+from unirl.testing.update_batches import BatchChecks
+from unirl.types import Rollout, to_device
 from unirl.updates.base import UpdateRule, Workload
 
-Gradients = dict[str, Tensor]
 
-
-class UpdateConformance(ABC):
+class UpdateConformance(BatchChecks):
     """Checks the contract of an update rule. Derive a test class from it and define `make`.
 
     The model is a `BanditBackbone`. A failed check names the method, what it returned and what is expected.
@@ -42,10 +39,6 @@ class UpdateConformance(ABC):
         >>> TestGRPO().test_loss_decreases()
     """
 
-    group_size: ClassVar[int] = 4
-    """Samples of each prompt."""
-    sampling: ClassVar[ImageSampling] = ImageSampling(steps=4)
-    """How images are sampled."""
     end_to_end: ClassVar[bool] = False
     """Whether gradient passes through straight-through codes. Then the loss decreases over new rollouts, not on one."""
     learning_rate: ClassVar[float] = 0.05
@@ -54,10 +47,6 @@ class UpdateConformance(ABC):
     """Training steps on the bandit."""
     min_improvement: ClassVar[float | None] = 0.15
     """Increase of the expected reward in `num_steps`, from about 1/3. None if the rule does not train generation."""
-
-    @abstractmethod
-    def make(self) -> UpdateRule:
-        """A new update rule."""
 
     def test_loss_is_a_finite_scalar_with_gradient(self) -> None:
         """The loss is a finite scalar whose gradient is not 0 everywhere."""
@@ -134,7 +123,7 @@ class UpdateConformance(ABC):
     @pytest.mark.parametrize("num_iterations", [1, 2])
     def test_loss_handles_every_rollout(self, num_iterations: int) -> None:
         """Equal scores, nothing accepted and weights of 0 give finite losses and gradients."""
-        for name, rollout in _rollout_cases(self._trainer().rollout).items():
+        for name, rollout in rollout_cases(self._trainer().rollout).items():
             trainer = self._trainer()
             prepared = trainer.prepare(rollout, num_iterations)
             for iteration in range(num_iterations):
@@ -163,7 +152,7 @@ class UpdateConformance(ABC):
     def test_logged_names_are_constant(self) -> None:
         """The names of the logs do not depend on the rollout."""
         trainer = self._trainer()
-        names = {name: list(trainer.loss(rollout)[1]) for name, rollout in _rollout_cases(trainer.rollout).items()}
+        names = {name: list(trainer.loss(rollout)[1]) for name, rollout in rollout_cases(trainer.rollout).items()}
         expected = names["different scores"]
         for name, logged in names.items():
             assert logged == expected, (
@@ -263,112 +252,6 @@ class UpdateConformance(ABC):
                     f"{method_name(rule, 'check')} accepts {name}, but {failure}; raise a UserError in check"
                 ) from error
 
-    def _trainer(self) -> "BanditTrainer":
-        return BanditTrainer(self.make(), self.group_size, self.sampling)
-
-
-class BanditTrainer:
-    """Trains a bandit by an update rule, and asserts that each loss is valid.
-
-    Args:
-        rule: A new update rule.
-        group_size: Samples of each prompt.
-        sampling: How images are sampled.
-        backbone: The policy; a new bandit by default.
-    """
-
-    def __init__(
-        self, rule: UpdateRule, group_size: int, sampling: ImageSampling, backbone: BanditBackbone | None = None
-    ) -> None:
-        self.rule, self.sampling, self.backbone = rule, sampling, backbone or BanditBackbone()
-        self.rollout = make_bandit_rollout(self.backbone, group_size, sampling, seed=0)
-        rule.attach(self.backbone)
-
-    def loss(self, rollout: Rollout | None = None, seed: int = 1) -> tuple[Tensor, Mapping[str, object]]:
-        """The loss and logs of the rule, asserted to be a finite scalar with gradient and finite scalars."""
-        result: Any = self.rule.loss(self.backbone, rollout or self.rollout, self.sampling, self._generator(seed))
-        method = method_name(self.rule, "loss")
-        pair = isinstance(result, tuple) and len(result) == 2
-        assert pair, f"{method} returned {describe_type(result)}, expected a tuple of the loss and a dict of logs"
-        loss, logs = result
-        assert isinstance(loss, Tensor), f"{method} returned {describe_type(loss)} as loss, expected a tensor"
-        assert loss.shape == (), f"{method} returned a loss of shape {tuple(loss.shape)}, expected a scalar"
-        assert torch.isfinite(loss), f"{method} returned a loss of {loss.item()}, expected a finite number"
-        assert loss.requires_grad, f"{method} returned a loss without gradient; nothing would be trained"
-        _assert_logs(logs, method)
-        return loss, logs
-
-    def gradients(self, rollout: Rollout | None = None, seed: int = 1) -> tuple[Tensor, Gradients]:
-        """The loss, and the gradient of every trainable parameter, asserted to exist and to be finite."""
-        self.backbone.zero_grad()
-        loss, _ = self.loss(rollout, seed)
-        loss.backward()
-        method, trainable = method_name(self.rule, "loss"), self._trainable_parameters()
-        missing = [name for name, p in trainable.items() if p.grad is None]
-        assert not missing, (
-            f"{method} passes no gradient to the trainable parameter {missing[0]!r}, which stops training on several "
-            "devices; add unirl.functional.zero_loss(backbone)"
-        )
-        gradients = {name: p.grad.clone() for name, p in trainable.items() if p.grad is not None}
-        bad = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
-        assert not bad, f"{method} has a gradient of {bad[0]!r} that is not finite"
-        return loss.detach(), gradients
-
-    def train(self, num_steps: int, learning_rate: float, new_rollouts: bool) -> list[float]:
-        """Train, and return the loss of each step.
-
-        Args:
-            num_steps: Number of steps.
-            learning_rate: Learning rate of Adam.
-            new_rollouts: Whether each step has a new rollout, or all steps have the first one.
-        """
-        optimizer = torch.optim.Adam(self._trainable_parameters().values(), learning_rate)
-        group_size, num_iterations = self.rollout.group_size, 1 if new_rollouts else 2
-        rollout, losses = self.prepare(self.rollout, num_iterations), []
-        for step in range(num_steps):
-            if new_rollouts:
-                rollout = make_bandit_rollout(self.backbone, group_size, self.sampling, seed=step)
-                rollout = self.prepare(rollout, num_iterations)
-            loss, _ = self.loss(rollout)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        return losses
-
-    @torch.no_grad()
-    def prepare(self, rollout: Rollout, num_iterations: int) -> Rollout:
-        """The rollout as the rule prepares it for a number of iterations."""
-        generators = [self._generator(i + 1) for i in range(num_iterations)]
-        prepared: object = self.rule.prepare(self.backbone, rollout, self.sampling, generators)
-        method = method_name(self.rule, "prepare")
-        assert isinstance(prepared, Rollout), f"{method} returned {describe_type(prepared)}, expected a unirl.Rollout"
-        return prepared
-
-    def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.backbone.palette.device).manual_seed(seed)
-
-    def reference_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Parameters of the models that the rule holds, without those of the model in training."""
-        in_training = {id(parameter) for parameter in self.backbone.parameters()}
-        for module in find_modules(self.rule):
-            yield from ((name, p) for name, p in module.named_parameters() if id(p) not in in_training)
-
-    def _trainable_parameters(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self.backbone.named_parameters() if p.requires_grad}
-
-
-def _rollout_cases(rollout: Rollout) -> dict[str, Rollout]:
-    """Rollouts that occur in training, by description."""
-    ones, none_accepted = torch.ones_like(rollout.scores), torch.zeros_like(rollout.accepted)
-    return {
-        "different scores": rollout,
-        "different scores and nothing accepted": replace(rollout, accepted=none_accepted),
-        "equal scores and nothing accepted": replace(rollout, scores=0.3 * ones, accepted=none_accepted),
-        "equal scores and everything accepted": replace(rollout, scores=ones, accepted=~none_accepted),
-        "weight 0 for every sample": replace(rollout, weights=0 * ones),
-    }
-
 
 def _rollouts_with_ignored_samples(rollout: Rollout) -> tuple[Rollout, Rollout]:
     """Two rollouts that differ only in images, answers and scores of samples of weight 0."""
@@ -395,18 +278,6 @@ def _assert_can_be_saved(rollout: Rollout, method: str) -> None:
         raise AssertionError(
             f"{method} returned a rollout that no checkpoint can hold; store only tensors in old_log_probs: {error}"
         ) from error
-
-
-def _assert_logs(logs: object, method: str) -> None:
-    assert isinstance(logs, Mapping), f"{method} returned {describe_type(logs)} as logs, expected a dict"
-    for name, value in logs.items():
-        assert isinstance(name, str), f"{method} logs under {name!r}, expected a string"
-        if isinstance(value, Tensor):
-            assert value.numel() == 1, f"{method} logs {name!r} of shape {tuple(value.shape)}, expected a scalar"
-            assert not value.requires_grad, f"{method} logs {name!r} with gradient, which keeps activations; detach it"
-        else:
-            assert isinstance(value, Number), f"{method} logs {name!r} as {describe_type(value)}, expected a scalar"
-        assert torch.isfinite(torch.as_tensor(value)), f"{method} logs {name!r} as {value}, expected a finite number"
 
 
 def _describe_failure(rule: UpdateRule, error: Exception) -> str:

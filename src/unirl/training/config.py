@@ -12,6 +12,7 @@ from unirl.backbones.lora import LoRA
 from unirl.errors import UserError, check_range, check_temperature
 from unirl.rewards import Reward
 from unirl.types import AnswerSampling, ImageSampling
+from unirl.updates import UpdateRule
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class RolloutConfig:
         reward_timeout: Seconds that a reward may take for a rollout before the run stops, naming it. "auto" is half of
             the time after which the other processes give up waiting (with Lightning's default of 30 minutes: 15), and
             no limit in a single process. None sets no limit.
+        loss_batch_size: Most images of a device that are scored and backpropagated at once: less memory, the same loss.
+            None takes all images of a step.
 
     Example:
         >>> RolloutConfig(group_size=8).image_sampling.steps
@@ -40,6 +43,7 @@ class RolloutConfig:
     answer_sampling: AnswerSampling = AnswerSampling()
     accept_threshold: float | None = None
     reward_timeout: float | Literal["auto"] | None = "auto"
+    loss_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,9 @@ def check_rollout(config: RolloutConfig, backbone: Backbone, rewards: Sequence[R
         UserError: a number is out of range, or no reward has a weight.
     """
     check_range(1, 10_000, "model.rollout", group_size=config.group_size, num_iterations=config.num_iterations)
+    check_range(
+        1, 10**9, "model.rollout", loss_batch_size=1 if config.loss_batch_size is None else config.loss_batch_size
+    )
     check_image_sampling("model.rollout.image_sampling", backbone, config.image_sampling)
     check_range(1, 10_000, "model.rollout.answer_sampling", max_tokens=config.answer_sampling.max_tokens)
     check_temperature("model.rollout.answer_sampling", config.answer_sampling.temperature)
@@ -112,6 +119,28 @@ def reward_timeout(config: RolloutConfig, strategy: Strategy | None = None) -> f
         return None
     waiting = getattr(strategy, "_timeout", None) or default_pg_timeout
     return waiting.total_seconds() / 2
+
+
+def loss_batch_size(config: RolloutConfig, update: UpdateRule) -> int | None:
+    """Most samples that the update rule scores at once: `config.loss_batch_size`, as whole groups where it needs them.
+
+    Args:
+        config: Its `loss_batch_size` is None for all samples of a step.
+        update: The update rule of the run.
+
+    Raises:
+        UserError: the update rule cannot compute its loss in parts.
+    """
+    size = config.loss_batch_size
+    if size is None or update.loss_unit == "sample":
+        return size
+    if update.loss_unit is None:
+        name = type(update).__name__
+        raise UserError(
+            f"model.rollout.loss_batch_size {size}: {name} computes its loss of all images at once (its loss_unit is "
+            "None); leave it out, or split the step by trainer.accumulate_grad_batches"
+        )
+    return max(1, size // config.group_size) * config.group_size
 
 
 def check_evaluation(config: EvaluationConfig, backbone: Backbone) -> None:

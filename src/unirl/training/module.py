@@ -1,6 +1,7 @@
 """Self-improvement as a LightningModule: generate, answer, score, learn."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ from unirl.training.config import (
     check_precision,
     check_rollout,
     check_trainable,
+    loss_batch_size,
     reward_timeout,
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
@@ -93,6 +95,7 @@ class SelfImprovement(LightningModule):
         update.check(backbone, rollout.group_size, rollout.image_sampling)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.rollout, self.evaluation, self.seed = rollout, evaluation, seed
+        self.loss_batch_size = loss_batch_size(rollout, update)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.trainable_modules, self.lora = trainable_modules, lora
         self.exclude_frozen_parameters = exclude_frozen_parameters
@@ -164,9 +167,18 @@ class SelfImprovement(LightningModule):
     @override
     def training_step(self, batch: Sequence[Example], batch_idx: int) -> Tensor:
         rollout = self._rollout(batch)
-        loss, metrics = self.update.loss(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
+        loss, metrics = self._loss(rollout)
         self._log_step(loss, metrics, rollout)
         return loss
+
+    @override
+    def on_train_batch_start(self, batch: Sequence[Example], batch_idx: int) -> None:
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.optimizers().zero_grad()  # type: ignore[union-attr]
+
+    @override
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning calls it between `training_step` and the backward pass: too late for gradients of micro-batches."""
 
     @override
     def on_after_backward(self) -> None:
@@ -178,6 +190,30 @@ class SelfImprovement(LightningModule):
         self.log("grad_norm", gradient_norm(self.backbone.parameters()))
         self.log("learning_rate", float(optimizer.param_groups[0]["lr"]))
 
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Loss and metrics of a rollout. Only the last micro-batch is left for Lightning to backpropagate."""
+        *first, last = rollout.micro_batches()
+        parts = [self._backpropagated(self._loss_of(part)) for part in first]
+        loss, metrics = self._loss_of(last)
+        for value, logged in parts:
+            loss = loss + value
+            metrics = {name: metrics[name] + logged[name] for name in metrics}
+        return loss, metrics
+
+    def _loss_of(self, rollout: Rollout) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self.update.loss(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
+
+    def _backpropagated(self, result: tuple[Tensor, Mapping[str, Tensor]]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Backpropagate a loss as Lightning does that of a batch whose gradients are accumulated.
+
+        DDP reduces gradients in the backward pass after `training_step`, which is its forward pass, and not in here.
+        """
+        loss, metrics = result
+        device = self.device.type
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+            self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
+        return loss.detach(), metrics
+
     def _rollout(self, batch: Sequence[Example]) -> Rollout:
         """A fresh rollout, or the current one where `num_iterations` steps train on it."""
         step = self.trainer.fit_loop.total_batch_idx
@@ -187,7 +223,8 @@ class SelfImprovement(LightningModule):
                 # A resumed run may start between two iterations.
                 self._current = self._fresh_rollout(batch, first=step - iteration)
         # A rollout from a checkpoint is on the CPU.
-        self._current = replace(to_device(self._current, self.device), iteration=iteration)
+        current = to_device(self._current, self.device)
+        self._current = replace(current, iteration=iteration, loss_batch_size=self.loss_batch_size)
         return self._current
 
     @torch.no_grad()
@@ -196,7 +233,7 @@ class SelfImprovement(LightningModule):
         rollout = self.rollouts.sample(batch, config.image_sampling, config.answer_sampling, *rngs, config.group_size)
         weights = self._lifecycle.weights(rollout)
         normalized = normalized_rewards(self.rewards, rollout.score_parts, config.group_size, weights)
-        rollout = replace(rollout, weights=weights, normalized_rewards=normalized)
+        rollout = replace(rollout, weights=weights, normalized_rewards=normalized, loss_batch_size=self.loss_batch_size)
         generators = [self.rng("update", first + i) for i in range(config.num_iterations)]
         return self.update.prepare(self.backbone, rollout, config.image_sampling, generators)
 

@@ -1,6 +1,7 @@
 """Update rules: how samples and scores become a loss."""
 
 from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
+from unirl.updates.batching import ScoringBatch, scoring_batch
 from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty, PolicyLoss
 from unirl.updates.reference import Reference
 from unirl.updates.sft import SFT
@@ -12,8 +13,10 @@ __all__ = [
     "KLPenalty",
     "PolicyLoss",
     "Reference",
+    "ScoringBatch",
     "UpdateRule",
     "Workload",
     "scores_contexts",
+    "scoring_batch",
     "warn_guidance_mismatch",
 ]

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -36,6 +37,9 @@ class UpdateRule(ABC):
 
     learns_from_accepted: bool = False
     """Whether a part of the loss is computed from accepted samples only. A guard warns where none is accepted."""
+    loss_unit: Literal["sample", "group"] | None = None
+    """What the loss is a sum over: with "sample" it can be computed in micro-batches of any samples, with "group" in
+    micro-batches of whole groups. None refuses `model.rollout.loss_batch_size`. See `loss`."""
 
     def check(  # noqa: B027 - an optional hook
         self, backbone: Backbone, group_size: int, sampling: ImageSampling
@@ -96,9 +100,13 @@ class UpdateRule(ABC):
         `unirl.functional.zero_loss(backbone)` where some parameters may get no gradient, and return metrics of the
         same names in every step and on every rank.
 
+        Score the samples of `unirl.updates.scoring_batch`. With a `loss_unit`, the losses and metrics of all
+        `rollout.micro_batches()` must add up to those of the whole rollout: take group statistics and denominators from
+        the whole rollout, which is given each time.
+
         Args:
             backbone: The model in training.
-            rollout: Scored samples.
+            rollout: Scored samples: all of the step, with a `micro_batch` where some of them are scored.
             sampling: How the images were generated.
             generator: The only source of randomness.
 

@@ -20,6 +20,7 @@ from unirl.functional.policy_gradient import Reduction, clip_ratio, clipped_obje
 from unirl.functional.reductions import zero_loss
 from unirl.types import ImageSampling, Rollout
 from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
+from unirl.updates.batching import ScoringBatch, scoring_batch
 from unirl.updates.reference import Reference
 
 Scored = tuple[Tensor, Tensor]
@@ -95,13 +96,13 @@ class _Task:
     Args:
         name: "image" or "answer".
         beta: Weight of its KL penalty.
-        rows: Samples that are scored. (R,)
+        batch: The R samples that are scored now.
         advantages: Weighted advantages of these. (R,)
     """
 
     name: str
     beta: float
-    rows: Tensor
+    batch: ScoringBatch
     advantages: Tensor
 
 
@@ -123,6 +124,8 @@ class GRPO(UpdateRule):
     Raises:
         UserError: a number is out of range.
     """
+
+    loss_unit = "sample"
 
     def __init__(
         self,
@@ -188,20 +191,29 @@ class GRPO(UpdateRule):
     ) -> Rollout:
         if len(generators) == 1:
             return rollout  # on-policy: the current policy generated it
-        tasks = self._tasks(rollout)
-        scored = [self._score(backbone, rollout, tasks, sampling, generator) for generator in generators]
-        old = [{name: log_probs for name, (log_probs, _) in parts.items()} for parts in scored]
+        old = [self._old_log_probs(backbone, rollout, sampling, generator) for generator in generators]
         return dataclasses.replace(rollout, old_log_probs=old)
+
+    def _old_log_probs(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        parts: dict[str, list[Tensor]] = {}
+        for part in rollout.micro_batches():
+            tasks = self._tasks(backbone, part)
+            scored = self._score(backbone, tasks, sampling, generator)
+            for task in tasks:
+                if task.name in scored and not task.batch.is_dummy:
+                    parts.setdefault(task.name, []).append(scored[task.name][0])
+        return {name: torch.cat(log_probs) for name, log_probs in parts.items()}
 
     @override
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         reference_generator = torch.Generator(generator.device).set_state(generator.get_state())
-        tasks = self._tasks(rollout)
-        policy = self._score(backbone, rollout, tasks, sampling, generator)
-        reference = self._score_reference(backbone, rollout, tasks, sampling, reference_generator)
-        old = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
+        tasks = self._tasks(backbone, rollout)
+        policy = self._score(backbone, tasks, sampling, generator)
+        reference = self._score_reference(backbone, tasks, sampling, reference_generator)
         mean_length = all_reduce_mean(rollout.answers.mask.sum(1).float().mean())
         loss, metrics = zero_loss(backbone), self._zero_metrics(rollout)
         for task in tasks:
@@ -209,9 +221,9 @@ class GRPO(UpdateRule):
                 continue
             log_probs, mask = policy[task.name]
             weights = self._decision_weights(task.name, mask, mean_length)
-            log_ratio = log_probs - old.get(task.name, log_probs.detach())
+            log_ratio = log_probs - self._old(task, log_probs.detach())
             term = -clipped_objective(log_ratio, task.advantages, *self.policy_loss.clip)
-            metrics[f"clip_ratio/{task.name}"] = clip_ratio(log_ratio.detach(), weights, *self.policy_loss.clip)
+            metrics[f"clip_ratio/{task.name}"] = self._clip_ratio(task, log_ratio.detach(), mask, mean_length)
             if task.beta:
                 kl = k3(log_probs, reference[task.name][0])
                 metrics[f"kl/{task.name}"] = (kl.detach() * weights).sum() / len(rollout)
@@ -219,7 +231,7 @@ class GRPO(UpdateRule):
             loss = loss + (term * weights).sum() / len(rollout)
         return loss, metrics
 
-    def _tasks(self, rollout: Rollout) -> list[_Task]:
+    def _tasks(self, backbone: Backbone, rollout: Rollout) -> list[_Task]:
         """Advantages and scored samples of both tasks: all with a KL penalty, otherwise those with an advantage."""
         config = self.policy_loss
         advantages = group_advantages(
@@ -231,9 +243,8 @@ class GRPO(UpdateRule):
         tasks = []
         for name, values in (("image", advantages), ("answer", advantages * self._answer_mask(rollout))):
             weighted, beta = self.weights[name] * values, self.betas[name]
-            all_rows = torch.arange(len(rollout), device=values.device)
-            rows = all_rows if beta else weighted.nonzero().flatten()
-            tasks.append(_Task(name, beta, rows, weighted[rows]))
+            batch = scoring_batch(backbone, rollout, None if beta else weighted)
+            tasks.append(_Task(name, beta, batch, weighted[batch.rows]))
         return tasks
 
     def _answer_mask(self, rollout: Rollout) -> Tensor:
@@ -248,48 +259,54 @@ class GRPO(UpdateRule):
         return dict.fromkeys(names, rollout.scores.new_zeros(()))
 
     def _score(
-        self,
-        backbone: Backbone,
-        rollout: Rollout,
-        tasks: Sequence[_Task],
-        sampling: ImageSampling,
-        generator: torch.Generator,
+        self, backbone: Backbone, tasks: Sequence[_Task], sampling: ImageSampling, generator: torch.Generator
     ) -> dict[str, Scored]:
         """Log-probabilities of both tasks' samples under a model, where there are any."""
         scored: dict[str, Scored] = {}
         for task in tasks:
-            if len(task.rows) and task.name == "image":
-                scored["image"] = self._score_images(backbone, rollout, task.rows, sampling, generator)
-            elif len(task.rows):
-                scored["answer"] = self._score_answers(backbone, rollout, task.rows)
+            if len(task.batch) and task.name == "image":
+                scored["image"] = self._score_images(backbone, task.batch, sampling, generator)
+            elif len(task.batch):
+                answers = task.batch.answers
+                log_probs = backbone.answer_log_probs(task.batch.images, task.batch.questions, answers)
+                scored["answer"] = log_probs, answers.mask
         return scored
 
     def _score_images(
-        self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
+        self, backbone: Backbone, batch: ScoringBatch, sampling: ImageSampling, generator: torch.Generator
     ) -> Scored:
-        prompts, images = [rollout.prompts[i] for i in rows.tolist()], rollout.images[rows]
+        prompts, images, generator = batch.prompts, batch.images, batch.generator(generator)
         if self.scoring.loss_guidance is not None:
             sampling = dataclasses.replace(sampling, guidance=self.scoring.loss_guidance)
         if self.scoring.likelihood == "random_masks":
             return backbone.image_log_likelihood(prompts, images, sampling, self.scoring.num_masks, generator)
         return backbone.image_log_probs(prompts, images, sampling, self.scoring.scored_steps, generator)
 
-    def _score_answers(self, backbone: Backbone, rollout: Rollout, rows: Tensor) -> Scored:
-        answers, questions = rollout.answers[rows], [rollout.questions[i] for i in rows.tolist()]
-        return backbone.answer_log_probs(rollout.images[rows], questions, answers), answers.mask
-
     def _score_reference(
-        self,
-        backbone: Backbone,
-        rollout: Rollout,
-        tasks: Sequence[_Task],
-        sampling: ImageSampling,
-        generator: torch.Generator,
+        self, backbone: Backbone, tasks: Sequence[_Task], sampling: ImageSampling, generator: torch.Generator
     ) -> Mapping[str, Scored]:
         if self._reference is None:
             return {}
         with self._reference.active(backbone) as reference:
-            return self._score(reference, rollout, [task for task in tasks if task.beta], sampling, generator)
+            return self._score(reference, [task for task in tasks if task.beta], sampling, generator)
+
+    def _old(self, task: _Task, log_probs: Tensor) -> Tensor:
+        """Log-probabilities of a task's decisions before the first iteration; the current ones where it is the only."""
+        rollout = task.batch.rollout
+        old = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
+        if task.name not in old or task.batch.is_dummy:
+            return log_probs
+        return old[task.name][task.batch.positions]
+
+    def _clip_ratio(self, task: _Task, log_ratio: Tensor, mask: Tensor, mean_length: Tensor) -> Tensor:
+        """The share of clipped decisions among those of all micro-batches."""
+        if task.name == "image":  # all have equally many decisions
+            weights, total = decision_weights(mask > 0, "sample"), log_ratio.new_tensor(len(task.batch.all_rows))
+        else:
+            answers = task.batch.rollout.answers.mask[task.batch.all_rows]
+            weights = self._decision_weights("answer", mask, mean_length)
+            total = self._decision_weights("answer", answers, mean_length).sum()
+        return clip_ratio(log_ratio, weights, *self.policy_loss.clip, total)
 
     def _decision_weights(self, name: str, mask: Tensor, mean_length: Tensor) -> Tensor:
         """Weights of the decisions; random masks come with theirs."""

@@ -17,6 +17,7 @@ from unirl.functional.advantages import group_mean
 from unirl.functional.reductions import zero_loss
 from unirl.types import Answers, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
+from unirl.updates.batching import scoring_batch
 
 
 class SFT(UpdateRule):
@@ -45,6 +46,8 @@ class SFT(UpdateRule):
     Raises:
         UserError: a number is out of range.
     """
+
+    loss_unit = "sample"
 
     def __init__(
         self,
@@ -123,22 +126,27 @@ class SFT(UpdateRule):
         With `answers: all` and equal weights, the two gradients add up to that of the paper's single loss.
         """
         steps = self.straight_through_steps or backbone.straight_through_steps
-        images = backbone.straight_through(
-            rollout.prompts, rollout.images, sampling, self.temperature, steps, generator
-        )
+        batch = scoring_batch(backbone, rollout)
+        generator = batch.generator(generator)
+        images = backbone.straight_through(batch.prompts, batch.images, sampling, self.temperature, steps, generator)
         assert images.soft is not None
         codes = images.soft.detach().requires_grad_()
         target = _target_answers(backbone, rollout)
-        log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), rollout.questions, target)
+        answers = target[batch.rows]
+        log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), batch.questions, answers)
+
+        def mean(weights: Tensor) -> Tensor:
+            total = (target.mask * weights[:, None]).sum()
+            return -global_masked_mean(log_probs, answers.mask * weights[batch.rows, None], total)
+
         weights = rollout.sample_weights
-        value = -global_masked_mean(log_probs, target.mask * weights[:, None])
+        value = mean(weights)
         (gradient,) = torch.autograd.grad(value, codes, retain_graph=True)
         image = (images.soft * gradient).sum()
         image = value.detach() + image - image.detach()  # value of the loss, gradient of generation
         if self.answers == "self":
             return image, self._answer_loss(backbone, rollout)
-        trained = weights if self.answers == "all" else weights * rollout.accepted
-        return image, -global_masked_mean(log_probs, target.mask * trained[:, None])
+        return image, mean(weights if self.answers == "all" else weights * rollout.accepted)
 
     def _rejection_loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
@@ -148,26 +156,29 @@ class SFT(UpdateRule):
         if self.weight_by_failure_rate:
             weights = weights * (1 - group_mean(weights, rollout.group_size))
         weights = weights * rollout.sample_weights
-        rows = weights.nonzero().flatten()
-        if not len(rows):
-            return global_masked_mean(weights[rows], weights[rows])  # 0; collective
-        prompts = [rollout.examples[i].prompt for i in rows.tolist()]
+        batch = scoring_batch(backbone, rollout, weights)
+        total, weights = weights[batch.all_rows].sum(), weights[batch.rows]
+        if not len(batch):
+            return global_masked_mean(weights, weights, total)  # 0; collective
         if self.loss_guidance is not None:
             sampling = dataclasses.replace(sampling, guidance=self.loss_guidance)
-        images = rollout.images[rows]
-        log_probs, terms = backbone.image_log_likelihood(prompts, images, sampling, self.num_masks, generator)
-        return -global_masked_mean((log_probs * terms).sum(1), weights[rows])
+        log_probs, terms = backbone.image_log_likelihood(
+            batch.prompts, batch.images, sampling, self.num_masks, batch.generator(generator)
+        )
+        return -global_masked_mean((log_probs * terms).sum(1), weights, total)
 
     def _answer_loss(self, backbone: Backbone, rollout: Rollout) -> Tensor:
         """Cross-entropy of the trained answers about the images as they are."""
         answers = rollout.answers if self.answers == "self" else _target_answers(backbone, rollout)
-        rows = rollout.accepted if self.answers == "accepted" else torch.ones_like(rollout.accepted)
-        weights = rollout.sample_weights[rows]
-        if not rows.any():
-            return global_masked_mean(weights, weights)  # 0; collective
-        answers, questions = answers[rows], [rollout.questions[i] for i in rows.nonzero().flatten().tolist()]
-        log_probs = backbone.answer_log_probs(rollout.images[rows], questions, answers)
-        return -global_masked_mean(log_probs, answers.mask * weights[:, None])
+        trained = rollout.accepted if self.answers == "accepted" else None
+        weights = rollout.sample_weights if trained is None else rollout.sample_weights * trained
+        batch = scoring_batch(backbone, rollout, trained)
+        total = (answers.mask * weights[:, None])[batch.all_rows].sum()
+        answers, weights = answers[batch.rows], weights[batch.rows]
+        if not len(batch):
+            return global_masked_mean(weights, weights, total)  # 0; collective
+        log_probs = backbone.answer_log_probs(batch.images, batch.questions, answers)
+        return -global_masked_mean(log_probs, answers.mask * weights[:, None], total)
 
 
 def _target_answers(backbone: Backbone, rollout: Rollout) -> Answers:

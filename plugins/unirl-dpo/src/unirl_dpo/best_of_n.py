@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unirl import ImageSampling, Rollout, UserError
 from unirl.backbones import Backbone
-from unirl.functional import group_mean, masked_mean, zero_loss, zero_variance_groups
-from unirl.updates import UpdateRule, Workload, scores_contexts
+from unirl.functional import group_mean, zero_loss, zero_variance_groups
+from unirl.updates import UpdateRule, Workload, scores_contexts, scoring_batch
 from unirl_dpo.functional import best_samples
 
 
@@ -28,6 +28,8 @@ class BestOfN(UpdateRule):
     Raises:
         UserError: a number is out of range.
     """
+
+    loss_unit = "sample"
 
     def __init__(
         self, select: Literal["accepted", "best"] = "accepted", weight_by_failure_rate: bool = False, num_masks: int = 1
@@ -50,15 +52,17 @@ class BestOfN(UpdateRule):
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = best_samples(rollout.advantage_rewards, rollout.group_size, self._candidates(rollout))
-        frac_trained = rollout.scores.new_tensor(len(rows) * rollout.group_size / len(rollout))
-        image = frac_trained.new_zeros(())
-        if len(rows):
-            prompts = [rollout.prompts[i] for i in rows.tolist()]
+        best = best_samples(rollout.advantage_rewards, rollout.group_size, self._candidates(rollout))
+        weights = torch.zeros_like(rollout.scores).scatter(0, best, self._weights(rollout)[best])
+        batch = scoring_batch(backbone, rollout, weights)
+        frac_trained = (weights[batch.rows] > 0).sum() * rollout.group_size / len(rollout)
+        image = weights.new_zeros(())
+        if len(batch):
             log_probs, terms = backbone.image_log_likelihood(
-                prompts, rollout.images[rows], sampling, self.num_masks, generator
+                batch.prompts, batch.images, sampling, self.num_masks, batch.generator(generator)
             )
-            image = -masked_mean((log_probs * terms).sum(1), self._weights(rollout)[rows])
+            total = weights[batch.all_rows].sum().clamp(min=1e-9)
+            image = -((log_probs * terms).sum(1) * weights[batch.rows]).sum() / total
         return image + zero_loss(backbone), {"loss/image": image.detach(), "frac_trained_groups": frac_trained}
 
     def _candidates(self, rollout: Rollout) -> Tensor:

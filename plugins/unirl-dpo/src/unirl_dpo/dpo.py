@@ -13,8 +13,8 @@ from torch import Tensor
 
 from unirl import ImageSampling, Rollout, UserError
 from unirl.backbones import Backbone
-from unirl.functional import decision_weights, masked_mean, zero_loss
-from unirl.updates import Reference, UpdateRule, Workload, scores_contexts
+from unirl.functional import decision_weights, zero_loss
+from unirl.updates import Reference, ScoringBatch, UpdateRule, Workload, scores_contexts, scoring_batch
 from unirl_dpo.functional import Pairing, Variant, pair_weights, preference_loss, preference_pairs
 
 METRICS = ("loss/dpo", "loss/sft", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
@@ -45,6 +45,8 @@ class DPO(UpdateRule):
     Raises:
         UserError: a number is out of range.
     """
+
+    loss_unit = "group"
 
     def __init__(
         self,
@@ -90,19 +92,20 @@ class DPO(UpdateRule):
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
-        old = [{"reference": self._score_reference(backbone, rollout, sampling, rng)} for rng in generators]
+        old = []
+        for rng in generators:
+            parts = [self._score_reference(backbone, part, sampling, rng) for part in rollout.micro_batches()]
+            old.append({"reference": torch.stack(parts).sum(0)})
         return dataclasses.replace(rollout, old_log_probs=old)
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         chosen, rejected = self._pairs(rollout)
-        frac_paired = len((chosen // rollout.group_size).unique()) * rollout.group_size / len(rollout)
-        # The same names on every rank, also where its own samples have no pair.
-        zero = rollout.scores.new_zeros(())
-        metrics = {"frac_unpaired_groups": rollout.scores.new_tensor(1 - frac_paired)} | dict.fromkeys(METRICS, zero)
-        if not len(chosen):
-            return zero_loss(backbone), metrics
+        weights = pair_weights(chosen, rejected, rollout.group_size, rollout.sample_weights)
+        total, now = weights.sum().clamp(min=1e-9), torch.isin(chosen, rollout.rows)
+        chosen, rejected, weights = chosen[now], rejected[now], weights[now]
+        num_paired = len((chosen // rollout.group_size).unique()) * rollout.group_size
         log_probs = self._score(backbone, rollout, sampling, generator)
         old = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
         # A rollout from a checkpoint may have been prepared by another rule.
@@ -112,13 +115,14 @@ class DPO(UpdateRule):
         if self.reduction == "sum":
             log_ratios = log_ratios * rollout.images.codes.shape[1]
         gaps = log_ratios[chosen] - log_ratios[rejected]
-        weights = pair_weights(chosen, rejected, rollout.group_size, rollout.sample_weights)
         losses = preference_loss(gaps, self.beta, self.variant, self.label_smoothing)
-        dpo, sft = masked_mean(losses, weights), -masked_mean(log_probs[chosen], weights)
-        rewards = self.beta * log_ratios
-        values = (dpo, sft, (gaps > 0).float(), self.beta * gaps, rewards[chosen], rewards[rejected])
-        for name, value in zip(METRICS, values, strict=True):
-            metrics[name] = masked_mean(value.detach().expand_as(weights), weights)
+        dpo, sft = (losses * weights).sum() / total, -(log_probs[chosen] * weights).sum() / total
+        rewards = self.beta * log_ratios.detach()
+        values = ((gaps > 0).float(), self.beta * gaps.detach(), rewards[chosen], rewards[rejected])
+        means = (dpo.detach(), sft.detach(), *((value * weights).sum() / total for value in values))
+        # The same names on every rank, also where its own samples have no pair.
+        frac_unpaired = rollout.scores.new_tensor((len(rollout.rows) - num_paired) / len(rollout))
+        metrics = {"frac_unpaired_groups": frac_unpaired} | dict(zip(METRICS, means, strict=True))
         return dpo + self.sft_weight * sft + zero_loss(backbone), metrics
 
     def _pairs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
@@ -144,24 +148,23 @@ class DPO(UpdateRule):
         if self.pairs == "all":
             first = (chosen // rollout.group_size).unique() * rollout.group_size
             calls = first + torch.arange(rollout.group_size, device=first.device)[:, None]  # (group_size, groups)
-        log_probs = torch.zeros_like(rollout.scores)
-        if not calls.numel():
-            return log_probs
-        state = generator.get_state()
-        generators = [torch.Generator(generator.device).set_state(state) for _ in calls]
-        scored = [
-            self._score_images(backbone, rollout, rows, sampling, rng)
-            for rows, rng in zip(calls, generators, strict=True)
-        ]
-        return log_probs.scatter(0, calls.flatten(), torch.cat(scored))
+        log_probs, state = torch.zeros_like(rollout.scores), generator.get_state()
+        for rows in calls:
+            batch = scoring_batch(backbone, rollout, torch.zeros_like(log_probs).index_fill(0, rows, 1.0))
+            if len(batch):
+                rng = torch.Generator(generator.device).set_state(state)
+                log_probs = log_probs.scatter(0, batch.rows, self._score_images(backbone, batch, sampling, rng))
+        return log_probs
 
     def _score_images(
-        self, backbone: Backbone, rollout: Rollout, rows: Tensor, sampling: ImageSampling, generator: torch.Generator
+        self, backbone: Backbone, batch: ScoringBatch, sampling: ImageSampling, generator: torch.Generator
     ) -> Tensor:
-        prompts, images = [rollout.prompts[i] for i in rows.tolist()], rollout.images[rows]
+        generator = batch.generator(generator)
         if self.likelihood == "random_masks":
-            log_probs, weights = backbone.image_log_likelihood(prompts, images, sampling, self.num_masks, generator)
+            log_probs, weights = backbone.image_log_likelihood(
+                batch.prompts, batch.images, sampling, self.num_masks, generator
+            )
         else:
-            log_probs, mask = backbone.image_log_probs(prompts, images, sampling, None, generator)
+            log_probs, mask = backbone.image_log_probs(batch.prompts, batch.images, sampling, None, generator)
             weights = decision_weights(mask, "sample")
         return (log_probs * weights).sum(1)

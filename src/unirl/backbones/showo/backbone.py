@@ -139,7 +139,7 @@ class Showo(TextAnswers):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         (batch, length), device = images.codes.shape, self.transformer.device
-        known, share = random_contexts(batch * num_masks, length, sampling.steps, generator, device)
+        known, share = random_contexts(batch * num_masks, length, sampling.steps, generator, device, num_masks)
         codes, masked = images.codes.repeat(num_masks, 1), ~known
         logits = self._context_logits(prompts, codes, known, sampling.guidance, masked.nonzero(as_tuple=True))
         log_probs = _log_probs(logits, sampling.temperature, codes[masked])
@@ -160,7 +160,9 @@ class Showo(TextAnswers):
         first = max(1, sampling.steps - (steps or sampling.steps) + 1)
         last_steps = torch.arange(first, sampling.steps + 1, device=self.transformer.device)
         logits, where = self._decision_logits(prompts, images, last_steps, sampling.guidance)
-        soft = straight_through(logits.float() / sampling.temperature, images.codes[where], temperature, generator)
+        logits = (logits.float() / sampling.temperature).unflatten(0, (len(images), -1))  # all images alike
+        codes = images.codes[where].view(logits.shape[:-1])
+        soft = straight_through(logits, codes, temperature, generator)
         hard = F.one_hot(images.codes, self.config.codebook_size).to(soft.dtype)
         return dataclasses.replace(images, soft=hard.masked_scatter(where.unsqueeze(-1), soft))
 
