@@ -22,6 +22,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from unirl.backbones.precision import float32_modules
 
+# Torch 2.14 deprecates the old names.
+ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class _Entry(NamedTuple):
     """A parameter: its module, its name there, the type in which it is gathered, and whether it is sharded at all."""
@@ -138,7 +142,7 @@ class GatheredParameters:
             return local.clone()
         rows = -(-shard.shape[0] // world_size)
         full = local.new_empty((rows * world_size, *shard.shape[1:]))
-        dist.all_gather_into_tensor(full, _pad(local, rows), group=self.mesh.get_group())
+        ALL_GATHER(full, _pad(local, rows), group=self.mesh.get_group())
         return full[: shard.shape[0]]
 
     def reduce(self, gradient: Tensor, entry: _Entry) -> Tensor:
@@ -147,7 +151,7 @@ class GatheredParameters:
         gradient, local = gradient.to(shard.dtype), shard.to_local()
         rows = -(-shard.shape[0] // world_size)
         reduced = gradient.new_empty((rows, *shard.shape[1:]))
-        dist.reduce_scatter_tensor(reduced, _pad(gradient, rows * world_size), group=self.mesh.get_group())
+        REDUCE_SCATTER(reduced, _pad(gradient, rows * world_size), group=self.mesh.get_group())
         return _as_dtensor(reduced[: len(local)].div_(world_size).to(local.device), self.mesh, shard.shape)
 
     def _distribute(self, parameter: nn.Parameter) -> nn.Parameter:

@@ -335,7 +335,12 @@ def returns_cache(forward: Callable[..., Any]) -> Callable[..., Any]:
     def forward_with_cache(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         caches = [value for value in kwargs.values() if isinstance(value, _LayerCache)]
-        return CachedOutput(_first(output), *caches[0].updated) if caches else output
+        if not caches:
+            return output
+        key, value = caches[0].updated
+        return CachedOutput(
+            _first(output), key.contiguous(), value.contiguous()
+        )  # FSDP warns of outputs that are views
 
     return forward_with_cache
 
