@@ -16,6 +16,9 @@ from unirl.backbones.showo import Showo
 from unirl.cli.main import main
 from unirl.cli.train import Run
 from unirl.distributed import strategies
+from unirl.doctor.measure import measure
+from unirl.doctor.resources import SPARE
+from unirl.doctor.setup import setup_of
 from unirl.hooks.host import plugin_options
 from unirl.training import PromptsDataModule, SelfImprovement
 from unirl.updates.grpo import GRPO
@@ -95,6 +98,28 @@ def test_every_recipe_runs_every_model_on_every_hardware() -> None:
         except Exception as error:  # all are reported
             problems.append(f"{' + '.join(names)}: {type(error).__name__}: {error}")
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    "names", [("grpo", "showo_512", "8_gpus"), ("grpo", "janus_pro_7b", "1_gpu"), ("sft", "janus_pro_7b", "2_nodes")]
+)
+def test_the_fullest_overlays_fit_a_gpu_of_80_gb(names: tuple[str, str, str]) -> None:
+    """The whole table is in docs/clusters.md, made by `benchmarks/overlays.py`."""
+    recipe, model, hardware = names
+    run = parse(f"recipes/{recipe}.yaml", f"models/{model}.yaml", f"hardware/{hardware}.yaml")
+    measured = measure(run.model, run.datamodule, setup_of(run.config[run.subcommand].trainer, None))
+    assert 10e9 < SPARE * measured.peak < 80e9
+    assert not measured.left_out
+
+
+def test_all_overlays_of_the_table_fit_a_gpu_of_80_gb() -> None:
+    page = (ROOT / "docs" / "clusters.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.+)\|$", page, re.MULTILINE))
+    assert set(stems("models")) <= set(rows)
+    for model in stems("models"):
+        peaks = [float(number) for number in re.findall(r"[\d.]+", rows[model])]
+        assert len(peaks) == len(stems("recipes")) * len(stems("hardware")), model
+        assert max(peaks) * SPARE < 80, model
 
 
 def test_recipes_models_and_hardware_name_nothing_of_the_embedded_world() -> None:

@@ -16,7 +16,7 @@ from unirl.functional.advantages import group_advantages, group_mean
 from unirl.functional.reductions import zero_loss
 from unirl.testing import UpdateConformance
 from unirl.types import ImageSampling, Rollout
-from unirl.updates import UpdateRule, Workload, scoring_batch
+from unirl.updates import UpdateRule, scoring_batch
 
 Failures = Callable[[object], str]
 
@@ -234,35 +234,6 @@ class UncheckedStraightThrough(Reinforce):
         return super().log_probs(backbone, rollout, sampling, generator)
 
 
-class NegativeWorkload(Reinforce):
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        return Workload(image_passes=-1)
-
-
-class FractionalWorkload(Reinforce):
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        return Workload(code_passes=0.5)  # type: ignore[arg-type]
-
-
-class WorkloadAsDict(Reinforce):
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        return {"image_passes": 1}  # type: ignore[return-value]
-
-
-class WorkloadWithSideEffect(Reinforce):
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        self.calls = getattr(self, "calls", 0) + 1
-        return super().workload(backbone, sampling)
-
-
-class GrowingWorkload(Reinforce):
-    calls = 0
-
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        self.calls += 1
-        return Workload(image_passes=self.calls)
-
-
 class MixedDevices(Reinforce):
     def advantages(self, rollout: Rollout) -> Tensor:
         return super().advantages(rollout) * torch.ones(len(rollout))
@@ -299,11 +270,6 @@ CASES: list[tuple[type[UpdateRule], str]] = [
     (UnsavableRollout, "UnsavableRollout.prepare returned a rollout that no checkpoint can hold"),
     (UncheckedGroupSize, "UncheckedGroupSize.check accepts group_size 1, but"),
     (UncheckedStraightThrough, "UncheckedStraightThrough.check accepts a backbone without straight_through, but"),
-    (NegativeWorkload, "NegativeWorkload.workload returned image_passes=-1, expected an int of 0 or more"),
-    (FractionalWorkload, "FractionalWorkload.workload returned code_passes=0.5, expected an int of 0 or more"),
-    (WorkloadAsDict, "WorkloadAsDict.workload returned a dict, expected a Workload"),
-    (WorkloadWithSideEffect, "WorkloadWithSideEffect.workload modified the rule or the model"),
-    (GrowingWorkload, "GrowingWorkload.workload returned another Workload in a second call"),
 ]
 
 

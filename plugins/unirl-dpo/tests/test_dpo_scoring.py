@@ -8,11 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unirl import ImageSampling
-from unirl.updates import Workload
-from unirl_dpo.best_of_n import BestOfN
-from unirl_dpo.dpo import DPO
-
 from .table_policy import (
     CODES,
     MaskedTablePolicy,
@@ -146,11 +141,3 @@ def test_a_rollout_prepared_by_another_rule_is_scored_by_the_reference_in_the_lo
     for old_log_probs in ([{"image": torch.zeros(6, 2)}], []):
         batch = dataclasses.replace(batch, old_log_probs=old_log_probs)
         torch.testing.assert_close(compute_loss(rule, policy, batch)[0], expected)
-
-
-def test_the_workload_has_images_only() -> None:
-    sampling = ImageSampling(steps=5, guidance=1.0)
-    assert DPO(num_masks=3).workload(MaskedTablePolicy(), sampling) == Workload(3, 3, False, True)
-    assert DPO(likelihood="decisions").workload(MaskedTablePolicy(), sampling) == Workload(5, 1, False, True)
-    assert DPO(num_masks=3).workload(TablePolicy(), ImageSampling()) == Workload(1, 1, False)
-    assert BestOfN(num_masks=3).workload(MaskedTablePolicy(), sampling) == Workload(3, 3, False, True)

@@ -16,6 +16,7 @@ from unirl.backbones.checkpoints import (
 )
 from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
+from unirl.backbones.placeholders import PlaceholderChat, PlaceholderTokenizer
 from unirl.backbones.precision import float32_logits
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
@@ -25,6 +26,8 @@ __all__ = [
     "CausalTransformer",
     "LlamaDecoder",
     "LlamaStaticDecoder",
+    "PlaceholderChat",
+    "PlaceholderTokenizer",
     "SharedVocabularyTransformer",
     "TextAnswers",
     "building_on_cpu",

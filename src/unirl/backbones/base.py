@@ -29,7 +29,8 @@ class Backbone(nn.Module, ABC):
         Constructors only store settings, so that a wrong config fails before gigabytes are read.
 
         Args:
-            meta: Create the modules on the meta device and load nothing.
+            meta: Create the modules on the meta device and load no weights. Where there is no tokenizer, put a
+                `PlaceholderTokenizer` in its place: `unirl doctor` then runs the model on fake tensors.
 
         Raises:
             UserError: the checkpoint is missing, truncated, or of another vocabulary.

@@ -13,7 +13,8 @@ from unirl.distributed import strategies
 from unirl.doctor.environment import available_devices, check_checkpoint, check_import_name, check_plugins
 from unirl.doctor.findings import Finding, format_findings
 from unirl.doctor.resources import check_resources
-from unirl.doctor.settings import check_settings
+from unirl.doctor.settings import check_settings, check_sizes
+from unirl.doctor.setup import setup_of
 from unirl.errors import UserError
 from unirl.hooks.requirements import resolve_requirements
 from unirl.training.datamodule import PromptsDataModule
@@ -22,9 +23,13 @@ from unirl.training.module import SelfImprovement
 HELP = """usage: unirl doctor --config FILE [--config OVERLAY] [--OPTION VALUE] ...
 
 Check whether `unirl fit` would start with these options, and what it would need: plugins, checkpoint, devices, memory,
-disk. Prints a line for each; exit code 2 if fit would not start. No model is loaded.
+disk. Prints a line for each; exit code 2 if fit would not start. The peak of memory is measured on tensors without
+contents, so no model is loaded, and no GPU is needed.
+
+  --measure   also measure the peak under ddp and fsdp2, and really run a step where the model fits on this machine
 
 Takes the options of fit: unirl fit --help lists them."""
+MEASURE = "--measure"
 
 
 class DryRun(Run):
@@ -72,8 +77,9 @@ def examine(argv: list[str]) -> Iterator[Finding]:
     """Check everything that can be checked before a model is loaded.
 
     Args:
-        argv: Arguments of `fit`.
+        argv: Arguments of `fit`, and perhaps `--measure`.
     """
+    really, argv = MEASURE in argv, [argument for argument in argv if argument != MEASURE]
     plugins = check_plugins()
     yield from (*plugins, *check_import_name())
     if any(one.level == "error" for one in plugins):  # names in the config cannot be resolved
@@ -85,13 +91,14 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         yield Finding("error", "config", str(error))
         return
     yield Finding("ok", "config", "all options are valid; model, data and trainer can be made")
+    setup = setup_of(run.config[run.subcommand].trainer, run.trainer)
+    yield from check_checkpoint(run.model.backbone)
     if run.trainer is None:
         yield Finding("error", "devices", run.problem, available_devices())
-        yield from check_checkpoint(run.model.backbone)
-        return
-    yield from check_checkpoint(run.model.backbone)
-    yield from check_settings(run, run.trainer)
-    yield from check_resources(run.model, run.datamodule, run.trainer)
+        yield from check_sizes(run.model, run.datamodule, setup.devices)
+    else:
+        yield from check_settings(run, run.trainer)
+    yield from check_resources(run.model, run.datamodule, setup, run.trainer, really)
 
 
 @contextmanager

@@ -1,136 +1,129 @@
-"""Checks of what a run needs: memory of a device and space for checkpoints, from the model on the meta device."""
+"""Checks of what a run needs: memory of a device and space for checkpoints."""
 
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
-from unirl.backbones.checkpoints import describe_error
-from unirl.backbones.lora import select_trainable
+from unirl.backbones.checkpoints import describe_error, locate_local
 from unirl.doctor.environment import check_disk, log_folder, max_checkpoints
 from unirl.doctor.findings import Finding, format_bytes
-from unirl.doctor.memory import FLOAT, MemoryEstimate, ModelSizes, StepWorkload, estimate_memory, model_sizes
+from unirl.doctor.measure import Measurement, measure
+from unirl.doctor.setup import Setup
 from unirl.errors import UserError
 
-TOKENS_PER_WORD = 1.5
-"""Upper bound of the average."""
-SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+SPARE = 1.1
+"""What a device must hold, relative to the peak: allocators leave gaps, and kernels need memory of their own."""
+FLOAT = 4
+"""Bytes of a weight or an optimizer state in a checkpoint."""
+STRATEGIES = {"DDPStrategy": "ddp", "FSDP2Strategy": "fsdp2", "ModelParallelStrategy": "fsdp2"}
+"""Names under `--trainer.strategy` by class."""
+ADVICE = (
+    "lower data.prompts_per_step, model.rollout.group_size or data.val_batch_size; set the backbone's "
+    "gradient_checkpointing or model.lora; or use fsdp2 on more devices"
+)
 
 
-def check_resources(model: Any, data: Any, trainer: Trainer) -> Iterator[Finding]:
+def check_resources(model: Any, data: Any, setup: Setup, trainer: Trainer | None, really: bool) -> Iterator[Finding]:
     """Check the memory of a device and the space for checkpoints.
 
     Args:
-        model: A `SelfImprovement` whose backbone is not built. It is built on the meta device: do not train it.
+        model: A `SelfImprovement` whose backbone is not built. Do not use it afterwards.
         data: A `PromptsDataModule`.
-        trainer: Of the run.
+        setup: Of the run.
+        trainer: Of the run; None where this machine lacks the devices.
+        really: Measure other strategies, too, and run the step really where it fits.
     """
-    folder = log_folder(trainer)
+    copies = [copy.deepcopy(model) for _ in range(3)] if really else []
     try:
         model.backbone.build(meta=True)
-    except Exception as error:  # backbones of plugins may not support the meta device
-        yield Finding("warning", "memory", f"no estimate, because build(meta=True) failed: {describe_error(error)}")
-        yield from check_disk(folder)
+    except Exception as error:  # a checkpoint that is not there is an error already, and plugins may have no meta build
+        yield Finding("warning", "memory", f"not measured, because build(meta=True) failed: {describe_error(error)}")
+        if trainer is not None:
+            yield from check_disk(log_folder(trainer))
         return
     try:
-        sizes = sizes_in_training(model)
+        measured = measure(model, data, setup)
     except UserError as error:
         yield Finding("error", "model", str(error))
-        yield from check_disk(folder)
+    except Exception as error:  # plugins may do what fake tensors cannot
+        yield Finding("warning", "memory", f"not measured: {describe_error(error)}")
+    else:
+        yield _memory_finding(measured, setup)
+        if really:
+            yield from _other_strategies(copies, data, setup)
+            yield from _really(copies[-1], data, setup, measured)
+    if trainer is not None:
+        yield from check_disk(log_folder(trainer), _checkpoint_bytes(model), max_checkpoints(trainer))
+
+
+def _checkpoint_bytes(model: Any) -> float:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.backbone.parameters()]
+    trainable = sum(size for size, is_trainable in sizes if is_trainable)
+    saved = trainable if getattr(model, "exclude_frozen_parameters", False) else sum(size for size, _ in sizes)
+    return float(FLOAT * (saved + 2 * trainable))
+
+
+def _other_strategies(copies: list[Any], data: Any, setup: Setup) -> Iterator[Finding]:
+    """The same step where the other strategies share it among the devices."""
+    if setup.devices == 1:
         return
-    yield _check_memory(estimate_memory(sizes, step_workload(model, data, trainer)), sizes, trainer)
-    saved = sizes.num_trainable if getattr(model, "exclude_frozen_parameters", False) else sizes.num_params
-    checkpoint_bytes = FLOAT * (saved + 2 * sizes.num_trainable)
-    yield from check_disk(folder, checkpoint_bytes, max_checkpoints(trainer))
+    for strategy in ("DDPStrategy", "FSDP2Strategy"):
+        if STRATEGIES.get(strategy) != STRATEGIES.get(setup.strategy):
+            other = replace(setup, strategy=strategy)
+            yield _memory_finding(measure(copies.pop(0), data, other), other)
 
 
-def sizes_in_training(model: Any) -> ModelSizes:
-    """Freeze parameters and add adapters on the meta device as `fit` does, and read the sizes.
-
-    Args:
-        model: A `SelfImprovement` whose backbone is built on the meta device.
-
-    Raises:
-        UserError: `trainable_modules` or `lora` do not fit the model.
-    """
-    select_trainable(model.backbone, model.trainable_modules, model.lora)
-    rule = copy.deepcopy(model.update)
-    rule.attach(model.backbone)
-    return model_sizes(model.backbone, rule)
-
-
-def step_workload(model: Any, data: Any, trainer: Trainer) -> StepWorkload:
-    """What one device computes in a step, from the settings and the workload of the update rule.
-
-    Args:
-        model: A `SelfImprovement` whose backbone is built, perhaps on the meta device.
-        data: A `PromptsDataModule`.
-        trainer: Of the run.
-    """
-    devices, strategy = trainer.num_devices * trainer.num_nodes, type(trainer.strategy).__name__
-    rollout, backbone = model.rollout, model.backbone
-    rule = model.update.workload(backbone, rollout.image_sampling)
-    prompt_tokens, answer_tokens = _longest(data)
-    return StepWorkload(
-        images=max(1, data.prompts_per_step // devices) * rollout.group_size,
-        loss_images=model.loss_batch_size,
-        val_images=data.val_batch_size if trainer.limit_val_batches else 0,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens + rollout.answer_sampling.max_tokens,
-        image_passes=rule.image_passes,
-        code_passes=rule.code_passes,
-        guided=rule.guided,
-        scores_answers=rule.scores_answers,
-        decodes=model.rollouts.needs_pixels,
-        straight_through=rule.straight_through and backbone.understands_pixels,
-        num_shards=devices if strategy in SHARDING_STRATEGIES else 1,
-        unsharded=strategy == "ModelParallelStrategy",
-        activation_bytes=2 if "16" in str(trainer.precision) else FLOAT,
-    )
-
-
-def _longest(data: Any) -> tuple[int, int]:
-    """Tokens of the longest prompt, and of the longest question with its correct answer."""
-    words = [(len(e.prompt.split()), len(f"{e.question} {e.answer}".split())) for e in data.val_examples]
-    prompt, answer = (int(TOKENS_PER_WORD * max(counts)) + 2 for counts in zip(*(words or [(16, 16)]), strict=True))
-    return prompt, answer
-
-
-def _check_memory(estimate: MemoryEstimate, sizes: ModelSizes, trainer: Trainer) -> Finding:
-    peak = estimate.peak(sizes.gradient_checkpointing)
-    parts = {
-        "weights": estimate.weights,
-        "gradients": estimate.gradients,
-        "optimizer": estimate.optimizer,
-        "reference": estimate.reference,
+def _really(model: Any, data: Any, setup: Setup, expected: Measurement) -> Iterator[Finding]:
+    """Run the step where this machine can."""
+    name = getattr(model.backbone, "checkpoint", None)
+    here = setup.accelerator == "cpu" or torch.cuda.is_available()
+    is_local = not isinstance(name, str) or locate_local(name) is not None
+    reasons = {
+        "it shards over processes": setup.shards,
+        "the checkpoint is not on this machine": not is_local,
+        "this machine has no GPU": not here,
+        "it does not fit": here and SPARE * expected.peak > available_memory(setup) > 0,
     }
-    constant = ", ".join(f"{format_bytes(count)} {name}" for name, count in parts.items() if count)
-    checkpointed = format_bytes(estimate.checkpointed_activations)
-    activations = f"{format_bytes(estimate.activations)} activations ({checkpointed} with gradient_checkpointing)"
-    temporary = f"{activations}, {format_bytes(estimate.logits)} logits; sampling {format_bytes(estimate.sampling)}"
-    text = f"about {format_bytes(peak)} a device: {constant}, {temporary}"
-    available = _available_memory(trainer)
-    if available and peak > available:
-        advice = (
-            "lower model.rollout.loss_batch_size, data.prompts_per_step, model.rollout.group_size, the update rule's "
-            "num_masks or data.val_batch_size; set the backbone's gradient_checkpointing or model.lora; or use fsdp2 "
-            "on more devices"
-        )
-        return Finding("warning", "memory", f"{text}; {format_bytes(available)} are available", advice)
+    if why := [reason for reason, holds in reasons.items() if holds]:
+        yield Finding("ok", "memory", f"the step was not really run: {', '.join(why)}")
+        return
+    yield _memory_finding(measure(model, data, setup, real=True), setup)
+
+
+def _memory_finding(measured: Measurement, setup: Setup) -> Finding:
+    needed, available = SPARE * measured.peak, available_memory(setup)
+    phases = ", ".join(f"{name} {format_bytes(count)}" for name, count in measured.peaks.items())
+    constant = ", ".join(f"{format_bytes(count)} {name}" for name, count in measured.constant.items())
+    strategy = STRATEGIES.get(setup.strategy, "one device")
+    where = f"{setup.devices} {setup.accelerator} under {strategy}" if setup.devices > 1 else f"1 {setup.accelerator}"
+    how = "a step was run" if measured.is_real else "run on fake tensors"
+    text = (
+        f"a device must hold {format_bytes(needed)}: the peak of {format_bytes(measured.peak)} and 10 % to spare "
+        f"({where}; {how}). Peaks: {phases}. All the time: {constant}"
+    )
+    if measured.left_out:
+        text += f". Left out: {'; '.join(measured.left_out)}"
+    if available and needed > available:
+        return Finding("warning", "memory", f"{text}; {format_bytes(available)} are available", ADVICE)
     return Finding("ok", "memory", text)
 
 
-def _available_memory(trainer: Trainer) -> float:
-    """Bytes of a device; 0 if not known."""
-    device = trainer.strategy.root_device
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
+def available_memory(setup: Setup) -> float:
+    """Bytes of a device of this machine; 0 if not known.
+
+    Args:
+        setup: Of the run.
+    """
+    if setup.accelerator == "cuda":
+        return float(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else 0.0
     try:
         with open("/proc/meminfo", encoding="utf-8") as file:
             available = re.search(r"MemAvailable:\s+(\d+) kB", file.read())
     except OSError:
         return 0.0
-    return float(available[1]) * 1024 / trainer.num_devices if available else 0.0
+    return float(available[1]) * 1024 / setup.devices if available else 0.0

@@ -2,7 +2,7 @@
 
 import copy
 import io
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -23,7 +23,7 @@ from unirl.testing.comparison import (
 from unirl.testing.devices import ADVICE, on_pretend_device
 from unirl.testing.update_batches import BatchChecks
 from unirl.types import Rollout, to_device
-from unirl.updates.base import UpdateRule, Workload
+from unirl.updates.base import UpdateRule
 
 
 class UpdateConformance(BatchChecks):
@@ -212,24 +212,6 @@ class UpdateConformance(BatchChecks):
         assert not changed, (
             f"{method} stored a model whose {changed[0]!r} changed in training; a reference model is fixed"
         )
-
-    def test_workload_is_valid_and_has_no_side_effects(self) -> None:
-        """`workload` returns counts of 0 or more, and changes neither the rule nor the model."""
-        trainer = self._trainer()
-        rule, backbone, method = trainer.rule, trainer.backbone, method_name(trainer.rule, "workload")
-        before = _rule_state(rule), _model_state(backbone)
-        workload: object = rule.workload(backbone, self.sampling)
-        assert isinstance(workload, Workload), f"{method} returned {describe_type(workload)}, expected a Workload"
-        for field in fields(workload):
-            value, count = getattr(workload, field.name), not isinstance(field.default, bool)
-            valid = isinstance(value, int) and value >= 0 if count else isinstance(value, bool)
-            expected = "an int of 0 or more" if count else "a bool"
-            assert valid, f"{method} returned {field.name}={value!r}, expected {expected}"
-        assert rule.workload(backbone, self.sampling) == workload, (
-            f"{method} returned another Workload in a second call"
-        )
-        after = _rule_state(rule), _model_state(backbone)
-        assert is_equal(before, after), f"{method} modified the rule or the model; it must only compute numbers"
 
     def test_check_rejects_unsupported_settings(self) -> None:
         """`check` raises a UserError for settings with which training fails."""

@@ -1,6 +1,6 @@
 """Update rules: how samples and scores become a loss."""
 
-from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
+from unirl.updates.base import UpdateRule, warn_guidance_mismatch
 from unirl.updates.batching import ScoringBatch, scoring_batch
 from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty, PolicyLoss
 from unirl.updates.reference import Reference
@@ -15,8 +15,6 @@ __all__ = [
     "Reference",
     "ScoringBatch",
     "UpdateRule",
-    "Workload",
-    "scores_contexts",
     "scoring_batch",
     "warn_guidance_mismatch",
 ]

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,25 +10,6 @@ from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.types import ImageSampling, Rollout
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What an update rule computes with gradient in a step, for the estimate of memory (`unirl doctor`).
-
-    Args:
-        image_passes: Forward passes over each image; 0 where images are not scored.
-        code_passes: How often logits of each image code are computed.
-        scores_answers: Whether answers are scored.
-        guided: Whether images are scored with classifier-free guidance, which doubles the rows.
-        straight_through: Whether the gradient passes through the codes of an image.
-    """
-
-    image_passes: int = 1
-    code_passes: int = 1
-    scores_answers: bool = True
-    guided: bool = False
-    straight_through: bool = False
 
 
 class UpdateRule(ABC):
@@ -80,15 +60,6 @@ class UpdateRule(ABC):
         """
         return rollout
 
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        """What a step computes with gradient. The default assumes one pass over images and answers.
-
-        Args:
-            backbone: Built, perhaps on the meta device.
-            sampling: How images are generated.
-        """
-        return Workload(guided=bool(sampling.guidance))
-
     @abstractmethod
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
@@ -113,11 +84,6 @@ class UpdateRule(ABC):
         Shapes:
             returns a scalar with gradient, and scalars by name.
         """
-
-
-def scores_contexts(backbone: Backbone) -> bool:
-    """Whether a backbone scores an image in several contexts, as masked models do, or all codes in one pass."""
-    return type(backbone).image_log_likelihood is not Backbone.image_log_likelihood
 
 
 def warn_guidance_mismatch(rule: str, loss_guidance: float | None, sampling: ImageSampling) -> None:

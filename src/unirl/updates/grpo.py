@@ -19,7 +19,7 @@ from unirl.functional.advantages import group_advantages
 from unirl.functional.policy_gradient import Reduction, clip_ratio, clipped_objective, decision_weights, k3
 from unirl.functional.reductions import zero_loss
 from unirl.types import ImageSampling, Rollout
-from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
+from unirl.updates.base import UpdateRule, warn_guidance_mismatch
 from unirl.updates.batching import ScoringBatch, scoring_batch
 from unirl.updates.reference import Reference
 
@@ -169,21 +169,6 @@ class GRPO(UpdateRule):
     def attach(self, backbone: Backbone) -> None:
         if any(self.betas.values()):
             self._reference = Reference(backbone)
-
-    @override
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        scoring, passes, code_passes = self.scoring, 1, 1
-        if scores_contexts(backbone) and scoring.likelihood == "random_masks":
-            passes = code_passes = scoring.num_masks
-        elif scores_contexts(backbone):
-            passes = min(scoring.scored_steps or sampling.steps, sampling.steps)
-        guidance = sampling.guidance if scoring.loss_guidance is None else scoring.loss_guidance
-        return Workload(
-            image_passes=passes if self.weights["image"] or self.betas["image"] else 0,
-            code_passes=code_passes,
-            scores_answers=bool(self.weights["answer"] or self.betas["answer"]),
-            guided=bool(guidance),
-        )
 
     @override
     def prepare(

@@ -16,7 +16,7 @@ from unirl.errors import UserError, check_range, check_temperature
 from unirl.functional.advantages import group_mean
 from unirl.functional.reductions import zero_loss
 from unirl.types import Answers, ImageSampling, Rollout
-from unirl.updates.base import UpdateRule, Workload, scores_contexts, warn_guidance_mismatch
+from unirl.updates.base import UpdateRule, warn_guidance_mismatch
 from unirl.updates.batching import scoring_batch
 
 
@@ -92,18 +92,6 @@ class SFT(UpdateRule):
             )
         if self.image_weight and not self.end_to_end:
             warn_guidance_mismatch("sft", self.loss_guidance, sampling)
-
-    @override
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        if self.end_to_end:
-            steps = self.straight_through_steps or backbone.straight_through_steps or sampling.steps
-            passes = min(steps, sampling.steps) if scores_contexts(backbone) else 1
-            return Workload(passes, 1, scores_answers=True, guided=bool(sampling.guidance), straight_through=True)
-        passes = self.num_masks if scores_contexts(backbone) else 1
-        guidance = sampling.guidance if self.loss_guidance is None else self.loss_guidance
-        return Workload(
-            passes if self.image_weight else 0, passes, scores_answers=bool(self.answer_weight), guided=bool(guidance)
-        )
 
     @override
     def loss(

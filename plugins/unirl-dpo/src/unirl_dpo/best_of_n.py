@@ -11,7 +11,7 @@ from torch import Tensor
 from unirl import ImageSampling, Rollout, UserError
 from unirl.backbones import Backbone
 from unirl.functional import group_mean, zero_loss, zero_variance_groups
-from unirl.updates import UpdateRule, Workload, scores_contexts, scoring_batch
+from unirl.updates import UpdateRule, scoring_batch
 from unirl_dpo.functional import best_samples
 
 
@@ -44,10 +44,6 @@ class BestOfN(UpdateRule):
             raise UserError(
                 f"best_of_n takes the best image of a group, and group_size is {group_size}; take 2 or more"
             )
-
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        passes = self.num_masks if scores_contexts(backbone) else 1
-        return Workload(passes, passes, scores_answers=False, guided=bool(sampling.guidance))
 
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator

@@ -14,7 +14,7 @@ from torch import Tensor
 from unirl import ImageSampling, Rollout, UserError
 from unirl.backbones import Backbone
 from unirl.functional import decision_weights, zero_loss
-from unirl.updates import Reference, ScoringBatch, UpdateRule, Workload, scores_contexts, scoring_batch
+from unirl.updates import Reference, ScoringBatch, UpdateRule, scoring_batch
 from unirl_dpo.functional import Pairing, Variant, pair_weights, preference_loss, preference_pairs
 
 METRICS = ("loss/dpo", "loss/sft", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
@@ -80,14 +80,6 @@ class DPO(UpdateRule):
 
     def attach(self, backbone: Backbone) -> None:
         self._reference = Reference(backbone)
-
-    def workload(self, backbone: Backbone, sampling: ImageSampling) -> Workload:
-        passes, code_passes = 1, 1
-        if scores_contexts(backbone) and self.likelihood == "random_masks":
-            passes = code_passes = self.num_masks
-        elif scores_contexts(backbone):
-            passes = sampling.steps
-        return Workload(passes, code_passes, scores_answers=False, guided=bool(sampling.guidance))
 
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]

@@ -11,7 +11,14 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor
 from transformers.models.emu3.modeling_emu3 import Emu3DecoderLayer
 
 from unirl import Images, UserError
-from unirl.backbones import AutoregressiveImages, TextAnswers, building_on_cpu, locate, pixel_statistics
+from unirl.backbones import (
+    AutoregressiveImages,
+    PlaceholderChat,
+    TextAnswers,
+    building_on_cpu,
+    locate,
+    pixel_statistics,
+)
 from unirl_emu3 import checkpoint as files
 from unirl_emu3.modeling import Emu3Transformer
 from unirl_emu3.processing import Emu3Chat
@@ -44,6 +51,7 @@ class Emu3(AutoregressiveImages, TextAnswers):
     """
 
     transformer: Emu3Transformer
+    chat: Emu3Chat | PlaceholderChat
     mean: Tensor
     std: Tensor
 
@@ -68,6 +76,7 @@ class Emu3(AutoregressiveImages, TextAnswers):
             return
         if meta:
             self._assemble(files.build_on_meta(self.checkpoint))
+            self._set_chat(PlaceholderChat(), (torch.zeros(3, 1, 1), torch.ones(3, 1, 1)))
             return
         with building_on_cpu():
             model, self.processor = files.load_checkpoint(locate(self.checkpoint))
@@ -84,10 +93,12 @@ class Emu3(AutoregressiveImages, TextAnswers):
         self.transformer.vq.requires_grad_(False)
 
     def _add_processor(self, processor: Emu3Processor) -> None:
-        self.chat = Emu3Chat(processor, self.transformer.model.generation_config, self.system)
-        self.chat.question_ids(["one"])  # a template that does not fit is refused here, not after the first rollout
-        self.image_start_id = self.chat.image_start_id
-        values = pixel_statistics(processor.image_processor, self.checkpoint)
+        chat = Emu3Chat(processor, self.transformer.model.generation_config, self.system)
+        chat.question_ids(["one"])  # a template that does not fit is refused here, not after the first rollout
+        self._set_chat(chat, pixel_statistics(processor.image_processor, self.checkpoint))
+
+    def _set_chat(self, chat: Emu3Chat | PlaceholderChat, values: tuple[Tensor, Tensor]) -> None:
+        self.chat, self.image_start_id = chat, chat.image_start_id
         for name, value in zip(("mean", "std"), values, strict=True):
             self.register_buffer(name, value, persistent=False)
 

@@ -16,6 +16,7 @@ from unirl.backbones.janus import checkpoint as files
 from unirl.backbones.janus.modeling import JanusTransformer
 from unirl.backbones.janus.processing import JanusChat
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
+from unirl.backbones.placeholders import PlaceholderChat
 from unirl.errors import UserError
 from unirl.types import Images
 
@@ -38,6 +39,7 @@ class Janus(AutoregressiveImages, TextAnswers):
     """
 
     transformer: JanusTransformer
+    chat: JanusChat | PlaceholderChat
     mean: Tensor
     std: Tensor
     recompute_batch_size = 4
@@ -59,7 +61,9 @@ class Janus(AutoregressiveImages, TextAnswers):
         if hasattr(self, "transformer"):
             return
         if meta:
-            self._assemble(files.build_on_meta(self.checkpoint))
+            model, processor = files.build_on_meta(self.checkpoint)
+            self._assemble(model)
+            self._add_processor(processor)
             return
         with building_on_cpu():
             model, processor = files.load_checkpoint(locate(self.checkpoint))
@@ -72,10 +76,14 @@ class Janus(AutoregressiveImages, TextAnswers):
         self.image_size, self.num_image_codes = vision.image_size, vision.num_image_tokens
         janus.model.vqmodel.requires_grad_(False)
 
-    def _add_processor(self, processor: JanusProcessor) -> None:
-        self.processor, self.chat = processor, JanusChat(processor, self.transformer.janus.generation_config)
+    def _add_processor(self, processor: JanusProcessor | None) -> None:
+        """Without a processor, lengths of texts are about right, and their ids have no meaning."""
+        if processor is None:
+            self.chat, statistics = PlaceholderChat(), (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+        else:
+            self.processor, self.chat = processor, JanusChat(processor, self.transformer.janus.generation_config)
+            statistics = pixel_statistics(processor.image_processor, self.checkpoint)
         self.image_start_id = self.chat.image_start_id
-        statistics = pixel_statistics(processor.image_processor, self.checkpoint)
         for name, values in zip(("mean", "std"), statistics, strict=True):
             self.register_buffer(name, values, persistent=False)
 

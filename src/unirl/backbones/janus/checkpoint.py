@@ -124,8 +124,8 @@ PUBLIC = {
 """Configs of public checkpoints, for building on the meta device without their files."""
 
 
-def build_on_meta(name: str) -> JanusForConditionalGeneration:
-    """The modules of a local or a known public checkpoint, on the meta device.
+def build_on_meta(name: str) -> tuple[JanusForConditionalGeneration, JanusProcessor | None]:
+    """The modules of a local or a known public checkpoint on the meta device, and the processor of a local one.
 
     Raises:
         UserError: the checkpoint is neither.
@@ -137,13 +137,14 @@ def build_on_meta(name: str) -> JanusForConditionalGeneration:
             values.setdefault("tie_word_embeddings", False)
         try:
             with torch.device("meta"):
-                return JanusForConditionalGeneration(JanusConfig(**values))
+                model = JanusForConditionalGeneration(JanusConfig(**values))
         except Exception as error:
             raise UserError(f"{folder}/config.json: no Janus can be built from it ({describe_error(error)})") from None
+        return model, load_processor(folder)
     if name not in PUBLIC:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     with torch.device("meta"):
-        return JanusForConditionalGeneration(JanusConfig(**PUBLIC[name]))
+        return JanusForConditionalGeneration(JanusConfig(**PUBLIC[name])), None
 
 
 def load_checkpoint(folder: Path) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
@@ -153,16 +154,24 @@ def load_checkpoint(folder: Path) -> tuple[JanusForConditionalGeneration, JanusP
         UserError: something is missing, broken, or belongs to another checkpoint.
     """
     check_model_type(read_json(folder / "config.json"), folder)
-    model = load_transformers(JanusForConditionalGeneration, folder)
+    model, processor = load_transformers(JanusForConditionalGeneration, folder), load_processor(folder)
+    check(model.config, processor, folder)
+    check_ids(model, processor, folder)
+    return model, processor
+
+
+def load_processor(folder: Path) -> JanusProcessor:
+    """The processor of a checkpoint folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        processor = JanusProcessor.from_pretrained(folder)
+        return JanusProcessor.from_pretrained(folder)
     except Exception as error:
         raise UserError(
             f"{folder}: no processor can be read ({describe_error(error)}); save it with the model"
         ) from None
-    check(model.config, processor, folder)
-    check_ids(model, processor, folder)
-    return model, processor
 
 
 def save_checkpoint(folder: Path, model: JanusForConditionalGeneration, processor: JanusProcessor) -> None:

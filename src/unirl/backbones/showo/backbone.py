@@ -62,7 +62,7 @@ class Showo(TextAnswers):
         if hasattr(self, "transformer"):
             return
         if meta:
-            config = files.meta_config(self.checkpoint, self.overrides)
+            config, self.tokenizer = files.meta_config(self.checkpoint, self.overrides)
             with torch.device("meta"):
                 self._assemble(files.build_text_model(config, config.llm), Magvit(config.magvit), config)
             return

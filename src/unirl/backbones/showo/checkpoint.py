@@ -19,6 +19,7 @@ from unirl.backbones.checkpoints import (
     read_json,
     read_weights,
 )
+from unirl.backbones.placeholders import PlaceholderTokenizer
 from unirl.backbones.showo.tokenizer import Magvit, MagvitConfig
 from unirl.errors import UserError
 
@@ -203,21 +204,24 @@ def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
     return magvit
 
 
-def meta_config(name: str, overrides: dict[str, Any]) -> ShowoConfig:
-    """The config of a local or a known public checkpoint, for building on the meta device.
+def meta_config(name: str, overrides: dict[str, Any]) -> tuple[ShowoConfig, Any]:
+    """Config and tokenizer of a local or a known public checkpoint, for building on the meta device.
+
+    The tokenizer of a public checkpoint is a placeholder.
 
     Raises:
         UserError: the checkpoint is neither, or its configs are broken.
     """
     if name in PUBLIC:
-        return dataclasses.replace(PUBLIC[name], **overrides)
+        return dataclasses.replace(PUBLIC[name], **overrides), PlaceholderTokenizer()
     folder = locate_local(name)
     if folder is None:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     config = read_config(folder, overrides)
     llm = read_json(locate(config.llm_model_path, inside=folder, files=["*.json"]) / "config.json")
     image_tokenizer = locate(config.image_tokenizer, inside=folder, files=["*.json"])
-    return dataclasses.replace(config, llm=llm, magvit=read_magvit_config(image_tokenizer, config.codebook_size))
+    config = dataclasses.replace(config, llm=llm, magvit=read_magvit_config(image_tokenizer, config.codebook_size))
+    return config, load_tokenizer(folder, config)
 
 
 def save_checkpoint(

@@ -1,0 +1,73 @@
+"""Sampling in few steps, for measuring memory: the steps of a sampler are alike, and need not all be computed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unirl.backbones import mixins
+from unirl.backbones.showo import backbone as showo
+from unirl.sampling.autoregressive import SampledCodes, sample_codes
+from unirl.sampling.kv_cache import Prefix
+from unirl.sampling.masked import MaskedSample, sample_masked
+from unirl.sampling.text import sample_answers
+from unirl.types import AnswerSampling, ImageSampling
+
+STEPS = 2
+"""Steps that are computed. Each takes the memory that the last one takes: see the functions below."""
+
+
+@contextmanager
+def few_steps() -> Iterator[None]:
+    """Within a `with` block, backbones that use our samplers compute few of their steps. Samples have no meaning."""
+    originals = mixins.sample_codes, mixins.sample_answers, showo.sample_masked
+    mixins.sample_codes, mixins.sample_answers, showo.sample_masked = _sample_codes, _sample_answers, _sample_masked
+    try:
+        yield
+    finally:
+        mixins.sample_codes, mixins.sample_answers, showo.sample_masked = originals
+
+
+def _sample_codes(step: Any, start: Tensor, length: int, uniforms: Tensor) -> SampledCodes:
+    """Caches have their full length from the first code."""
+    few = sample_codes(step, start, min(length, STEPS), uniforms)
+    codes, log_probs = (part[:, -1:].expand(-1, length).contiguous() for part in (few.codes, few.log_probs))
+    return SampledCodes(codes, log_probs)
+
+
+def _sample_masked(
+    logits: Callable[[Tensor, Tensor], Tensor],
+    blank: Tensor,
+    sampling: ImageSampling,
+    generator: torch.Generator | None = None,
+) -> MaskedSample:
+    """All steps have the same shapes; those after the first ones get logits without computing them."""
+    computed = 0
+
+    def few_logits(codes: Tensor, known: Tensor) -> Tensor:
+        nonlocal computed
+        computed += 1
+        if computed <= STEPS:
+            few_logits.last = logits(codes, known)  # type: ignore[attr-defined]
+        return few_logits.last  # type: ignore[attr-defined]
+
+    return sample_masked(few_logits, blank, sampling, generator)
+
+
+def _sample_answers(
+    model: Any,
+    prefix: Prefix,
+    questions: Sequence[Sequence[int]],
+    sampling: AnswerSampling,
+    eos_token_id: int | Sequence[int],
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The cache is longest at the last token: questions are as much longer as answers are shorter."""
+    skipped = max(0, sampling.max_tokens - STEPS)
+    longer = [[*question, *[question[-1]] * skipped] for question in questions]
+    few = AnswerSampling(sampling.max_tokens - skipped, sampling.temperature)
+    ids, mask, log_probs = sample_answers(model, prefix, longer, few, eos_token_id, generator)
+    return F.pad(ids, (0, skipped)), F.pad(mask, (0, skipped), value=True), F.pad(log_probs, (0, skipped))

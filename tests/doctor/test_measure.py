@@ -1,0 +1,98 @@
+"""Peaks of memory on fake tensors, against those of the same step on real ones."""
+
+from typing import Any
+
+import pytest
+
+from unirl.backbones.janus import Janus
+from unirl.backbones.lora import LoRA
+from unirl.backbones.showo import Showo
+from unirl.doctor import few_steps, measure
+from unirl.doctor.measure import Measurement
+from unirl.doctor.setup import Setup
+from unirl.errors import UserError
+from unirl.rewards.likelihood import Likelihood
+from unirl.training import PromptsDataModule, RolloutConfig, SelfImprovement
+from unirl.training.config import EvaluationConfig
+from unirl.types import AnswerSampling, ImageSampling
+from unirl.updates.grpo import GRPO, KLPenalty
+from unirl.updates.sft import SFT
+from unirl_shapes.prompts import ShapesPrompts
+
+BACKBONES = {"showo": Showo, "janus": Janus}
+CPU = Setup("cpu")
+RULES: dict[str, Any] = {
+    "grpo": lambda: GRPO(answers="all", kl=KLPenalty(beta=0.1)),
+    "sft": lambda: SFT(end_to_end=True, answers="all"),
+}
+
+
+def run(backbone: str, rule: str, lora: LoRA | None = None, **data: int) -> tuple[SelfImprovement, PromptsDataModule]:
+    model = SelfImprovement(
+        BACKBONES[backbone](f"unirl_shapes:checkpoints/{backbone}", gradient_checkpointing=backbone == "janus"),
+        RULES[rule](),
+        [Likelihood()],
+        rollout=RolloutConfig(4, 1, ImageSampling(3, guidance=1.0), AnswerSampling(4)),
+        evaluation=EvaluationConfig(num_diversity_prompts=1),
+        lora=lora,
+    )
+    sizes = {"prompts_per_step": 4, "num_val_prompts": 8, "val_batch_size": 4} | data
+    return model, PromptsDataModule(ShapesPrompts(), steps_per_epoch=1, **sizes)
+
+
+def fake(backbone: str = "showo", rule: str = "grpo", setup: Setup = CPU, **options: Any) -> Measurement:
+    return measure.measure(*run(backbone, rule, **options), setup)
+
+
+@pytest.fixture(scope="module")
+def showo() -> Measurement:
+    return fake()
+
+
+@pytest.fixture(scope="module")
+def janus() -> Measurement:
+    return fake("janus", "sft")
+
+
+@pytest.mark.parametrize(("backbone", "rule"), [("showo", "grpo"), ("janus", "sft")])
+def test_fake_tensors_take_as_much_as_real_ones(
+    backbone: str, rule: str, showo: Measurement, janus: Measurement
+) -> None:
+    found, expected = {"showo": showo, "janus": janus}[backbone], measure.measure(*run(backbone, rule), CPU, real=True)
+    assert list(found.peaks) == ["build", "rollout", "loss", "optimizer", "validation"]
+    for kind in ("weights", "gradients", "optimizer states"):
+        assert found.constant[kind] == expected.constant[kind], kind
+    assert found.peak == pytest.approx(expected.peak, rel=0.03)
+    for phase in ("rollout", "optimizer", "validation"):
+        assert found.peaks[phase] == pytest.approx(expected.peaks[phase], rel=0.15), phase
+
+
+def test_ddp_has_buckets(showo: Measurement) -> None:
+    found = fake(setup=Setup("cpu", 2, "DDPStrategy"), prompts_per_step=8)
+    assert found.constant["DDP buckets"] == found.constant["gradients"]
+    assert found.peak > showo.peak
+
+
+def test_fsdp2_holds_a_share_between_steps_and_all_weights_in_a_rollout(showo: Measurement) -> None:
+    four = fake(setup=Setup("cpu", 4, "FSDP2Strategy"), prompts_per_step=16)
+    for kind in ("weights", "gradients", "optimizer states"):
+        assert four.constant[kind] == pytest.approx(showo.constant[kind] / 4, rel=0.1), kind
+    trained = showo.constant["gradients"]
+    assert four.peaks["rollout"] > trained  # gathered
+    assert showo.peaks["loss"] - four.peaks["loss"] > 2 * trained  # states, gradients and the reference are shared
+
+
+def test_adapters_need_no_states_of_the_weights() -> None:
+    pytest.importorskip("peft")
+    found = fake("janus", lora=LoRA(("q_proj",), rank=2))
+    assert found.constant["weights"] > 10e6
+    assert found.peaks["optimizer"] < 1.1 * found.constant["weights"]  # and no copy of them as the reference
+    with pytest.raises(UserError, match="no linear layer is called 'q_projj'"):
+        fake("janus", lora=LoRA(("q_projj",)))
+
+
+def test_few_steps_of_sampling_take_as_much_as_all(monkeypatch: pytest.MonkeyPatch, janus: Measurement) -> None:
+    monkeypatch.setattr(few_steps, "STEPS", 1000)
+    every = fake("janus", "sft")
+    for phase in ("rollout", "validation"):
+        assert janus.peaks[phase] == pytest.approx(every.peaks[phase], rel=0.02), phase
