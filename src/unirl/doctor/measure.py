@@ -72,6 +72,7 @@ def measure(model: Any, data: Any, setup: Setup, real: bool = False) -> Measurem
     recorder, left_out = _Recorder(memory, setup), [] if real else _replace_rewards(model)
     if not real:
         model.backbone.build(meta=True)
+        model.exclude_frozen_parameters = False  # it reads the contents of all weights, and nothing is saved
     if setup.accumulates:
         model.optimizer_zero_grad = lambda *_, **__: None  # as in every batch of a step but the first
     with ExitStack() as stack:
