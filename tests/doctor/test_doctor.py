@@ -54,7 +54,7 @@ def test_a_shipped_config_would_start(doctor: Doctor, config: str) -> None:
     lines, err = doctor(config=config)
     assert re.match(r"ok a device must hold [\d.]+ MB: the peak of [\d.]+ MB and 10 % to spare", lines["memory"])
     assert all(f" {phase} " in lines["memory"] for phase in PHASES)
-    assert lines["disk"].startswith("ok 3 checkpoints at once, ")
+    assert lines["disk"].startswith("ok 2 checkpoints at once, ")
     assert not err
     assert not [text for text in lines.values() if "error" in text.split()[0]]
     assert lines["checkpoint"].startswith("ok unirl_shapes:checkpoints/")

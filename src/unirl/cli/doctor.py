@@ -92,9 +92,10 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         return
     yield Finding("ok", "config", "all options are valid; model, data and trainer can be made")
     setup = setup_of(run.config[run.subcommand].trainer, run.trainer)
-    yield from check_checkpoint(run.model.backbone)
     if run.trainer is None:
         yield Finding("error", "devices", run.problem, available_devices())
+    yield from check_checkpoint(run.model.backbone)
+    if run.trainer is None:
         yield from check_sizes(run.model, run.datamodule, setup.devices)
     else:
         yield from check_settings(run, run.trainer)
