@@ -1,15 +1,15 @@
 """Sampling in few steps, for measuring memory: the steps of a sampler are alike, and need not all be computed."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unirl.backbones import mixins
-from unirl.backbones.showo import backbone as showo
+from unirl.backbones import Backbone
 from unirl.sampling.autoregressive import SampledCodes, sample_codes
 from unirl.sampling.kv_cache import Prefix
 from unirl.sampling.masked import MaskedSample, sample_masked
@@ -21,14 +21,21 @@ STEPS = 2
 
 
 @contextmanager
-def few_steps() -> Iterator[None]:
-    """Within a `with` block, backbones that use our samplers compute few of their steps. Samples have no meaning."""
-    originals = mixins.sample_codes, mixins.sample_answers, showo.sample_masked
-    mixins.sample_codes, mixins.sample_answers, showo.sample_masked = _sample_codes, _sample_answers, _sample_masked
-    try:
+def few_steps(backbone: Backbone) -> Iterator[None]:
+    """Within a `with` block, few steps of our samplers are computed where a backbone calls them.
+
+    Args:
+        backbone: Its samples have no meaning meanwhile.
+    """
+    samplers = {sample_codes: _sample_codes, sample_answers: _sample_answers, sample_masked: _sample_masked}
+    with ExitStack() as stack:
+        for module in {sys.modules[kind.__module__] for kind in type(backbone).__mro__}:
+            for original, shorter in samplers.items():
+                name = original.__name__
+                if getattr(module, name, None) is original:
+                    stack.callback(setattr, module, name, original)
+                    setattr(module, name, shorter)
         yield
-    finally:
-        mixins.sample_codes, mixins.sample_answers, showo.sample_masked = originals
 
 
 def _sample_codes(step: Any, start: Tensor, length: int, uniforms: Tensor) -> SampledCodes:

@@ -81,7 +81,7 @@ def measure(model: Any, data: Any, setup: Setup, real: bool = False) -> Measurem
         if not real:
             mesh = stack.enter_context(_fake_processes(setup.devices)) if setup.shards else None
             stack.enter_context(fake_tensors(cuda=setup.accelerator == "cuda"))
-            stack.enter_context(few_steps())
+            stack.enter_context(few_steps(model.backbone))
         stack.enter_context(memory)
         memory.start("build")
         if not real:
