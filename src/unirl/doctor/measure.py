@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -74,7 +74,7 @@ def measure(model: Any, data: Any, setup: Setup, real: bool = False) -> Measurem
         model.backbone.build(meta=True)
         model.exclude_frozen_parameters = False  # it reads the contents of all weights, and nothing is saved
     if setup.accumulates:
-        model.optimizer_zero_grad = lambda *_, **__: None  # as in every batch of a step but the first
+        model.on_train_batch_start = lambda *_, **__: None  # frees no gradients: a batch of a step but not the first
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -88,7 +88,7 @@ def measure(model: Any, data: Any, setup: Setup, real: bool = False) -> Measurem
             _make_fake(model)
             build = model._build
             model._build = lambda _: build(mesh)
-        model.rollouts.sample = recorder.sampling(model.rollouts.sample)
+        model.rollouts.sample = recorder.sampling(model.rollouts.sample, real)
         _trainer(setup, accelerator, recorder).fit(model, data)
     return Measurement(
         {name: memory.peaks[name] for name in PHASES if name in memory.peaks}, recorder.constant, left_out, real
@@ -126,10 +126,7 @@ class _OneOfMany(SingleDeviceStrategy):
 
 
 class _Recorder(Callback):
-    """Says which phase is running, and brings about the state in which a later step begins.
-
-    Gradients exist in all phases: Lightning frees those of the last step after the next rollout.
-    """
+    """Says which phase is running, and makes the gradients and optimizer states that a later step begins with."""
 
     def __init__(self, memory: MemoryTracker, setup: Setup) -> None:
         self.memory, self.run = memory, setup
@@ -138,6 +135,7 @@ class _Recorder(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.memory.peaks["build"] = self.memory.live  # models are built on the CPU, and then moved
         (optimizer,) = trainer.optimizers
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         for weight in weights:
@@ -164,7 +162,7 @@ class _Recorder(Callback):
         found["reference, rewards"] = max(0, self.memory.live - sum(found.values()))
         return {name: count for name, count in found.items() if count > max(found.values()) / 1000}
 
-    def sampling(self, sample: Callable[..., Rollout]) -> Callable[..., Rollout]:
+    def sampling(self, sample: Callable[..., Rollout], real: bool) -> Callable[..., Rollout]:
         """The same method of `Rollouts`. In training it begins a phase, and all but one of a group are accepted."""
 
         def sample_worst_case(*args: Any, **kwargs: Any) -> Rollout:
@@ -178,6 +176,8 @@ class _Recorder(Callback):
             accepted = torch.arange(len(rollout), device=rollout.scores.device) % rollout.group_size > 0
             accepted = accepted | (rollout.group_size == 1)
             scores = accepted.float()
+            if not real:
+                rollout = _FewBatches(**{field.name: getattr(rollout, field.name) for field in fields(rollout)})
             return replace(
                 rollout, scores=scores, score_parts=dict.fromkeys(rollout.score_parts, scores), accepted=accepted
             )
@@ -238,6 +238,15 @@ def _make_fake(model: Any) -> None:
             for part in loaded if isinstance(loaded, tuple) else (loaded,):
                 if isinstance(part, nn.Module):
                     make_fake(part)
+
+
+class _FewBatches(Rollout):
+    """A rollout that is trained on in at most two micro-batches; the others take what the last one takes."""
+
+    @override
+    def micro_batches(self) -> list[Rollout]:
+        every = list(super().micro_batches())
+        return [every[0], every[-1]] if len(every) > 2 else every
 
 
 class _NoReward(Reward):
