@@ -11,6 +11,7 @@ from lightning import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 
@@ -33,7 +34,7 @@ class Tiny(LightningModule):
         torch.manual_seed(0)
         self.layer = nn.Linear(4, 4)
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            fully_shard(self.layer)
+            fully_shard(self.layer, mesh=init_device_mesh("cpu", (self.trainer.world_size,)))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return self.layer(batch).square().mean()

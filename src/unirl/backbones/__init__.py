@@ -16,7 +16,7 @@ from unirl.backbones.checkpoints import (
 )
 from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
-from unirl.backbones.placeholders import PlaceholderChat, PlaceholderTokenizer
+from unirl.backbones.placeholders import PlaceholderChat, PlaceholderTokenizer, placeholder_statistics
 from unirl.backbones.precision import float32_logits
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
@@ -39,6 +39,7 @@ __all__ = [
     "locate",
     "locate_local",
     "pixel_statistics",
+    "placeholder_statistics",
     "quietly",
     "read_json",
     "read_weights",

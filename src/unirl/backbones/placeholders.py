@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 TOKENS_PER_WORD = 1.5
 """More than the average of English text, punctuation included."""
 CHAT_TOKENS = 8
@@ -59,3 +62,16 @@ class PlaceholderChat:
     def decode_text(self, ids: object) -> str:
         """Always a word."""
         return self.tokenizer.decode(ids)
+
+
+def placeholder_statistics() -> tuple[Tensor, Tensor]:
+    """Mean 0 and standard deviation 1 of pixels, where a processor would say them.
+
+    Shapes:
+        returns two of (3, 1, 1).
+
+    Example:
+        >>> placeholder_statistics()[0].flatten().tolist()
+        [0.0, 0.0, 0.0]
+    """
+    return torch.zeros(3, 1, 1, dtype=torch.float32), torch.ones(3, 1, 1, dtype=torch.float32)

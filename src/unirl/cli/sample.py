@@ -100,7 +100,7 @@ def choose_device(name: str) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch without CUDA raises the second one
         cause = str(error).splitlines()[0]
         raise UserError(

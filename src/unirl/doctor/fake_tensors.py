@@ -159,7 +159,7 @@ def _follow(func: Any, args: tuple[Any, ...], options: dict[str, Any], outputs: 
             _remember(output, value)
     elif name == "gather":  # log-probabilities of samples: any, as long as they stay the same
         with unset_fake_temporarily():
-            _remember(outputs[0], torch.rand(outputs[0].shape).to(outputs[0].dtype))
+            _remember(outputs[0], torch.rand(outputs[0].shape, dtype=torch.float32).to(outputs[0].dtype))
     elif func._schema.is_mutable:
         for output in outputs:
             if (known := getattr(output, "known", None)) is not None:

@@ -259,7 +259,7 @@ class _NoReward(Reward):
 
     @override
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-        return torch.ones(len(examples), device=answers.ids.device)
+        return torch.ones(len(examples), dtype=torch.float32, device=answers.ids.device)
 
 
 class _AnyJudge(Judge):

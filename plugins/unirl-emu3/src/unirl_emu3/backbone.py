@@ -18,6 +18,7 @@ from unirl.backbones import (
     building_on_cpu,
     locate,
     pixel_statistics,
+    placeholder_statistics,
 )
 from unirl_emu3 import checkpoint as files
 from unirl_emu3.modeling import Emu3Transformer
@@ -76,7 +77,7 @@ class Emu3(AutoregressiveImages, TextAnswers):
             return
         if meta:
             self._assemble(files.build_on_meta(self.checkpoint))
-            self._set_chat(PlaceholderChat(), (torch.zeros(3, 1, 1), torch.ones(3, 1, 1)))
+            self._set_chat(PlaceholderChat(), placeholder_statistics())
             return
         with building_on_cpu():
             model, self.processor = files.load_checkpoint(locate(self.checkpoint))

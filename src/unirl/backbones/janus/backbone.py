@@ -16,7 +16,7 @@ from unirl.backbones.janus import checkpoint as files
 from unirl.backbones.janus.modeling import JanusTransformer
 from unirl.backbones.janus.processing import JanusChat
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
-from unirl.backbones.placeholders import PlaceholderChat
+from unirl.backbones.placeholders import PlaceholderChat, placeholder_statistics
 from unirl.errors import UserError
 from unirl.types import Images
 
@@ -79,7 +79,7 @@ class Janus(AutoregressiveImages, TextAnswers):
     def _add_processor(self, processor: JanusProcessor | None) -> None:
         """Without a processor, lengths of texts are about right, and their ids have no meaning."""
         if processor is None:
-            self.chat, statistics = PlaceholderChat(), (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+            self.chat, statistics = PlaceholderChat(), placeholder_statistics()
         else:
             self.processor, self.chat = processor, JanusChat(processor, self.transformer.janus.generation_config)
             statistics = pixel_statistics(processor.image_processor, self.checkpoint)
