@@ -110,7 +110,7 @@ def test_a_peak_above_the_memory_is_a_warning(doctor: Doctor, monkeypatch: pytes
     monkeypatch.setattr(resources, "available_memory", lambda setup: 21e6)
     lines, _ = doctor("--measure")
     assert lines["memory"].startswith("warning a device must hold 22.0 MB")
-    assert "21.0 MB are available → lower data.prompts_per_step" in lines["memory"]
+    assert "21.0 MB are available → lower model.rollout.loss_batch_size" in lines["memory"]
     assert "the step was not really run: it does not fit" in lines["memory"]
 
 
