@@ -23,8 +23,8 @@ FLOAT = 4
 STRATEGIES = {"DDPStrategy": "ddp", "FSDP2Strategy": "fsdp2", "ModelParallelStrategy": "fsdp2"}
 """Names under `--trainer.strategy` by class."""
 ADVICE = (
-    "lower data.prompts_per_step, model.rollout.group_size or data.val_batch_size; set the backbone's "
-    "gradient_checkpointing or model.lora; or use fsdp2 on more devices"
+    "lower model.rollout.loss_batch_size, data.prompts_per_step, model.rollout.group_size or data.val_batch_size; set "
+    "the backbone's gradient_checkpointing or model.lora; or use fsdp2 on more devices"
 )
 
 
