@@ -135,6 +135,7 @@ class _Recorder(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.memory.start("optimizer")
         self.memory.peaks["build"] = self.memory.live  # models are built on the CPU, and then moved
         (optimizer,) = trainer.optimizers
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -143,10 +144,9 @@ class _Recorder(Callback):
         if self.run.strategy == "DDPStrategy" and not self.run.bucket_views:
             self.buckets = [torch.empty_like(weight) for weight in weights]
         if self.run.accelerator == "cuda":
-            for group in optimizer.param_groups:  # the default on CUDA, not on fake tensors
-                if "foreach" in group and group["foreach"] is None and not group.get("fused"):
-                    group["foreach"] = True
-        self.memory.start("optimizer")
+            for group in optimizer.param_groups:  # how tensors on CUDA are updated, and fake ones are not
+                if group.get("foreach", False) is None and not group.get("fused"):
+                    group["fused" if "fused" in group else "foreach"] = True
         optimizer.step()
         self.constant = self._constant(pl_module, optimizer, weights)
 

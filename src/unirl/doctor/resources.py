@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import describe_error, locate_local
 from unirl.doctor.environment import check_disk, log_folder, max_checkpoints
 from unirl.doctor.findings import Finding, format_bytes
@@ -39,6 +40,7 @@ def check_resources(model: Any, data: Any, setup: Setup, trainer: Trainer | None
         really: Measure other strategies, too, and run the step really where it fits.
     """
     copies = [copy.deepcopy(model) for _ in range(3)] if really else []
+    saves_all = not getattr(model, "exclude_frozen_parameters", False)
     try:
         model.backbone.build(meta=True)
     except Exception as error:  # a checkpoint that is not there is an error already, and plugins may have no meta build
@@ -46,25 +48,31 @@ def check_resources(model: Any, data: Any, setup: Setup, trainer: Trainer | None
         if trainer is not None:
             yield from check_disk(log_folder(trainer))
         return
-    try:
-        measured = measure(model, data, setup)
-    except UserError as error:
-        yield Finding("error", "model", str(error))
-    except Exception as error:  # plugins may do what fake tensors cannot
-        yield Finding("warning", "memory", f"not measured: {describe_error(error)}")
-    else:
-        yield _memory_finding(measured, setup)
-        if really:
-            yield from _other_strategies(copies, data, setup)
-            yield from _really(copies[-1], data, setup, measured)
+    measured, finding = _measure(model, data, setup)
+    yield finding
+    if measured is not None and really:
+        yield from _other_strategies(copies, data, setup)
+        yield _really(copies[-1], data, setup, measured)
     if trainer is not None:
-        yield from check_disk(log_folder(trainer), _checkpoint_bytes(model), max_checkpoints(trainer))
+        yield from check_disk(
+            log_folder(trainer), _checkpoint_bytes(model.backbone, saves_all), max_checkpoints(trainer)
+        )
 
 
-def _checkpoint_bytes(model: Any) -> float:
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.backbone.parameters()]
+def _measure(model: Any, data: Any, setup: Setup, real: bool = False) -> tuple[Measurement | None, Finding]:
+    try:
+        measured = measure(model, data, setup, real=real)
+    except UserError as error:
+        return None, Finding("error", "model", str(error))
+    except Exception as error:  # plugins may do what fake tensors cannot
+        return None, Finding("warning", "memory", f"not measured: {describe_error(error)}")
+    return measured, _memory_finding(measured, setup)
+
+
+def _checkpoint_bytes(backbone: Backbone, saves_all: bool) -> float:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in backbone.parameters()]
     trainable = sum(size for size, is_trainable in sizes if is_trainable)
-    saved = trainable if getattr(model, "exclude_frozen_parameters", False) else sum(size for size, _ in sizes)
+    saved = sum(size for size, _ in sizes) if saves_all else trainable
     return float(FLOAT * (saved + 2 * trainable))
 
 
@@ -74,11 +82,10 @@ def _other_strategies(copies: list[Any], data: Any, setup: Setup) -> Iterator[Fi
         return
     for strategy in ("DDPStrategy", "FSDP2Strategy"):
         if STRATEGIES.get(strategy) != STRATEGIES.get(setup.strategy):
-            other = replace(setup, strategy=strategy)
-            yield _memory_finding(measure(copies.pop(0), data, other), other)
+            yield _measure(copies.pop(0), data, replace(setup, strategy=strategy))[1]
 
 
-def _really(model: Any, data: Any, setup: Setup, expected: Measurement) -> Iterator[Finding]:
+def _really(model: Any, data: Any, setup: Setup, expected: Measurement) -> Finding:
     """Run the step where this machine can."""
     name = getattr(model.backbone, "checkpoint", None)
     here = setup.accelerator == "cpu" or torch.cuda.is_available()
@@ -90,9 +97,8 @@ def _really(model: Any, data: Any, setup: Setup, expected: Measurement) -> Itera
         "it does not fit": here and SPARE * expected.peak > available_memory(setup) > 0,
     }
     if why := [reason for reason, holds in reasons.items() if holds]:
-        yield Finding("ok", "memory", f"the step was not really run: {', '.join(why)}")
-        return
-    yield _memory_finding(measure(model, data, setup, real=True), setup)
+        return Finding("ok", "memory", f"the step was not really run: {', '.join(why)}")
+    return _measure(model, data, setup, real=True)[1]
 
 
 def _memory_finding(measured: Measurement, setup: Setup) -> Finding:
