@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from typing_extensions import override
 
@@ -69,6 +70,8 @@ class MemoryTracker(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # more than half of all calls
         result = func(*args, **(kwargs or {}))
         for value in (*args, result):
             if isinstance(value, Tensor):
@@ -88,9 +91,10 @@ class MemoryTracker(TorchDispatchMode):
         if is_traceable_wrapper_subclass(tensor):  # such as a DTensor, which has no memory of its own
             self.count_all(getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
             return
-        if tensor.device.type != self.device:
-            return
-        self.update(tensor.untyped_storage(), known_only=False)
+        storage = tensor.untyped_storage()
+        # Asking a fake tensor for its device takes as long as an operator.
+        if id(storage) in self._seen or tensor.device.type == self.device:
+            self.update(storage, known_only=False)
 
     def update(self, storage: torch.UntypedStorage, known_only: bool = True) -> None:
         """Count the size of a storage as it is now.
