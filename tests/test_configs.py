@@ -100,22 +100,21 @@ def test_every_recipe_runs_every_model_on_every_hardware() -> None:
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("names", [("grpo", "showo_512", "8_gpus"), ("grpo", "janus_pro_7b", "1_gpu")])
-def test_the_fullest_overlays_fit_a_gpu_of_80_gb(names: tuple[str, str, str]) -> None:
-    """The whole table is in docs/clusters.md, made by `benchmarks/overlays.py`."""
-    recipe, model, hardware = names
-    run = parse(f"recipes/{recipe}.yaml", f"models/{model}.yaml", f"hardware/{hardware}.yaml")
+def test_the_fullest_overlay_fits_a_gpu_of_80_gb() -> None:
+    """The others are in docs/clusters.md: measuring all of them takes a quarter of an hour."""
+    run = parse("recipes/grpo.yaml", "models/showo_256.yaml", "hardware/1_gpu.yaml")
     measured = measure(run.model, run.datamodule, setup_of(run.config[run.subcommand].trainer, None))
-    assert 10e9 < SPARE * measured.peak < 80e9
+    assert SPARE * measured.peak < 80e9
     assert not measured.left_out
+    row = re.search(r"^\| `showo_256` \| ([\d.]+)", (ROOT / "docs" / "clusters.md").read_text(), re.MULTILINE)
+    assert row is not None
+    assert measured.peak / 1e9 == pytest.approx(float(row[1]), rel=0.02)
 
 
 def test_all_overlays_of_the_table_fit_a_gpu_of_80_gb() -> None:
     page = (ROOT / "docs" / "clusters.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \|(.+)\|$", page, re.MULTILINE))
-    models = [model for model in stems("models") if model in rows]
-    assert {"showo_512", "janus_pro_7b"} <= set(models)  # the largest of each family
-    for model in models:
+    for model in stems("models"):
         peaks = [float(number) for number in re.findall(r"[\d.]+", rows[model])]
         assert len(peaks) == len(stems("recipes")) * len(stems("hardware")), model
         assert max(peaks) * SPARE < 80, model

@@ -71,7 +71,7 @@ def test_fake_tensors_take_as_much_as_real_ones(
 
 
 def test_an_accumulating_run_on_gpus_under_ddp(showo: Measurement) -> None:
-    found = fake(setup=Setup("cuda", 2, "DDPStrategy", accumulates=True), prompts_per_step=8)
+    found = fake(setup=Setup("cuda", 2, "DDPStrategy", accumulates=True, validates=False), prompts_per_step=8)
     assert found.constant["DDP buckets"] == found.constant["gradients"]
     # Gradients of earlier batches, too, exist in a rollout.
     assert found.peaks["rollout"] - showo.peaks["rollout"] > 1.9 * found.constant["gradients"]
@@ -80,7 +80,7 @@ def test_an_accumulating_run_on_gpus_under_ddp(showo: Measurement) -> None:
 
 
 def test_fsdp2_holds_a_share_between_steps_and_all_weights_in_a_rollout(showo: Measurement) -> None:
-    four = fake(setup=Setup("cpu", 4, "FSDP2Strategy"), prompts_per_step=16)
+    four = fake(setup=Setup("cpu", 4, "FSDP2Strategy", validates=False), prompts_per_step=16)
     for kind in ("weights", "gradients", "optimizer states"):
         assert four.constant[kind] == pytest.approx(showo.constant[kind] / 4, rel=0.1), kind
     trained = showo.constant["gradients"]
@@ -90,7 +90,7 @@ def test_fsdp2_holds_a_share_between_steps_and_all_weights_in_a_rollout(showo: M
 
 def test_adapters_need_no_states_of_the_weights() -> None:
     pytest.importorskip("peft")
-    found = fake("janus", lora=LoRA(("q_proj",), rank=2))
+    found = fake("janus", setup=Setup("cpu", validates=False), lora=LoRA(("q_proj",), rank=2))
     assert found.constant["weights"] > 10e6
     assert found.peaks["optimizer"] < 1.1 * found.constant["weights"]  # and no copy of them as the reference
     with pytest.raises(UserError, match="no linear layer is called 'q_projj'"):
@@ -99,6 +99,5 @@ def test_adapters_need_no_states_of_the_weights() -> None:
 
 def test_few_steps_of_sampling_take_as_much_as_all(monkeypatch: pytest.MonkeyPatch, janus: Measurement) -> None:
     monkeypatch.setattr(few_steps, "STEPS", 1000)
-    every = fake("janus", "sft")
-    for phase in ("rollout", "validation"):
-        assert janus.peaks[phase] == pytest.approx(every.peaks[phase], rel=0.02), phase
+    every = fake("janus", "sft", Setup("cpu", validates=False))
+    assert janus.peaks["rollout"] == pytest.approx(every.peaks["rollout"], rel=0.02)
