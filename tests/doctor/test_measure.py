@@ -85,6 +85,7 @@ def test_fsdp2_holds_a_share_between_steps_and_all_weights_in_a_rollout(showo: M
         assert four.constant[kind] == pytest.approx(showo.constant[kind] / 4, rel=0.1), kind
     trained = showo.constant["gradients"]
     assert four.peaks["rollout"] > trained  # gathered
+    assert four.peaks["optimizer"] < 0.6 * showo.peaks["optimizer"]  # not gathered
     assert showo.peaks["loss"] - four.peaks["loss"] > 2 * trained  # states, gradients and the reference are shared
 
 

@@ -149,6 +149,7 @@ class _Recorder(Callback):
                     group["fused" if "fused" in group else "foreach"] = True
         optimizer.step()
         self.constant = self._constant(pl_module, optimizer, weights)
+        self.memory.start("rollout")  # FSDP2 gathers all weights first
 
     def _constant(
         self, module: LightningModule, optimizer: torch.optim.Optimizer, weights: list[Tensor]
@@ -167,8 +168,6 @@ class _Recorder(Callback):
 
         def sample_worst_case(*args: Any, **kwargs: Any) -> Rollout:
             training = self.memory.phase != "validation"
-            if training:
-                self.memory.start("rollout")
             rollout = sample(*args, **kwargs)
             if not training:
                 return rollout
