@@ -88,13 +88,24 @@ def test_shards_are_float32_and_gradients_are_those_of_the_whole_model(
 
 
 def test_a_loss_while_all_weights_are_gathered_is_refused(tmp_path: Path) -> None:
-    @in_process_group
-    def run() -> str:
-        backbone = tiny()
-        shard(backbone)
-        with unsharded(backbone), pytest.raises(RuntimeError) as raised:
-            loss_of(backbone, 1)
-        return str(raised.value)
+    """A score, and pixels of soft codes."""
 
-    for message in run_processes(run, tmp_path):
-        assert "gradients would be lost" in message
+    @in_process_group
+    def run() -> tuple[str, str, bool]:
+        backbone = tiny()
+        images = backbone.sample_images(PROMPTS[:1], SAMPLING)
+        soft = backbone.straight_through(PROMPTS[:1], images, SAMPLING)
+        shard(backbone)
+        with unsharded(backbone):
+            with pytest.raises(RuntimeError) as score:
+                loss_of(backbone, 1)
+            with pytest.raises(RuntimeError) as pixels:
+                backbone.decode(soft)
+            with torch.no_grad():
+                is_finite = bool(backbone.decode(soft).isfinite().all())
+        return str(score.value), str(pixels.value), is_finite
+
+    for score, pixels, is_finite in run_processes(run, tmp_path):
+        assert score.startswith("image_log_probs with gradient")
+        assert pixels.startswith("decode with gradient")
+        assert is_finite

@@ -116,6 +116,8 @@ def train(
     """Train and return losses, codes, the folder of the exported model and the number of skipped steps.
 
     For a process of its own: Gumbel noise is replaced by a constant, since one process and two draw different noise.
+    AdamW's `eps` is far above the rounding of gradients: where a gradient is almost zero, the default would divide
+    rounding by itself, and two sums in another order would give steps of up to `lr` in opposite directions.
     """
     register()
     gumbel_softmax: Any = sys.modules[showo_backbone.straight_through.__module__]
@@ -127,7 +129,7 @@ def train(
         None if backbone == "tiny" else ShapesJudge(),
         ROLLOUT,
         EvaluationConfig(num_understanding=3, num_diversity_prompts=1),
-        optimizer=lambda p: torch.optim.AdamW(p, lr=lr),
+        optimizer=lambda p: torch.optim.AdamW(p, lr=lr, eps=1e-4),
         lora=lora,
         exclude_frozen_parameters=exclude_frozen_parameters,
     )

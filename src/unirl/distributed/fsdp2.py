@@ -40,9 +40,10 @@ SAMPLING_METHODS = ("sample_images", "sample_answers")
 """Methods without gradient that call the layers many times: all weights are gathered around them."""
 GRADIENT_METHODS = ("image_log_probs", "image_log_likelihood", "straight_through", "answer_log_probs")
 """Methods of the loss, in which each block is gathered when it is needed."""
-FULL_PRECISION = MixedPrecisionPolicy(cast_forward_inputs=False)
 PIXEL_METHODS = ("decode", "encode")
 """Methods that work as those of the loss, and are also called in a rollout."""
+FULL_PRECISION = MixedPrecisionPolicy(cast_forward_inputs=False)
+"""Weights are gathered, and gradients reduced, in the type of the shards."""
 
 
 class Sharding:
@@ -264,7 +265,7 @@ def _wrap_method(backbone: Backbone, name: str, sharding: Sharding) -> None:
     def method(*args: Any, **kwargs: Any) -> Any:
         if sharding.in_method:
             return original(*args, **kwargs)
-        if sharding.is_unsharded and name in GRADIENT_METHODS and torch.is_grad_enabled():
+        if sharding.is_unsharded and torch.is_grad_enabled() and _has_gradient(name, (*args, *kwargs.values())):
             raise RuntimeError(f"{name} with gradient while all weights are gathered: gradients would be lost")
         sharding.in_method = True
         try:
@@ -318,6 +319,11 @@ def _max_over_ranks(count: int, mesh: DeviceMesh) -> int:
     value = torch.tensor(count, device=mesh.device_type)
     dist.all_reduce(value, dist.ReduceOp.MAX, group=mesh.get_group())
     return int(value)
+
+
+def _has_gradient(method: str, arguments: Sequence[Any]) -> bool:
+    tensors = (tensor for argument in arguments for tensor in _tensors(argument))
+    return method in GRADIENT_METHODS or any(tensor.requires_grad for tensor in tensors)
 
 
 def _tensors(result: Any) -> list[Tensor]:

@@ -69,12 +69,11 @@ def _sample_answers(
     prefix: Prefix,
     questions: Sequence[Sequence[int]],
     sampling: AnswerSampling,
-    eos_token_id: int | Sequence[int],
-    generator: torch.Generator | None = None,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The cache is longest at the last token: questions are as much longer as answers are shorter."""
     skipped = max(0, sampling.max_tokens - STEPS)
     longer = [[*question, *[question[-1]] * skipped] for question in questions]
     few = AnswerSampling(sampling.max_tokens - skipped, sampling.temperature)
-    ids, mask, log_probs = sample_answers(model, prefix, longer, few, eos_token_id, generator)
+    ids, mask, log_probs = sample_answers(model, prefix, longer, few, *rest)
     return F.pad(ids, (0, skipped)), F.pad(mask, (0, skipped), value=True), F.pad(log_probs, (0, skipped))

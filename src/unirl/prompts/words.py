@@ -1,6 +1,8 @@
 """English words of prompts and short answers: plurals, articles, numbers, keywords. Inflection is inflect's."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -41,9 +43,25 @@ _POSSESSIVE = re.compile(r"['’]s\b")
 
 @cache
 def _engine() -> "inflect.engine":
-    import inflect  # noqa: PLC0415 - takes a second to import
-
+    with _without_typeguard():
+        import inflect  # noqa: PLC0415 - read by those who need it
     return inflect.engine()
+
+
+@contextmanager
+def _without_typeguard() -> Iterator[None]:
+    """Let inflect be imported as it is written: typeguard, which it asks for, compiles it again, 1.4 s of 1.5."""
+    try:
+        import typeguard  # noqa: PLC0415 - only some releases of inflect need it
+    except ImportError:
+        yield
+        return
+    typechecked = typeguard.typechecked
+    typeguard.typechecked = lambda target: target
+    try:
+        yield
+    finally:
+        typeguard.typechecked = typechecked
 
 
 @lru_cache(10_000)
