@@ -14,8 +14,8 @@ from unirl.doctor.findings import Finding
 from unirl.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SEEDS, STARTED = 60, 25
-"""How many mutated configs the doctor gets, and of how many the accepted ones are started."""
+SEEDS, STARTED, MEASURED = 60, 25, 10
+"""How many mutated configs the doctor gets, of how many the accepted ones are started, and their memory is measured."""
 FILES = [
     ["showo_sft.yaml"],
     ["showo_grpo.yaml"],
@@ -103,7 +103,7 @@ def test_mutated_configs_are_reported_in_lines_and_accepted_ones_start(
         monkeypatch.chdir(folder)
         text = yaml.safe_dump(mutated(config, seed), sort_keys=False)
         Path("mutated.yaml").write_text(text, encoding="utf-8")
-        if seed >= STARTED:  # memory is measured for those that start, too; it takes seconds
+        if seed >= MEASURED:
             monkeypatch.setattr("unirl.cli.doctor.check_resources", lambda *_: iter(()))
         try:
             code, _ = doctor(*below, "mutated.yaml")
