@@ -76,6 +76,13 @@ def test_errors_name_the_distribution() -> None:
     assert "(module nowhere.at_all)" in error_of(None)
 
 
+def test_steps_do_not_search_the_installed_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a fifth of a second, and a package's distribution does not change."""
+    scored(Constant(torch.ones(3)))
+    monkeypatch.setattr("unirl.rewards.scoring.packages_distributions", lambda: pytest.fail("searched again"))
+    scored(Constant(torch.ones(3)))
+
+
 def test_weighted_sum_and_parts() -> None:
     total, parts = scored(Keyword(weight=2.0), Constant(torch.tensor([1.0, 2.0, 3.0]), weight=-0.5))
     assert list(parts) == ["keyword", "constant"]

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import inflect
@@ -44,16 +45,16 @@ _POSSESSIVE = re.compile(r"['’]s\b")
 @cache
 def _engine() -> "inflect.engine":
     with _without_typeguard():
-        import inflect  # noqa: PLC0415 - read by those who need it
+        import inflect  # noqa: PLC0415 - runs that need no words do not import it
     return inflect.engine()
 
 
 @contextmanager
 def _without_typeguard() -> Iterator[None]:
-    """Let inflect be imported as it is written: typeguard, which it asks for, compiles it again, 1.4 s of 1.5."""
+    """Import inflect as it is written. Its decorator from typeguard compiles it once more, which takes 1.4 s of 1.5."""
     try:
-        import typeguard  # noqa: PLC0415 - only some releases of inflect need it
-    except ImportError:
+        typeguard: Any = import_module("typeguard")
+    except ImportError:  # other releases of inflect do not use it
         yield
         return
     typechecked = typeguard.typechecked

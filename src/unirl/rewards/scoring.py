@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import entry_points, packages_distributions, version
 
 import torch
@@ -197,10 +198,16 @@ def distribution_of(value: object) -> str:
         >>> distribution_of(torch.zeros(1)).startswith("torch ")
         True
     """
-    package = type(value).__module__.partition(".")[0]
+    module = type(value).__module__
+    return _distribution(module.partition(".")[0]) or f"module {module}"
+
+
+@cache
+def _distribution(package: str) -> str | None:
+    """Name and version of the distribution of a package. Every step asks for those of its rewards."""
     # Entry points come first: editable installs are missing from the map of packages.
     for entry in entry_points(group=PROJECT):
         if entry.module.partition(".")[0] == package and entry.dist is not None:
             return f"{entry.dist.name} {entry.dist.version}"
     names = packages_distributions().get(package)
-    return f"{names[0]} {version(names[0])}" if names else f"module {type(value).__module__}"
+    return f"{names[0]} {version(names[0])}" if names else None
