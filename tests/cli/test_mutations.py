@@ -84,8 +84,9 @@ def fit(*files: Path | str) -> None:
 
 @pytest.fixture
 def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """In an empty folder, without the hub."""
+    """In an empty folder, without the hub, and without a search of all installed files, which takes most of the time."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unirl.cli.doctor.check_import_name", list)
     finding = Finding("error", "checkpoint", "tests do not use the hub")
     monkeypatch.setattr(environment, "_check_hub_checkpoint", lambda name: finding)
     return Doctor(capsys)
@@ -136,7 +137,8 @@ def test_a_file_that_yaml_cannot_read_is_an_error_with_its_name(doctor: Doctor) 
             PluginParser().parse_path("broken.yaml")
 
 
-def test_an_invalid_date_is_a_string(doctor: Doctor) -> None:
+def test_an_invalid_date_is_a_string(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unirl.cli.doctor.check_resources", lambda *_: iter(()))
     Path("odd.yaml").write_text("name: 2024-99-99\n")
     assert doctor(CONFIGS / "showo_sft.yaml", "odd.yaml")[0] == 0
 
