@@ -56,17 +56,8 @@ def _run_rank(
     torch.save(function(*args), folder / f"result{rank}")
 
 
-def resident_memory() -> float:
-    """Resident memory of this process, in bytes."""
-    return _status("VmRSS")
-
-
 def peak_resident_memory() -> float:
     """Largest resident memory of this process since it was forked, in bytes."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    match = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert match is not None
     return 1024.0 * int(match[1])

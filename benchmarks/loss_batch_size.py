@@ -15,14 +15,15 @@ from typing import Any
 import checkpoints
 import short_runs
 import torch
-from forked import peak_resident_memory, resident_memory, run_forked
+from forked import run_forked
 from lightning import Trainer
 
+from unirl.doctor.tracker import MemoryTracker
 from unirl.rewards.likelihood import Likelihood
 from unirl.training import RolloutConfig, SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling, Rollout
 
-SIZES = ("tiny", "middle")
+SIZES, STEPS = ("tiny", "middle"), 3
 VARIANTS = ("all at once", "8", "2", "1", "accumulate_grad_batches")
 """Values of `loss_batch_size`; the last generates for one prompt at a time instead."""
 LINE = "{:<7} {:<15} {:<24} {:>14} {:>12} {:>12} {:>16}"
@@ -30,12 +31,12 @@ LINE = "{:<7} {:<15} {:<24} {:>14} {:>12} {:>12} {:>16}"
 
 @dataclass(frozen=True)
 class Step:
-    """The second optimizer step of a run.
+    """An optimizer step of a run: seconds of the second, and memory of the third, whose tensors are added up.
 
     Args:
         rollout: CPU seconds of generating and scoring by rewards.
         total: CPU seconds of all.
-        loss_memory: Peak memory of the loss and its backward pass in bytes, minus the memory before it.
+        loss_memory: Bytes of tensors at the peak of the loss and its backward pass, minus those before it.
         losses: The loss of each step.
     """
 
@@ -51,28 +52,40 @@ class Measured(SelfImprovement):
     def on_train_start(self) -> None:
         self.steps: list[dict[str, float]] = []
         self.losses: list[float] = []
+        self.memory, self.before, self.loss_memory = MemoryTracker(), 0, 0
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
+        self._end_loss()
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.steps.append({"begin": time.process_time(), "rollout": 0.0, "memory": 0.0})
+            self.steps.append({"begin": time.process_time(), "rollout": 0.0})
+            if len(self.steps) == STEPS:
+                self.memory.__enter__()
 
     def _rollout(self, batch: Any) -> Rollout:
         begin = time.process_time()
         rollout = super()._rollout(batch)
         self.steps[-1]["rollout"] += time.process_time() - begin
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-        self.before = resident_memory()
+        if len(self.steps) == STEPS:
+            self.memory.start(f"loss {len(self.losses)}")
+            self.before = self.memory.live
         return rollout
 
-    def on_after_backward(self) -> None:
-        super().on_after_backward()
-        step = self.steps[-1]
-        step["memory"] = max(step["memory"], peak_resident_memory() - self.before)
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._end_loss()
+        super().on_before_optimizer_step(optimizer)
+
+    def _end_loss(self) -> None:
+        if self.memory.phase.startswith("loss"):
+            self.loss_memory = max(self.loss_memory, self.memory.peaks[self.memory.phase] - self.before)
+            self.memory.start("other")
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.losses.append(float(outputs["loss"]))
         self.steps[-1]["end"] = time.process_time()
+
+    def on_train_end(self) -> None:
+        self.memory.__exit__(None, None, None)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, str, str], Step]:
@@ -98,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[tuple[str, str, str], S
 
 
 def run(backbone: str, rule: str, variant: str, options: argparse.Namespace) -> Step:
-    """Two optimizer steps in a process of their own."""
+    """A few optimizer steps in a process of their own."""
     with TemporaryDirectory() as folder:
         run_forked(checkpoints.write, backbone, options.size, Path(folder))
         (step,) = run_forked(measure, backbone, rule, variant, options, Path(folder))
@@ -121,12 +134,12 @@ def measure(backbone: str, rule: str, variant: str, options: argparse.Namespace,
         optimizer=lambda p: torch.optim.SGD(p, lr=1e-3),
     )
     data = short_runs.make_data(options.prompts // accumulated)
-    data.steps_per_epoch *= accumulated
-    trainer: Trainer = short_runs.make_trainer(folder)
+    data.steps_per_epoch = STEPS * accumulated
+    trainer: Trainer = short_runs.make_trainer(folder, steps=STEPS)
     trainer.accumulate_grad_batches = accumulated
     trainer.fit(model, data)
-    last = model.steps[-1]
-    return Step(last["rollout"], last["end"] - last["begin"], last["memory"], tuple(model.losses))
+    timed = model.steps[1]
+    return Step(timed["rollout"], timed["end"] - timed["begin"], float(model.loss_memory), tuple(model.losses))
 
 
 if __name__ == "__main__":
