@@ -84,7 +84,7 @@ def fit(*files: Path | str) -> None:
 
 @pytest.fixture
 def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
-    """In an empty folder, without the hub, and without a search of all installed files, which takes most of the time."""
+    """In an empty folder, without the hub, and without the search of all installed files, which takes the longest."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unirl.cli.doctor.check_import_name", list)
     finding = Finding("error", "checkpoint", "tests do not use the hub")
