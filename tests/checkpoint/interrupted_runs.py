@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -117,10 +117,11 @@ def fit(
     checkpoint_callback: Checkpoint | None = None,
     ckpt_path: Path | None = None,
     steps_per_epoch: int = BATCHES,
+    sampler: Literal["uniform", "adaptive"] = "uniform",
     **options: Any,
 ) -> Trainer:
     model.folder.mkdir(parents=True, exist_ok=True)
-    data = PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch, num_val_prompts=4, val_batch_size=2)
+    data = PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch, num_val_prompts=4, val_batch_size=2, sampler=sampler)
     settings: dict[str, Any] = {"max_epochs": 1, "limit_val_batches": 0, "num_sanity_val_steps": 0} | options
     saving = checkpoint_callback or SaveEachStep(model.folder / "checkpoints")
     trainer = AtomicTrainer(
@@ -183,6 +184,7 @@ def is_equal(first: Any, second: Any) -> bool:
 def assert_same_run(uninterrupted: Path, resumed: Path, last: int = BATCHES - 1) -> None:
     """The last checkpoint, all images and all logged scalars are equal."""
     first, second = (load_checkpoint(f / "checkpoints" / f"{last}.ckpt") for f in (uninterrupted, resumed))
+    assert is_equal(first.get("PromptsDataModule"), second.get("PromptsDataModule"))
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert is_equal(first[key], second[key]), key
     names = sorted(path.name for path in uninterrupted.glob("codes-*"))

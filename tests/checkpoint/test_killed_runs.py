@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from unirl.checkpoint import latest_valid
 from unirl.distributed.strategies import register
 
 KILLED_IN_BATCH = 3
+Sampler = Literal["uniform", "adaptive"]
 
 
 def newest(folder: Path) -> Path:
@@ -31,31 +32,45 @@ def newest(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "rule", "num_iterations", "accumulated"),
-    [("showo", "sft", 1, 2), ("showo", "grpo", 2, 1), ("janus", "sft", 1, 1), ("janus", "grpo", 2, 2)],
+    ("backbone", "rule", "num_iterations", "accumulated", "sampler"),
+    [
+        *(("showo", "sft", 1, 2, "adaptive"), ("showo", "grpo", 2, 1, "uniform")),
+        *(("janus", "sft", 1, 1, "uniform"), ("janus", "grpo", 2, 2, "adaptive")),
+    ],
 )
 def test_a_killed_run_resumes_exactly(
-    backbone: str, rule: str, num_iterations: int, accumulated: int, checkpoints: dict[str, Path], tmp_path: Path
+    backbone: str,
+    rule: str,
+    num_iterations: int,
+    accumulated: int,
+    sampler: Sampler,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     """It is killed in the second iteration of a rollout, or in the second batch of a step."""
 
     def run(name: str, signal_batch: int | None = None, ckpt_path: Path | None = None) -> None:
         model = make_model(backbone, checkpoints[backbone], rule, tmp_path / name, num_iterations)
         model.signal_batch = signal_batch
-        fit(model, ckpt_path=ckpt_path, accumulate_grad_batches=accumulated)
+        fit(model, ckpt_path=ckpt_path, sampler=sampler, accumulate_grad_batches=accumulated)
 
     run("uninterrupted")
     assert run_forked(partial(run, "resumed", KILLED_IN_BATCH), tmp_path / "log") == -signal.SIGKILL
     saved = newest(tmp_path / "resumed")
     checkpoint = torch.load(saved, weights_only=True)
     assert (saved.name, "rollout" in checkpoint) == (f"{KILLED_IN_BATCH - accumulated}.ckpt", num_iterations > 1)
+    assert ("PromptsDataModule" in checkpoint) == (sampler == "adaptive")
     run("resumed", ckpt_path=saved)
     assert_same_run(tmp_path / "uninterrupted", tmp_path / "resumed")
 
 
 @pytest.mark.parametrize(
-    ("backbone", "rule", "num_iterations", "accumulated", "strategy"),
-    [("showo", "grpo", 2, 1, "ddp"), ("janus", "sft", 2, 2, "ddp"), ("showo", "sft", 2, 2, "fsdp2")],
+    ("backbone", "rule", "num_iterations", "accumulated", "strategy", "sampler"),
+    [
+        ("showo", "grpo", 2, 1, "ddp", "adaptive"),
+        ("janus", "sft", 2, 2, "ddp", "uniform"),
+        ("showo", "sft", 2, 2, "fsdp2", "adaptive"),
+    ],
 )
 def test_two_processes_resume_exactly_after_one_was_killed(
     backbone: str,
@@ -63,6 +78,7 @@ def test_two_processes_resume_exactly_after_one_was_killed(
     num_iterations: int,
     accumulated: int,
     strategy: str,
+    sampler: Sampler,
     checkpoints: dict[str, Path],
     tmp_path: Path,
 ) -> None:
@@ -71,7 +87,7 @@ def test_two_processes_resume_exactly_after_one_was_killed(
         model = make_model(backbone, checkpoints[backbone], rule, folder, num_iterations)
         model.signal_batch = signal_batch if os.environ["LOCAL_RANK"] == "0" else None
         options: dict[str, Any] = {"strategy": strategy, "devices": 2, "accumulate_grad_batches": accumulated}
-        return fit(model, ckpt_path=ckpt_path, **options).global_step
+        return fit(model, ckpt_path=ckpt_path, sampler=sampler, **options).global_step
 
     steps = 5 if accumulated == 1 else 3
     assert run_processes(run, tmp_path / "uninterrupted") == [steps, steps]

@@ -136,6 +136,55 @@ class ChangedByPickle(Cups):
         return ReducedExample(example.prompt, example.question, example.answer, example.category)
 
 
+class GlobalRngCategory(Cups):
+    def sample_category(self, seed: int, index: int, category: str) -> Example:
+        return cups(2 * random.randrange(10) + (category == "few"))
+
+
+class IgnoredCategory(Cups):
+    def sample_category(self, seed: int, index: int, category: str) -> Example:
+        return self.sample(seed, index)
+
+
+class HeldOutCategory(Cups):
+    def sample_category(self, seed: int, index: int, category: str) -> Example:
+        return cups(100 + 2 * index + (category == "few"))
+
+
+class MissingCategory(Cups):
+    categories = ("few", "many", "none")
+
+
+class SharesAboveOne(Cups):
+    def category_shares(self) -> dict[str, float]:
+        return {"few": 1.0, "many": 1.0}
+
+
+class UndeclaredShare(Cups):
+    def category_shares(self) -> dict[str, float]:
+        return {"few": 0.5, "lots": 0.5}
+
+
+class SharesOfOneCategory(Cups):
+    def category_shares(self) -> dict[str, float]:
+        return {"few": 1.0}
+
+
+class ShortList(Cups):
+    def train_examples(self) -> list[Example]:
+        return [cups(i) for i in range(50)]
+
+
+class HeldOutInList(Cups):
+    def train_examples(self) -> list[Example]:
+        return [cups(i) for i in range(101)]
+
+
+class UnorderedList(Cups):
+    def train_examples(self) -> list[Example]:
+        return random.sample([cups(i) for i in range(100)], 100)
+
+
 PROCESS_CASES: tuple[type[Prompts], ...] = (Cups, HashedSample, UnorderedHeldOut, Unpicklable)
 
 CASES: list[tuple[type[Prompts], str]] = [
@@ -156,6 +205,16 @@ CASES: list[tuple[type[Prompts], str]] = [
     (TooManyHeldOut, "TooManyHeldOut.held_out(0) returned 1 examples, expected at most 0"),
     (OneCategory, "OneCategory.held_out(24) returned 0 examples of 'many' and 24 of another category"),
     (ShuffledHeldOut, "ShuffledHeldOut.held_out(24) returned other examples in a second call"),
+    (GlobalRngCategory, "GlobalRngCategory.sample_category(0, 0, 'few') returned two examples"),
+    (IgnoredCategory, "returned the category 'many', expected one of `categories`: ('few',)"),
+    (HeldOutCategory, "HeldOutCategory.sample_category(0, 0, 'few') returned the held-out prompt"),
+    (MissingCategory, "MissingCategory: no training example of the category 'none' was found"),
+    (SharesAboveOne, "{'few': 1.0, 'many': 1.0}, expected shares above 0 that sum to 1"),
+    (UndeclaredShare, "UndeclaredShare.category_shares names ['lots'], expected some of `categories`"),
+    (SharesOfOneCategory, "the category 'many', which SharesOfOneCategory.category_shares does not name"),
+    (ShortList, "which ShortList.train_examples does not list"),
+    (HeldOutInList, "HeldOutInList.train_examples()[100] is the held-out prompt"),
+    (UnorderedList, "UnorderedList.train_examples of a second source from make returned other examples"),
     (TextOnly, "TextOnly.sample(0, 0) returned a str, expected a unirl.Example"),
     (ChangedByPickle, "ChangedByPickle.sample returned ReducedExample("),
 ]

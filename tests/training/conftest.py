@@ -35,8 +35,9 @@ class Runs:
         configs = {"rollout": RolloutConfig(**rollout), "evaluation": EvaluationConfig(**evaluation)}
         return kind(backbone, update, rewards, **configs, **options)
 
-    def data(self, **options: int) -> PromptsDataModule:
-        settings = {"prompts_per_step": 2, "steps_per_epoch": 3, "num_val_prompts": 12, "val_batch_size": 6}
+    def data(self, **options: Any) -> PromptsDataModule:
+        settings: dict[str, Any] = {"prompts_per_step": 2, "steps_per_epoch": 3}
+        settings |= {"num_val_prompts": 12, "val_batch_size": 6}
         return PromptsDataModule(ShapesPrompts(), **(settings | options))
 
     def trainer(self, folder: Path, **options: Any) -> Trainer:

@@ -28,6 +28,26 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     return total / world_size()
 
 
+def all_gather(value: Tensor) -> Tensor:
+    """The values of all ranks one after another, without gradient. Collective: call it on every rank.
+
+    Args:
+        value: Of the same shape on every rank, with at least one dimension.
+
+    Shapes:
+        value (N, ...); returns (ranks x N, ...).
+
+    Example:
+        >>> all_gather(torch.tensor([1.0, 2.0])).tolist()
+        [1.0, 2.0]
+    """
+    if world_size() == 1:
+        return value.detach()
+    parts = [torch.empty_like(value) for _ in range(world_size())]
+    dist.all_gather(parts, value.detach().contiguous())
+    return torch.cat(parts)
+
+
 def any_rank(value: bool, device: torch.device) -> bool:
     """Whether a value is true on any rank. Collective: call it on every rank.
 

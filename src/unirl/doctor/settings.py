@@ -80,11 +80,18 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
         text = f"{prompts} prompts x group_size {group_size} are {images} images a step on a device, above {MAX_IMAGES}"
         return [Finding("error", "sizes", text, "take a smaller model.rollout.group_size or data.prompts_per_step")]
     text = f"{prompts} prompts x group_size {group_size} = {prompts * group_size} images a step, {images} a device"
-    findings = [Finding("ok", "sizes", text)]
+    findings = [Finding("ok", "sizes", text), *_check_adaptive(data, group_size)]
     if not len(getattr(data, "val_examples", ())):
         text = "there are no held-out prompts, so validation generates no images"
         findings.append(Finding("warning", "sizes", text, "raise data.num_val_prompts"))
     return findings
+
+
+def _check_adaptive(data: Any, group_size: int) -> Iterator[Finding]:
+    sampler = getattr(data, "adaptive_sampler", None)
+    if sampler is not None and group_size == 1:
+        text = "data.sampler adaptive: model.rollout.group_size is 1, and the reward of one image has no variance"
+        yield Finding("error", "sizes", text, "take 2 or more images, or data.sampler: uniform")
 
 
 def check_val_interval(data: Any, interval: float | int | None, every_n_epoch: int | None) -> list[Finding]:

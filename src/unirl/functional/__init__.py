@@ -12,6 +12,7 @@ from unirl.functional.policy_gradient import (
 )
 from unirl.functional.reductions import masked_mean, zero_loss
 from unirl.functional.seeding import RowGenerator, derive_seed, draw_rows, generator_for
+from unirl.functional.shares import variance_shares
 
 __all__ = [
     "Reduction",
@@ -31,6 +32,7 @@ __all__ = [
     "k3",
     "masked_mean",
     "straight_through",
+    "variance_shares",
     "zero_loss",
     "zero_variance_groups",
 ]

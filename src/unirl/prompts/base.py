@@ -1,9 +1,18 @@
 """The contract of prompts plugins, which are sources of examples."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
 from typing import ClassVar
 
+from unirl.errors import UserError
 from unirl.types import Example
+
+MAX_SEARCHED = 10_000
+"""Training examples among which `Prompts.sample_category` searches."""
+_STRIDE = 2**31 - 1
+"""Distance of the indices that it searches. A prime, so that a source that repeats its examples shows all of them."""
 
 
 class Prompts(ABC):
@@ -48,3 +57,55 @@ class Prompts(ABC):
         Returns:
             At most `count` examples; none where the source has no held-out examples.
         """
+
+    # --- for adaptive sampling: a source that sets `categories`, or that is a finite list, needs no more ---
+
+    def train_examples(self) -> Sequence[Example]:
+        """All training examples, where they are a finite list. Optional; empty by default.
+
+        The adaptive sampler then draws single prompts. Held-out examples must not be among them.
+        """
+        return ()
+
+    def category_shares(self) -> dict[str, float]:
+        """The share of each category among the training examples. Optional.
+
+        Returns:
+            Shares above 0 that sum to 1, of the categories that occur. By default those of `train_examples`, or equal
+            shares of `categories`; empty where neither is known.
+
+        Example:
+            >>> from unirl.prompts import GenEval
+            >>> GenEval({"counting": 1.0, "colors": 3.0}).category_shares()
+            {'counting': 0.25, 'colors': 0.75}
+        """
+        counts = Counter(example.category for example in self.train_examples()) or Counter(self.categories)
+        return {category: count / counts.total() for category, count in counts.items()}
+
+    def sample_category(self, seed: int, index: int, category: str) -> Example:
+        """A training example of a category. Optional; like `sample`, it depends on the arguments only.
+
+        By default an example of `train_examples`, or the first of this category among 10,000 that `sample` returns.
+        Override it where a category can be sampled directly.
+
+        Args:
+            seed: Seed of the run's data.
+            index: Number of the example, from 0.
+            category: One of `category_shares`.
+
+        Raises:
+            UserError: no example of the category was found.
+        """
+        listed = [example for example in self.train_examples() if example.category == category]
+        if listed:
+            return Random(f"{seed}/{index}").choice(listed)
+        shares = self.category_shares()
+        if not shares or category in shares:
+            for attempt in range(MAX_SEARCHED):
+                example = self.sample(seed, index + attempt * _STRIDE)
+                if example.category == category:
+                    return example
+        raise UserError(
+            f"{type(self).__name__}: no training example of the category {category!r} was found; `categories` or "
+            "`category_shares` must name the categories of `sample` only; define `sample_category` where one is rare"
+        )

@@ -86,9 +86,19 @@ class GenEval(Prompts):
         # `Random` hashes strings by SHA-512: the same numbers in every process and on every machine.
         rng = Random(f"geneval/{seed}/{index}")
         category = rng.choices(self.categories, [self.weights.get(name, 0.0) for name in self.categories])[0]
-        while is_held_out(example := _BUILDERS[category](rng)):
-            pass
-        return example
+        return _train_example(category, rng)
+
+    @override
+    def category_shares(self) -> dict[str, float]:
+        total = sum(self.weights.values())
+        return {name: self.weights[name] / total for name in self.categories if self.weights.get(name, 0.0) > 0}
+
+    @override
+    def sample_category(self, seed: int, index: int, category: str) -> Example:
+        if category not in self.category_shares():
+            close = nearest(category, self.category_shares())
+            raise UserError(f"geneval: there are no training prompts of category {category!r}; did you mean: {close}?")
+        return _train_example(category, Random(f"geneval/{seed}/{index}/{category}"))
 
     @override
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
@@ -96,6 +106,12 @@ class GenEval(Prompts):
         generators = [_held_out_examples(name, Random(f"geneval/held_out/{seed}/{name}")) for name in names]
         interleaved = chain.from_iterable(zip_longest(*generators))
         return list(islice((example for example in interleaved if example is not None), max(count, 0)))
+
+
+def _train_example(category: str, rng: Random) -> Example:
+    while is_held_out(example := _BUILDERS[category](rng)):
+        pass
+    return example
 
 
 def combination(example: Example) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -56,6 +56,10 @@ class JsonLines(Prompts):
     def sample(self, seed: int, index: int) -> Example:
         epoch, position = divmod(index, len(self.examples))
         return self.examples[_order(len(self.examples), seed, epoch)[position]]
+
+    @override
+    def train_examples(self) -> Sequence[Example]:
+        return self.examples
 
     @override
     def held_out(self, count: int, seed: int = 0) -> list[Example]:

@@ -131,6 +131,54 @@ class PromptsConformance(ABC):
                     "exclude held-out prompts from training"
                 )
 
+    def test_categories_can_be_sampled(self) -> None:
+        """Each category of `category_shares` can be asked for; seed and index determine the example."""
+        prompts, again = self.make(), self.make()
+        shares = prompts.category_shares()
+        if not shares:
+            pytest.skip("the source does not say which categories it has, so data.sampler: adaptive refuses it")
+        _assert_shares(shares, method_name(prompts, "category_shares"), prompts)
+        held_out = {_normalize(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
+        for category in shares:
+            for i in range(3):
+                call = f"{method_name(prompts, 'sample_category')}(0, {i}, {category!r})"
+                seed_global_rngs(i)
+                example = prompts.sample_category(0, i, category)
+                _assert_complete(example, call, (category,))
+                seed_global_rngs(i + 1)
+                assert again.sample_category(0, i, category) == example, f"{call} returned two examples; {SEEDED}"
+                assert _normalize(example.prompt) not in held_out, (
+                    f"{call} returned the held-out prompt {example.prompt!r}; exclude held-out prompts from training"
+                )
+
+    def test_every_sampled_category_has_a_share(self) -> None:
+        """`category_shares` names the category of each training example."""
+        prompts = self.make()
+        if shares := prompts.category_shares():
+            for i, example in enumerate(self._samples(prompts)):
+                assert example.category in shares, (
+                    f"{method_name(prompts, 'sample')}(0, {i}) returned the category {example.category!r}, which "
+                    f"{method_name(prompts, 'category_shares')} does not name: {shares}"
+                )
+
+    def test_train_examples_are_those_that_are_sampled(self) -> None:
+        """A finite list of training examples holds what `sample` returns, and no held-out prompt."""
+        prompts = self.make()
+        listed, method = list(prompts.train_examples()), method_name(prompts, "train_examples")
+        equal = listed == list(self.make().train_examples())
+        assert equal, f"{method} of a second source from make returned other examples; {UNORDERED}"
+        held_out = {_normalize(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
+        for i, example in enumerate(listed):
+            _assert_complete(example, f"{method}()[{i}]", prompts.categories)
+            assert _normalize(example.prompt) not in held_out, (
+                f"{method}()[{i}] is the held-out prompt {example.prompt!r}; leave held-out prompts out"
+            )
+        for i, example in enumerate(self._samples(prompts) if listed else []):
+            assert example in listed, (
+                f"{method_name(prompts, 'sample')}(0, {i}) returned {example.prompt!r}, which {method} does not list; "
+                "list all training examples, or none"
+            )
+
     def test_held_out_is_deterministic(self) -> None:
         """The held-out examples are a list of at most `count`, the same in every call."""
         prompts = self.make()
@@ -177,6 +225,14 @@ def _assert_complete(example: object, call: str, categories: tuple[str, ...]) ->
         assert valid, (
             f"{call} returned objects[{i}] with relation {item.relation}, expected the index of an earlier object"
         )
+
+
+def _assert_shares(shares: object, method: str, prompts: Prompts) -> None:
+    assert isinstance(shares, dict), f"{method} returned {describe_type(shares)}, expected a dict"
+    valid = all(share > 0 for share in shares.values()) and abs(sum(shares.values()) - 1) < 1e-6
+    assert valid, f"{method} returned {shares}, expected shares above 0 that sum to 1"
+    unknown = set(shares) - set(prompts.categories or shares)
+    assert not unknown, f"{method} names {sorted(unknown)}, expected some of `categories`: {prompts.categories}"
 
 
 def _first_difference(first: list[Example], second: list[Example]) -> int | None:

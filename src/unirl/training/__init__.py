@@ -1,6 +1,6 @@
 """Training and evaluation: the LightningModule, its data, its settings."""
 
-from unirl.training.config import EvaluationConfig, RolloutConfig
+from unirl.training.config import AdaptiveSampling, EvaluationConfig, RolloutConfig
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.evaluation import Evaluator, evaluate
 from unirl.training.module import SelfImprovement
@@ -8,6 +8,7 @@ from unirl.training.optimizers import WarmupSchedule
 from unirl.training.rollout import Rollouts
 
 __all__ = [
+    "AdaptiveSampling",
     "EvaluationConfig",
     "Evaluator",
     "PromptsDataModule",

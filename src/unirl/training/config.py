@@ -70,6 +70,30 @@ class EvaluationConfig:
     diversity_model: str | None = None
 
 
+@dataclass(frozen=True)
+class AdaptiveSampling:
+    """How `data.sampler: adaptive` draws prompts.
+
+    A category is drawn in proportion to its own share in the source times the reward variance of its last groups. Of a
+    finite list of prompts, each prompt is drawn in proportion to the reward variance of its own last group, or that of
+    its category before it has one.
+
+    Args:
+        floor: Part of the prompts, above 0 and up to 1, that is drawn as the source has them: no category falls below
+            `floor` times its own share, and 1 is uniform sampling.
+        num_groups: Last groups of a category whose variances are averaged.
+
+    Source: CGPO (arXiv 2605.17807) for the reward variance of a group as a measure of what is learned from it.
+
+    Example:
+        >>> AdaptiveSampling(floor=0.5).num_groups
+        16
+    """
+
+    floor: float = 0.25
+    num_groups: int = 16
+
+
 def check_rollout(config: RolloutConfig, backbone: Backbone, rewards: Sequence[Reward]) -> None:
     """Validate rollout settings against the backbone and the rewards.
 
@@ -141,6 +165,28 @@ def loss_batch_size(config: RolloutConfig, update: UpdateRule) -> int | None:
             "None); leave it out, or split the step by trainer.accumulate_grad_batches"
         )
     return max(1, size // config.group_size) * config.group_size
+
+
+def check_adaptive(config: AdaptiveSampling, group_size: int | None = None) -> None:
+    """Validate the settings of adaptive sampling.
+
+    Args:
+        config: The settings.
+        group_size: Samples of each prompt in training. None where it is not known yet.
+
+    Raises:
+        UserError: a number is out of range, or a group has a single sample, whose reward has no variance.
+
+    Example:
+        >>> check_adaptive(AdaptiveSampling(floor=0.5), group_size=4)
+    """
+    check_range(0.001, 1, "data.adaptive", floor=config.floor)
+    check_range(1, 10_000, "data.adaptive", num_groups=config.num_groups)
+    if group_size == 1:
+        raise UserError(
+            "data.sampler adaptive: the reward of a single image has no variance, and model.rollout.group_size is 1; "
+            "take 2 or more, or data.sampler: uniform"
+        )
 
 
 def check_evaluation(config: EvaluationConfig, backbone: Backbone) -> None:

@@ -1,7 +1,7 @@
 """Prompts as a LightningDataModule."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from unirl.errors import UserError, check_range
 from unirl.prompts import Prompts
+from unirl.training.adaptive import AdaptiveSampler
+from unirl.training.config import AdaptiveSampling, check_adaptive
 from unirl.training.sampler import PromptSampler, UnpaddedSampler
 from unirl.types import Example
 
@@ -24,9 +26,16 @@ class PromptsDataModule(LightningDataModule):
         num_val_prompts: Held-out prompts of a validation.
         val_batch_size: Held-out prompts of a validation batch, on each device.
         seed: Seed of the training prompts.
+        sampler: "uniform" takes training prompts as the source has them. "adaptive" draws more of the categories whose
+            rewards vary within a group, and of a finite list more of these prompts.
+        adaptive: Settings of the adaptive sampler.
+
+    Attributes:
+        adaptive_sampler: The sampler, None where it is uniform.
 
     Raises:
-        UserError: a number is out of range, or does not divide by the number of devices.
+        UserError: a number is out of range, or does not divide by the number of devices; with the adaptive sampler, the
+            source does not say which categories it has, or a group has a single image.
     """
 
     def __init__(
@@ -37,6 +46,8 @@ class PromptsDataModule(LightningDataModule):
         num_val_prompts: int = 240,
         val_batch_size: int = 60,
         seed: int = 0,
+        sampler: Literal["uniform", "adaptive"] = "uniform",
+        adaptive: AdaptiveSampling = AdaptiveSampling(),
     ) -> None:
         super().__init__()
         check_range(1, 1_000_000, "data", prompts_per_step=prompts_per_step)
@@ -45,6 +56,11 @@ class PromptsDataModule(LightningDataModule):
         check_range(1, 100_000, "data", val_batch_size=val_batch_size)
         self.prompts, self.prompts_per_step, self.steps_per_epoch = prompts, prompts_per_step, steps_per_epoch
         self.val_batch_size, self.seed = val_batch_size, seed
+        if sampler not in ("uniform", "adaptive"):
+            raise UserError(f"data.sampler {sampler!r}; it must be uniform or adaptive")
+        self.adaptive_sampler: AdaptiveSampler | None = None
+        if sampler == "adaptive":
+            self.adaptive_sampler = AdaptiveSampler(prompts, prompts_per_step, seed, adaptive)
         self.val_examples = prompts.held_out(num_val_prompts)
         if num_val_prompts and not self.val_examples:
             rank_zero_warn(f"{type(prompts).__name__} has no held-out prompts, so nothing is validated")
@@ -57,11 +73,15 @@ class PromptsDataModule(LightningDataModule):
                 f"data.prompts_per_step {self.prompts_per_step} does not divide among {devices} devices; "
                 f"take a multiple of {devices}, or other trainer.devices"
             )
+        rollout = getattr(self.trainer.lightning_module, "rollout", None) if self.trainer else None
+        if self.adaptive_sampler is not None and rollout is not None and stage == "fit":
+            check_adaptive(self.adaptive_sampler.config, rollout.group_size)
 
     @override
     def train_dataloader(self) -> DataLoader[Example]:
         sampler = PromptSampler(self.prompts_per_step, self.steps_per_epoch, *self._world(), self.steps_done)
-        return _ResumableDataLoader(_TrainPrompts(self.prompts, self.seed), sampler=sampler, batch_size=None)
+        prompts = _TrainPrompts(self.prompts, self.seed, self.adaptive_sampler)
+        return _ResumableDataLoader(prompts, sampler=sampler, batch_size=None)
 
     @override
     def val_dataloader(self) -> DataLoader[Example]:
@@ -71,6 +91,15 @@ class PromptsDataModule(LightningDataModule):
     @override
     def test_dataloader(self) -> DataLoader[Example]:
         return self.val_dataloader()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.adaptive_sampler is None else self.adaptive_sampler.state_dict()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.adaptive_sampler is not None:
+            self.adaptive_sampler.load_state_dict(state_dict)
 
     def steps_done(self) -> int:
         """Training batches that this run has finished, before and after a resume."""
@@ -101,10 +130,12 @@ class Batch:
 
 
 class _TrainPrompts(Dataset[Any]):
-    def __init__(self, prompts: Prompts, seed: int) -> None:
-        self.prompts, self.seed = prompts, seed
+    def __init__(self, prompts: Prompts, seed: int, adaptive: AdaptiveSampler | None) -> None:
+        self.prompts, self.seed, self.adaptive = prompts, seed, adaptive
 
     def __getitem__(self, indices: list[int]) -> Batch:
+        if self.adaptive is not None:
+            return Batch(self.adaptive.sample(indices))
         return Batch(self.prompts.sample(self.seed, index) for index in indices)
 
 

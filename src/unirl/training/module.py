@@ -26,6 +26,7 @@ from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
 from unirl.rewards import Reward
 from unirl.rewards.scoring import normalized_rewards
+from unirl.training.adaptive import AdaptiveSampler
 from unirl.training.config import (
     EvaluationConfig,
     RolloutConfig,
@@ -222,6 +223,8 @@ class SelfImprovement(LightningModule):
             with unsharded(self.backbone), cached_casts(self.device):
                 # A resumed run may start between two iterations.
                 self._current = self._fresh_rollout(batch, first=step - iteration)
+            if (sampler := self._adaptive_sampler()) is not None:
+                sampler.observe(step, self._current)
         # A rollout from a checkpoint is on the CPU.
         current = to_device(self._current, self.device)
         self._current = replace(current, iteration=iteration, loss_batch_size=self.loss_batch_size)
@@ -236,6 +239,9 @@ class SelfImprovement(LightningModule):
         rollout = replace(rollout, weights=weights, normalized_rewards=normalized, loss_batch_size=self.loss_batch_size)
         generators = [self.rng("update", first + i) for i in range(config.num_iterations)]
         return self.update.prepare(self.backbone, rollout, config.image_sampling, generators)
+
+    def _adaptive_sampler(self) -> AdaptiveSampler | None:
+        return getattr(getattr(self.trainer, "datamodule", None), "adaptive_sampler", None)
 
     def rng(self, purpose: str, step: int | None = None) -> torch.Generator:
         """The generator for a purpose in a step, the current one by default. A resumed run gets the same ones.
@@ -262,6 +268,9 @@ class SelfImprovement(LightningModule):
         shared: dict[str, Any] = {"sync_dist": True, "batch_size": len(rollout.examples)}
         self.log_dict({"loss": loss, "reward": rollout.scores.mean()}, prog_bar=True, **shared)
         self.log_dict(values, **shared)
+        if (sampler := self._adaptive_sampler()) is not None:
+            category_shares = sampler.shares(self.trainer.fit_loop.total_batch_idx)
+            self.log_dict({f"data/share/{name}": share for name, share in category_shares.items()})
 
     def _entropies(self, rollout: Rollout) -> dict[str, Tensor]:
         """Entropy of a decision of each task, nats: the mean negative log-probability of what was sampled."""

@@ -40,6 +40,18 @@ class ShapesPrompts(Prompts):
         (category,) = rng.choices(CATEGORIES, self._weights)
         return sample_example(rng, "train", category)
 
+    def category_shares(self) -> dict[str, float]:
+        """The weights of the categories that occur, scaled to sum to 1."""
+        shares = zip(CATEGORIES, self._weights, strict=True)
+        return {name: weight / sum(self._weights) for name, weight in shares if weight > 0}
+
+    def sample_category(self, seed: int, index: int, category: str) -> Example:
+        """A training example of a category; it depends on the arguments only."""
+        if category not in self.category_shares():
+            names = ", ".join(self.category_shares())
+            raise UserError(f"shapes: no category {category!r} in training; categories are {names}")
+        return sample_example(Random(f"shapes {seed} {index} {category}"), "train", category)
+
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
         """Exactly `count` held-out examples, the categories in turn; their examples repeat where there are too few."""
         pools = []
