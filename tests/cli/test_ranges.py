@@ -17,7 +17,7 @@ from unirl.doctor.settings import MAX_IMAGES, check_diversity_model, check_limit
 from unirl.errors import UserError
 from unirl.rewards.keyword import Keyword
 from unirl.testing import TinyBackbone
-from unirl.training import EvaluationConfig, PromptsDataModule, RolloutConfig, SelfImprovement
+from unirl.training import AdaptiveSampling, EvaluationConfig, PromptsDataModule, RolloutConfig, SelfImprovement
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates import GRPO, SFT, ImageScoring, KLPenalty, PolicyLoss
 from unirl_shapes.prompts import ShapesPrompts
@@ -32,6 +32,10 @@ def model(**options: Any) -> SelfImprovement:
 
 def data(**options: Any) -> PromptsDataModule:
     return PromptsDataModule(ShapesPrompts(), **options)
+
+
+def adaptive(**options: Any) -> PromptsDataModule:
+    return data(sampler="adaptive", adaptive=AdaptiveSampling(**options))
 
 
 def rollout(**options: Any) -> SelfImprovement:
@@ -102,6 +106,8 @@ OUT_OF_RANGE: list[tuple[Callable[..., object], str, list[Any]]] = [
     (data, "steps_per_epoch", [0, HUGE]),
     (data, "num_val_prompts", [-1, 10**9]),
     (data, "val_batch_size", [0, -1, HUGE]),
+    (adaptive, "floor", [0.0, 1.5, NAN, None]),
+    (adaptive, "num_groups", [0, -1, HUGE]),
     (GRPO, "image_weight", [-1.0, NAN, INF]),
     (GRPO, "answer_weight", [-1.0, NAN]),
     (grpo_loss, "std_epsilon", [-1e-4, NAN]),

@@ -55,8 +55,8 @@ def test_four_processes_train_as_one(tmp_path: Path) -> None:
     backbone.save_pretrained(tmp_path / "model")
 
     def run(folder: Path, strategy: str, devices: int) -> dict[str, Any]:
-        ranks = {"simulated_ranks": 4 // devices, "prompts_per_step": 4}
-        return train(folder, "tiny", tmp_path / "model", "grpo", strategy, devices, **ranks)
+        options: dict[str, Any] = {"simulated_ranks": 4 // devices, "prompts_per_step": 4, "sampler": "adaptive"}
+        return train(folder, "tiny", tmp_path / "model", "grpo", strategy, devices, **options)
 
     (one,) = run_processes(run, tmp_path / "one", "auto", 1, processes=1)
     assert_same_training("tiny", one, run_processes(run, tmp_path / "fsdp2", "fsdp2", 4, processes=4)[0])

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -112,6 +112,7 @@ def train(
     max_steps: int = 3,
     save_every: int | None = None,
     exclude_frozen_parameters: bool = False,
+    sampler: Literal["uniform", "adaptive"] = "uniform",
 ) -> dict[str, Any]:
     """Train and return losses, codes, the folder of the exported model and the number of skipped steps.
 
@@ -140,6 +141,7 @@ def train(
         steps_per_epoch=4,
         num_val_prompts=max(3, devices),
         val_batch_size=2,
+        sampler=sampler,
     )
     guards = Guards()
     saving = [ModelCheckpoint(folder, "{step}", every_n_train_steps=save_every, save_top_k=-1)] if save_every else []

@@ -23,6 +23,15 @@ def test_prompts_must_divide_among_devices() -> None:
     assert sizes(4, 8, 16).startswith("error")
 
 
+def test_the_adaptive_sampler_needs_groups() -> None:
+    data = SimpleNamespace(prompts_per_step=4, val_examples=["a"], adaptive_sampler=object())
+    levels = {
+        size: [f.level for f in check_sizes(SimpleNamespace(rollout=SimpleNamespace(group_size=size)), data, 1)]
+        for size in (1, 2)
+    }
+    assert levels == {1: ["ok", "error"], 2: ["ok"]}
+
+
 def test_too_few_held_out_prompts() -> None:
     assert "warning sizes: there are no held-out prompts" in sizes(4, 2, 1, num_val_prompts=0)
     data = SimpleNamespace(steps_per_epoch=5, val_batch_size=2, val_examples=["a"] * 3)

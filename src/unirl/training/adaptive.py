@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unirl.distributed.collectives import all_gather
 from unirl.errors import UserError
-from unirl.functional import variance_shares, zero_variance_groups
+from unirl.functional import variance_shares
 from unirl.prompts import Prompts
 from unirl.training.config import AdaptiveSampling, check_adaptive
 from unirl.types import Example, Rollout
@@ -168,8 +168,7 @@ class _Variances:
 
 
 def _group_variances(scores: Tensor, group_size: int) -> list[float]:
-    """Variance of each group with Bessel's correction; exactly 0 for equal scores."""
-    values = scores.detach().cpu().double()  # squares of large float32 overflow
-    variances = values.view(-1, group_size).var(1)
-    result: list[float] = variances.masked_fill(zero_variance_groups(values, group_size), 0.0).tolist()
-    return result
+    """Variance of each group with Bessel's correction."""
+    # In float64, equal float32 scores have a variance of exactly 0, and squares of large ones do not overflow.
+    variances: list[float] = scores.detach().cpu().double().view(-1, group_size).var(1).tolist()
+    return variances
