@@ -1,5 +1,6 @@
 """The commands of the README, with the checkpoints of unirl-shapes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from unirl.callbacks import Caption, image_grid
 from unirl.cli.main import main
 from unirl.cli.sample import choose_device
 from unirl.functional.seeding import generator_for
-from unirl.types import ImageSampling
+from unirl.rewards import Likelihood
+from unirl.types import AnswerSampling, Example, ImageSampling
 from unirl_shapes.cli import main as shapes_main
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "showo_sft.yaml")
@@ -40,6 +42,16 @@ def test_sample_writes_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--prompt", "x", "--out", "x.png", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
         (["--prompt", "x", "--out", "x.png", "--device", "gpu"], "--device 'gpu' cannot be used"),
         (["--prompt", "x", "--out", "x.png", "--precision", "16"], "--precision"),
+        (["--prompt", "x", "--out", "x.png", "--best-of", "0"], "--best-of 0: it must be at least 1"),
+        (["--prompt", "x", "--out", "x.png", "--best-of", "2"], "give --question and --answer, or with --prompts"),
+        (["--prompt", "x", "--out", "x.png", "--best-of", "2", "--question", "y"], "give --question and --answer"),
+        (["--prompt", "x", "--out", "x.png", "--answer", "y"], "--answer: to which question?"),
+        (["--prompt", "x", "--out", "x.png", "--question", "y", "--answer", " "], "--answer is empty"),
+        (["--prompt", "x", "--out", "x.png", *(["--question", "y"] * 2)], "--question is given 2 times for 1 prompts"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "shapes"], "--prompts shapes: 'x' is not among its held-out"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "shape"], "nearest: shapes"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "x.jsonl"], "cannot read the prompts file x.jsonl"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "shapes", "--question", "y"], "leave out --question"),
     ],
 )
 def test_sample_has_errors_of_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +68,45 @@ def test_sample_takes_the_settings_of_image_sampling(tmp_path: Path) -> None:
     for i, extra in enumerate(settings):
         main(["sample", "--prompt", "a photo of a circle", "--out", str(tmp_path / f"{i}.png"), *extra])
     assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(len(settings))}) == len(settings)
+
+
+def test_the_best_image_is_the_one_whose_answer_the_model_finds_most_probable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Question and answer from the options, or from the source of prompts. The first candidates are those of before."""
+    backbone = Showo.from_pretrained("unirl_shapes:checkpoints/showo").eval()
+    generator, likelihood = generator_for("cpu", 0, "sample"), Likelihood()
+    examples = [
+        *[Example("a photo of two circles", "how many circles do you see ?", "two circles", "counting")] * 2,
+        *[Example("a photo of a red ring", "what color is the ring ?", "red", "colors")] * 2,
+    ]
+    rounds, scores = [], []
+    likelihood.attach(backbone)
+    for _ in range(3):
+        images = backbone.sample_images([e.prompt for e in examples], ImageSampling(steps=4), generator)
+        images = replace(images, pixels=backbone.decode(images))
+        answers = backbone.sample_answers(images, [e.question for e in examples], AnswerSampling())
+        rounds.append((images.pixels, answers.text))
+        scores.append(likelihood.score(examples, images, answers))
+    best = torch.stack(scores).argmax(0).tolist()
+    assert len(set(best)) > 1
+    captions = [Caption(e.prompt, rounds[r][1][i]) for i, (e, r) in enumerate(zip(examples, best, strict=True))]
+    pixels = torch.stack([rounds[r][0][i] for i, r in enumerate(best)])
+    image_grid(pixels, captions).save(tmp_path / "expected.png")
+
+    command = ["sample", "--device", "cpu", "--count", "2", "--steps", "4", "--best-of", "3"]
+    command += ["--prompt", examples[0].prompt, "--prompt", examples[2].prompt]
+    asked = [argument for e in examples[::2] for argument in ("--question", e.question, "--answer", e.answer)]
+    for i, source in enumerate((asked, ["--prompts", "shapes"])):
+        main([*command, *source, "--out", str(tmp_path / f"{i}.png")])
+        assert (tmp_path / f"{i}.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+        lines = capsys.readouterr().out.splitlines()
+        probabilities = [", ".join(f"{score[k]:.2f}" for score in scores) for k in range(4)]
+        highest = [max(score[k] for score in scores) for k in range(4)]
+        assert lines[:4] == [
+            f"{e.prompt!r}: probability of {e.answer!r} {high:.2f}, the best of {all_of_them}"
+            for e, high, all_of_them in zip(examples, highest, probabilities, strict=True)
+        ]
 
 
 def test_sample_generates_what_the_backbone_does_on_the_cpu(tmp_path: Path) -> None:

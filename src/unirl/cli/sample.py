@@ -1,7 +1,6 @@
 """`unirl sample`: generates images from prompts, and asks about them."""
 
 import argparse
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,8 @@ DEFAULT_CHECKPOINT = "unirl_shapes:checkpoints/{}"
 
 def main(argv: list[str]) -> None:
     """Generate images for each prompt, and write them with prompts and answers as one PNG.
+
+    With `--best-of N`, each image is the one of N in which the model's own answer is most probably the expected one.
 
     Args:
         argv: Arguments after `unirl sample`.
@@ -43,7 +44,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = CommandParser(prog="unirl sample", description="Generate images from prompts.")
     parser.add_argument("--prompt", action="append", required=True, help="a prompt; can be given several times")
     parser.add_argument("--out", required=True, help="the PNG to write")
-    parser.add_argument("--question", help="asked about each image; the answer is written below it")
+    asked = "asked about each image, the answer is written below it; one, or one for each prompt"
+    parser.add_argument("--question", action="append", help=asked)
+    expected = "the expected answer; its probability is printed. One, or one for each prompt"
+    parser.add_argument("--answer", action="append", help=expected)
+    source = "take question and expected answer from this source of prompts: a registered name, or a .jsonl file"
+    parser.add_argument("--prompts", help=source)
+    best = "generate N images in place of each, and keep the one whose expected answer the model finds most probable"
+    parser.add_argument("--best-of", type=int, metavar="N", help=best)
     parser.add_argument("--backbone", default="showo", help="a registered backbone")
     checkpoint = DEFAULT_CHECKPOINT.format("BACKBONE")
     parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {checkpoint})")
@@ -65,24 +73,25 @@ def _sample(options: argparse.Namespace, out: Path) -> None:
     import torch  # noqa: PLC0415 - `--help` needs no torch
 
     from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415
+    from unirl.cli.best_of import best_of, generate, report, requested_examples  # noqa: PLC0415
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
     from unirl.training.config import check_image_sampling  # noqa: PLC0415
-    from unirl.types import AnswerSampling, ImageSampling  # noqa: PLC0415
+    from unirl.types import ImageSampling  # noqa: PLC0415
 
+    requested = requested_examples(options)
     device = choose_device(options.device)
     backbone = _load(options.backbone, options.checkpoint or DEFAULT_CHECKPOINT.format(options.backbone)).to(device)
     prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
+    examples = [example for example in requested or () for _ in range(options.count)]
     sampling = ImageSampling(options.steps, options.guidance, options.temperature, options.confidence_noise)
     check_image_sampling("sample", backbone, sampling)
+    generator = generator_for(device, options.seed, "sample")
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-        images = backbone.sample_images(prompts, sampling, generator_for(device, options.seed, "sample"))
-        pixels = backbone.decode(images).detach()
-        images = replace(images, pixels=pixels)
-        answers = [""] * len(prompts)
-        if options.question:
-            answers = list(backbone.sample_answers(images, [options.question] * len(prompts), AnswerSampling()).text)
-    captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    image_grid(pixels, captions).save(out)
+        best, scores = best_of(lambda: generate(backbone, prompts, examples, sampling, generator), options.best_of or 1)
+    captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, best.answers, strict=True)]
+    image_grid(best.pixels, captions).save(out)
+    for line in report(examples, scores):
+        print(line)
 
 
 def choose_device(name: str) -> "torch.device":
