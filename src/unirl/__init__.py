@@ -30,7 +30,17 @@ if TYPE_CHECKING:
         WarmupSchedule,
         evaluate,
     )
-    from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Item, Rollout
+    from unirl.types import (
+        Answers,
+        AnswerSampling,
+        Example,
+        Images,
+        ImageSampling,
+        Item,
+        Question,
+        Rollout,
+        question_rows,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -48,6 +58,7 @@ __all__ = [
     "LogImages",
     "PromptsDataModule",
     "QualityControl",
+    "Question",
     "Register",
     "ResultsTable",
     "Rollout",
@@ -61,6 +72,7 @@ __all__ = [
     "hookimpl",
     "image_grid",
     "load",
+    "question_rows",
 ]
 
 _MODULES = {
@@ -76,7 +88,10 @@ _MODULES = {
         *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "SelfImprovement", "WarmupSchedule"),
         "evaluate",
     ),
-    "unirl.types": ("AnswerSampling", "Answers", "Example", "ImageSampling", "Images", "Item", "Rollout"),
+    "unirl.types": (
+        *("AnswerSampling", "Answers", "Example", "ImageSampling", "Images", "Item", "Question", "Rollout"),
+        "question_rows",
+    ),
 }
 _SOURCES = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = (

@@ -1,11 +1,19 @@
-"""The values of a training step. B = prompts x group_size, prompt-major: the samples of a prompt are neighbours."""
+"""The values of a training step. B = prompts x group_size, prompt-major: the samples of a prompt are neighbours.
+
+Where an image is asked several questions, answers have B x k rows, image-major: row r is about image r // k. k is the
+largest number of questions of the batch. An image with fewer of them is asked its first one again; the answer is
+ignored, with an all-False mask and weight 0.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar, cast
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from unirl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,36 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A prompt, a question about the generated image, and the answer that is correct if the image is.
+class Question:
+    """A question about an image, and the answer that is correct if the image is.
 
-    Rewards score text against `answer` and `objects`. Judges decide by `objects` and `exclude`.
+    Args:
+        text: The question.
+        answer: The correct answer.
+        choices: All answers that are possible, the correct one among them. Empty for an open question.
+        requires: Indices of the questions of the example that must be answered correctly first: where there is no cup,
+            no color of it is correct.
+
+    Example:
+        >>> Question("What color is the cup?", "red", choices=("red", "blue", "green"), requires=(0,)).answer
+        'red'
+    """
+
+    text: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    requires: tuple[int, ...] = ()
+    _derived: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt, questions about the generated image, and the answers that are correct if the image is.
+
+    Most examples have one question: give `question` and `answer`. Or give `questions`, whose first is the main one: it
+    is also `question` and `answer`. Either way, `questions` has all of them.
+
+    Rewards score text against the answers and `objects`. Judges decide by `objects` and `exclude`.
 
     Args:
         prompt: Prompt of the image.
@@ -44,22 +78,114 @@ class Example:
         category: Name under which results are reported, such as "counting".
         objects: What the image must show.
         exclude: What the image must not show: `count` or more objects of the class make it wrong.
+        questions: All questions about the image.
+
+    Raises:
+        UserError: a question of `questions` has an empty text, choices without the correct answer, or a requirement
+            that cannot be met; or `question` and `answer` are not those of the first one.
 
     Example:
         >>> example = Example(
         ...     "a photo of two cups", "How many cups are in the picture?", "two cups", "counting",
         ...     objects=(Item("cup", 2),), exclude=(Item("cup", 3),),
         ... )
-        >>> example.objects[0].count
-        2
+        >>> example.objects[0].count, example.questions
+        (2, (Question(text='How many cups are in the picture?', answer='two cups', choices=(), requires=()),))
+        >>> questions = Question("Is there a cup?", "yes"), Question("Which color is it?", "red", requires=(0,))
+        >>> Example("a photo of a red cup", category="colors", questions=questions).answer
+        'yes'
     """
 
     prompt: str
-    question: str
-    answer: str
-    category: str
+    question: str = ""
+    answer: str = ""
+    category: str = "prompts"
     objects: tuple[Item, ...] = ()
     exclude: tuple[Item, ...] = ()
+    questions: tuple[Question, ...] = ()
+
+    def __post_init__(self) -> None:
+        # `dataclasses.replace` gives all fields: a question that was made from the others is made anew.
+        if not self.questions or (len(self.questions) == 1 and self.questions[0]._derived):
+            question = Question(self.question, self.answer)
+            object.__setattr__(question, "_derived", True)
+            object.__setattr__(self, "questions", (question,))
+            return
+        problem = _find_invalid_question(self.questions) or self._find_mismatch()
+        if problem is not None:
+            raise UserError(f"prompt {self.prompt!r}: {problem}")
+        object.__setattr__(self, "question", self.questions[0].text)
+        object.__setattr__(self, "answer", self.questions[0].answer)
+
+    def _find_mismatch(self) -> str | None:
+        given, first = (self.question, self.answer), (self.questions[0].text, self.questions[0].answer)
+        if given in (("", ""), first):
+            return None
+        return (
+            f"'question' and 'answer' are {given[0]!r} and {given[1]!r}, and questions[0] has {first[0]!r} and "
+            f"{first[1]!r}; leave the first two out, or give the same"
+        )
+
+
+def _find_invalid_question(questions: Sequence[Question]) -> str | None:
+    """What is wrong with a set of questions, if anything."""
+    problems = (
+        f"questions[{index}] {problem}"
+        for index, question in enumerate(questions)
+        for problem in (_find_invalid_text(question), _find_invalid_requirement(question, index, len(questions)))
+        if problem is not None
+    )
+    return next(problems, None) or _find_circle(questions)
+
+
+def _find_invalid_text(question: Question) -> str | None:
+    for name, text in (("text", question.text), ("answer", question.answer)):
+        if not text.strip():
+            return f"has an empty {name} ({text!r}); write one"
+    choices = question.choices
+    if any(not choice.strip() for choice in choices):
+        return f"has an empty choice in {list(choices)}; remove it"
+    if len(set(choices)) < len(choices):
+        return f"has a choice twice in {list(choices)}; keep one of them"
+    if choices and question.answer not in choices:
+        return f"has the answer {question.answer!r}, which is not among its choices {list(choices)}; add it to them"
+    if len(choices) == 1:
+        return f"has the one choice {choices[0]!r}; give two or more, or none for an open question"
+    return None
+
+
+def _find_invalid_requirement(question: Question, index: int, count: int) -> str | None:
+    for required in question.requires:
+        if required == index:
+            return f"requires itself ({required}); remove that"
+        if not 0 <= required < count:
+            return f"requires question {required}, and there are {count}, numbered from 0; take one of 0 to {count - 1}"
+    return None
+
+
+def _find_circle(questions: Sequence[Question]) -> str | None:
+    try:
+        list(TopologicalSorter({i: question.requires for i, question in enumerate(questions)}).static_order())
+    except CycleError as error:
+        circle = " -> ".join(str(index) for index in error.args[1])
+        return f"questions require each other in a circle ({circle}); remove one of these requirements"
+    return None
+
+
+def question_rows(examples: Sequence[Example], num_questions: int | None = None) -> list[Question]:
+    """The question of each of B x k rows, image-major; the first one again where an example has fewer than k.
+
+    Args:
+        examples: B examples.
+        num_questions: k. Defaults to the largest number of questions of an example.
+
+    Example:
+        >>> two = Example("a cup", questions=(Question("is there a cup ?", "yes"), Question("how many ?", "one")))
+        >>> [question.answer for question in question_rows([two, Example("a ring", "what is it ?", "ring")])]
+        ['yes', 'one', 'ring', 'ring']
+    """
+    k = max((len(example.questions) for example in examples), default=1) if num_questions is None else num_questions
+    return [e.questions[i] if i < len(e.questions) else e.questions[0] for e in examples for i in range(k)]
 
 
 @dataclass(frozen=True)
@@ -195,7 +321,7 @@ class Rollout:
     Args:
         examples: The example of each sample; each prompt is repeated `group_size` times.
         images: The generated images.
-        answers: The model's answers about them.
+        answers: The model's answers about them, B x k rows, see `question_rows`.
         scores: Weighted sum of all rewards.
         score_parts: The scores of each reward, by name.
         accepted: Which samples the rewards accept as correct.
@@ -264,9 +390,59 @@ class Rollout:
         return [example.prompt for example in self.examples]
 
     @property
+    def num_questions(self) -> int:
+        """k, the rows of `answers` about each image."""
+        return len(self.answers) // max(1, len(self.examples))
+
+    @property
     def questions(self) -> list[str]:
-        """The question about each sample."""
-        return [example.question for example in self.examples]
+        """The question of each row of `answers`."""
+        return [question.text for question in question_rows(self.examples, self.num_questions)]
+
+    @property
+    def target_answers(self) -> list[str]:
+        """The correct answer of each row of `answers`."""
+        return [question.answer for question in question_rows(self.examples, self.num_questions)]
+
+    @property
+    def first_answers(self) -> Answers:
+        """The answer to the first question about each image, B rows."""
+        return self.answers if self.num_questions == 1 else self.answers[:: self.num_questions]
+
+    @property
+    def answer_weights(self) -> Tensor:
+        """The share of each row of `answers` in what its image counts: 1 / its number of questions, 0 where ignored.
+
+        Shapes:
+            returns (B x k,).
+        """
+        k = self.num_questions
+        counts = torch.tensor([min(k, len(example.questions)) for example in self.examples], device=self.scores.device)
+        asked = torch.arange(k, device=counts.device) < counts[:, None]
+        return (asked.float() / counts[:, None]).flatten()
+
+    def answer_rows(self, rows: Tensor) -> Tensor:
+        """Indices of the rows of `answers` about some images.
+
+        Args:
+            rows: Indices of the images.
+
+        Shapes:
+            rows (R,); returns (R x k,).
+        """
+        k = self.num_questions
+        return (rows[:, None] * k + torch.arange(k, device=rows.device)).flatten()
+
+    def per_answer(self, values: Tensor) -> Tensor:
+        """Values of all images, such as weights, for each row of `answers`: times the share of the row.
+
+        Args:
+            values: A number for each image.
+
+        Shapes:
+            values (B,); returns (B x k,).
+        """
+        return values.repeat_interleave(self.num_questions) * self.answer_weights
 
     @property
     def advantage_rewards(self) -> Tensor:
@@ -288,7 +464,7 @@ class Rollout:
 
 
 # Checkpoints hold the rollout where a run stops between two iterations, and are loaded with `weights_only`.
-torch.serialization.add_safe_globals([Answers, Example, Images, Item, Rollout])
+torch.serialization.add_safe_globals([Answers, Example, Images, Item, Question, Rollout])
 
 T = TypeVar("T")
 

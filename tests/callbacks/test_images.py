@@ -1,15 +1,18 @@
 """Grids of images: their layout and colors, and where the callback writes them."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageColor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unirl.callbacks import Caption, LogImages, image_grid
+from unirl.callbacks import images as callback_module
 from unirl.callbacks.images import CORRECT_COLOR, FRAME_COLOR, MARGIN, SIZE, WRONG_COLOR
 from unirl.types import Answers, Example, Images, Rollout
 
@@ -63,3 +66,19 @@ def test_without_a_judge_frames_are_gray(tmp_path: Path) -> None:
     callback.on_validation_start(trainer, module)
     callback.on_validation_batch_end(trainer, module, {"rollout": make_rollout(None)}, None, 0)
     assert frame(Image.open(tmp_path / "images" / "step-000000.png"), 0) == ImageColor.getrgb(FRAME_COLOR)
+
+
+def test_captions_have_the_answer_to_the_first_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions: list[Caption] = []
+
+    def record(pixels: torch.Tensor, given: list[Caption], columns: int) -> Image.Image:
+        captions.extend(given)
+        return Image.new("L", (1, 1))
+
+    monkeypatch.setattr(callback_module, "image_grid", record)
+    trainer: Any = SimpleNamespace(log_dir=None, is_global_zero=True, global_step=0, loggers=[])
+    rollout, texts = make_rollout(None), [f"answer {row}" for row in range(12)]
+    rollout = replace(rollout, answers=Answers(torch.zeros(12, 1), torch.ones(12, 1), texts))
+    module: Any = None
+    LogImages(count=3).on_validation_batch_end(trainer, module, {"rollout": rollout}, None, 0)
+    assert [caption.answer for caption in captions] == ["answer 0", "answer 2", "answer 4"]

@@ -1,8 +1,11 @@
 """Peaks of memory on fake tensors, against those of the same step on real ones."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from unirl.backbones.janus import Janus
 from unirl.backbones.lora import LoRA
@@ -12,9 +15,10 @@ from unirl.doctor.measure import Measurement
 from unirl.doctor.setup import Setup
 from unirl.errors import UserError
 from unirl.rewards.likelihood import Likelihood
+from unirl.testing import TinyBackbone
 from unirl.training import PromptsDataModule, RolloutConfig, SelfImprovement
 from unirl.training.config import EvaluationConfig
-from unirl.types import AnswerSampling, ImageSampling
+from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Question
 from unirl.updates.grpo import GRPO, KLPenalty
 from unirl.updates.sft import SFT
 from unirl_shapes.prompts import ShapesPrompts
@@ -96,6 +100,26 @@ def test_adapters_need_no_states_of_the_weights() -> None:
     assert found.peaks["optimizer"] < 1.1 * found.constant["weights"]  # and no copy of them as the reference
     with pytest.raises(UserError, match="no linear layer is called 'q_projj'"):
         fake("janus", lora=LoRA(("q_projj",)))
+
+
+def test_the_example_with_most_questions_is_measured() -> None:
+    class Sets(ShapesPrompts):
+        def sample(self, seed: int, index: int) -> Example:
+            example = super().sample(seed, index)
+            more = (Question("how many ?", "one"), Question("which color ?", "red"))
+            return replace(example, questions=(*example.questions, *more[: index % 3]))
+
+    rows = []
+
+    class Counting(Likelihood):
+        def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+            rows.append(max(len(example.questions) for example in examples))
+            return super().score(examples, images, answers)
+
+    model = SelfImprovement(TinyBackbone(), SFT(), [Counting()])
+    data = PromptsDataModule(Sets(), prompts_per_step=1, steps_per_epoch=1, num_val_prompts=0)
+    measure.measure(model, data, Setup("cpu", validates=False))
+    assert rows == [3]
 
 
 def test_few_steps_of_sampling_take_as_much_as_all(monkeypatch: pytest.MonkeyPatch, janus: Measurement) -> None:

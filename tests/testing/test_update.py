@@ -165,6 +165,14 @@ class CountedDummy(Reinforce):
         return zero_loss(backbone) - log_probs.sum() / len(rollout), {}
 
 
+class OneAnswer(Reinforce):
+    def loss(self, backbone: Backbone, rollout: Rollout, *args: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, logs = super().loss(backbone, rollout, *args)
+        questions = [example.question for example in rollout.examples]
+        log_probs = backbone.answer_log_probs(rollout.images, questions, rollout.answers[: len(rollout)])
+        return loss - (log_probs.sum(1) * rollout.scores).mean(), logs
+
+
 class VectorLoss(Reinforce):
     def loss(self, *args: Any) -> tuple[Tensor, dict[str, Tensor]]:
         loss, logs = super().loss(*args)
@@ -258,6 +266,7 @@ CASES: list[tuple[type[UpdateRule], str]] = [
     (SkippedScoring, "SkippedScoring.loss makes the calls {'image_log_probs': 1, 'backward of image_log_probs': 1}"),
     (SkippedBackward, "SkippedBackward.loss makes the calls {'image_log_probs': 1}"),
     (CountedDummy, "CountedDummy.loss has another gradient of 'prompt_logits' under FSDP2"),
+    (OneAnswer, "OneAnswer.loss has another gradient of 'answer_logits' where the same question is asked and answered"),
     (VectorLoss, "VectorLoss.loss returned a loss of shape (3,), expected a scalar"),
     (DetachedLoss, "DetachedLoss.loss returned a loss without gradient"),
     (LossOnly, "LossOnly.loss returned a Tensor, expected a tuple of the loss and a dict of logs"),

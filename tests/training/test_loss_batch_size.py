@@ -18,6 +18,7 @@ from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.distributed.strategies import register
 from unirl.functional import zero_loss
+from unirl.prompts import Prompts
 from unirl.rewards import Reward
 from unirl.testing import TinyBackbone
 from unirl.updates import GRPO, SFT, ImageScoring, KLPenalty, PolicyLoss, UpdateRule
@@ -69,6 +70,7 @@ def fit(runs, shapes_checkpoint: Path, janus_checkpoint: Path):
         rule: str,
         loss_batch_size: int | None = None,
         reward: Reward | None = None,
+        prompts: Prompts | None = None,
         **trainer: Any,
     ) -> dict[str, Any]:
         model = runs.module(
@@ -83,7 +85,7 @@ def fit(runs, shapes_checkpoint: Path, janus_checkpoint: Path):
             optimizer=lambda p: torch.optim.SGD(p, lr=0.01),
         )
         options = {"limit_val_batches": 0, "max_steps": 2, "enable_checkpointing": False, "gradient_clip_val": 1.0}
-        runs.trainer(folder, **(options | trainer)).fit(model, runs.data())
+        runs.trainer(folder, **(options | trainer)).fit(model, runs.data(prompts))
         weights = {name: p.detach() for name, p in model.backbone.named_parameters() if p.requires_grad}
         weights = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in weights.items()}
         return {"losses": model.losses, "logs": dict(model.trainer.callback_metrics), "weights": weights}
@@ -129,10 +131,13 @@ class OnFirstRank(Striped):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_several_processes(strategy: str, fit, tmp_path: Path) -> None:
+def test_several_processes(strategy: str, fit, runs, tmp_path: Path) -> None:
+    """The ranks have unequally many questions about an image."""
+
     def run(folder: Path) -> list[list[dict[str, Any]]]:
         register()
         options: dict[str, Any] = {"strategy": strategy, "devices": 2, "reward": OnFirstRank()}
+        options["prompts"] = runs.question_sets()
         return [
             [fit(folder, "tiny", rule, size, **options) for size in (2, None)] for rule in ("grpo, random masks", "sft")
         ]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from unirl.testing import BanditBackbone, make_bandit_rollout
-from unirl.types import ImageSampling, Rollout
+from unirl.testing.bandit_trainer import repeat_questions
+from unirl.types import ImageSampling, Rollout, question_rows
 from unirl.updates import batching, scoring_batch
 
 WEIGHTS = torch.tensor([0.0, 2.0, 1.0, 0.0, 0.0, 0.5])
@@ -34,6 +35,22 @@ def test_micro_batches_have_the_samples_with_a_weight(
         assert batch.questions == [rollout.questions[i] for i in batch.rows]
         assert torch.equal(batch.images.codes, rollout.images.codes[batch.rows])
         assert batch.answers.text == [rollout.answers.text[i] for i in batch.rows]
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, None])
+def test_answers_are_those_about_the_images(weights: torch.Tensor | None, rollout: Rollout) -> None:
+    several = replace(repeat_questions(rollout), loss_batch_size=2)
+    several = replace(several, answers=replace(several.answers, text=[str(row) for row in range(18)]))
+    assert several.questions == [question.text for question in question_rows(several.examples)]
+    positions = []
+    for part in several.micro_batches():
+        batch = scoring_batch(BanditBackbone(), part, weights)
+        expected = [3 * row + i for row in batch.rows.tolist() for i in range(3)]
+        assert batch.answers.text == [str(row) for row in expected]
+        assert batch.questions == [several.questions[row] for row in expected]
+        assert torch.equal(batch.all_answer_rows[batch.answer_positions], batch.answer_rows)
+        positions += batch.answer_positions.tolist()
+    assert positions == list(range(len(batch.all_answer_rows)))
 
 
 @pytest.mark.parametrize("others", [False, True])

@@ -108,7 +108,8 @@ class LogImages(Callback):
             return
         verdicts, count = rollout.score_parts.get("judge"), min(self.count, len(rollout.examples))
         correct = [None] * count if verdicts is None else [bool(verdict) for verdict in verdicts[:count].tolist()]
-        captions = [Caption(rollout.examples[i].prompt, rollout.answers.text[i], correct[i]) for i in range(count)]
+        texts = rollout.first_answers.text
+        captions = [Caption(rollout.examples[i].prompt, texts[i], correct[i]) for i in range(count)]
         assert rollout.images.pixels is not None
         grid = image_grid(rollout.images.pixels[:count].cpu(), captions, self.columns)
         if self._log_dir is not None:

@@ -101,13 +101,14 @@ class QualityControl(Callback):
         self._metrics = {f"frac_{name}": rows.float().mean().item() for name, rows in problems.items()}
         self._metrics["mean_weight"] = weights.mean().item()
         # Lists first: each number that is read alone waits for the device.
+        answers = rollout.first_answers.text
         scores, found = rollout.scores.tolist(), {name: rows.tolist() for name, rows in problems.items()}
         for i, weight in enumerate(weights.tolist()):
             if weight < 1:
                 self._dropped.append(
                     {
                         "prompt": rollout.examples[i].prompt,
-                        "answer": rollout.answers.text[i],
+                        "answer": answers[i],
                         "score": scores[i],
                         "weight": weight,
                         "problems": [name for name, rows in found.items() if rows[i]],
@@ -158,7 +159,9 @@ def saturation(pixels: Tensor, chroma: float = 0.5) -> Tensor:
 
 
 def answer_confidence(rollout: Rollout) -> Tensor | None:
-    """Geometric mean of the probabilities of each answer's tokens; None where they are not known.
+    """Geometric mean of the probabilities of an answer's tokens; None where they are not known.
+
+    Where there are several questions about an image, it is the mean over them.
 
     Shapes:
         returns (B,), in [0, 1].
@@ -166,4 +169,5 @@ def answer_confidence(rollout: Rollout) -> Tensor | None:
     answers = rollout.answers
     if answers.log_probs is None:
         return None
-    return geometric_mean(answers.log_probs, answers.mask)
+    confidence = geometric_mean(answers.log_probs, answers.mask) * rollout.answer_weights
+    return confidence.view(len(rollout), -1).sum(1)

@@ -88,7 +88,7 @@ def measure(model: Any, data: Any, setup: Setup, real: bool = False) -> Measurem
             _make_fake(model)
             build = model._build
             model._build = lambda _: build(mesh)
-        model.rollouts.sample = recorder.sampling(model.rollouts.sample, real)
+        model.rollouts.sample = recorder.sampling(model.rollouts.sample, real, _most_questions(data))
         _trainer(setup, accelerator, recorder).fit(model, data)
     return Measurement(
         {name: memory.peaks[name] for name in PHASES if name in memory.peaks}, recorder.constant, left_out, real
@@ -163,12 +163,15 @@ class _Recorder(Callback):
         found["reference, rewards"] = max(0, self.memory.live - sum(found.values()))
         return {name: count for name, count in found.items() if count > max(found.values()) / 1000}
 
-    def sampling(self, sample: Callable[..., Rollout], real: bool) -> Callable[..., Rollout]:
-        """The same method of `Rollouts`. In training it begins a phase, and all but one of a group are accepted."""
+    def sampling(self, sample: Callable[..., Rollout], real: bool, num_questions: int) -> Callable[..., Rollout]:
+        """The same method of `Rollouts`, with an example that has many questions.
 
-        def sample_worst_case(*args: Any, **kwargs: Any) -> Rollout:
+        In training it begins a phase, and all but one of a group are accepted.
+        """
+
+        def sample_worst_case(examples: Sequence[Example], *args: Any, **kwargs: Any) -> Rollout:
             training = self.memory.phase != "validation"
-            rollout = sample(*args, **kwargs)
+            rollout = sample(_ask_more(examples, num_questions), *args, **kwargs)
             if not training:
                 return rollout
             self.memory.start("loss")
@@ -190,6 +193,19 @@ class _Recorder(Callback):
     @override
     def on_validation_start(self, *_: Any) -> None:
         self.memory.start("validation")
+
+
+def _most_questions(data: Any, count: int = 100) -> int:
+    """The largest number of questions of an example, among the held-out ones and the first ones of training."""
+    examples = [*data.val_examples, *(data.prompts.sample(data.seed, i) for i in range(count))]
+    return max(len(example.questions) for example in examples)
+
+
+def _ask_more(examples: Sequence[Example], num_questions: int) -> list[Example]:
+    """The same examples, of which the first has that many questions or more."""
+    first, *others = examples
+    repeated = first.questions[:1] * (num_questions - len(first.questions))
+    return [replace(first, questions=(*first.questions, *repeated)), *others]
 
 
 def _nbytes(tensor: Tensor) -> int:

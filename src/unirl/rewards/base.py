@@ -40,6 +40,8 @@ class Reward(ABC):
 
     needs_pixels: ClassVar[bool] = False
     """Whether `score` reads `images.pixels`. If no reward does, images need not be decoded."""
+    all_questions: ClassVar[bool] = False
+    """Whether `score` gets the answers to all questions about each image, and not only those to the first."""
     accept_threshold: float | None = None
     """Least score of an accepted sample. None where a score does not decide whether a sample is correct."""
 
@@ -65,7 +67,9 @@ class Reward(ABC):
         Args:
             examples: Prompts, questions and correct answers, one for each sample.
             images: The generated images; with pixels where `needs_pixels` is set.
-            answers: The model's answers about them.
+            answers: The model's answers about them: B rows, one for the first question about each image. With
+                `all_questions` B x k rows, those of `unirl.question_rows(examples)`; rows that repeat the first
+                question of an image have an all-False mask.
 
         Shapes:
             returns (B,), finite, on the device of the answers; float32 or what converts to it.

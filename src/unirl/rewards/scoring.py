@@ -33,7 +33,7 @@ def score(
         rewards: The rewards, at least one.
         examples: One for each sample.
         images: The generated images; with pixels where a reward needs them.
-        answers: The answers about them.
+        answers: The answers about them, B x k rows, see `unirl.question_rows`.
         accept_threshold: Least weighted sum of an accepted sample. None leaves it to the rewards, see
             `accepted_samples`.
         timeout: Seconds that each reward may take. None sets no limit.
@@ -57,11 +57,13 @@ def score(
         ([2.0], [1.0], [True])
     """
     parts: dict[str, Tensor] = {}
+    k = len(answers) // len(examples)
+    first = answers if k == 1 else answers[::k]
     for reward in rewards:
         name = reward.name if reward.name not in parts else f"{reward.name}_{len(parts)}"
         with time_limit(timeout, _describe(reward)):
-            values = _call(reward, examples, images, answers)
-        parts[name] = _check_scores(reward, values, examples, answers)
+            values = _call(reward, examples, images, answers if reward.all_questions else first)
+        parts[name] = _check_scores(reward, values, examples, first)
     total = torch.stack([r.weight * part for r, part in zip(rewards, parts.values(), strict=True)]).sum(0)
     if not torch.isfinite(total).all():
         raise UserError("the rewards are finite, and their weighted sum is not; take smaller weights")
@@ -136,11 +138,13 @@ def _failure(reward: Reward, error: BaseException) -> str:
 
 
 def _first_failing_sample(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> str:
+    k = len(answers) // len(examples)
     for i, example in enumerate(examples):
+        own = slice(i * k, i * k + min(k, len(example.questions)))
         try:
-            reward.score([example], images[i : i + 1], answers[i : i + 1])
+            reward.score([example], images[i : i + 1], answers[own])
         except FAILURES:
-            return f"the first sample it fails on: prompt {example.prompt!r}, answer {answers.text[i]!r}"
+            return f"the first sample it fails on: prompt {example.prompt!r}, answer {answers.text[own.start]!r}"
     return "it fails on no single sample"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unirl.testing.bandit import BanditBackbone, make_bandit_rollout
+from unirl.testing.bandit import CODEBOOK_SIZE, BanditBackbone, make_bandit_rollout
 from unirl.testing.comparison import describe_type, find_modules, method_name
 from unirl.types import ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
@@ -116,7 +116,25 @@ def rollout_cases(rollout: Rollout) -> dict[str, Rollout]:
         "equal scores and nothing accepted": replace(rollout, scores=0.3 * ones, accepted=none_accepted),
         "equal scores and everything accepted": replace(rollout, scores=ones, accepted=~none_accepted),
         "weight 0 for every sample": replace(rollout, weights=0 * ones),
+        "several questions about some images": repeat_questions(rollout),
     }
+
+
+def repeat_questions(rollout: Rollout) -> Rollout:
+    """The rollout as if every second group were asked its question three times, and had answered alike each time.
+
+    The rows of `answers` that are to be ignored hold other tokens.
+    """
+    k, size = 3, rollout.group_size
+    repeated = [i // size % 2 == 0 for i in range(len(rollout))]
+    examples = [
+        replace(e, questions=e.questions[:1] * k) if again else e
+        for e, again in zip(rollout.examples, repeated, strict=True)
+    ]
+    answers = rollout.answers[torch.arange(len(rollout)).repeat_interleave(k)]
+    ignored = ~torch.tensor([again or i == 0 for again in repeated for i in range(k)])[:, None]
+    ids = torch.where(ignored, (answers.ids + 1) % CODEBOOK_SIZE, answers.ids)
+    return replace(rollout, examples=examples, answers=replace(answers, ids=ids, mask=answers.mask & ~ignored))
 
 
 def _assert_logs(logs: object, method: str) -> None:

@@ -11,19 +11,26 @@ from torch import Tensor
 
 from unirl.errors import UserError
 from unirl.testing.bandit import CODEBOOK_SIZE, BanditBackbone, expected_reward
-from unirl.testing.bandit_trainer import BanditTrainer, rollout_cases
+from unirl.testing.bandit_trainer import BanditTrainer, repeat_questions, rollout_cases
 from unirl.testing.comparison import (
     describe_type,
     find_modules,
     global_rng_state,
     is_equal,
+    max_difference,
     method_name,
     seed_global_rngs,
 )
 from unirl.testing.devices import ADVICE, on_pretend_device
-from unirl.testing.update_batches import BatchChecks
+from unirl.testing.update_batches import TOLERANCE, BatchChecks
 from unirl.types import Rollout, to_device
 from unirl.updates.base import UpdateRule
+
+ROWS = (
+    "rollout.answers has rollout.num_questions rows for each image: weigh them by rollout.answer_weights, and take "
+    "questions and answers from scoring_batch"
+)
+"""Ends the message of a rule that takes one answer for each image."""
 
 
 class UpdateConformance(BatchChecks):
@@ -118,6 +125,22 @@ class UpdateConformance(BatchChecks):
         assert equal, (
             f"{method_name(trainer.rule, 'loss')} depends on samples of weight 0; multiply each sample's loss by "
             "rollout.sample_weights, and leave those of weight 0 out of group statistics"
+        )
+
+    def test_questions_share_the_weight_of_an_image(self) -> None:
+        """Several questions about an image count as much as one, and repeated rows that fill up `answers` nothing."""
+        rule, expected, trainer = self.make(), self._trainer(), self._trainer()
+        method = method_name(rule, "loss")
+        _, one = expected.gradients(expected.prepare(expected.rollout, 1))
+        try:
+            _, several = trainer.gradients(trainer.prepare(repeat_questions(trainer.rollout), 1))
+        except Exception as error:
+            failure = _describe_failure(rule, error)
+            raise AssertionError(f"{failure} (several questions about an image); {ROWS}") from error
+        different = [name for name in one if max_difference(one[name], several[name]) > TOLERANCE]
+        assert not different, (
+            f"{method} has another gradient of {different[0]!r} where the same question is asked and answered three "
+            f"times; {ROWS}"
         )
 
     @pytest.mark.parametrize("num_iterations", [1, 2])

@@ -98,7 +98,9 @@ class Evaluator:
             The samples; `score_parts["judge"]` holds the judge's verdicts where there is a judge.
         """
         generator = generator_for(self._device, "validation", batch_idx, self._rank)
-        rollout = self.rollouts.sample(examples, self.image_sampling, self.answer_sampling, generator, decode=True)
+        rollout = self.rollouts.sample(
+            examples, self.image_sampling, self.answer_sampling, generator, decode=True, all_questions=False
+        )
         if self.judge is None or rollout.images.pixels is None:
             return rollout
         correct = self.judge.verdicts(examples, rollout.images.pixels)
@@ -106,7 +108,7 @@ class Evaluator:
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)
         if "consistency" in self._metrics:
-            self._consistency(self.judge, examples, correct, rollout.answers)
+            self._consistency(self.judge, examples, correct, rollout.first_answers)
         return replace(rollout, score_parts={**rollout.score_parts, "judge": correct.float()})
 
     def finish(self) -> Metrics:

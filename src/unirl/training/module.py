@@ -260,7 +260,7 @@ class SelfImprovement(LightningModule):
             "reward_std": group_std(rollout.scores, size).mean(),
             "frac_reward_zero_std": zero_variance.float().mean(),
             "frac_accepted": (rollout.accepted & (weights > 0)).float().mean(),
-            "completions/mean_length": rollout.answers.mask.sum(1).float().mean(),
+            "completions/mean_length": _mean_length(rollout),
             **{f"rewards/{name}/mean": part.mean() for name, part in rollout.score_parts.items()},
             **self._entropies(rollout),
             **metrics,
@@ -330,3 +330,9 @@ class SelfImprovement(LightningModule):
         saved: Rollout | None = local_item(checkpoint.get("rollout"))
         if saved is not None and len(saved.old_log_probs) in (0, self.rollout.num_iterations):
             self._current = saved
+
+
+def _mean_length(rollout: Rollout) -> Tensor:
+    """Mean number of tokens of an answer, without the rows that are ignored."""
+    asked = rollout.answer_weights > 0
+    return (rollout.answers.mask.sum(1) * asked).sum() / asked.sum()

@@ -8,7 +8,7 @@ import torch
 from unirl.backbones import Backbone
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
-from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
+from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout, question_rows
 
 
 class Rollouts:
@@ -46,6 +46,7 @@ class Rollouts:
         answer_rng: torch.Generator | None = None,
         group_size: int = 1,
         decode: bool = False,
+        all_questions: bool = True,
     ) -> Rollout:
         """Sample a group of images and answers for each example.
 
@@ -57,18 +58,36 @@ class Rollouts:
             answer_rng: The same of the answers; not needed for greedy ones.
             group_size: Images of each prompt.
             decode: Decode pixels even where neither the backbone nor a reward needs them.
+            all_questions: Ask all questions of each example, not only the first, even where no reward reads the others.
 
         Shapes:
-            B = examples x group_size, prompt-major.
+            B = examples x group_size, prompt-major; answers have B x k rows, see `unirl.question_rows`.
 
         Raises:
             UserError: a reward failed or returned unusable numbers.
         """
         examples = [example for example in examples for _ in range(group_size)]
-        prompts, questions = [e.prompt for e in examples], [e.question for e in examples]
+        prompts, questions = [e.prompt for e in examples], self._questions(examples, all_questions)
         images = self.backbone.sample_images(prompts, image_sampling, image_rng)
         if decode or self.needs_pixels:
             images = replace(images, pixels=self.backbone.decode(images))
         answers = self.backbone.sample_answers(images, questions, answer_sampling, answer_rng)
+        answers = _mask_repeated(answers, examples)
         scored = score(self.rewards, examples, images, answers, self.accept_threshold, self.reward_timeout)
         return Rollout(examples, images, answers, *scored, group_size)
+
+    def _questions(self, examples: Sequence[Example], all_questions: bool) -> list[str]:
+        all_questions = all_questions or any(reward.all_questions for reward in self.rewards)
+        return [question.text for question in question_rows(examples, None if all_questions else 1)]
+
+
+def _mask_repeated(answers: Answers, examples: Sequence[Example]) -> Answers:
+    """Answers with an empty text and mask where an example has fewer questions than another one."""
+    k = len(answers) // len(examples)
+    asked = [i < len(example.questions) for example in examples for i in range(k)]
+    if all(asked):
+        return answers
+    mask = answers.mask & torch.tensor(asked, device=answers.mask.device)[:, None]
+    log_probs = None if answers.log_probs is None else answers.log_probs * mask
+    text = [text if own else "" for text, own in zip(answers.text, asked, strict=True)]
+    return Answers(answers.ids, mask, text, log_probs)

@@ -47,8 +47,8 @@ class ScoringBatch:
 
     @property
     def questions(self) -> list[str]:
-        """The questions about them."""
-        return self._select(self.rollout.questions)
+        """The questions about them, k for each, as the backbone's methods take them."""
+        return self._select(self.rollout.questions, self.rollout.num_questions)
 
     @property
     def images(self) -> Images:
@@ -57,8 +57,19 @@ class ScoringBatch:
 
     @property
     def answers(self) -> Answers:
-        """The model's answers about them."""
-        return self.rollout.answers[self._index]
+        """The model's answers to the questions."""
+        index, k = self._index, self.rollout.num_questions
+        rows = slice(index.start * k, index.stop * k) if isinstance(index, slice) else self.answer_rows
+        return self.rollout.answers[rows]
+
+    @property
+    def answer_rows(self) -> Tensor:
+        """Indices of their answers in the rollout, k for each of `rows`.
+
+        Shapes:
+            returns (R x k,).
+        """
+        return self.rollout.answer_rows(self.rows)
 
     @property
     def all_rows(self) -> Tensor:
@@ -72,6 +83,15 @@ class ScoringBatch:
         return self.selected.nonzero().flatten()
 
     @property
+    def all_answer_rows(self) -> Tensor:
+        """Indices of the answers about the samples of all micro-batches: for the denominators of the loss.
+
+        Shapes:
+            returns (S x k,).
+        """
+        return self.rollout.answer_rows(self.all_rows)
+
+    @property
     def positions(self) -> Tensor:
         """Where `all_rows` has each sample of this batch; 0 for a dummy.
 
@@ -81,6 +101,15 @@ class ScoringBatch:
         if self.selected is None:
             return self.rows
         return (self.selected.cumsum(0)[self.rows] - 1).clamp(min=0)
+
+    @property
+    def answer_positions(self) -> Tensor:
+        """Where `all_answer_rows` has each answer of this batch.
+
+        Shapes:
+            returns (R x k,).
+        """
+        return self.rollout.answer_rows(self.positions)
 
     def generator(self, generator: torch.Generator) -> torch.Generator:
         """The generator to score these samples with: they get the random masks that they get in a single batch.
@@ -98,10 +127,10 @@ class ScoringBatch:
             return slice(*(self.rollout.micro_batch or (0, len(self.rollout))))
         return self.rows
 
-    def _select(self, values: Sequence[T]) -> list[T]:
+    def _select(self, values: Sequence[T], per_image: int = 1) -> list[T]:
         if isinstance(self._index, slice):
-            return list(values[self._index])
-        return [values[i] for i in self.rows.tolist()]
+            return list(values[self._index.start * per_image : self._index.stop * per_image])
+        return [value for i in self.rows.tolist() for value in values[i * per_image : (i + 1) * per_image]]
 
 
 def scoring_batch(backbone: Backbone, rollout: Rollout, weights: Tensor | None = None) -> ScoringBatch:

@@ -97,7 +97,7 @@ class _Task:
         name: "image" or "answer".
         beta: Weight of its KL penalty.
         batch: The R samples that are scored now.
-        advantages: Weighted advantages of these. (R,)
+        advantages: Weighted advantages of what is scored: (R,), or (R x k,) for the answers about R images.
     """
 
     name: str
@@ -108,6 +108,8 @@ class _Task:
 
 class GRPO(UpdateRule):
     """Group relative policy optimization of image generation and answering, or of one of them.
+
+    All answers about an image have its advantage, and together the weight of one.
 
     With one iteration for each rollout it is on-policy: the ratio is exp(lp - stopgrad(lp)). With more, the old
     log-probabilities are computed once, before the first iteration.
@@ -199,13 +201,13 @@ class GRPO(UpdateRule):
         tasks = self._tasks(backbone, rollout)
         policy = self._score(backbone, tasks, sampling, generator)
         reference = self._score_reference(backbone, tasks, sampling, reference_generator)
-        mean_length = all_reduce_mean(rollout.answers.mask.sum(1).float().mean())
+        mean_length = all_reduce_mean((rollout.answers.mask.sum(1) * rollout.answer_weights).sum() / len(rollout))
         loss, metrics = zero_loss(backbone), self._zero_metrics(rollout)
         for task in tasks:
             if task.name not in policy:
                 continue
             log_probs, mask = policy[task.name]
-            weights = self._decision_weights(task.name, mask, mean_length)
+            weights = self._decision_weights(task, mask, mean_length)
             log_ratio = log_probs - self._old(task, log_probs.detach())
             term = -clipped_objective(log_ratio, task.advantages, *self.policy_loss.clip)
             metrics[f"clip_ratio/{task.name}"] = self._clip_ratio(task, log_ratio.detach(), mask, mean_length)
@@ -229,7 +231,9 @@ class GRPO(UpdateRule):
         for name, values in (("image", advantages), ("answer", advantages * self._answer_mask(rollout))):
             weighted, beta = self.weights[name] * values, self.betas[name]
             batch = scoring_batch(backbone, rollout, None if beta else weighted)
-            tasks.append(_Task(name, beta, batch, weighted[batch.rows]))
+            scored = weighted[batch.rows]
+            scored = scored.repeat_interleave(rollout.num_questions) if name == "answer" else scored
+            tasks.append(_Task(name, beta, batch, scored))
         return tasks
 
     def _answer_mask(self, rollout: Rollout) -> Tensor:
@@ -281,20 +285,26 @@ class GRPO(UpdateRule):
         old = rollout.old_log_probs[rollout.iteration] if rollout.old_log_probs else {}
         if task.name not in old or task.batch.is_dummy:
             return log_probs
-        return old[task.name][task.batch.positions]
+        return old[task.name][task.batch.answer_positions if task.name == "answer" else task.batch.positions]
 
     def _clip_ratio(self, task: _Task, log_ratio: Tensor, mask: Tensor, mean_length: Tensor) -> Tensor:
         """The share of clipped decisions among those of all micro-batches."""
         if task.name == "image":  # all have equally many decisions
             weights, total = decision_weights(mask > 0, "sample"), log_ratio.new_tensor(len(task.batch.all_rows))
         else:
-            answers = task.batch.rollout.answers.mask[task.batch.all_rows]
-            weights = self._decision_weights("answer", mask, mean_length)
-            total = self._decision_weights("answer", answers, mean_length).sum()
+            rows = task.batch.all_answer_rows
+            weights = self._decision_weights(task, mask, mean_length)
+            total = self._answer_decision_weights(
+                task.batch.rollout, rows, task.batch.rollout.answers.mask[rows], mean_length
+            ).sum()
         return clip_ratio(log_ratio, weights, *self.policy_loss.clip, total)
 
-    def _decision_weights(self, name: str, mask: Tensor, mean_length: Tensor) -> Tensor:
+    def _decision_weights(self, task: _Task, mask: Tensor, mean_length: Tensor) -> Tensor:
         """Weights of the decisions; random masks come with theirs."""
-        if name == "image" and self.scoring.likelihood == "random_masks":
-            return mask
-        return decision_weights(mask, self.policy_loss.reduction, mean_length if name == "answer" else None)
+        if task.name == "answer":
+            return self._answer_decision_weights(task.batch.rollout, task.batch.answer_rows, mask, mean_length)
+        return mask if self.scoring.likelihood == "random_masks" else decision_weights(mask, self.policy_loss.reduction)
+
+    def _answer_decision_weights(self, rollout: Rollout, rows: Tensor, mask: Tensor, mean_length: Tensor) -> Tensor:
+        weights = decision_weights(mask, self.policy_loss.reduction, mean_length)
+        return weights * rollout.answer_weights[rows, None]

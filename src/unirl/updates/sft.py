@@ -120,12 +120,13 @@ class SFT(UpdateRule):
         assert images.soft is not None
         codes = images.soft.detach().requires_grad_()
         target = _target_answers(backbone, rollout)
-        answers = target[batch.rows]
+        answers = target[batch.answer_rows]
         log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), batch.questions, answers)
 
         def mean(weights: Tensor) -> Tensor:
+            weights = rollout.per_answer(weights)
             total = (target.mask * weights[:, None]).sum()
-            return -global_masked_mean(log_probs, answers.mask * weights[batch.rows, None], total)
+            return -global_masked_mean(log_probs, answers.mask * weights[batch.answer_rows, None], total)
 
         weights = rollout.sample_weights
         value = mean(weights)
@@ -160,9 +161,9 @@ class SFT(UpdateRule):
         answers = rollout.answers if self.answers == "self" else _target_answers(backbone, rollout)
         trained = rollout.accepted if self.answers == "accepted" else None
         weights = rollout.sample_weights if trained is None else rollout.sample_weights * trained
-        batch = scoring_batch(backbone, rollout, trained)
-        total = (answers.mask * weights[:, None])[batch.all_rows].sum()
-        answers, weights = answers[batch.rows], weights[batch.rows]
+        batch, weights = scoring_batch(backbone, rollout, trained), rollout.per_answer(weights)
+        total = (answers.mask * weights[:, None])[batch.all_answer_rows].sum()
+        answers, weights = answers[batch.answer_rows], weights[batch.answer_rows]
         if not len(batch):
             return global_masked_mean(weights, weights, total)  # 0; collective
         log_probs = backbone.answer_log_probs(batch.images, batch.questions, answers)
@@ -170,4 +171,4 @@ class SFT(UpdateRule):
 
 
 def _target_answers(backbone: Backbone, rollout: Rollout) -> Answers:
-    return backbone.tokenize_answers([example.answer for example in rollout.examples])
+    return backbone.tokenize_answers(rollout.target_answers)
