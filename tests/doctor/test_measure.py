@@ -15,6 +15,7 @@ from unirl.doctor.measure import Measurement
 from unirl.doctor.setup import Setup
 from unirl.errors import UserError
 from unirl.rewards.likelihood import Likelihood
+from unirl.rewards.questions import Questions
 from unirl.testing import TinyBackbone
 from unirl.training import PromptsDataModule, RolloutConfig, SelfImprovement
 from unirl.training.config import EvaluationConfig
@@ -106,17 +107,17 @@ def test_the_example_with_most_questions_is_measured() -> None:
     class Sets(ShapesPrompts):
         def sample(self, seed: int, index: int) -> Example:
             example = super().sample(seed, index)
-            more = (Question("how many ?", "one"), Question("which color ?", "red"))
+            more = (Question("how many", "one", ("one", "two")), Question("which color", "red", requires=(1,)))
             return replace(example, questions=(*example.questions, *more[: index % 3]))
 
     rows = []
 
-    class Counting(Likelihood):
+    class Counting(Questions):
         def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
-            rows.append(max(len(example.questions) for example in examples))
+            rows.append(len(answers) // len(examples))
             return super().score(examples, images, answers)
 
-    model = SelfImprovement(TinyBackbone(), SFT(), [Counting()])
+    model = SelfImprovement(TinyBackbone(), SFT(), [Counting(open_questions="keyword")])
     data = PromptsDataModule(Sets(), prompts_per_step=1, steps_per_epoch=1, num_val_prompts=0)
     measure.measure(model, data, Setup("cpu", validates=False))
     assert rows == [3]

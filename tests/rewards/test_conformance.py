@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unirl.backbones.showo import Showo
-from unirl.rewards import CLIP, Attribute, Keyword, Likelihood, Oracle, Reward
+from unirl.rewards import CLIP, Attribute, Caption, Keyword, Likelihood, Oracle, Questions, Reward
 from unirl.testing import RewardConformance
 from unirl_shapes.judge import ShapesJudge
 
@@ -34,6 +34,27 @@ class TestLikelihood(RewardConformance):
 
     def make(self) -> Reward:
         reward = Likelihood()
+        reward.attach(self.backbone)
+        return reward
+
+
+class TestCaption(TestLikelihood):
+    def make(self) -> Reward:
+        reward = Caption(question="what is it ?")
+        reward.attach(self.backbone)
+        return reward
+
+
+class TestQuestions(TestLikelihood):
+    def make(self) -> Reward:
+        reward = Questions()
+        reward.attach(self.backbone)
+        return reward
+
+
+class TestGeometricQuestions(TestLikelihood):
+    def make(self) -> Reward:
+        reward = Questions(aggregate="geometric", open_questions="keyword")
         reward.attach(self.backbone)
         return reward
 

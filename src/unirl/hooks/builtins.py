@@ -15,10 +15,12 @@ def unirl_register_backbones(register: Register) -> None:
 def unirl_register_rewards(register: Register) -> None:
     """Register the built-in rewards."""
     register("attribute", "unirl.rewards.attribute:Attribute")
+    register("caption", "unirl.rewards.caption:Caption")
     register("clip", "unirl.rewards.clip:CLIP")
     register("keyword", "unirl.rewards.keyword:Keyword")
     register("likelihood", "unirl.rewards.likelihood:Likelihood")
     register("oracle", "unirl.rewards.oracle:Oracle")
+    register("questions", "unirl.rewards.questions:Questions")
 
 
 @hookimpl

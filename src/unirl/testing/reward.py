@@ -19,7 +19,14 @@ from unirl.rewards.base import ROUNDING, Reward, reaches
 from unirl.rewards.scoring import score
 from unirl.testing.comparison import describe_type, find_modules, is_equal, method_name, seed_global_rngs
 from unirl.testing.devices import on_pretend_device
-from unirl.testing.samples import EDGE_CASE_TEXTS, EXAMPLES, make_answer_texts, make_answers, make_images
+from unirl.testing.samples import (
+    EDGE_CASE_TEXTS,
+    EXAMPLES,
+    make_answer_texts,
+    make_answers,
+    make_images,
+    make_question_sets,
+)
 from unirl.types import Answers, Example, Images, to_device
 
 NEEDS_PIXELS = "set needs_pixels = True on the class"
@@ -54,12 +61,20 @@ class RewardConformance(ABC):
     def make_samples(self, count: int = 12) -> tuple[list[Example], Images, Answers]:
         """Examples, images and answers to score. Override it if the reward needs others.
 
+        With `all_questions`, examples have one or several questions, and answers as many rows for each as the example
+        with the most.
+
         Args:
             count: Number of samples.
         """
-        examples = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
-        images, device = make_images(count, pixels=self.make().needs_pixels), torch.device(self.device)
-        return examples, to_device(images, device), to_device(make_answers(make_answer_texts(examples)), device)
+        reward, device = self.make(), torch.device(self.device)
+        if reward.all_questions:
+            examples, answers = make_question_sets(count)
+        else:
+            examples = [EXAMPLES[i % len(EXAMPLES)] for i in range(count)]
+            answers = make_answers(make_answer_texts(examples))
+        images = make_images(count, pixels=reward.needs_pixels)
+        return examples, to_device(images, device), to_device(answers, device)
 
     def test_constructor_takes_weight_and_standardize(self) -> None:
         """The constructor takes `weight` and `standardize` and passes them on."""
@@ -106,13 +121,14 @@ class RewardConformance(ABC):
         reward, (examples, images, answers) = self.make(), self.make_samples()
         scores, count = self._score(reward), len(examples)
         order = [*range(1, count, 2), *range(0, count, 2)]
-        rows = torch.tensor(order, device=answers.ids.device)
-        reordered = reward.score([examples[i] for i in order], images[rows], answers[rows])
+        rows, k = torch.tensor(order, device=answers.ids.device), len(answers) // count
+        reordered = reward.score([examples[i] for i in order], images[rows], answers[_answer_rows(rows, k)])
         self._assert_close(
             reward, scores[rows], reordered, "when the batch is reordered; score each sample independently"
         )
         for i in range(count):
-            alone = reward.score([examples[i]], images[i : i + 1], _without_padding(answers[i : i + 1]))
+            own = slice(i * k, i * k + min(k, len(examples[i].questions)))
+            alone = reward.score([examples[i]], images[i : i + 1], _without_padding(answers[own]))
             reason = "for a sample alone, without padding, than in a batch; ignore padding and other samples"
             self._assert_close(reward, scores[i : i + 1], alone, reason)
 
@@ -188,7 +204,8 @@ class RewardConformance(ABC):
         """Empty, long and non-ASCII answers get finite scores."""
         reward, (examples, images, _) = self.make(), self.make_samples(len(EDGE_CASE_TEXTS))
         for i, text in enumerate(EDGE_CASE_TEXTS):
-            answers = to_device(make_answers([text]), torch.device(self.device))
+            rows = len(examples[i].questions) if reward.all_questions else 1
+            answers = to_device(make_answers([text] * rows), torch.device(self.device))
             shown = repr(text) if len(text) < 40 else f"{text[:12]!r}... of {len(text)} characters"
             scores = _score(reward, ([examples[i]], images[i : i + 1], answers), f" for the answer {shown}")
             assert torch.isfinite(scores).all(), (
@@ -286,6 +303,10 @@ def _assert_monotone(reward: Reward, examples: list[Example], scores: Tensor, hi
             f"{method} rejects a sample with score {level:g} that it accepts with a lower one; higher scores are better"
         )
         previous = accepted
+
+
+def _answer_rows(images: Tensor, k: int) -> Tensor:
+    return (images[:, None] * k + torch.arange(k, device=images.device)).flatten()
 
 
 def _without_padding(answers: Answers) -> Answers:

@@ -1,13 +1,14 @@
 """Fixed values to test plugins with: examples of all six GenEval categories, images, answers and rollouts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
 import torch
 
 from unirl.functional.seeding import generator_for
-from unirl.types import Answers, Example, Images, Item, Rollout
+from unirl.types import Answers, Example, Images, Item, Question, Rollout, question_rows
 
 RING, CROSS, RED_CIRCLE = Item("ring"), Item("cross"), Item("circle", color="red")
 EXAMPLES = (
@@ -38,6 +39,22 @@ EXAMPLES = (
     ),
 )
 """One example of each of GenEval's categories."""
+CIRCLE = Question("do you see a circle ?", "circle", ("circle", "none"))
+QUESTION_SETS = (
+    Example(
+        "a photo of a red circle",
+        category="colors",
+        objects=(RED_CIRCLE,),
+        questions=(
+            CIRCLE,
+            Question("what color is the circle ?", "red", ("red", "blue", "green"), requires=(0,)),
+            Question("how many circles do you see ?", "one circle", requires=(0,)),
+        ),
+    ),
+    Example("a photo of a ring", "what is it ?", "ring", "single_object", (RING,)),
+    Example("a photo of a circle", category="single_object", objects=(Item("circle"),), questions=(CIRCLE,)),
+)
+"""Examples with three questions and with one, open ones and ones with choices."""
 EDGE_CASE_TEXTS = (
     "",
     " \n\t",
@@ -105,6 +122,25 @@ def make_answer_texts(examples: Sequence[Example]) -> list[str]:
     """
     templates = ("{}", "two green dogs", "{} and a dog", "I see {}", "red")
     return [templates[i % len(templates)].format(example.answer) for i, example in enumerate(examples)]
+
+
+def make_question_sets(count: int) -> tuple[list[Example], Answers]:
+    """Examples with sets of questions, and answers to all of them: three rows for each example.
+
+    Args:
+        count: Number of examples.
+
+    Example:
+        >>> examples, answers = make_question_sets(2)
+        >>> [len(example.questions) for example in examples], answers.mask.any(1).tolist()
+        ([3, 1], [True, True, True, True, False, False])
+    """
+    examples = [QUESTION_SETS[i % len(QUESTION_SETS)] for i in range(count)]
+    rows = question_rows(examples, 3)
+    templates = ("{}", "two green dogs", "I see {}", "red")
+    answers = make_answers([templates[i % len(templates)].format(question.answer) for i, question in enumerate(rows)])
+    asked = torch.tensor([[i < len(example.questions)] for example in examples for i in range(3)])
+    return examples, replace(answers, mask=answers.mask & asked)
 
 
 def make_rollout(scores: Sequence[float], group_size: int, **fields: Any) -> Rollout:
