@@ -19,6 +19,11 @@ class TestGenEvalWithTwoCategories(PromptsConformance):
         return GenEval({"counting": 1.0, "single_object": 3.0})
 
 
+class TestGenEvalWithQuestionSets(PromptsConformance):
+    def make(self) -> Prompts:
+        return GenEval(question_sets=True)
+
+
 class TestJsonLines(PromptsConformance):
     @pytest.fixture(autouse=True)
     def _files(self, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unirl import UserError
+from unirl import Example, Question, UserError
 from unirl.prompts import JsonLines
 from unirl.types import Item
 
 LINE = {"prompt": "a photo of a cup", "question": "What is it?", "answer": "cup"}
+
+CUP = {"text": "Is there a cup?", "answer": "yes"}
 
 
 def write(path: Path, *rows: object) -> str:
@@ -47,6 +49,16 @@ def test_genevals_names_of_fields_are_accepted(tmp_path: Path) -> None:
     assert first.category == "position"
     assert first.objects == (Item("cup", 2), Item("dog", color="red", relation=("left of", 0)))
     assert first.exclude == (Item("cup", 3),)
+
+
+def test_several_questions(tmp_path: Path) -> None:
+    color = {"text": "What color is it?", "answer": "red", "choices": ["red", "blue"], "requires": [0]}
+    row = {"prompt": "a red cup", "questions": [CUP, color], "category": "colors"}
+    example = JsonLines(write(tmp_path / "a.jsonl", row)).sample(0, 0)
+    questions = Question("Is there a cup?", "yes"), Question("What color is it?", "red", ("red", "blue"), (0,))
+    assert example == Example("a red cup", category="colors", questions=questions)
+    same = {**row, "question": CUP["text"], "answer": CUP["answer"]}
+    assert JsonLines(write(tmp_path / "a.jsonl", same)).sample(0, 0) == example
 
 
 @given(st.integers(1, 12), st.integers(0, 2**40), st.integers(0, 5))
@@ -108,6 +120,23 @@ def test_other_line_separators_stay_in_the_text(tmp_path: Path) -> None:
         ({**LINE, "objects": [{"name": "cup"}, {"name": "dog", "relation": ["over", 0]}]}, "'left of', 'right of'"),
         ({**LINE, "objects": [{"name": "cup"}, {"name": "dog", "relation": "above"}]}, 'is "above"'),
         ({**LINE, "exclude": 1}, "'exclude' is 1"),
+        ({"prompt": "p"}, "instead of 'question' and 'answer', a line may have 'questions'"),
+        ({"questions": [CUP]}, "'prompt' is missing; required are 'prompt'$"),
+        ({"prompt": "p", "questions": []}, r"'questions' is \[\], expected a list"),
+        ({"prompt": "p", "questions": CUP}, "expected a list of objects with 'text', 'answer', 'choices', 'requires'"),
+        ({"prompt": "p", "questions": ["cup"]}, r'questions\[0\]: got "cup"'),
+        ({"prompt": "p", "questions": [CUP, {"text": "q"}]}, r"questions\[1\]: the field 'answer' is missing"),
+        ({"prompt": "p", "questions": [{**CUP, "requirs": [0]}]}, "did you mean: requires"),
+        ({"prompt": "p", "questions": [{**CUP, "text": ""}]}, "'text' is"),
+        ({"prompt": "p", "questions": [{**CUP, "choices": "yes"}]}, "'choices' is \"yes\", expected a list of texts"),
+        ({"prompt": "p", "questions": [{**CUP, "choices": ["yes", 0]}]}, r"'choices\[1\]' is 0"),
+        ({"prompt": "p", "questions": [{**CUP, "choices": ["no", "maybe"]}]}, "'yes', which is not among its choices"),
+        ({"prompt": "p", "questions": [{**CUP, "requires": 1}]}, "'requires' is 1, expected a list of numbers"),
+        ({"prompt": "p", "questions": [{**CUP, "requires": [True]}]}, r"'requires' is \[true\]"),
+        ({"prompt": "p", "questions": [{**CUP, "requires": [0]}]}, r"questions\[0\] requires itself"),
+        ({"prompt": "p", "questions": [CUP, {**CUP, "requires": [2]}]}, "requires question 2, and there are 2"),
+        ({"prompt": "p", "questions": [{**CUP, "requires": [1]}, {**CUP, "requires": [0]}]}, "in a circle"),
+        ({**LINE, "questions": [CUP]}, "'question' and 'answer' are 'What is it[?]' and 'cup', and questions"),
     ],
 )
 def test_an_invalid_line_is_reported_with_file_and_number(tmp_path: Path, line: object, message: str) -> None:

@@ -17,6 +17,11 @@ class TestShapesPromptsOfOneCategory(PromptsConformance):
         return ShapesPrompts({"counting": 1.0})
 
 
+class TestShapesPromptsWithQuestionSets(PromptsConformance):
+    def make(self) -> Prompts:
+        return ShapesPrompts(question_sets=True)
+
+
 class TestShapesJudge(JudgeConformance):
     examples = tuple(ShapesPrompts().held_out(36))
 

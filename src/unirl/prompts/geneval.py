@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from unirl.errors import UserError, nearest
 from unirl.prompts.base import Prompts
+from unirl.prompts.question_sets import with_questions
 from unirl.prompts.vocabulary import (
     COLORS,
     COUNTS,
@@ -57,6 +58,8 @@ class GenEval(Prompts):
     Args:
         weights: Relative frequency of each category; categories that are not named do not occur. By default all are
             equally frequent.
+        question_sets: Ask several questions about an image: whether each object is there, how many, which color, where,
+            and about an object that should not be there. Only the reward `questions` reads all of them. By default one.
 
     Raises:
         UserError: a category is unknown, a weight is negative or not finite, or all weights are 0.
@@ -78,15 +81,16 @@ class GenEval(Prompts):
         "color_attr",
     )
 
-    def __init__(self, weights: dict[str, float] | None = None) -> None:
+    def __init__(self, weights: dict[str, float] | None = None, question_sets: bool = False) -> None:
         self.weights = _check_weights(dict.fromkeys(self.categories, 1.0) if weights is None else weights)
+        self.question_sets = question_sets
 
     @override
     def sample(self, seed: int, index: int) -> Example:
         # `Random` hashes strings by SHA-512: the same numbers in every process and on every machine.
         rng = Random(f"geneval/{seed}/{index}")
         category = rng.choices(self.categories, [self.weights.get(name, 0.0) for name in self.categories])[0]
-        return _train_example(category, rng)
+        return self._train_example(category, rng)
 
     @override
     def category_shares(self) -> dict[str, float]:
@@ -98,20 +102,22 @@ class GenEval(Prompts):
         if category not in self.category_shares():
             close = nearest(category, self.category_shares())
             raise UserError(f"geneval: there are no training prompts of category {category!r}; did you mean: {close}?")
-        return _train_example(category, Random(f"geneval/{seed}/{index}/{category}"))
+        return self._train_example(category, Random(f"geneval/{seed}/{index}/{category}"))
 
     @override
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
         names = [name for name in self.categories if self.weights.get(name, 0.0) > 0]
         generators = [_held_out_examples(name, Random(f"geneval/held_out/{seed}/{name}")) for name in names]
         interleaved = chain.from_iterable(zip_longest(*generators))
-        return list(islice((example for example in interleaved if example is not None), max(count, 0)))
+        examples = list(islice((example for example in interleaved if example is not None), max(count, 0)))
+        if not self.question_sets:
+            return examples
+        return [with_questions(example, Random(f"geneval/questions/{example.prompt}")) for example in examples]
 
-
-def _train_example(category: str, rng: Random) -> Example:
-    while is_held_out(example := _BUILDERS[category](rng)):
-        pass
-    return example
+    def _train_example(self, category: str, rng: Random) -> Example:
+        while is_held_out(example := _BUILDERS[category](rng)):
+            pass
+        return with_questions(example, rng) if self.question_sets else example
 
 
 def combination(example: Example) -> str:

@@ -14,17 +14,24 @@ from typing_extensions import override
 from unirl.errors import UserError, nearest
 from unirl.prompts.base import Prompts
 from unirl.prompts.vocabulary import RELATIONS
-from unirl.types import Example, Item
+from unirl.types import Example, Item, Question
 
 _REQUIRED = ("prompt", "question", "answer")
 _ALIASES = {"tag": "category", "include": "objects", "class": "name", "position": "relation"}
 """GenEval's names of the fields."""
-_LINE_FIELDS = (*_REQUIRED, "category", "objects", "exclude")
+_LINE_FIELDS = (*_REQUIRED, "category", "objects", "exclude", "questions")
+_QUESTION_FIELDS = ("text", "answer", "choices", "requires")
 _ITEM_FIELDS = ("name", "count", "color", "relation")
 
 
 class JsonLines(Prompts):
     """Examples from a JSON Lines file, one object `{"prompt": ..., "question": ..., "answer": ...}` in each line.
+
+    Several questions about an image are a field `questions` instead of `question` and `answer`: a list of objects with
+    the fields of `unirl.Question`, of which `choices` and `requires` are optional:
+
+        {"prompt": "a red cup", "questions": [{"text": "Is there a cup?", "answer": "yes", "choices": ["yes", "no"]},
+         {"text": "What color is it?", "answer": "red", "requires": [0]}]}
 
     The fields `category`, `objects` and `exclude` are optional, and GenEval's names of fields (`tag`, `include`,
     `class`, `position`) are accepted. Each line is used once in an epoch, in an order that depends on seed and epoch.
@@ -103,17 +110,24 @@ def _example(line: bytes, location: str) -> Example:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{location}: not valid JSON ({error}); expected one JSON object per line") from error
     row = _fields(value, _LINE_FIELDS, location)
-    for name in _REQUIRED:
+    required = _REQUIRED if "questions" not in row else ("prompt",)
+    for name in required:
         if name not in row:
-            raise UserError(f"{location}: the field {name!r} is missing; required are {_quoted(_REQUIRED)}")
-    return Example(
-        prompt=_text(row["prompt"], "prompt", location),
-        question=_text(row["question"], "question", location),
-        answer=_text(row["answer"], "answer", location),
-        category=_text(row.get("category", "prompts"), "category", location),
-        objects=_items(row.get("objects", []), "objects", location),
-        exclude=_items(row.get("exclude", []), "exclude", location),
-    )
+            instead = "; instead of 'question' and 'answer', a line may have 'questions'" if name != "prompt" else ""
+            raise UserError(f"{location}: the field {name!r} is missing; required are {_quoted(required)}{instead}")
+    fields: dict[str, Any] = {
+        "prompt": _text(row["prompt"], "prompt", location),
+        "question": _text(row["question"], "question", location) if "question" in row else "",
+        "answer": _text(row["answer"], "answer", location) if "answer" in row else "",
+        "category": _text(row.get("category", "prompts"), "category", location),
+        "objects": _items(row.get("objects", []), "objects", location),
+        "exclude": _items(row.get("exclude", []), "exclude", location),
+        "questions": _questions(row["questions"], location) if "questions" in row else (),
+    }
+    try:
+        return Example(**fields)
+    except UserError as error:
+        raise UserError(f"{location}: {error}") from error
 
 
 def _fields(value: object, allowed: tuple[str, ...], location: str) -> dict[str, Any]:
@@ -131,6 +145,35 @@ def _fields(value: object, allowed: tuple[str, ...], location: str) -> dict[str,
             raise UserError(f"{location}: {key!r} and another field both mean {name!r}; keep one of them")
         row[name] = content
     return row
+
+
+def _questions(value: object, location: str) -> tuple[Question, ...]:
+    if not isinstance(value, list) or not value:
+        got = _shorten(value)
+        raise UserError(
+            f"{location}: 'questions' is {got}, expected a list of objects with {_quoted(_QUESTION_FIELDS)}"
+        )
+    return tuple(_question(entry, f"{location}: questions[{index}]") for index, entry in enumerate(value))
+
+
+def _question(value: object, location: str) -> Question:
+    row = _fields(value, _QUESTION_FIELDS, location)
+    for name in _QUESTION_FIELDS[:2]:
+        if name not in row:
+            raise UserError(f"{location}: the field {name!r} is missing")
+    choices, requires = row.get("choices", []), row.get("requires", [])
+    if not isinstance(choices, list):
+        raise UserError(f"{location}: 'choices' is {_shorten(choices)}, expected a list of texts")
+    if not isinstance(requires, list) or not all(type(index) is int for index in requires):
+        raise UserError(
+            f"{location}: 'requires' is {_shorten(requires)}, expected a list of numbers of questions, from 0"
+        )
+    return Question(
+        text=_text(row["text"], "text", location),
+        answer=_text(row["answer"], "answer", location),
+        choices=tuple(_text(choice, f"choices[{i}]", location) for i, choice in enumerate(choices)),
+        requires=tuple(requires),
+    )
 
 
 def _items(value: object, field: str, location: str) -> tuple[Item, ...]:
