@@ -52,13 +52,6 @@ class TestQuestions(TestLikelihood):
         return reward
 
 
-class TestGeometricQuestions(TestLikelihood):
-    def make(self) -> Reward:
-        reward = Questions(aggregate="geometric", open_questions="keyword")
-        reward.attach(self.backbone)
-        return reward
-
-
 class TestCLIP(RewardConformance):
     def make(self) -> Reward:
         return CLIP("unirl_shapes:checkpoints/clip", low=-1.0, high=1.0)

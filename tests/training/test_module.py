@@ -68,11 +68,12 @@ def fit(runs, module):
     """A run of two epochs of three steps, with a checkpoint after each step."""
 
     def run(folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, **options: Any) -> Recorder:
+        prompts = options.pop("prompts", None)
         model = module(kind=Recorder, **options)
         name = {"filename": "step-{step}", "auto_insert_metric_name": False}
         saving = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, **name)
         trainer = runs.trainer(folder, limit_val_batches=0, max_steps=max_steps, callbacks=[saving])
-        trainer.fit(model, runs.data(), ckpt_path=ckpt_path)
+        trainer.fit(model, runs.data(prompts), ckpt_path=ckpt_path)
         return model
 
     return run
@@ -99,14 +100,16 @@ def grpo() -> GRPO:
 
 
 @pytest.mark.parametrize(("rule", "iterations"), [(None, 1), (None, 3), (grpo, 3)])
-def test_a_resumed_run_is_the_same_run(rule, iterations: int, fit, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_same_run(rule, iterations: int, fit, runs, tmp_path: Path) -> None:
     """Resumed in the middle of an epoch; with three iterations, between the first and the second one.
 
-    The reference of GRPO is the base model and not that of the checkpoint; old log-probabilities are restored.
+    The reference of GRPO is the base model and not that of the checkpoint; old log-probabilities are restored. So are
+    the answers to several questions about an image.
     """
 
     def run(name: str, **options: Any) -> Recorder:
-        return fit(tmp_path / name, num_iterations=iterations, update=rule and rule(), **options)
+        prompts = runs.question_sets() if rule else None
+        return fit(tmp_path / name, num_iterations=iterations, update=rule and rule(), prompts=prompts, **options)
 
     saved = tmp_path / "head" / "step-4.ckpt"
     complete, head = run("complete"), run("head", max_steps=4)

@@ -21,6 +21,9 @@ class TestShapesPromptsWithQuestionSets(PromptsConformance):
     def make(self) -> Prompts:
         return ShapesPrompts(question_sets=True)
 
+    def test_other_processes_give_the_same_examples(self) -> None:
+        """As without sets; a process takes seconds."""
+
 
 class TestShapesJudge(JudgeConformance):
     examples = tuple(ShapesPrompts().held_out(36))

@@ -335,4 +335,4 @@ class SelfImprovement(LightningModule):
 def _mean_length(rollout: Rollout) -> Tensor:
     """Mean number of tokens of an answer, without the rows that are ignored."""
     asked = rollout.answer_weights > 0
-    return (rollout.answers.mask.sum(1) * asked).sum() / asked.sum()
+    return (rollout.answers.mask.sum(1) * asked).sum().float() / asked.sum()

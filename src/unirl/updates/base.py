@@ -71,6 +71,9 @@ class UpdateRule(ABC):
         `unirl.functional.zero_loss(backbone)` where some parameters may get no gradient, and return metrics of the
         same names in every step and on every rank.
 
+        There may be several questions about an image, then `rollout.answers` has several rows for it: weigh each by
+        `rollout.answer_weights`, so that all of them count as one.
+
         Score the samples of `unirl.updates.scoring_batch`. With a `loss_unit`, the losses and metrics of all
         `rollout.micro_batches()` must add up to those of the whole rollout: take group statistics and denominators from
         the whole rollout, which is given each time.
