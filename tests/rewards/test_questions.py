@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unirl import Answers, Example, Images, Item, Question, UserError
+from unirl import Answers, Example, Images, ImageSampling, Item, Question, UserError
+from unirl.cli.best_of import generate, report
 from unirl.rewards import Caption, Questions, score
 from unirl.testing import TinyBackbone, make_answers, make_images
 
@@ -35,7 +36,7 @@ class Believer(TinyBackbone):
 
 
 def images_of(kinds: Sequence[int]) -> Images:
-    return replace(make_images(len(kinds)), codes=torch.tensor(kinds)[:, None].expand(-1, 16))
+    return replace(make_images(len(kinds)), codes=torch.tensor(kinds)[:, None].expand(-1, 4))
 
 
 def scores(questions: Sequence[Question], probabilities: dict[str, Sequence[float]], **options: Any) -> list[float]:
@@ -136,3 +137,21 @@ def test_a_caption_is_the_probability_of_the_words_of_the_prompt() -> None:
     assert Caption().accepts([], found) is None
     with pytest.raises(UserError, match="caption: question is ' '"):
         Caption(question=" ")
+
+
+def test_best_of_n_decides_by_all_questions() -> None:
+    backbone = Believer({"cup yes": [0.9, 0.6], "cup no": [0.1, 0.4], "dog yes": [0.9, 0.1], "dog no": [0.1, 0.9]})
+    backbone.probabilities["what cup"] = [0.5**4, 0.2**4]
+    kinds = iter([[1, 0], [0, 1]])
+    backbone.sample_images = lambda *_: images_of(next(kinds))  # type: ignore[method-assign]
+    both = Question("cup", "yes", YES), Question("dog", "yes", YES)
+    examples = [Example("cup and dog", questions=both), Example("a cup", "what", "cup")]
+    found = [
+        generate(backbone, ["cup and dog", "a cup"], examples, ImageSampling(), torch.Generator()) for _ in range(2)
+    ]
+    scores = torch.stack([candidates.scores for candidates in found if candidates.scores is not None])
+    torch.testing.assert_close(scores, torch.tensor([[0.35, 0.5], [0.9, 0.2]]))
+    assert [len(candidates.answers) for candidates in found] == [2, 2]
+    first, second = report(examples, scores)
+    assert first == "'cup and dog': score of 2 questions 0.90, the best of 0.35, 0.90"
+    assert second == "'a cup': probability of 'cup' 0.50, the best of 0.50, 0.20"

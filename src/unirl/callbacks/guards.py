@@ -83,15 +83,14 @@ class Guards(Callback):
             return
         full_precision, first = str(self._trainer.precision).startswith("32"), slice(0, 1)
         backbone, sampling = self._module.backbone, self._module.rollout.image_sampling
-        asked = slice(0, rollout.num_questions)
-        images, answers = rollout.images[first], rollout.answers[asked]
+        images, answers = rollout.images[first], rollout.answers[first]
         if images.log_probs is not None:
             generator = torch.Generator(images.log_probs.device).manual_seed(0)
             scored, mask = backbone.image_log_probs(rollout.prompts[first], images, sampling, 4, generator)
             gap = ((scored - images.log_probs) * mask).abs().max().item()
             self._warn(self.logprob_gap.check(gap, "images", full_precision))
         if answers.log_probs is not None:
-            scored = backbone.answer_log_probs(images, rollout.questions[asked], answers)
+            scored = backbone.answer_log_probs(images, rollout.questions[first], answers)
             gap = ((scored - answers.log_probs) * answers.mask).abs().max().item()
             self._warn(self.logprob_gap.check(gap, "answers", full_precision))
 

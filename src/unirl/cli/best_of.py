@@ -12,8 +12,8 @@ from unirl.backbones import Backbone
 from unirl.errors import UserError
 from unirl.hooks.host import load
 from unirl.prompts import JsonLines, Prompts
-from unirl.rewards import Likelihood
-from unirl.types import AnswerSampling, Example, ImageSampling
+from unirl.rewards import Likelihood, Questions
+from unirl.types import AnswerSampling, Example, ImageSampling, question_rows
 
 SEARCHED = 10_000
 """Training examples of a source among which a prompt is searched, if they are not a finite list."""
@@ -28,7 +28,8 @@ class Candidates:
     Args:
         pixels: The images.
         answers: The model's answers about them; empty texts where it was not asked.
-        scores: Its probability of the expected answer. None where there is none.
+        scores: Its probability of the expected answer, or the score of all questions where there are several. None
+            where no answer is expected.
 
     Shapes:
         pixels (B, 3, H, W), scores (B,).
@@ -46,7 +47,9 @@ def generate(
     sampling: ImageSampling,
     generator: torch.Generator,
 ) -> Candidates:
-    """Generate an image for each prompt, ask about it, and score it by the model's own probability of the right answer.
+    """Generate an image for each prompt, ask about it, and score it by the model's own verdict.
+
+    That is the probability of the right answer, or the reward `questions` where an example has several questions.
 
     Args:
         backbone: The model.
@@ -60,11 +63,25 @@ def generate(
     pixels = backbone.decode(images).detach()
     if not examples:
         return Candidates(pixels, [""] * len(prompts))
-    images, verdict = replace(images, pixels=pixels), Likelihood()
-    answers = backbone.sample_answers(images, [example.question for example in examples], AnswerSampling())
-    verdict.attach(backbone)
-    has_answers = all(example.answer for example in examples)
-    return Candidates(pixels, answers.text, verdict.score(examples, images, answers) if has_answers else None)
+    images, questions = replace(images, pixels=pixels), question_rows(examples)
+    answers = backbone.sample_answers(images, [question.text for question in questions], AnswerSampling())
+    first = answers[:: len(questions) // len(examples)]
+    if not all(example.answer for example in examples):
+        return Candidates(pixels, first.text)
+    likelihood, reward = Likelihood(), Questions()
+    likelihood.attach(backbone)
+    reward.attach(backbone)
+    scores, sets = likelihood.score(examples, images, first), [_is_set(example) for example in examples]
+    if any(sets):
+        chosen = torch.tensor(sets, device=scores.device)
+        rows = chosen.repeat_interleave(len(questions) // len(examples))
+        asked = [example for example, is_set in zip(examples, sets, strict=True) if is_set]
+        scores = scores.masked_scatter(chosen, reward.score(asked, images[chosen], answers[rows]))
+    return Candidates(pixels, first.text, scores)
+
+
+def _is_set(example: Example) -> bool:
+    return len(example.questions) > 1 or bool(example.questions[0].choices)
 
 
 def best_of(sample: Callable[[], Candidates], count: int) -> tuple[Candidates, Tensor | None]:
@@ -135,7 +152,7 @@ def requested_examples(options: argparse.Namespace) -> list[Example] | None:
 
 
 def report(examples: Sequence[Example], scores: Tensor | None) -> Iterator[str]:
-    """The probabilities of the expected answers, a line for each image.
+    """The probabilities of the expected answers, or the scores of sets of questions, a line for each image.
 
     Args:
         examples: One for each image.
@@ -151,7 +168,9 @@ def report(examples: Sequence[Example], scores: Tensor | None) -> Iterator[str]:
     columns = [] if scores is None else scores.T.tolist()
     for example, values in zip(examples, columns, strict=bool(columns)):
         others = f", the best of {', '.join(f'{value:.2f}' for value in values)}" if len(values) > 1 else ""
-        yield f"{example.prompt!r}: probability of {example.answer!r} {max(values):.2f}{others}"
+        several = f"score of {len(example.questions)} questions"
+        what = several if _is_set(example) else f"probability of {example.answer!r}"
+        yield f"{example.prompt!r}: {what} {max(values):.2f}{others}"
 
 
 def _for_each(options: argparse.Namespace, name: str) -> list[str]:
