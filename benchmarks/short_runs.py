@@ -31,9 +31,9 @@ def make_backbone(name: str, folder: Path, gradient_checkpointing: bool = False)
 def make_rule(name: str) -> UpdateRule:
     """Each trains on all images and answers; GRPO has a reference."""
     if name == "grpo":
-        return GRPO(answers="all", kl=KLPenalty(beta=0.1), scoring=ImageScoring("random_masks"))
+        return GRPO(answer_labels="self", kl=KLPenalty(beta=0.1), scoring=ImageScoring("random_masks"))
     end_to_end = name == "sft end_to_end"
-    return SFT(end_to_end=end_to_end, straight_through_steps=1, weight_by_failure_rate=False, answers="all")
+    return SFT(end_to_end=end_to_end, straight_through_steps=1, weight_by_failure_rate=False, answer_labels="prompt")
 
 
 def make_model(backbone: Backbone, rule: str, group_size: int) -> SelfImprovement:

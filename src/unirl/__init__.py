@@ -31,8 +31,11 @@ if TYPE_CHECKING:
         evaluate,
     )
     from unirl.types import (
+        AnswerLabels,
         Answers,
         AnswerSampling,
+        Candidates,
+        CandidateSampling,
         Example,
         Images,
         ImageSampling,
@@ -44,8 +47,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AnswerLabels",
     "AnswerSampling",
     "Answers",
+    "CandidateSampling",
+    "Candidates",
     "Caption",
     "EvaluationConfig",
     "Example",
@@ -89,8 +95,8 @@ _MODULES = {
         "evaluate",
     ),
     "unirl.types": (
-        *("AnswerSampling", "Answers", "Example", "ImageSampling", "Images", "Item", "Question", "Rollout"),
-        "question_rows",
+        *("AnswerLabels", "AnswerSampling", "Answers", "CandidateSampling", "Candidates", "Example", "ImageSampling"),
+        *("Images", "Item", "Question", "Rollout", "question_rows"),
     ),
 }
 _SOURCES = {name: module for module, names in _MODULES.items() for name in names}

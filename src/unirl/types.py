@@ -315,6 +315,69 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class CandidateSampling:
+    """How candidates for the label of an answer are sampled.
+
+    Args:
+        num_candidates: Answers sampled to each question.
+        temperature: Divides the logits before sampling. 0 decodes greedily.
+
+    Example:
+        >>> CandidateSampling(num_candidates=4).temperature
+        1.0
+    """
+
+    num_candidates: int = 8
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates for the label of each answer of a rollout. R answers have up to C different candidates each.
+
+    Args:
+        answers: The first C are about the first answer's question, and so on. Each ends with the end of text.
+        mask: True for candidates, False for the padding of answers that have fewer.
+        accepted: Which ones the rewards accept.
+
+    Shapes:
+        answers has R x C rows; mask and accepted (R, C) bool.
+
+    Example:
+        >>> ids = torch.tensor([[5, 0], [6, 0]])
+        >>> accepted = torch.tensor([[True, False]])
+        >>> candidates = Candidates(Answers(ids, ids >= 0, ["left", "right"]), torch.ones(1, 2) > 0, accepted)
+        >>> len(candidates.answers), tuple(candidates.mask.shape)
+        (2, (1, 2))
+    """
+
+    answers: Answers
+    mask: Tensor
+    accepted: Tensor
+
+
+@dataclass(frozen=True)
+class AnswerLabels:
+    """The answers that understanding learns, one in the place of each answer of a rollout.
+
+    Args:
+        answers: R answers.
+        weights: Weight of each in the loss, or whether it is trained. None trains all alike.
+
+    Shapes:
+        answers has R rows; weights (R,).
+
+    Example:
+        >>> ids = torch.tensor([[5, 0]])
+        >>> AnswerLabels(Answers(ids, ids >= 0, ["left"]), torch.tensor([1.0])).answers.text
+        ['left']
+    """
+
+    answers: Answers
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Rollout:
     """A batch of scored samples, which an update rule turns into a loss. B = prompts x group_size, prompt-major.
 
@@ -334,6 +397,8 @@ class Rollout:
         iteration: Index of the training step on this rollout, from 0.
         loss_batch_size: Most samples that are scored at once. None scores all.
         micro_batch: First and last sample, that one excluded, which the loss scores now. None scores all.
+        candidates: Candidates for the label of each answer, where the update rule has `candidate_sampling`.
+        answer_labels: The answers that understanding learns, where the update rule decides that once for a rollout.
 
     Shapes:
         scores, normalized_rewards, weights and each of score_parts (B,); accepted (B,) bool.
@@ -352,6 +417,8 @@ class Rollout:
     iteration: int = 0
     loss_batch_size: int | None = None
     micro_batch: tuple[int, int] | None = None
+    candidates: Candidates | None = None
+    answer_labels: AnswerLabels | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -464,7 +531,7 @@ class Rollout:
 
 
 # Checkpoints hold the rollout where a run stops between two iterations, and are loaded with `weights_only`.
-torch.serialization.add_safe_globals([Answers, Example, Images, Item, Question, Rollout])
+torch.serialization.add_safe_globals([AnswerLabels, Answers, Candidates, Example, Images, Item, Question, Rollout])
 
 T = TypeVar("T")
 
@@ -494,6 +561,6 @@ def _to_device(value: Any, device: torch.device) -> Any:
         return {name: _to_device(inner, device) for name, inner in value.items()}
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [_to_device(inner, device) for inner in value]
-    if isinstance(value, Images | Answers | Rollout):
+    if isinstance(value, Images | Answers | Candidates | AnswerLabels | Rollout):
         return replace(value, **{f.name: _to_device(getattr(value, f.name), device) for f in fields(value)})
     return value

@@ -32,7 +32,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 
 def test_only_named_parameters_are_trained(shapes_checkpoint: Path, tmp_path: Path) -> None:
-    update = SFT(end_to_end=False, answers="all")
+    update = SFT(end_to_end=False, answer_labels="prompt")
     model = SelfImprovement(
         Showo(str(shapes_checkpoint)),
         update,

@@ -229,7 +229,7 @@ def test_dropped_samples_do_not_count_as_variance(shapes_checkpoint: Path) -> No
         (SFT(end_to_end=False), Colorfulness(), [], True),  # never reaches 1
         (SFT(end_to_end=False), AcceptSecond(), [], False),
         (SFT(end_to_end=False), AcceptSecond(), [DropSecond()], True),
-        (SFT(end_to_end=True, answers="all"), Colorfulness(), [], False),  # trains on all samples
+        (SFT(end_to_end=True, answer_labels="prompt"), Colorfulness(), [], False),  # trains on all samples
         (GRPO(answer_weight=0.0), Colorfulness(), [], False),
     ],
 )

@@ -101,7 +101,7 @@ def make_model(backbone: str, checkpoint: Path, rule: str, folder: Path, num_ite
     grpo = GRPO(kl=KLPenalty(beta=0.1, answer_beta=0.5))
     model = Interrupted(
         BACKBONES[backbone](str(checkpoint)),
-        SFT(end_to_end=False, answers="all") if rule == "sft" else grpo,
+        SFT(end_to_end=False, answer_labels="prompt") if rule == "sft" else grpo,
         [Likelihood()],
         rollout=RolloutConfig(2, num_iterations, ImageSampling(steps=2), AnswerSampling(2), accept_threshold=0.0),
         evaluation=EvaluationConfig(num_diversity_prompts=1),

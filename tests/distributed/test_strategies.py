@@ -49,14 +49,15 @@ def test_ddp_and_fsdp2_train_as_one_process(
             assert_same_training(backbone, one, result)
 
 
-def test_four_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["grpo", "posterior"])
+def test_four_processes_train_as_one(rule: str, tmp_path: Path) -> None:
     backbone = TinyBackbone()
     backbone.build()
     backbone.save_pretrained(tmp_path / "model")
 
     def run(folder: Path, strategy: str, devices: int) -> dict[str, Any]:
         options: dict[str, Any] = {"simulated_ranks": 4 // devices, "prompts_per_step": 4, "sampler": "adaptive"}
-        return train(folder, "tiny", tmp_path / "model", "grpo", strategy, devices, **options)
+        return train(folder, "tiny", tmp_path / "model", rule, strategy, devices, **options)
 
     (one,) = run_processes(run, tmp_path / "one", "auto", 1, processes=1)
     assert_same_training("tiny", one, run_processes(run, tmp_path / "fsdp2", "fsdp2", 4, processes=4)[0])

@@ -21,8 +21,8 @@ from unirl.functional.seeding import generator_for
 from unirl.rewards.likelihood import Likelihood
 from unirl.testing.tiny_backbone import TinyBackbone
 from unirl.training import EvaluationConfig, PromptsDataModule, RolloutConfig, SelfImprovement
-from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
-from unirl.updates import UpdateRule
+from unirl.types import AnswerLabels, Answers, AnswerSampling, Example, ImageSampling, Rollout
+from unirl.updates import PosteriorLabels, UpdateRule
 from unirl.updates.grpo import GRPO, KLPenalty
 from unirl.updates.sft import SFT
 from unirl_shapes.judge import ShapesJudge
@@ -40,7 +40,10 @@ ROLLOUT = RolloutConfig(
 def update_rule(name: str) -> UpdateRule:
     if name == "sft":
         return SFT(end_to_end=True, straight_through_steps=2)
-    return GRPO(answers="all", kl=KLPenalty(beta=0.1, answer_beta=0.5))
+    if name == "posterior":
+        labels = PosteriorLabels(num_candidates=2, min_posterior=0.2, model="reference")
+        return GRPO(kl=KLPenalty(beta=0.1), answer_labels="posterior", posterior=labels)
+    return GRPO(answer_labels="self", kl=KLPenalty(beta=0.1, answer_beta=0.5))
 
 
 class Recorder(SelfImprovement):
@@ -71,24 +74,33 @@ class Recorder(SelfImprovement):
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    first, longest = rollouts[0], max(rollout.answers.ids.shape[1] for rollout in rollouts)
+    first = rollouts[0]
     tensors = {name: _cat(rollouts, name) for name in ("scores", "accepted", "normalized_rewards", "weights")}
     images = [rollout.images for rollout in rollouts]
     image_values = {f.name: _cat(images, f.name) for f in fields(images[0]) if f.name != "memory"}
     image_values["memory"] = {name: torch.cat([image.memory[name] for image in images]) for name in images[0].memory}
-    answer_values: dict[str, Any] = {"text": [text for rollout in rollouts for text in rollout.answers.text]}
-    for name in ("ids", "mask", "log_probs"):
-        rows = [getattr(rollout.answers, name) for rollout in rollouts]
-        padded = [torch.nn.functional.pad(row, (0, longest - row.shape[1])) for row in rows]
-        answer_values[name] = torch.cat(padded)
+    labels = [rollout.answer_labels for rollout in rollouts if rollout.answer_labels]
+    answers = concatenate_answers([label.answers for label in labels]) if labels else None
     return replace(
         first,
         examples=[example for rollout in rollouts for example in rollout.examples],
         images=replace(images[0], **image_values),
-        answers=replace(first.answers, **answer_values),
+        answers=concatenate_answers([rollout.answers for rollout in rollouts]),
+        answer_labels=None if answers is None else AnswerLabels(answers, _cat(labels, "weights")),
+        candidates=None,
         score_parts={name: torch.cat([r.score_parts[name] for r in rollouts]) for name in first.score_parts},
         **tensors,
     )
+
+
+def concatenate_answers(batches: Sequence[Answers]) -> Answers:
+    longest = max(batch.ids.shape[1] for batch in batches)
+    values: dict[str, Any] = {"text": [text for batch in batches for text in batch.text]}
+    for name in ("ids", "mask", "log_probs"):
+        rows = [getattr(batch, name) for batch in batches]
+        if rows[0] is not None:
+            values[name] = torch.cat([torch.nn.functional.pad(row, (0, longest - row.shape[1])) for row in rows])
+    return Answers(**values)
 
 
 def _cat(items: Sequence[Any], name: str) -> Any:

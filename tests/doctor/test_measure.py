@@ -29,8 +29,8 @@ CPU = Setup("cpu")
 STEP = {"gradients", "optimizer states"}
 """What exists from the first step on."""
 RULES: dict[str, Any] = {
-    "grpo": lambda: GRPO(answers="all", kl=KLPenalty(beta=0.1)),
-    "sft": lambda: SFT(end_to_end=True, answers="all"),
+    "grpo": lambda: GRPO(answer_labels="self", kl=KLPenalty(beta=0.1)),
+    "sft": lambda: SFT(end_to_end=True, answer_labels="prompt"),
 }
 
 

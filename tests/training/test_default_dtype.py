@@ -34,9 +34,9 @@ FLOAT_FACTORIES = {"rand", "randn", "zeros", "ones", "empty", "eye", "linspace",
 """Functions of torch whose result has the default dtype unless one is given, also for whole numbers."""
 CPU = torch.device("cpu")
 RULES = {
-    "grpo": lambda: GRPO(kl=KLPenalty(0.1), answers="all"),
-    "random masks": lambda: GRPO(scoring=ImageScoring("random_masks"), answers="all"),
-    "sft": lambda: SFT(end_to_end=False, answers="all"),
+    "grpo": lambda: GRPO(kl=KLPenalty(0.1), answer_labels="self"),
+    "random masks": lambda: GRPO(scoring=ImageScoring("random_masks"), answer_labels="self"),
+    "sft": lambda: SFT(end_to_end=False, answer_labels="prompt"),
     "end-to-end": lambda: SFT(end_to_end=True, straight_through_steps=2),
 }
 

@@ -21,7 +21,7 @@ from unirl.functional import zero_loss
 from unirl.prompts import Prompts
 from unirl.rewards import Reward
 from unirl.testing import TinyBackbone
-from unirl.updates import GRPO, SFT, ImageScoring, KLPenalty, PolicyLoss, UpdateRule
+from unirl.updates import GRPO, SFT, ImageScoring, KLPenalty, PolicyLoss, PosteriorLabels, UpdateRule
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))  # tests are not a package
 
@@ -30,9 +30,10 @@ from processes import run_processes
 KL = KLPenalty(beta=0.1, answer_beta=0.5)
 MASKS = ImageScoring("random_masks", num_masks=2)
 RULES: dict[str, Callable[[], UpdateRule]] = {
-    "grpo": lambda: GRPO(answers="all", loss=PolicyLoss(reduction="token"), kl=KL),
+    "grpo": lambda: GRPO(answer_labels="self", loss=PolicyLoss(reduction="token"), kl=KL),
     "grpo, random masks": lambda: GRPO(scoring=MASKS),
     "sft": lambda: SFT(num_masks=2),
+    "sft, posterior": lambda: SFT(num_masks=2, answer_labels="posterior", posterior=PosteriorLabels(min_posterior=0.0)),
     "sft, end to end": lambda: SFT(end_to_end=True, straight_through_steps=2),
 }
 

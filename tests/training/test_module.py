@@ -27,6 +27,7 @@ from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.rewards import Reward
 from unirl.rewards.keyword import Keyword
 from unirl.training.rollout import Rollouts
+from unirl.updates.answer_labels import PosteriorLabels
 from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty
 from unirl.updates.sft import SFT
 from unirl_shapes.judge import ShapesJudge
@@ -96,15 +97,20 @@ def test_the_seed_decides_the_run(fit, tmp_path: Path) -> None:
 
 
 def grpo() -> GRPO:
-    return GRPO(answers="all", kl=KLPenalty(beta=0.1), scoring=AS_MASKS)
+    return GRPO(answer_labels="self", kl=KLPenalty(beta=0.1), scoring=AS_MASKS)
 
 
-@pytest.mark.parametrize(("rule", "iterations"), [(None, 1), (None, 3), (grpo, 3)])
+def posterior() -> SFT:
+    labels = PosteriorLabels(num_candidates=3, min_posterior=0.0)
+    return SFT(image_weight=0.0, answer_labels="posterior", posterior=labels)
+
+
+@pytest.mark.parametrize(("rule", "iterations"), [(None, 1), (None, 3), (grpo, 3), (posterior, 3)])
 def test_a_resumed_run_is_the_same_run(rule, iterations: int, fit, runs, tmp_path: Path) -> None:
     """Resumed in the middle of an epoch; with three iterations, between the first and the second one.
 
-    The reference of GRPO is the base model and not that of the checkpoint; old log-probabilities are restored. So are
-    the answers to several questions about an image.
+    The reference of GRPO is the base model and not that of the checkpoint; old log-probabilities and labels are
+    restored. So are the answers to several questions about an image.
     """
 
     def run(name: str, **options: Any) -> Recorder:
@@ -150,7 +156,7 @@ def test_training_changes_the_transformer_and_never_the_image_tokenizer(
 
 
 def test_end_to_end_trains_on_every_image(runs, module, tmp_path: Path) -> None:
-    model = module(Keyword(), update=SFT(end_to_end=True, answers="all"))
+    model = module(Keyword(), update=SFT(end_to_end=True, answer_labels="prompt"))
     runs.trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, runs.data())
     assert model.trainer.global_step == 3
 

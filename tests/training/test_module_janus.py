@@ -48,7 +48,7 @@ def run(runs, janus_checkpoint: Path):
 
 
 RULES = {
-    "sft": lambda: SFT(end_to_end=False, answers="all"),
+    "sft": lambda: SFT(end_to_end=False, answer_labels="prompt"),
     "end-to-end": lambda: SFT(end_to_end=True, straight_through_steps=4),
     "grpo": lambda: GRPO(kl=KLPenalty(beta=0.1, answer_beta=0.5)),
     "grpo, random masks": lambda: GRPO(

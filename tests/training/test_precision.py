@@ -50,7 +50,9 @@ def fit(runs: Any, tmp_path: Path):
         backbone: Any, callbacks: Sequence[Callback] = (), ckpt_path: Path | None = None, **options: Any
     ) -> Recorder:
         settings = {"image_sampling": ImageSampling(2, guidance=1.0), "accept_threshold": 0.0, "kind": Recorder}
-        model = runs.module(backbone, GRPO(answers="all", kl=KLPenalty(0.1)), [Likelihood()], **(settings | options))
+        model = runs.module(
+            backbone, GRPO(answer_labels="self", kl=KLPenalty(0.1)), [Likelihood()], **(settings | options)
+        )
         torch.manual_seed(0)  # adapters start from torch's own random numbers
         trainer = runs.trainer(
             tmp_path,

@@ -68,7 +68,7 @@ KINDS: dict[str, Callable[[str], Backbone]] = {
     "emu3": lambda path: Emu3(path, image_area=64 * 64),
 }
 RULES: dict[str, Callable[[], UpdateRule]] = {
-    "sft": lambda: SFT(answers="all"),
+    "sft": lambda: SFT(answer_labels="prompt"),
     "end to end": lambda: SFT(end_to_end=True, straight_through_steps=2),
     "grpo": lambda: GRPO(kl=KLPenalty(beta=0.1)),
 }

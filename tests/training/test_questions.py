@@ -30,7 +30,7 @@ from unirl.testing import TinyBackbone
 from unirl.training.evaluation import Evaluator
 from unirl.training.rollout import Rollouts
 from unirl.types import AnswerSampling
-from unirl.updates import GRPO, SFT, KLPenalty, PolicyLoss, UpdateRule
+from unirl.updates import GRPO, SFT, KLPenalty, PolicyLoss, PosteriorLabels, UpdateRule
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))  # tests are not a package
 
@@ -110,7 +110,7 @@ def test_logs_and_callbacks_count_real_answers(fit, tmp_path: Path) -> None:
     recorder, quality = Recorder(), QualityControl(min_confidence=0.01)
     guards = Guards(max_logprob_gap=1e-4)
     options = {"rewards": [First(), Every()], "answer_sampling": AnswerSampling(4, 1.0)}
-    model = fit(tmp_path, GRPO(answers="all"), [recorder, quality, guards], **options)
+    model = fit(tmp_path, GRPO(answer_labels="self"), [recorder, quality, guards], **options)
     rollout, logs = recorder.rollout, model.trainer.callback_metrics
     lengths = rollout.answers.mask.sum(1)
     assert (lengths == 0).sum() == 9
@@ -124,10 +124,11 @@ def test_logs_and_callbacks_count_real_answers(fit, tmp_path: Path) -> None:
 
 
 RULES: dict[str, Any] = {
-    "grpo": lambda: GRPO(answers="all", loss=PolicyLoss(reduction="token"), kl=KLPenalty(answer_beta=0.5)),
+    "grpo": lambda: GRPO(answer_labels="self", loss=PolicyLoss(reduction="token"), kl=KLPenalty(answer_beta=0.5)),
     "grpo, accepted": GRPO,
     "sft": lambda: SFT(num_masks=2),
-    "sft, end to end": lambda: SFT(end_to_end=True, answers="all", straight_through_steps=2),
+    "sft, posterior": lambda: SFT(answer_labels="posterior", posterior=PosteriorLabels(2, min_posterior=0.0)),
+    "sft, end to end": lambda: SFT(end_to_end=True, answer_labels="prompt", straight_through_steps=2),
 }
 
 

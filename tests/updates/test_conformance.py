@@ -1,7 +1,7 @@
 """Conformance of the built-in update rules."""
 
 from unirl.testing import UpdateConformance
-from unirl.updates import GRPO, SFT, ImageScoring, KLPenalty, PolicyLoss, UpdateRule
+from unirl.updates import GRPO, SFT, ImageScoring, KLPenalty, PolicyLoss, PosteriorLabels, UpdateRule
 
 
 class TestSFT(UpdateConformance):
@@ -11,7 +11,12 @@ class TestSFT(UpdateConformance):
 
 class TestSFTOnOwnAnswers(UpdateConformance):
     def make(self) -> UpdateRule:
-        return SFT(answers="self", weight_by_failure_rate=False, num_masks=2)
+        return SFT(answer_labels="self", weight_by_failure_rate=False, num_masks=2)
+
+
+class TestSFTOnPosteriorLabels(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return SFT(answer_labels="posterior", posterior=PosteriorLabels(prior=0.6, model="reference"))
 
 
 class TestSFTEndToEnd(UpdateConformance):
@@ -25,7 +30,7 @@ class TestSFTEndToEndOnAllAnswers(UpdateConformance):
     end_to_end = True
 
     def make(self) -> UpdateRule:
-        return SFT(end_to_end=True, answers="all")
+        return SFT(end_to_end=True, answer_labels="prompt")
 
 
 class TestGRPO(UpdateConformance):
@@ -46,11 +51,16 @@ class TestGRPOWithRandomMasks(UpdateConformance):
 
 class TestGRPOWithScoredSteps(UpdateConformance):
     def make(self) -> UpdateRule:
-        return GRPO(answers="all", loss=PolicyLoss(negative_scale=0.5), scoring=ImageScoring(scored_steps=2))
+        return GRPO(answer_labels="self", loss=PolicyLoss(negative_scale=0.5), scoring=ImageScoring(scored_steps=2))
 
 
 class TestGRPOOnAnswersOnly(UpdateConformance):
     min_improvement = None
 
     def make(self) -> UpdateRule:
-        return GRPO(image_weight=0.0, answers="all", kl=KLPenalty(answer_beta=0.1))
+        return GRPO(image_weight=0.0, answer_labels="self", kl=KLPenalty(answer_beta=0.1))
+
+
+class TestGRPOOnPosteriorLabels(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return GRPO(kl=KLPenalty(answer_beta=0.1), answer_labels="posterior")

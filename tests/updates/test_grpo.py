@@ -92,13 +92,13 @@ def test_gradient_is_reinforce_with_the_group_mean_as_baseline() -> None:
     assert logs["clip_ratio/image"] == 0
 
 
-def test_answers_are_trained_where_accepted_or_all_if_asked() -> None:
+def test_own_answers_are_trained_where_accepted_or_all_if_asked() -> None:
     policy = Table()
     probs = policy.answer_logits.softmax(1).detach()
-    ways = {"accepted": [2 / 3, 0, 0], "all": [2 / 3, -1 / 3, -1 / 3]}
+    ways = {"accepted": [2 / 3, 0, 0], "self": [2 / 3, -1 / 3, -1 / 3]}
     for answers, advantages in ways.items():
         policy.calls.clear()
-        rule = grpo(image_weight=0.0, answer_weight=2.0, scale_rewards=False, answers=answers)  # type: ignore[arg-type]
+        rule = grpo(image_weight=0.0, answer_weight=2.0, scale_rewards=False, answer_labels=answers)  # type: ignore[arg-type]
         loss, _ = loss_of(rule, policy, rollout())
         expected = torch.zeros(2, 2)
         for ids, advantage in zip(ANSWERS.ids, advantages, strict=False):
@@ -110,7 +110,7 @@ def test_answers_are_trained_where_accepted_or_all_if_asked() -> None:
 
 def test_learns_from_accepted() -> None:
     assert grpo().learns_from_accepted
-    assert not grpo(answers="all").learns_from_accepted
+    assert not grpo(answer_labels="self").learns_from_accepted
     assert not grpo(answer_weight=0.0).learns_from_accepted
 
 
@@ -273,7 +273,7 @@ def test_token_reduction() -> None:
     batch = dataclasses.replace(rollout(), answers=dataclasses.replace(ANSWERS, mask=mask))
     parts = {}
     for reduction in ("sample", "token"):
-        rule = grpo(image_weight=0.0, scale_rewards=False, answers="all", reduction=reduction)  # type: ignore[arg-type]
+        rule = grpo(image_weight=0.0, scale_rewards=False, answer_labels="self", reduction=reduction)  # type: ignore[arg-type]
         parts[reduction] = gradient(loss_of(rule, policy, batch)[0], policy.answer_logits)
     probs = policy.answer_logits.softmax(1).detach()
     for reduction, shares in {"sample": (1 / 2, 1, 1 / 2), "token": (3 / 5, 3 / 5, 3 / 5)}.items():
@@ -290,7 +290,7 @@ def test_token_reduction_counts_tokens_of_the_whole_batch() -> None:
     mask = torch.tensor([[True, False], [True, False], [True, False], [True, True], [True, True], [True, True]])
     batch = dataclasses.replace(rollout(), answers=dataclasses.replace(ANSWERS, mask=mask))
     for beta in (0.0, 1e-9):
-        rule = grpo(image_weight=0.0, scale_rewards=False, answers="all", reduction="token", answer_beta=beta)
+        rule = grpo(image_weight=0.0, scale_rewards=False, answer_labels="self", reduction="token", answer_beta=beta)
         rule.attach(policy)
         found.append(gradient(loss_of(rule, policy, batch)[0], policy.answer_logits))
     torch.testing.assert_close(*found)

@@ -3,7 +3,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from unirl.backbones.showo import Magvit, MagvitConfig, Showo
 from unirl.errors import UserError
 from unirl.functional.reductions import masked_mean
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
-from unirl.updates.sft import SFT
+from unirl.updates import SFT, LabelSource, PosteriorLabels
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "showo_golden"
 SAMPLING = ImageSampling(steps=4, guidance=1.0)
@@ -97,7 +96,7 @@ def paper_loss(backbone: Showo, rollout: Rollout, detach: bool = False) -> Tenso
 
 
 def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> None:
-    _, logs, got = run(SFT(end_to_end=True, answers="all"), backbone, rollout)
+    _, logs, got = run(SFT(end_to_end=True, answer_labels="prompt"), backbone, rollout)
     expected = paper_loss(backbone, rollout)
     close(got, gradients(backbone, expected))
     torch.testing.assert_close(logs["loss/image"], expected.detach())
@@ -106,7 +105,7 @@ def test_end_to_end_is_the_papers_loss(backbone: Showo, rollout: Rollout) -> Non
 
 @pytest.mark.parametrize(("image", "answer"), [(1.0, 0.0), (0.0, 1.0), (0.3, 2.0)])
 def test_end_to_end_weights(image: float, answer: float, backbone: Showo, rollout: Rollout) -> None:
-    rule = SFT(end_to_end=True, answers="all", image_weight=image, answer_weight=answer)
+    rule = SFT(end_to_end=True, answer_labels="prompt", image_weight=image, answer_weight=answer)
     loss, _, got = run(rule, backbone, rollout)
     whole, beside = (gradients(backbone, paper_loss(backbone, rollout, detach)) for detach in (False, True))
     close(got, {name: image * (whole[name] - beside[name]) + answer * beside[name] for name in whole})
@@ -163,7 +162,7 @@ def test_rejection_of_everything(backbone: Showo, rollout: Rollout) -> None:
     assert loss == logs["loss/image"] == logs["loss/answer"] == 0
     assert len(got) == len(list(backbone.transformer.parameters()))
     assert all((grad == 0).all() for grad in got.values())
-    answers_all, _, got = run(SFT(end_to_end=False, answers="all"), backbone, none)
+    answers_all, _, got = run(SFT(end_to_end=False, answer_labels="prompt"), backbone, none)
     assert answers_all > 0
     assert any(grad.abs().max() > 0 for grad in got.values())
 
@@ -181,11 +180,12 @@ def test_prompts_that_always_succeed_have_weight_0(backbone: Showo, rollout: Rol
 
 
 @pytest.mark.parametrize("end_to_end", [True, False])
-@pytest.mark.parametrize("answers", ["all", "accepted", "self"])
+@pytest.mark.parametrize("labels", ["prompt", "accepted", "self", "posterior"])
 def test_dropped_samples_do_not_matter(
-    end_to_end: bool, answers: Literal["all", "accepted", "self"], backbone: Showo, rollout: Rollout
+    end_to_end: bool, labels: LabelSource, backbone: Showo, rollout: Rollout
 ) -> None:
-    rule = SFT(end_to_end=end_to_end, answers=answers, weight_by_failure_rate=False)
+    posterior = PosteriorLabels(min_posterior=0.0)  # every label is trained
+    rule = SFT(end_to_end=end_to_end, answer_labels=labels, posterior=posterior, weight_by_failure_rate=False)
     dropped = dataclasses.replace(rollout, weights=torch.tensor([1.0, 1.0, 1.0, 0.0]))
     whole, less = run(rule, backbone, rollout), run(rule, backbone, dropped)
     assert whole[0] != less[0]
@@ -203,10 +203,10 @@ def test_failure_rate_counts_dropped_samples(backbone: Showo, rollout: Rollout) 
     ("rule", "needs"),
     [
         (SFT(end_to_end=True), True),
-        (SFT(end_to_end=True, answers="all"), False),
+        (SFT(end_to_end=True, answer_labels="prompt"), False),
         (SFT(end_to_end=True, answer_weight=0.0), False),
-        (SFT(end_to_end=False, answers="all"), True),
-        (SFT(end_to_end=False, answers="self", image_weight=0.0), False),
+        (SFT(end_to_end=False, answer_labels="prompt"), True),
+        (SFT(end_to_end=False, answer_labels="self", image_weight=0.0), False),
     ],
 )
 def test_learns_from_accepted(rule: SFT, needs: bool) -> None:
@@ -215,7 +215,7 @@ def test_learns_from_accepted(rule: SFT, needs: bool) -> None:
 
 @pytest.mark.parametrize("end_to_end", [True, False])
 def test_own_answers(end_to_end: bool, backbone: Showo, rollout: Rollout) -> None:
-    rule = SFT(end_to_end=end_to_end, image_weight=0.0, answers="self")
+    rule = SFT(end_to_end=end_to_end, image_weight=0.0, answer_labels="self")
     _, logs, got = run(rule, backbone, rollout)
     said = backbone.answer_log_probs(rollout.images, [e.question for e in EXAMPLES], rollout.answers)
     expected = -masked_mean(said, rollout.answers.mask)

@@ -1,4 +1,4 @@
-"""Pure functions over tensors: advantages, policy gradient, reductions, Gumbel noise, and seeds."""
+"""Pure functions over tensors: advantages, policy gradient, posterior, reductions, Gumbel noise, and seeds."""
 
 from unirl.functional.advantages import group_advantages, group_mean, group_std, zero_variance_groups
 from unirl.functional.gumbel import conditional_gumbel, gumbel, straight_through
@@ -10,6 +10,7 @@ from unirl.functional.policy_gradient import (
     geometric_mean,
     k3,
 )
+from unirl.functional.posterior import candidate_priors, posterior
 from unirl.functional.reductions import masked_mean, zero_loss
 from unirl.functional.seeding import RowGenerator, derive_seed, draw_rows, generator_for
 from unirl.functional.shares import variance_shares
@@ -17,6 +18,7 @@ from unirl.functional.shares import variance_shares
 __all__ = [
     "Reduction",
     "RowGenerator",
+    "candidate_priors",
     "clip_ratio",
     "clipped_objective",
     "conditional_gumbel",
@@ -31,6 +33,7 @@ __all__ = [
     "gumbel",
     "k3",
     "masked_mean",
+    "posterior",
     "straight_through",
     "variance_shares",
     "zero_loss",

@@ -184,12 +184,14 @@ class UpdateConformance(BatchChecks):
             )
 
     def test_prepare_keeps_the_rollout_reusable(self) -> None:
-        """`prepare` only sets `old_log_probs`, and checkpoints can hold the rollout."""
+        """`prepare` only sets `old_log_probs` and `answer_labels`, and checkpoints can hold the rollout."""
         trainer = self._trainer()
         before, method = copy.deepcopy(trainer.rollout), method_name(trainer.rule, "prepare")
         prepared = trainer.prepare(trainer.rollout, 2)
-        unprepared = replace(prepared, old_log_probs=before.old_log_probs)
-        assert is_equal(unprepared, before), f"{method} changed the rollout; it may only set old_log_probs"
+        unprepared = replace(prepared, old_log_probs=before.old_log_probs, answer_labels=before.answer_labels)
+        assert is_equal(unprepared, before), (
+            f"{method} changed the rollout; it may only set old_log_probs and answer_labels"
+        )
         count = len(prepared.old_log_probs)
         assert count in (0, 2), f"{method} returned {count} old_log_probs, expected 2, one per generator"
         _assert_can_be_saved(prepared, method)

@@ -237,6 +237,11 @@ class SelfImprovement(LightningModule):
         weights = self._lifecycle.weights(rollout)
         normalized = normalized_rewards(self.rewards, rollout.score_parts, config.group_size, weights)
         rollout = replace(rollout, weights=weights, normalized_rewards=normalized, loss_batch_size=self.loss_batch_size)
+        candidates = self.update.candidate_sampling
+        if candidates is not None:
+            rollout = self.rollouts.add_candidates(
+                rollout, candidates, config.answer_sampling.max_tokens, self.rng("candidates")
+            )
         generators = [self.rng("update", first + i) for i in range(config.num_iterations)]
         return self.update.prepare(self.backbone, rollout, config.image_sampling, generators)
 

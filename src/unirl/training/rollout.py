@@ -8,7 +8,17 @@ import torch
 from unirl.backbones import Backbone
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
-from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout, question_rows
+from unirl.types import (
+    Answers,
+    AnswerSampling,
+    Candidates,
+    CandidateSampling,
+    Example,
+    ImageSampling,
+    Rollout,
+    question_rows,
+)
+from unirl.updates.answer_labels import distinct_candidates
 
 
 class Rollouts:
@@ -76,6 +86,42 @@ class Rollouts:
         scored = score(self.rewards, examples, images, answers, self.accept_threshold, self.reward_timeout)
         return Rollout(examples, images, answers, *scored, group_size)
 
+    @torch.no_grad()
+    def add_candidates(
+        self, rollout: Rollout, sampling: CandidateSampling, max_tokens: int, rng: torch.Generator | None = None
+    ) -> Rollout:
+        """Add candidates for the label of each answer: the prompt's answer, the model's, and further sampled ones.
+
+        Rewards judge each candidate as they judge an answer. Only here are model and rewards at hand: an update rule
+        gets the verdicts, and a reward never meets the rule.
+
+        Args:
+            rollout: Its images have pixels where a reward needs them.
+            sampling: How candidates are sampled. Answers without text are no candidates.
+            max_tokens: Longest candidate, in tokens.
+            rng: The only source of randomness.
+
+        Raises:
+            UserError: a reward failed or returned unusable numbers.
+        """
+        texts = [[first, text] for first, text in zip(rollout.target_answers, rollout.answers.text, strict=True)]
+        if sampling.num_candidates:
+            questions = [question for question in rollout.questions for _ in range(sampling.num_candidates)]
+            answer_sampling = AnswerSampling(max_tokens, sampling.temperature)
+            sampled = self.backbone.sample_answers(rollout.images, questions, answer_sampling, rng).text
+            for i, text in enumerate(sampled):
+                texts[i // sampling.num_candidates].append(text)
+        answers, mask = distinct_candidates(self.backbone, [[first, *filter(None, more)] for first, *more in texts])
+        examples, images, count = _one_question_each(rollout), rollout.images, mask.shape[1]
+        if rollout.num_questions > 1:
+            rows = torch.arange(len(examples), device=images.codes.device)
+            images = images[rows // rollout.num_questions]
+        columns = [
+            score(self.rewards, examples, images, answers[c::count], self.accept_threshold, self.reward_timeout)[2]
+            for c in range(count)
+        ]
+        return replace(rollout, candidates=Candidates(answers, mask, torch.stack(columns, 1)))
+
     def _questions(self, examples: Sequence[Example], all_questions: bool) -> list[str]:
         all_questions = all_questions or any(reward.all_questions for reward in self.rewards)
         return [question.text for question in question_rows(examples, None if all_questions else 1)]
@@ -91,3 +137,10 @@ def _mask_repeated(answers: Answers, examples: Sequence[Example]) -> Answers:
     log_probs = None if answers.log_probs is None else answers.log_probs * mask
     text = [text if own else "" for text, own in zip(answers.text, asked, strict=True)]
     return Answers(answers.ids, mask, text, log_probs)
+
+
+def _one_question_each(rollout: Rollout) -> list[Example]:
+    """An example for each row of `answers`, with its question only; without choices, since the text is judged."""
+    k = rollout.num_questions
+    rows = zip(question_rows(rollout.examples, k), (e for e in rollout.examples for _ in range(k)), strict=True)
+    return [Example(e.prompt, q.text, q.answer, e.category, e.objects, e.exclude) for q, e in rows]

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.types import ImageSampling, Rollout
+from unirl.types import CandidateSampling, ImageSampling, Rollout
 
 
 class UpdateRule(ABC):
@@ -20,6 +20,14 @@ class UpdateRule(ABC):
     loss_unit: Literal["sample", "group"] | None = None
     """What the loss is a sum over: with "sample" it can be computed in micro-batches of any samples, with "group" in
     micro-batches of whole groups. None refuses `model.rollout.loss_batch_size`. See `loss`."""
+
+    @property
+    def candidate_sampling(self) -> CandidateSampling | None:
+        """How candidates for the labels of answers are sampled, now. None for no candidates.
+
+        A rollout's `candidates` are then there in `prepare`, with the verdicts of the rewards, which a rule cannot ask.
+        """
+        return None
 
     def check(  # noqa: B027 - an optional hook
         self, backbone: Backbone, group_size: int, sampling: ImageSampling
@@ -45,7 +53,7 @@ class UpdateRule(ABC):
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
-        """Add to a fresh rollout what only the policy that generated it can compute, such as `old_log_probs`.
+        """Add to a fresh rollout what only the policy that generated it can compute: `old_log_probs`, `answer_labels`.
 
         Called without gradient.
 

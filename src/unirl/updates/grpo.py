@@ -18,7 +18,8 @@ from unirl.errors import UserError, check_range
 from unirl.functional.advantages import group_advantages
 from unirl.functional.policy_gradient import Reduction, clip_ratio, clipped_objective, decision_weights, k3
 from unirl.functional.reductions import zero_loss
-from unirl.types import ImageSampling, Rollout
+from unirl.types import CandidateSampling, ImageSampling, Rollout
+from unirl.updates.answer_labels import AnswerLabeler, LabelSource, PosteriorLabels, label_loss
 from unirl.updates.base import UpdateRule, warn_guidance_mismatch
 from unirl.updates.batching import ScoringBatch, scoring_batch
 from unirl.updates.reference import Reference
@@ -117,11 +118,14 @@ class GRPO(UpdateRule):
     Args:
         image_weight: Weight of the image loss.
         answer_weight: Weight of the answer loss.
-        answers: Which answers are trained. "accepted": those about accepted images. "all": the paper's choice; it also
-            rewards calling wrong images correct (docs/method.md).
+        answer_labels: Which answers are trained. By their advantage: "accepted", the model's own about accepted images,
+            or "self", all of its own, the paper's choice, which also rewards calling wrong images correct
+            (docs/method.md). By cross-entropy: "prompt", the prompt's answers about all images, or "posterior", the
+            most probable answer, see `PosteriorLabels`.
         loss: Advantages and clipping.
         kl: Penalty on the divergence from the untrained model.
         scoring: Which log-probabilities of images are computed.
+        posterior: Settings of `answer_labels: posterior`.
 
     Raises:
         UserError: a number is out of range.
@@ -133,10 +137,11 @@ class GRPO(UpdateRule):
         self,
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
-        answers: Literal["all", "accepted"] = "accepted",
+        answer_labels: LabelSource = "accepted",
         loss: PolicyLoss = PolicyLoss(),
         kl: KLPenalty = KLPenalty(),
         scoring: ImageScoring = ImageScoring(),
+        posterior: PosteriorLabels = PosteriorLabels(),
     ) -> None:
         answer_beta = kl.beta if kl.answer_beta is None else kl.answer_beta
         low, high = loss.clip
@@ -149,11 +154,17 @@ class GRPO(UpdateRule):
         check_range(-1, 1000, "grpo.scoring", loss_guidance=scoring.loss_guidance or 0)
         if not image_weight and not answer_weight:
             raise UserError("grpo: image_weight and answer_weight are both 0; one of them must be above 0 to train")
-        self.weights = {"image": image_weight, "answer": answer_weight}
+        self.image_weight, self.answer_weight = image_weight, answer_weight
         self.betas = {"image": kl.beta, "answer": answer_beta}
-        self.answers, self.policy_loss, self.scoring = answers, loss, scoring
-        self.learns_from_accepted = bool(answer_weight and answers == "accepted")
+        self.policy_loss, self.scoring = loss, scoring
+        self.labeler = AnswerLabeler("grpo", answer_labels, posterior)
+        self.learns_from_accepted = bool(answer_weight and answer_labels == "accepted")
         self._reference: Reference | None = None
+
+    @property
+    @override
+    def candidate_sampling(self) -> CandidateSampling | None:
+        return self.labeler.candidate_sampling if self.answer_weight else None
 
     @override
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
@@ -169,13 +180,15 @@ class GRPO(UpdateRule):
 
     @override
     def attach(self, backbone: Backbone) -> None:
-        if any(self.betas.values()):
+        if any(self.betas.values()) or self.labeler.needs_reference:
             self._reference = Reference(backbone)
 
     @override
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
+        if self.answer_weight:
+            rollout = self.labeler.prepare(backbone, rollout, self._reference)
         if len(generators) == 1:
             return rollout  # on-policy: the current policy generated it
         old = [self._old_log_probs(backbone, rollout, sampling, generator) for generator in generators]
@@ -216,7 +229,20 @@ class GRPO(UpdateRule):
                 metrics[f"kl/{task.name}"] = (kl.detach() * weights).sum() / len(rollout)
                 term = term + task.beta * kl
             loss = loss + (term * weights).sum() / len(rollout)
-        return loss, metrics
+        return self._add_label_loss(backbone, rollout, loss, metrics)
+
+    def _add_label_loss(
+        self, backbone: Backbone, rollout: Rollout, loss: Tensor, metrics: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the cross-entropy of labels that are not the model's own answers."""
+        if self.labeler.source in ("self", "accepted"):
+            return loss, metrics
+        labels, answer = None, rollout.scores.new_zeros(())
+        if self.answer_weight:
+            labels = self.labeler.labels(backbone, rollout, self._reference)
+            answer = label_loss(backbone, rollout, labels)
+            loss = loss + self.answer_weight * answer
+        return loss, metrics | {"loss/answer": answer.detach()} | self.labeler.metrics(rollout, labels)
 
     def _tasks(self, backbone: Backbone, rollout: Rollout) -> list[_Task]:
         """Advantages and scored samples of both tasks: all with a KL penalty, otherwise those with an advantage."""
@@ -227,9 +253,10 @@ class GRPO(UpdateRule):
         advantages = torch.where(advantages < 0, config.negative_scale * advantages, advantages)
         if rollout.weights is not None:
             advantages = advantages * rollout.weights
-        tasks = []
-        for name, values in (("image", advantages), ("answer", advantages * self._answer_mask(rollout))):
-            weighted, beta = self.weights[name] * values, self.betas[name]
+        answer_advantages, tasks = advantages * self._answer_mask(rollout), []
+        terms = ("image", self.image_weight, advantages), ("answer", self.answer_weight, answer_advantages)
+        for name, weight, values in terms:
+            weighted, beta = weight * values, self.betas[name]
             batch = scoring_batch(backbone, rollout, None if beta else weighted)
             scored = weighted[batch.rows]
             scored = scored.repeat_interleave(rollout.num_questions) if name == "answer" else scored
@@ -237,12 +264,14 @@ class GRPO(UpdateRule):
         return tasks
 
     def _answer_mask(self, rollout: Rollout) -> Tensor:
-        """Mask (B,) of the samples whose answer is trained."""
-        return rollout.accepted.float().clamp(min=float(self.answers == "all"))
+        """Mask (B,) of the samples whose own answer is trained by its advantage."""
+        if self.labeler.source == "accepted":
+            return rollout.accepted.float()
+        return torch.full_like(rollout.scores, float(self.labeler.source == "self"))
 
     def _zero_metrics(self, rollout: Rollout) -> dict[str, Tensor]:
         """The same names on every rank, also where its own samples have nothing to learn."""
-        names = [f"clip_ratio/{name}" for name in self.weights] + [
+        names = [f"clip_ratio/{name}" for name in self.betas] + [
             f"kl/{name}" for name, beta in self.betas.items() if beta
         ]
         return dict.fromkeys(names, rollout.scores.new_zeros(()))
@@ -274,7 +303,7 @@ class GRPO(UpdateRule):
     def _score_reference(
         self, backbone: Backbone, tasks: Sequence[_Task], sampling: ImageSampling, generator: torch.Generator
     ) -> Mapping[str, Scored]:
-        if self._reference is None:
+        if self._reference is None or not any(self.betas.values()):
             return {}
         with self._reference.active(backbone) as reference:
             return self._score(reference, [task for task in tasks if task.beta], sampling, generator)

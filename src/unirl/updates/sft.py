@@ -4,7 +4,7 @@ Source: UniRL (arXiv 2505.23380). `end_to_end` is the paper's main variant, the 
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,9 +15,11 @@ from unirl.distributed.collectives import global_masked_mean
 from unirl.errors import UserError, check_range, check_temperature
 from unirl.functional.advantages import group_mean
 from unirl.functional.reductions import zero_loss
-from unirl.types import Answers, ImageSampling, Rollout
+from unirl.types import AnswerLabels, CandidateSampling, ImageSampling, Rollout
+from unirl.updates.answer_labels import AnswerLabeler, LabelSource, PosteriorLabels, label_loss, prompt_answers
 from unirl.updates.base import UpdateRule, warn_guidance_mismatch
 from unirl.updates.batching import scoring_batch
+from unirl.updates.reference import Reference
 
 
 class SFT(UpdateRule):
@@ -31,9 +33,10 @@ class SFT(UpdateRule):
             (docs/results.md), so it is off by default.
         image_weight: Weight of the loss that trains generation.
         answer_weight: Weight of the loss that trains answering.
-        answers: Which answers are trained. "all": target answers about all images, the paper's loss end to end; it also
-            teaches to call wrong images correct. "accepted": target answers about accepted images. "self": the model's
-            own answers about all images. docs/method.md has the cost of each.
+        answer_labels: Which answers are trained. "prompt": the prompt's answers about all images, the paper's loss end
+            to end; it also teaches to call wrong images correct. "accepted": the same about accepted images. "self":
+            the model's own answers about all images. "posterior": the most probable answer, see `PosteriorLabels`.
+            docs/method.md has the cost of each.
         temperature: Temperature of the Gumbel-softmax, end to end.
         straight_through_steps: Last sampling steps that carry gradient, end to end. None leaves it to the backbone: all
             where one pass scores them, 2 for a masked model, which needs a pass for each.
@@ -42,6 +45,7 @@ class SFT(UpdateRule):
         num_masks: Random masks of each accepted image, for a masked model. Not used end to end.
         loss_guidance: Guidance under which accepted images are scored. None takes the one that generated them
             (docs/trials.md has a run where the two differ). Not used end to end.
+        posterior: Settings of `answer_labels: posterior`.
 
     Raises:
         UserError: a number is out of range.
@@ -54,12 +58,13 @@ class SFT(UpdateRule):
         end_to_end: bool = False,
         image_weight: float = 1.0,
         answer_weight: float = 1.0,
-        answers: Literal["all", "accepted", "self"] = "accepted",
+        answer_labels: LabelSource = "accepted",
         temperature: float = 1.0,
         straight_through_steps: int | None = None,
         weight_by_failure_rate: bool = True,
         num_masks: int = 1,
         loss_guidance: float | None = None,
+        posterior: PosteriorLabels = PosteriorLabels(),
     ) -> None:
         check_temperature("sft", temperature, greedy=False)
         check_range(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight)
@@ -69,7 +74,7 @@ class SFT(UpdateRule):
         check_range(-1, 1000, "sft", loss_guidance=loss_guidance or 0)
         if not image_weight and not answer_weight:
             raise UserError("sft: image_weight and answer_weight are both 0; one of them must be above 0 to train")
-        self.end_to_end, self.answers = end_to_end, answers
+        self.end_to_end, self.labeler = end_to_end, AnswerLabeler("sft", answer_labels, posterior)
         self.image_weight, self.answer_weight = image_weight, answer_weight
         self.temperature, self.straight_through_steps = temperature, straight_through_steps
         self.weight_by_failure_rate, self.num_masks, self.loss_guidance = (
@@ -77,8 +82,14 @@ class SFT(UpdateRule):
             num_masks,
             loss_guidance,
         )
-        rejection, gated = image_weight and not end_to_end, answer_weight and answers == "accepted"
+        rejection, gated = image_weight and not end_to_end, answer_weight and answer_labels == "accepted"
         self.learns_from_accepted = bool(rejection or gated)
+        self._reference: Reference | None = None
+
+    @property
+    @override
+    def candidate_sampling(self) -> CandidateSampling | None:
+        return self.labeler.candidate_sampling if self.answer_weight else None
 
     @override
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
@@ -94,24 +105,42 @@ class SFT(UpdateRule):
             warn_guidance_mismatch("sft", self.loss_guidance, sampling)
 
     @override
+    def attach(self, backbone: Backbone) -> None:
+        if self.labeler.needs_reference:
+            self._reference = Reference(backbone)
+
+    @override
+    def prepare(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
+    ) -> Rollout:
+        return self.labeler.prepare(backbone, rollout, self._reference) if self.answer_weight else rollout
+
+    @override
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         zero = zero_loss(backbone)
+        labels = self.labeler.labels(backbone, rollout, self._reference) if self.answer_weight else None
         if self.end_to_end:
-            image, answer = self._end_to_end_loss(backbone, rollout, sampling, generator)
+            image, answer = self._end_to_end_loss(backbone, rollout, sampling, generator, labels)
         else:
             image = self._rejection_loss(backbone, rollout, sampling, generator) if self.image_weight else zero
-            answer = self._answer_loss(backbone, rollout) if self.answer_weight else zero
+            answer = zero if labels is None else label_loss(backbone, rollout, labels)
         loss = self.image_weight * image + self.answer_weight * answer + zero
-        return loss, {"loss/image": image.detach(), "loss/answer": answer.detach()}
+        metrics = {"loss/image": image.detach(), "loss/answer": answer.detach()}
+        return loss, metrics | self.labeler.metrics(rollout, labels)
 
     def _end_to_end_loss(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+        self,
+        backbone: Backbone,
+        rollout: Rollout,
+        sampling: ImageSampling,
+        generator: torch.Generator,
+        labels: AnswerLabels | None,
     ) -> tuple[Tensor, Tensor]:
         """One answer loss, split at the image codes into what trains generation and what trains answering.
 
-        With `answers: all` and equal weights, the two gradients add up to that of the paper's single loss.
+        With `answer_labels: prompt` and equal weights, the two gradients add up to that of the paper's single loss.
         """
         steps = self.straight_through_steps or backbone.straight_through_steps
         batch = scoring_batch(backbone, rollout)
@@ -119,23 +148,24 @@ class SFT(UpdateRule):
         images = backbone.straight_through(batch.prompts, batch.images, sampling, self.temperature, steps, generator)
         assert images.soft is not None
         codes = images.soft.detach().requires_grad_()
-        target = _target_answers(backbone, rollout)
+        target = prompt_answers(backbone, rollout)
         answers = target[batch.answer_rows]
         log_probs = backbone.answer_log_probs(dataclasses.replace(images, soft=codes), batch.questions, answers)
 
         def mean(weights: Tensor) -> Tensor:
-            weights = rollout.per_answer(weights)
             total = (target.mask * weights[:, None]).sum()
             return -global_masked_mean(log_probs, answers.mask * weights[batch.answer_rows, None], total)
 
-        weights = rollout.sample_weights
+        weights = rollout.per_answer(rollout.sample_weights)
         value = mean(weights)
         (gradient,) = torch.autograd.grad(value, codes, retain_graph=True)
         image = (images.soft * gradient).sum()
         image = value.detach() + image - image.detach()  # value of the loss, gradient of generation
-        if self.answers == "self":
-            return image, self._answer_loss(backbone, rollout)
-        return image, mean(weights if self.answers == "all" else weights * rollout.accepted)
+        if labels is None:
+            return image, zero_loss(backbone)
+        if self.labeler.source in ("self", "posterior"):
+            return image, label_loss(backbone, rollout, labels)
+        return image, mean(weights if labels.weights is None else weights * labels.weights)
 
     def _rejection_loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
@@ -155,20 +185,3 @@ class SFT(UpdateRule):
             batch.prompts, batch.images, sampling, self.num_masks, batch.generator(generator)
         )
         return -global_masked_mean((log_probs * terms).sum(1), weights, total)
-
-    def _answer_loss(self, backbone: Backbone, rollout: Rollout) -> Tensor:
-        """Cross-entropy of the trained answers about the images as they are."""
-        answers = rollout.answers if self.answers == "self" else _target_answers(backbone, rollout)
-        trained = rollout.accepted if self.answers == "accepted" else None
-        weights = rollout.sample_weights if trained is None else rollout.sample_weights * trained
-        batch, weights = scoring_batch(backbone, rollout, trained), rollout.per_answer(weights)
-        total = (answers.mask * weights[:, None])[batch.all_answer_rows].sum()
-        answers, weights = answers[batch.answer_rows], weights[batch.answer_rows]
-        if not len(batch):
-            return global_masked_mean(weights, weights, total)  # 0; collective
-        log_probs = backbone.answer_log_probs(batch.images, batch.questions, answers)
-        return -global_masked_mean(log_probs, answers.mask * weights[:, None], total)
-
-
-def _target_answers(backbone: Backbone, rollout: Rollout) -> Answers:
-    return backbone.tokenize_answers(rollout.target_answers)
