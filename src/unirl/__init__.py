@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         LogImages,
         QualityControl,
         ResultsTable,
+        TaskSchedule,
         fault_tolerance_callbacks,
     )
     from unirl.callbacks.images import Caption, image_grid
@@ -70,6 +71,7 @@ __all__ = [
     "Rollout",
     "RolloutConfig",
     "SelfImprovement",
+    "TaskSchedule",
     "UserError",
     "WarmupSchedule",
     "__version__",
@@ -85,7 +87,7 @@ _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
     "unirl.callbacks": (
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
-        "fault_tolerance_callbacks",
+        *("TaskSchedule", "fault_tolerance_callbacks"),
     ),
     "unirl.callbacks.images": ("Caption", "image_grid"),
     "unirl.hooks.host": ("load",),

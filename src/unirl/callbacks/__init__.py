@@ -1,4 +1,4 @@
-"""Lightning callbacks: guards, quality control, images and tables to look at, fault tolerance, export."""
+"""Lightning callbacks: guards, quality control, task weights, images and tables to look at, fault tolerance, export."""
 
 from unirl.callbacks.export import ExportPretrained
 from unirl.callbacks.fault_tolerance import ReplayMissedValidation, RestoreLastSavedStep, fault_tolerance_callbacks
@@ -7,6 +7,7 @@ from unirl.callbacks.images import Caption, LogImages, image_grid
 from unirl.callbacks.preemption import StopOnSigterm
 from unirl.callbacks.quality import QualityControl
 from unirl.callbacks.results import ResultsTable
+from unirl.callbacks.schedule import TaskSchedule
 
 __all__ = [
     "Caption",
@@ -18,6 +19,7 @@ __all__ = [
     "RestoreLastSavedStep",
     "ResultsTable",
     "StopOnSigterm",
+    "TaskSchedule",
     "fault_tolerance_callbacks",
     "image_grid",
 ]
