@@ -16,6 +16,7 @@ RETIRED = {
     "accept_threshold": r"model\.accept",
     "weight_by_failure_rate, num_masks, loss_guidance": r"hard_first|score_guidance",
     "zero_variance_patience, max_logprob_gap": r"flat_rollouts|scoring_gap|flat_groups",
+    "answer_labels: prompt, self": r"answers: (all|accepted|self)|answers=\"(all|accepted|self)\"",
     "gather_object, zero_loss": r"of_all|is_loss",
     "AutoregressiveImages": r"CodeByCode",
     "image_log_likelihood": r"picture_log_probs",
