@@ -399,6 +399,8 @@ class Rollout:
         micro_batch: First and last sample, that one excluded, which the loss scores now. None scores all.
         candidates: Candidates for the label of each answer, where the update rule has `candidate_sampling`.
         answer_labels: The answers that understanding learns, where the update rule decides that once for a rollout.
+        answer_rollout: Samples that understanding learns from in place of these, where the update rule generated images
+            by another model than the policy.
 
     Shapes:
         scores, normalized_rewards, weights and each of score_parts (B,); accepted (B,) bool.
@@ -419,6 +421,7 @@ class Rollout:
     micro_batch: tuple[int, int] | None = None
     candidates: Candidates | None = None
     answer_labels: AnswerLabels | None = None
+    answer_rollout: "Rollout | None" = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -441,6 +444,19 @@ class Rollout:
             return [self]
         starts = range(0, len(self), self.loss_batch_size)
         return [replace(self, micro_batch=(i, min(i + self.loss_batch_size, len(self)))) for i in starts]
+
+    @property
+    def answer_samples(self) -> "Rollout":
+        """The samples that understanding learns from: those of `answer_rollout` if there is one, or these.
+
+        In a micro-batch it has an equal share of them, which may be none.
+        """
+        if self.answer_rollout is None:
+            return self
+        if self.micro_batch is None:
+            return replace(self.answer_rollout, micro_batch=None)
+        start, stop = (end * len(self.answer_rollout) // len(self) for end in self.micro_batch)
+        return replace(self.answer_rollout, micro_batch=(start, stop))
 
     @property
     def rows(self) -> Tensor:

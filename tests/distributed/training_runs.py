@@ -42,7 +42,8 @@ def update_rule(name: str) -> UpdateRule:
         return SFT(end_to_end=True, straight_through_steps=2)
     if name == "posterior":
         labels = PosteriorLabels(num_candidates=2, min_posterior=0.2, model="reference")
-        return GRPO(kl=KLPenalty(beta=0.1), answer_labels="posterior", posterior=labels)
+        images: dict[str, Any] = {"answer_images": "reference", "answer_images_per_prompt": 3}
+        return GRPO(kl=KLPenalty(beta=0.1), answer_labels="posterior", posterior=labels, **images)
     return GRPO(answer_labels="self", kl=KLPenalty(beta=0.1, answer_beta=0.5))
 
 
@@ -80,6 +81,7 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
     image_values = {f.name: _cat(images, f.name) for f in fields(images[0]) if f.name != "memory"}
     image_values["memory"] = {name: torch.cat([image.memory[name] for image in images]) for name in images[0].memory}
     labels = [rollout.answer_labels for rollout in rollouts if rollout.answer_labels]
+    others = [rollout.answer_rollout for rollout in rollouts if rollout.answer_rollout]
     answers = concatenate_answers([label.answers for label in labels]) if labels else None
     return replace(
         first,
@@ -88,6 +90,7 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
         answers=concatenate_answers([rollout.answers for rollout in rollouts]),
         answer_labels=None if answers is None else AnswerLabels(answers, _cat(labels, "weights")),
         candidates=None,
+        answer_rollout=concatenate(others) if others else None,
         score_parts={name: torch.cat([r.score_parts[name] for r in rollouts]) for name in first.score_parts},
         **tensors,
     )

@@ -102,7 +102,7 @@ def grpo() -> GRPO:
 
 def posterior() -> SFT:
     labels = PosteriorLabels(num_candidates=3, min_posterior=0.0)
-    return SFT(image_weight=0.0, answer_labels="posterior", posterior=labels)
+    return SFT(image_weight=0.0, answer_labels="posterior", posterior=labels, answer_images="reference")
 
 
 @pytest.mark.parametrize(("rule", "iterations"), [(None, 1), (None, 3), (grpo, 3), (posterior, 3)])

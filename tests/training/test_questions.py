@@ -128,6 +128,7 @@ RULES: dict[str, Any] = {
     "grpo, accepted": GRPO,
     "sft": lambda: SFT(num_masks=2),
     "sft, posterior": lambda: SFT(answer_labels="posterior", posterior=PosteriorLabels(2, min_posterior=0.0)),
+    "sft, images of the reference": lambda: SFT(answer_labels="prompt", answer_images="reference"),
     "sft, end to end": lambda: SFT(end_to_end=True, answer_labels="prompt", straight_through_steps=2),
 }
 

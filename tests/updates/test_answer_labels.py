@@ -182,3 +182,38 @@ def test_candidates_are_asked_for_where_answers_are_trained_by_them() -> None:
 def test_settings_out_of_range_are_refused(rule: type[SFT] | type[GRPO], setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=rf"{rule.__name__.lower()}\.posterior: {next(iter(setting))}"):
         rule(posterior=PosteriorLabels(**setting))  # type: ignore[arg-type]
+
+
+def test_answers_are_learned_about_the_images_of_the_answer_rollout() -> None:
+    """Of the reference's images as many are in each micro-batch as there can be, and all of them in some."""
+    backbone = BanditBackbone()
+    rollout, rule = bandit_rollout(backbone), SFT(image_weight=0.0, answer_labels="prompt")
+    others = make_bandit_rollout(backbone, 1, SAMPLING, seed=1, num_prompts=3)
+    both = dataclasses.replace(rollout, answer_rollout=others, loss_batch_size=3)
+    expected, _ = loss(rule, backbone, others)
+    assert expected != loss(rule, backbone, rollout)[0]
+    parts = both.micro_batches()
+    assert [len(part.answer_samples.rows) for part in parts] == [0, 1, 1, 1]
+    torch.testing.assert_close(sum(loss(rule, backbone, part)[0] for part in parts), expected)
+    torch.testing.assert_close(loss(rule, backbone, both)[0], expected)
+
+
+@pytest.mark.parametrize("rule", [SFT, GRPO])
+def test_the_untrained_model_generates_images(rule: type[SFT] | type[GRPO]) -> None:
+    made = rule(answer_labels="prompt", answer_images="reference", answer_images_per_prompt=2)
+    backbone, base = BanditBackbone(), BanditBackbone()
+    made.attach(backbone)
+    with torch.no_grad():
+        backbone.prompt_logits.mul_(-50)
+    images = made.sample_answer_images(backbone, ["code 0", "code 2"], SAMPLING, torch.Generator().manual_seed(3))
+    expected = base.sample_images(["code 0"] * 2 + ["code 2"] * 2, SAMPLING, torch.Generator().manual_seed(3))
+    assert images is not None
+    assert torch.equal(images.codes, expected.codes)
+    assert rule().sample_answer_images(backbone, ["code 0"], SAMPLING, torch.Generator()) is None
+
+
+def test_own_answers_need_own_images_under_grpo() -> None:
+    with pytest.raises(UserError, match="set answer_labels to prompt or posterior"):
+        GRPO(answer_images="reference")
+    with pytest.raises(UserError, match="answer_images_per_prompt 0"):
+        SFT(answer_images_per_prompt=0)

@@ -237,16 +237,32 @@ class SelfImprovement(LightningModule):
         weights = self._lifecycle.weights(rollout)
         normalized = normalized_rewards(self.rewards, rollout.score_parts, config.group_size, weights)
         rollout = replace(rollout, weights=weights, normalized_rewards=normalized, loss_batch_size=self.loss_batch_size)
-        candidates = self.update.candidate_sampling
-        if candidates is not None:
-            rollout = self.rollouts.add_candidates(
-                rollout, candidates, config.answer_sampling.max_tokens, self.rng("candidates")
-            )
+        answer_rollout = self._answer_rollout(batch)
+        if answer_rollout is None:
+            rollout = self._add_candidates(rollout)
+        else:
+            rollout = replace(rollout, answer_rollout=self._add_candidates(answer_rollout))
         generators = [self.rng("update", first + i) for i in range(config.num_iterations)]
         return self.update.prepare(self.backbone, rollout, config.image_sampling, generators)
 
     def _adaptive_sampler(self) -> AdaptiveSampler | None:
         return getattr(getattr(self.trainer, "datamodule", None), "adaptive_sampler", None)
+
+    def _answer_rollout(self, batch: Sequence[Example]) -> Rollout | None:
+        """Samples of another model that understanding learns from, where the update rule generates some."""
+        config, prompts = self.rollout, [example.prompt for example in batch]
+        rng = self.rng("answer_images")
+        images = self.update.sample_answer_images(self.backbone, prompts, config.image_sampling, rng)
+        if images is None:
+            return None
+        rollout = self.rollouts.ask(batch, images, config.answer_sampling, self.rng("answers about answer_images"))
+        return replace(rollout, loss_batch_size=self.loss_batch_size)
+
+    def _add_candidates(self, rollout: Rollout) -> Rollout:
+        sampling, max_tokens = self.update.candidate_sampling, self.rollout.answer_sampling.max_tokens
+        if sampling is None:
+            return rollout
+        return self.rollouts.add_candidates(rollout, sampling, max_tokens, self.rng("candidates"))
 
     def rng(self, purpose: str, step: int | None = None) -> torch.Generator:
         """The generator for a purpose in a step, the current one by default. A resumed run gets the same ones.

@@ -14,6 +14,7 @@ from unirl.types import (
     Candidates,
     CandidateSampling,
     Example,
+    Images,
     ImageSampling,
     Rollout,
     question_rows,
@@ -76,9 +77,36 @@ class Rollouts:
         Raises:
             UserError: a reward failed or returned unusable numbers.
         """
-        examples = [example for example in examples for _ in range(group_size)]
-        prompts, questions = [e.prompt for e in examples], self._questions(examples, all_questions)
+        prompts = [example.prompt for example in examples for _ in range(group_size)]
         images = self.backbone.sample_images(prompts, image_sampling, image_rng)
+        return self.ask(examples, images, answer_sampling, answer_rng, decode, all_questions)
+
+    @torch.no_grad()
+    def ask(
+        self,
+        examples: Sequence[Example],
+        images: Images,
+        answer_sampling: AnswerSampling,
+        answer_rng: torch.Generator | None = None,
+        decode: bool = False,
+        all_questions: bool = True,
+    ) -> Rollout:
+        """Answer the questions about images that are there, and score them.
+
+        Args:
+            examples: As for `sample`.
+            images: Equally many for each example, prompt-major.
+            answer_sampling: As for `sample`.
+            answer_rng: As for `sample`.
+            decode: As for `sample`.
+            all_questions: As for `sample`.
+
+        Raises:
+            UserError: a reward failed or returned unusable numbers.
+        """
+        group_size = len(images) // len(examples)
+        examples = [example for example in examples for _ in range(group_size)]
+        questions = self._questions(examples, all_questions)
         if decode or self.needs_pixels:
             images = replace(images, pixels=self.backbone.decode(images))
         answers = self.backbone.sample_answers(images, questions, answer_sampling, answer_rng)

@@ -13,10 +13,12 @@ from unirl.backbones.base import Backbone
 from unirl.distributed.collectives import global_masked_mean
 from unirl.errors import check_range, check_temperature
 from unirl.functional.posterior import candidate_priors, posterior
-from unirl.types import AnswerLabels, Answers, Candidates, CandidateSampling, Rollout
+from unirl.types import AnswerLabels, Answers, Candidates, CandidateSampling, Images, ImageSampling, Rollout
 from unirl.updates.batching import scoring_batch
 from unirl.updates.reference import Reference
 
+ImageSource = Literal["policy", "reference"]
+"""The model that generated the images: the one in training, or the untrained one."""
 LabelSource = Literal["prompt", "accepted", "self", "posterior"]
 """The prompt's answer about all images, the same about accepted images, the model's own answer, or the candidate of
 largest posterior probability."""
@@ -58,12 +60,23 @@ class AnswerLabeler:
         owner: Name of the update rule, for messages.
         source: Where labels come from.
         config: Settings of "posterior".
+        images: Who generated the images that are asked about.
+        images_per_prompt: Images of each prompt of a step, of "reference".
 
     Raises:
         UserError: a number is out of range.
     """
 
-    def __init__(self, owner: str, source: LabelSource, config: PosteriorLabels) -> None:
+    def __init__(
+        self,
+        owner: str,
+        source: LabelSource,
+        config: PosteriorLabels,
+        images: ImageSource = "policy",
+        images_per_prompt: int = 1,
+    ) -> None:
+        check_range(1, 10_000, owner, answer_images_per_prompt=images_per_prompt)
+        self.images, self.images_per_prompt = images, images_per_prompt
         owner = f"{owner}.posterior"
         check_range(0, 1000, owner, num_candidates=config.num_candidates)
         check_temperature(f"{owner}: candidate_temperature", config.candidate_temperature)
@@ -74,7 +87,11 @@ class AnswerLabeler:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether likelihoods are those of the untrained model."""
+        """Whether the untrained model is used."""
+        return self.images == "reference" or self._reference_likelihoods
+
+    @property
+    def _reference_likelihoods(self) -> bool:
         return self.source == "posterior" and self.config.model == "reference"
 
     @property
@@ -83,6 +100,30 @@ class AnswerLabeler:
         if self.source != "posterior":
             return None
         return CandidateSampling(self.config.num_candidates, self.config.candidate_temperature)
+
+    def sample_images(
+        self,
+        backbone: Backbone,
+        prompts: Sequence[str],
+        sampling: ImageSampling,
+        generator: torch.Generator,
+        reference: Reference | None,
+    ) -> Images | None:
+        """As `UpdateRule.sample_answer_images`.
+
+        Args:
+            backbone: The model in training.
+            prompts: The prompts of the step.
+            sampling: How images are generated.
+            generator: The only source of randomness.
+            reference: The untrained model, where `needs_reference`.
+        """
+        if self.images == "policy":
+            return None
+        assert reference is not None, "attach comes first"
+        prompts = [prompt for prompt in prompts for _ in range(self.images_per_prompt)]
+        with reference.active(backbone) as model:
+            return model.sample_images(prompts, sampling, generator)
 
     def prepare(self, backbone: Backbone, rollout: Rollout, reference: Reference | None = None) -> Rollout:
         """Store the labels that must be decided by the policy that generated; without gradient.
@@ -94,7 +135,11 @@ class AnswerLabeler:
         """
         if self.source != "posterior":
             return rollout
-        return dataclasses.replace(rollout, answer_labels=self._posterior_labels(backbone, rollout, reference))
+        samples = rollout.answer_samples
+        labels = self._posterior_labels(backbone, samples, reference)
+        if samples is rollout:
+            return dataclasses.replace(rollout, answer_labels=labels)
+        return dataclasses.replace(rollout, answer_rollout=dataclasses.replace(samples, answer_labels=labels))
 
     def labels(self, backbone: Backbone, rollout: Rollout, reference: Reference | None = None) -> AnswerLabels:
         """The labels of all answers of a rollout.
@@ -150,9 +195,10 @@ class AnswerLabeler:
         """Log-likelihood (R, C) of each candidate."""
         num_candidates, per_image = candidates.mask.shape[1], len(candidates.answers) // len(rollout)
         questions = [question for question in rollout.questions for _ in range(num_candidates)]
-        assert reference is not None or not self.needs_reference, "attach comes first"
+        of_reference = reference if self._reference_likelihoods else None
+        assert of_reference is not None or not self._reference_likelihoods, "attach comes first"
         parts = []
-        with reference.active(backbone) if reference and self.needs_reference else nullcontext(backbone) as model:
+        with of_reference.active(backbone) if of_reference else nullcontext(backbone) as model:
             for part in dataclasses.replace(rollout, micro_batch=None).micro_batches():
                 start, stop = part.micro_batch or (0, len(rollout))
                 rows = slice(start * per_image, stop * per_image)

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
-from unirl.types import CandidateSampling, ImageSampling, Rollout
+from unirl.types import CandidateSampling, Images, ImageSampling, Rollout
 
 
 class UpdateRule(ABC):
@@ -49,6 +49,24 @@ class UpdateRule(ABC):
         Args:
             backbone: Built, and not trained yet.
         """
+
+    def sample_answer_images(
+        self, backbone: Backbone, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator
+    ) -> Images | None:
+        """Generate images for understanding to learn from by another model than the policy. Called without gradient.
+
+        They are asked about and scored as the policy's own, and are then in `rollout.answer_rollout`.
+
+        Args:
+            backbone: The model in training.
+            prompts: The prompts of the step, each once.
+            sampling: How the policy's images are generated.
+            generator: The only source of randomness.
+
+        Returns:
+            Equally many images of each prompt, prompt-major; None where understanding learns from the policy's images.
+        """
+        return None
 
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]

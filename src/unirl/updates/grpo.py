@@ -18,8 +18,8 @@ from unirl.errors import UserError, check_range
 from unirl.functional.advantages import group_advantages
 from unirl.functional.policy_gradient import Reduction, clip_ratio, clipped_objective, decision_weights, k3
 from unirl.functional.reductions import zero_loss
-from unirl.types import CandidateSampling, ImageSampling, Rollout
-from unirl.updates.answer_labels import AnswerLabeler, LabelSource, PosteriorLabels, label_loss
+from unirl.types import CandidateSampling, Images, ImageSampling, Rollout
+from unirl.updates.answer_labels import AnswerLabeler, ImageSource, LabelSource, PosteriorLabels, label_loss
 from unirl.updates.base import UpdateRule, warn_guidance_mismatch
 from unirl.updates.batching import ScoringBatch, scoring_batch
 from unirl.updates.reference import Reference
@@ -126,6 +126,9 @@ class GRPO(UpdateRule):
         kl: Penalty on the divergence from the untrained model.
         scoring: Which log-probabilities of images are computed.
         posterior: Settings of `answer_labels: posterior`.
+        answer_images: Who generates the images that answers are trained on: "policy", or "reference", the untrained
+            model, so that training cannot fit them to its own mistakes. Needs `answer_labels` "prompt" or "posterior".
+        answer_images_per_prompt: Images of each prompt of a step that the reference generates.
 
     Raises:
         UserError: a number is out of range.
@@ -142,6 +145,8 @@ class GRPO(UpdateRule):
         kl: KLPenalty = KLPenalty(),
         scoring: ImageScoring = ImageScoring(),
         posterior: PosteriorLabels = PosteriorLabels(),
+        answer_images: ImageSource = "policy",
+        answer_images_per_prompt: int = 1,
     ) -> None:
         answer_beta = kl.beta if kl.answer_beta is None else kl.answer_beta
         low, high = loss.clip
@@ -157,7 +162,12 @@ class GRPO(UpdateRule):
         self.image_weight, self.answer_weight = image_weight, answer_weight
         self.betas = {"image": kl.beta, "answer": answer_beta}
         self.policy_loss, self.scoring = loss, scoring
-        self.labeler = AnswerLabeler("grpo", answer_labels, posterior)
+        self.labeler = AnswerLabeler("grpo", answer_labels, posterior, answer_images, answer_images_per_prompt)
+        if answer_images == "reference" and answer_labels in ("self", "accepted"):
+            raise UserError(
+                f"grpo: answer_images is reference and answer_labels is {answer_labels}: the model's own answers are "
+                "trained by the advantage of its own images; set answer_labels to prompt or posterior"
+            )
         self.learns_from_accepted = bool(answer_weight and answer_labels == "accepted")
         self._reference: Reference | None = None
 
@@ -182,6 +192,14 @@ class GRPO(UpdateRule):
     def attach(self, backbone: Backbone) -> None:
         if any(self.betas.values()) or self.labeler.needs_reference:
             self._reference = Reference(backbone)
+
+    @override
+    def sample_answer_images(
+        self, backbone: Backbone, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator
+    ) -> Images | None:
+        if not self.answer_weight:
+            return None
+        return self.labeler.sample_images(backbone, prompts, sampling, generator, self._reference)
 
     @override
     def prepare(
@@ -237,12 +255,12 @@ class GRPO(UpdateRule):
         """Add the cross-entropy of labels that are not the model's own answers."""
         if self.labeler.source in ("self", "accepted"):
             return loss, metrics
-        labels, answer = None, rollout.scores.new_zeros(())
+        samples, labels, answer = rollout.answer_samples, None, rollout.scores.new_zeros(())
         if self.answer_weight:
-            labels = self.labeler.labels(backbone, rollout, self._reference)
-            answer = label_loss(backbone, rollout, labels)
+            labels = self.labeler.labels(backbone, samples, self._reference)
+            answer = label_loss(backbone, samples, labels)
             loss = loss + self.answer_weight * answer
-        return loss, metrics | {"loss/answer": answer.detach()} | self.labeler.metrics(rollout, labels)
+        return loss, metrics | {"loss/answer": answer.detach()} | self.labeler.metrics(samples, labels)
 
     def _tasks(self, backbone: Backbone, rollout: Rollout) -> list[_Task]:
         """Advantages and scored samples of both tasks: all with a KL penalty, otherwise those with an advantage."""

@@ -15,8 +15,15 @@ from unirl.distributed.collectives import global_masked_mean
 from unirl.errors import UserError, check_range, check_temperature
 from unirl.functional.advantages import group_mean
 from unirl.functional.reductions import zero_loss
-from unirl.types import AnswerLabels, CandidateSampling, ImageSampling, Rollout
-from unirl.updates.answer_labels import AnswerLabeler, LabelSource, PosteriorLabels, label_loss, prompt_answers
+from unirl.types import AnswerLabels, CandidateSampling, Images, ImageSampling, Rollout
+from unirl.updates.answer_labels import (
+    AnswerLabeler,
+    ImageSource,
+    LabelSource,
+    PosteriorLabels,
+    label_loss,
+    prompt_answers,
+)
 from unirl.updates.base import UpdateRule, warn_guidance_mismatch
 from unirl.updates.batching import scoring_batch
 from unirl.updates.reference import Reference
@@ -46,6 +53,9 @@ class SFT(UpdateRule):
         loss_guidance: Guidance under which accepted images are scored. None takes the one that generated them
             (docs/trials.md has a run where the two differ). Not used end to end.
         posterior: Settings of `answer_labels: posterior`.
+        answer_images: Who generates the images that answers are trained on: "policy", or "reference", the untrained
+            model, so that training cannot fit them to its own mistakes.
+        answer_images_per_prompt: Images of each prompt of a step that the reference generates.
 
     Raises:
         UserError: a number is out of range.
@@ -65,6 +75,8 @@ class SFT(UpdateRule):
         num_masks: int = 1,
         loss_guidance: float | None = None,
         posterior: PosteriorLabels = PosteriorLabels(),
+        answer_images: ImageSource = "policy",
+        answer_images_per_prompt: int = 1,
     ) -> None:
         check_temperature("sft", temperature, greedy=False)
         check_range(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight)
@@ -74,7 +86,8 @@ class SFT(UpdateRule):
         check_range(-1, 1000, "sft", loss_guidance=loss_guidance or 0)
         if not image_weight and not answer_weight:
             raise UserError("sft: image_weight and answer_weight are both 0; one of them must be above 0 to train")
-        self.end_to_end, self.labeler = end_to_end, AnswerLabeler("sft", answer_labels, posterior)
+        self.end_to_end = end_to_end
+        self.labeler = AnswerLabeler("sft", answer_labels, posterior, answer_images, answer_images_per_prompt)
         self.image_weight, self.answer_weight = image_weight, answer_weight
         self.temperature, self.straight_through_steps = temperature, straight_through_steps
         self.weight_by_failure_rate, self.num_masks, self.loss_guidance = (
@@ -110,6 +123,14 @@ class SFT(UpdateRule):
             self._reference = Reference(backbone)
 
     @override
+    def sample_answer_images(
+        self, backbone: Backbone, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator
+    ) -> Images | None:
+        if not self.answer_weight:
+            return None
+        return self.labeler.sample_images(backbone, prompts, sampling, generator, self._reference)
+
+    @override
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
@@ -120,15 +141,16 @@ class SFT(UpdateRule):
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         zero = zero_loss(backbone)
-        labels = self.labeler.labels(backbone, rollout, self._reference) if self.answer_weight else None
+        samples = rollout.answer_samples
+        labels = self.labeler.labels(backbone, samples, self._reference) if self.answer_weight else None
         if self.end_to_end:
             image, answer = self._end_to_end_loss(backbone, rollout, sampling, generator, labels)
         else:
             image = self._rejection_loss(backbone, rollout, sampling, generator) if self.image_weight else zero
-            answer = zero if labels is None else label_loss(backbone, rollout, labels)
+            answer = zero if labels is None else label_loss(backbone, samples, labels)
         loss = self.image_weight * image + self.answer_weight * answer + zero
         metrics = {"loss/image": image.detach(), "loss/answer": answer.detach()}
-        return loss, metrics | self.labeler.metrics(rollout, labels)
+        return loss, metrics | self.labeler.metrics(samples, labels)
 
     def _end_to_end_loss(
         self,
@@ -163,8 +185,9 @@ class SFT(UpdateRule):
         image = value.detach() + image - image.detach()  # value of the loss, gradient of generation
         if labels is None:
             return image, zero_loss(backbone)
-        if self.labeler.source in ("self", "posterior"):
-            return image, label_loss(backbone, rollout, labels)
+        samples = rollout.answer_samples
+        if samples is not rollout or self.labeler.source in ("self", "posterior"):
+            return image, label_loss(backbone, samples, labels)
         return image, mean(weights if labels.weights is None else weights * labels.weights)
 
     def _rejection_loss(
