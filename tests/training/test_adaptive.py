@@ -197,7 +197,7 @@ def test_what_cannot_be_sampled_adaptively_is_refused(runs, shapes_checkpoint: P
 def test_a_run_logs_shares_and_observes_each_rollout(runs, shapes_checkpoint: Path, tmp_path: Path) -> None:
     """With two steps on a rollout and two batches of an optimizer step."""
     data = runs.data(sampler="adaptive", adaptive=AdaptiveSampling(0.6), prompts_per_step=4, steps_per_epoch=8)
-    rule = SFT(end_to_end=False, answers="all")
+    rule = SFT(end_to_end=False, answer_labels="prompt")
     model = runs.module(Showo(str(shapes_checkpoint)), rule, [Likelihood()], num_iterations=2)
     options = {"max_epochs": 1, "limit_val_batches": 0, "enable_checkpointing": False, "accumulate_grad_batches": 2}
     trainer = runs.trainer(tmp_path, **options)
