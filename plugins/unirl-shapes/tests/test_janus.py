@@ -92,6 +92,11 @@ def test_generation_and_understanding_of_the_shipped_model(shipped: Janus) -> No
     assert accuracy["understanding"] > 0.85
 
 
+def test_the_model_finds_the_best_of_four_images(shipped: Janus) -> None:
+    first, best = (measure(shipped, 48, pretrain.BEST_SAMPLING, best_of=count)["generation"] for count in (1, 4))
+    assert best > first + 0.1
+
+
 def test_the_shipped_model_equals_that_of_transformers(shipped: Janus, tmp_path: Path) -> None:
     shipped.save_pretrained(tmp_path)
     model = JanusForConditionalGeneration.from_pretrained(tmp_path)

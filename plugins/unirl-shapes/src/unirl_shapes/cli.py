@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         default="held_out",
         help="prompts; choose settings on train",
     )
+    measure.add_argument(
+        "--best-of", type=int, default=1, help="images of each prompt, of which the model picks one (default: 1)"
+    )
     measure.set_defaults(run=_measure)
     return parser
 
@@ -85,7 +88,7 @@ def _measure(options: argparse.Namespace) -> None:
         options.steps, options.guidance, options.temperature, options.noise
     ):
         sampling = ImageSampling(steps, guidance, temperature, noise)
-        values = measure(backbone, options.count, sampling, options.seed, options.split)
+        values = measure(backbone, options.count, sampling, options.seed, options.split, options.best_of)
         setting = f"{steps:>5} {guidance:>5} {temperature:>5} {noise:>5}"
         for task in ("generation", "understanding", "self_reward"):
             row = [values.get(task if name == "overall" else f"{task}/{name}") for name in names]

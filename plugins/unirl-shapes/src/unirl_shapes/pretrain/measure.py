@@ -7,12 +7,12 @@ from random import Random
 
 import torch
 
-from unirl import AnswerSampling, Example, ImageSampling
+from unirl import AnswerSampling, Example, Images, ImageSampling
 from unirl.backbones import Backbone, locate, read_json
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.metrics import AccuracyByCategory, SelfRewardAccuracy
-from unirl.rewards import Keyword
+from unirl.rewards import Keyword, Likelihood
 from unirl_shapes.examples import Split, sample_example
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
@@ -24,7 +24,12 @@ BATCH_SIZE = 120
 
 @torch.no_grad()
 def measure(
-    backbone: Backbone, count: int, sampling: ImageSampling, seed: int = 0, split: Split = "held_out"
+    backbone: Backbone,
+    count: int,
+    sampling: ImageSampling,
+    seed: int = 0,
+    split: Split = "held_out",
+    best_of: int = 1,
 ) -> dict[str, float]:
     """Measure a model on held-out prompts, and on held-out questions about rendered images.
 
@@ -34,6 +39,7 @@ def measure(
         sampling: How images are generated.
         seed: Seed of prompts and sampling.
         split: "train" generates from training prompts instead, on which settings may be chosen.
+        best_of: Images of each prompt, of which the model's own probability of the correct answer picks one.
 
     Returns:
         Accuracies in [0, 1]: "generation", "understanding" and "self_reward" overall, and each by category, such as
@@ -46,9 +52,9 @@ def measure(
     examples = ShapesPrompts().held_out(count, seed) if split == "held_out" else _train_examples(count, seed)
     for start in range(0, count, BATCH_SIZE):
         batch = examples[start : start + BATCH_SIZE]
-        images = backbone.sample_images([e.prompt for e in batch], sampling, generator)
-        pixels = backbone.decode(images)
-        images, correct = replace(images, pixels=pixels), judge.verdicts(batch, pixels)
+        images = _sample_best(backbone, batch, sampling, generator, best_of)
+        assert images.pixels is not None
+        correct = judge.verdicts(batch, images.pixels)
         answers = backbone.sample_answers(images, [e.question for e in batch], ANSWER_SAMPLING)
         accepted = reward.accepts(batch, reward.score(batch, images, answers))
         generation.update(correct, _categories(batch))
@@ -67,6 +73,22 @@ def measure(
         values[task] = by_category.pop("overall", math.nan)
         values |= {f"{task}/{name}": value for name, value in by_category.items()}
     return values
+
+
+def _sample_best(
+    backbone: Backbone, examples: Sequence[Example], sampling: ImageSampling, generator: torch.Generator, best_of: int
+) -> Images:
+    """An image of each prompt: the first, or of several the one that the model itself finds most correct."""
+    repeated = [example for example in examples for _ in range(best_of)]
+    images = backbone.sample_images([example.prompt for example in repeated], sampling, generator)
+    images = replace(images, pixels=backbone.decode(images))
+    if best_of == 1:
+        return images
+    likelihood = Likelihood()
+    likelihood.attach(backbone)
+    answers = backbone.tokenize_answers([example.answer for example in repeated])
+    best = likelihood.score(repeated, images, answers).view(-1, best_of).argmax(1)
+    return images[torch.arange(len(examples)) * best_of + best]
 
 
 def load(checkpoint: str) -> Backbone:
