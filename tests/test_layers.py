@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "unirl"
-VALUES = ("errors", "types")
+VALUES = ("errors", "examples", "types")
 KINDS = ("backbones", "rewards", "updates", "prompts", "judges")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "examples": ("errors",),
     "types": VALUES,
     "functional": ("types",),
     "sampling": ("types", "functional"),

@@ -1,0 +1,180 @@
+"""Training examples: a prompt, and questions about the image with their correct answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from unirl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Item:
+    """A kind of object that an image must show, or must not show: an entry of GenEval's `include` or `exclude`.
+
+    Args:
+        name: Class of the object, in the singular, such as "circle".
+        count: Number of objects of this class.
+        color: Color of all of them. None allows any color.
+        relation: `(relation, index)`: where it is as seen from the item number `index`, which comes earlier in the
+            list. The relation is "left of", "right of", "above" or "below".
+
+    Example:
+        >>> dog, cup = Item("dog"), Item("cup", color="red", relation=("left of", 0))  # a red cup left of a dog
+        >>> Example("a red cup left of a dog", "Where is the cup?", "left", "position", (dog, cup)).objects[1].name
+        'cup'
+    """
+
+    name: str
+    count: int = 1
+    color: str | None = None
+    relation: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about an image, and the answer that is correct if the image is.
+
+    Args:
+        text: The question.
+        answer: The correct answer.
+        choices: All answers that are possible, the correct one among them. Empty for an open question.
+        requires: Indices of the questions of the example that must be answered correctly first: where there is no cup,
+            no color of it is correct.
+
+    Example:
+        >>> Question("What color is the cup?", "red", choices=("red", "blue", "green"), requires=(0,)).answer
+        'red'
+    """
+
+    text: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    requires: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt, questions about the generated image, and the answers that are correct if the image is.
+
+    Most examples have one question: give `question` and `answer`. Or give `questions`, whose first is the main one: it
+    is also `question` and `answer`. Either way, `questions` has all of them.
+
+    Rewards score text against the answers and `objects`. Judges decide by `objects` and `exclude`.
+
+    Args:
+        prompt: Prompt of the image.
+        question: Question about the image.
+        answer: Correct answer about a correct image.
+        category: Name under which results are reported, such as "counting".
+        objects: What the image must show.
+        exclude: What the image must not show: `count` or more objects of the class make it wrong.
+        questions: All questions about the image.
+
+    Raises:
+        UserError: a question of `questions` has an empty text, choices without the correct answer, or a requirement
+            that cannot be met; or `question` and `answer` are not those of the first one.
+
+    Example:
+        >>> example = Example(
+        ...     "a photo of two cups", "How many cups are in the picture?", "two cups", "counting",
+        ...     objects=(Item("cup", 2),), exclude=(Item("cup", 3),),
+        ... )
+        >>> example.objects[0].count, example.questions
+        (2, (Question(text='How many cups are in the picture?', answer='two cups', choices=(), requires=()),))
+        >>> questions = Question("Is there a cup?", "yes"), Question("Which color is it?", "red", requires=(0,))
+        >>> Example("a photo of a red cup", category="colors", questions=questions).answer
+        'yes'
+    """
+
+    prompt: str
+    question: str = ""
+    answer: str = ""
+    category: str = "prompts"
+    objects: tuple[Item, ...] = ()
+    exclude: tuple[Item, ...] = ()
+    questions: tuple[Question, ...] = ()
+
+    def __post_init__(self) -> None:
+        # `dataclasses.replace` gives all fields: a single plain question is made anew from the others.
+        if not self.questions or (_is_plain(self.questions) and (self.question or self.answer)):
+            object.__setattr__(self, "questions", (Question(self.question, self.answer),))
+            return
+        problem = _find_invalid_question(self.questions) or self._find_mismatch()
+        if problem is not None:
+            raise UserError(f"prompt {self.prompt!r}: {problem}")
+        object.__setattr__(self, "question", self.questions[0].text)
+        object.__setattr__(self, "answer", self.questions[0].answer)
+
+    def _find_mismatch(self) -> str | None:
+        given, first = (self.question, self.answer), (self.questions[0].text, self.questions[0].answer)
+        if given in (("", ""), first):
+            return None
+        return (
+            f"'question' and 'answer' are {given[0]!r} and {given[1]!r}, and questions[0] has {first[0]!r} and "
+            f"{first[1]!r}; leave the first two out, or give the same"
+        )
+
+
+def _is_plain(questions: Sequence[Question]) -> bool:
+    return len(questions) == 1 and not questions[0].choices and not questions[0].requires
+
+
+def _find_invalid_question(questions: Sequence[Question]) -> str | None:
+    """What is wrong with a set of questions, if anything."""
+    problems = (
+        f"questions[{index}] {problem}"
+        for index, question in enumerate(questions)
+        for problem in (_find_invalid_text(question), _find_invalid_requirement(question, index, len(questions)))
+        if problem is not None
+    )
+    return next(problems, None) or _find_circle(questions)
+
+
+def _find_invalid_text(question: Question) -> str | None:
+    for name, text in (("text", question.text), ("answer", question.answer)):
+        if not text.strip():
+            return f"has an empty {name} ({text!r}); write one"
+    choices = question.choices
+    if any(not choice.strip() for choice in choices):
+        return f"has an empty choice in {list(choices)}; remove it"
+    if len(set(choices)) < len(choices):
+        return f"has a choice twice in {list(choices)}; keep one of them"
+    if choices and question.answer not in choices:
+        return f"has the answer {question.answer!r}, which is not among its choices {list(choices)}; add it to them"
+    if len(choices) == 1:
+        return f"has the one choice {choices[0]!r}; give two or more, or none for an open question"
+    return None
+
+
+def _find_invalid_requirement(question: Question, index: int, count: int) -> str | None:
+    for required in question.requires:
+        if required == index:
+            return f"requires itself ({required}); remove that"
+        if not 0 <= required < count:
+            return f"requires question {required}, and there are {count}, numbered from 0; take one of 0 to {count - 1}"
+    return None
+
+
+def _find_circle(questions: Sequence[Question]) -> str | None:
+    try:
+        list(TopologicalSorter({i: question.requires for i, question in enumerate(questions)}).static_order())
+    except CycleError as error:
+        circle = " -> ".join(str(index) for index in error.args[1])
+        return f"questions require each other in a circle ({circle}); remove one of these requirements"
+    return None
+
+
+def question_rows(examples: Sequence[Example], num_questions: int | None = None) -> list[Question]:
+    """The question of each of B x k rows, image-major; the first one again where an example has fewer than k.
+
+    Args:
+        examples: B examples.
+        num_questions: k. Defaults to the largest number of questions of an example.
+
+    Example:
+        >>> two = Example("a cup", questions=(Question("is there a cup ?", "yes"), Question("how many ?", "one")))
+        >>> [question.answer for question in question_rows([two, Example("a ring", "what is it ?", "ring")])]
+        ['yes', 'one', 'ring', 'ring']
+    """
+    k = max((len(example.questions) for example in examples), default=1) if num_questions is None else num_questions
+    return [e.questions[i] if i < len(e.questions) else e.questions[0] for e in examples for i in range(k)]
