@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from unirl import UserError
+from unirl import Example, Item, UserError
 from unirl_shapes.detector import detect
 from unirl_shapes.examples import colors, counting, position, sample_example, true_answer
 from unirl_shapes.judge import ShapesJudge
@@ -178,3 +178,22 @@ def test_references_are_correct_and_always_the_same() -> None:
     images = judge.references(examples)
     assert judge.verdicts(examples, images).all()
     assert torch.equal(judge.references(examples[60:]), images[60:])
+
+
+@pytest.mark.parametrize(
+    ("objects", "problem"),
+    [
+        ((), "has none; give its 'objects'"),
+        ((Item("dog"),), "no 'dog'"),
+        ((Item("ring", color="pink"),), "'pink ring'"),
+    ],
+)
+def test_it_refuses_what_it_cannot_judge(objects, problem):
+    """Without objects every image would be correct, and with unknown ones none."""
+    example = Example("a photo", "what is it ?", "a ring", "colors", objects)
+    for ask in (
+        lambda: ShapesJudge().verdicts([example], torch.zeros(1, 3, 64, 64)),
+        lambda: ShapesJudge().references([example]),
+    ):
+        with pytest.raises(UserError, match=problem):
+            ask()

@@ -14,6 +14,7 @@ from unirl_shapes.examples import true_answer
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.render import check_size, render_batch
 from unirl_shapes.scenes import near_miss, scene_for
+from unirl_shapes.vocabulary import COLORS, SHAPES
 
 
 class ShapesJudge(Judge):
@@ -41,8 +42,10 @@ class ShapesJudge(Judge):
             pixels (B, 3, H, W) in [0, 1], H = W; returns (B,) bool, on the device of pixels.
 
         Raises:
-            UserError: the images are not square RGB images of a supported size, or not one for each example.
+            UserError: the images are not square RGB images of a supported size, or not one for each example; or an
+                example has no objects, or others than those of the shapes world.
         """
+        _check_objects(examples)
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
             raise UserError(f"the shapes judge reads square images (B, 3, H, H), got {tuple(pixels.shape)}")
         if len(examples) != len(pixels):
@@ -78,10 +81,31 @@ class ShapesJudge(Judge):
 
         Shapes:
             images (B, 3, size, size) in [0, 1].
+
+        Raises:
+            UserError: an example has no objects, or others than those of the shapes world.
         """
+        _check_objects(examples)
         rngs = [Random(f"reference {example.prompt}") for example in examples]
         scenes = [scene_for(example, rng, rng.randrange(4)) for example, rng in zip(examples, rngs, strict=True)]
         return render_batch(scenes, self.size)
+
+
+def _check_objects(examples: Sequence[Example]) -> None:
+    """Refuse examples about which the judge can say nothing: without objects every image would be correct."""
+    for example in examples:
+        if not example.objects:
+            raise UserError(
+                f"the shapes judge decides by the objects of an example, and prompt {example.prompt!r} has none; "
+                "give its 'objects', or set model.judge: null"
+            )
+        for item in (*example.objects, *example.exclude):
+            if item.name not in SHAPES or item.color not in (None, *COLORS):
+                unknown = " ".join(filter(None, (item.color, item.name)))
+                raise UserError(
+                    f"the shapes judge knows no {unknown!r} (prompt {example.prompt!r}), only {', '.join(SHAPES)} in "
+                    f"{', '.join(COLORS)}; set another judge, or model.judge: null"
+                )
 
 
 def _is_correct_image(index: int, seed: int) -> bool:
