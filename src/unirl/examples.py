@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import ClassVar
 
 from unirl.errors import UserError
 
@@ -50,6 +51,7 @@ class Question:
     answer: str
     choices: tuple[str, ...] = ()
     requires: tuple[int, ...] = ()
+    _is_derived: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,11 @@ class Example:
     questions: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
-        # `dataclasses.replace` gives all fields: a single plain question is made anew from the others.
-        if not self.questions or (_is_plain(self.questions) and (self.question or self.answer)):
-            object.__setattr__(self, "questions", (Question(self.question, self.answer),))
+        # `dataclasses.replace` gives all fields: a question that was made from the others is made anew.
+        if not self.questions or (len(self.questions) == 1 and self.questions[0]._is_derived):
+            question = Question(self.question, self.answer)
+            object.__setattr__(question, "_is_derived", True)
+            object.__setattr__(self, "questions", (question,))
             return
         problem = _find_invalid_question(self.questions) or self._find_mismatch()
         if problem is not None:
@@ -113,10 +117,6 @@ class Example:
             f"'question' and 'answer' are {given[0]!r} and {given[1]!r}, and questions[0] has {first[0]!r} and "
             f"{first[1]!r}; leave the first two out, or give the same"
         )
-
-
-def _is_plain(questions: Sequence[Question]) -> bool:
-    return len(questions) == 1 and not questions[0].choices and not questions[0].requires
 
 
 def _find_invalid_question(questions: Sequence[Question]) -> str | None:
