@@ -4,16 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
-from unirl.backbones.base import Backbone
 from unirl.errors import UserError
-from unirl.functional import geometric_mean
-from unirl.rewards.base import Reward
+from unirl.rewards.likelihood import ModelReward
 from unirl.types import Answers, Example, Images
 
 
-class Caption(Reward):
+class Caption(ModelReward):
     """The model's own probability of describing the image by the words of its prompt, in [0, 1].
 
     A dense self-reward that needs no question and no answer, for prompts of any kind. The geometric mean over tokens
@@ -51,11 +48,6 @@ class Caption(Reward):
         if not question.strip():
             raise UserError(f"caption: question is {question!r}; write what the model is asked for")
         self.question, self.accept_threshold = question, accept_threshold
-        self._backbone: Backbone | None = None
-
-    @override
-    def attach(self, backbone: Backbone) -> None:
-        self._backbone = backbone
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
@@ -64,7 +56,4 @@ class Caption(Reward):
         Shapes:
             returns (B,), float32.
         """
-        assert self._backbone is not None, "attach comes first"
-        target = self._backbone.tokenize_answers([example.prompt for example in examples])
-        log_probs = self._backbone.answer_log_probs(images, [self.question] * len(examples), target)
-        return geometric_mean(log_probs, target.mask)
+        return self.mean_probability(images, [self.question] * len(examples), [e.prompt for e in examples])

@@ -1,4 +1,4 @@
-"""The likelihood reward: the model's own probability of the correct answer."""
+"""Rewards by the model in training, and the likelihood reward: its own probability of the correct answer."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,44 @@ from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
 
-class Likelihood(Reward):
+class ModelReward(Reward):
+    """A reward that asks the model in training, so it changes during training.
+
+    Args:
+        weight: Weight in the sum of all rewards.
+        standardize: As in `Reward`.
+    """
+
+    def __init__(self, weight: float = 1.0, standardize: bool = False) -> None:
+        super().__init__(weight, standardize)
+        self._backbone: Backbone | None = None
+
+    @override
+    def attach(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model."""
+        assert self._backbone is not None, "attach comes first"
+        return self._backbone
+
+    def mean_probability(self, images: Images, questions: Sequence[str], answers: Sequence[str]) -> Tensor:
+        """The geometric mean of the probabilities of each answer's tokens, given image and question.
+
+        Args:
+            images: B images.
+            questions: A question about each.
+            answers: An answer to each.
+
+        Shapes:
+            returns (B,), float32.
+        """
+        target = self.backbone.tokenize_answers(answers)
+        return geometric_mean(self.backbone.answer_log_probs(images, questions, target), target.mask)
+
+
+class Likelihood(ModelReward):
     """The model's own probability of the correct answer about its image, in [0, 1]: a soft self-reward.
 
     It is computed by the model in training, so it changes during training. The geometric mean over tokens does not
@@ -27,11 +64,6 @@ class Likelihood(Reward):
     def __init__(self, weight: float = 1.0, standardize: bool = False, accept_threshold: float | None = 0.5) -> None:
         super().__init__(weight, standardize)
         self.accept_threshold = accept_threshold
-        self._backbone: Backbone | None = None
-
-    @override
-    def attach(self, backbone: Backbone) -> None:
-        self._backbone = backbone
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
@@ -40,7 +72,4 @@ class Likelihood(Reward):
         Shapes:
             returns (B,), float32.
         """
-        assert self._backbone is not None, "attach comes first"
-        target = self._backbone.tokenize_answers([example.answer for example in examples])
-        log_probs = self._backbone.answer_log_probs(images, [example.question for example in examples], target)
-        return geometric_mean(log_probs, target.mask)
+        return self.mean_probability(images, [e.question for e in examples], [e.answer for e in examples])

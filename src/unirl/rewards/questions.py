@@ -6,17 +6,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
-from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.rewards.attribute import Attribute
 from unirl.rewards.base import Reward, reaches
 from unirl.rewards.keyword import Keyword
+from unirl.rewards.likelihood import ModelReward
 from unirl.types import Answers, Example, Images
 
 
-class Questions(Reward):
+class Questions(ModelReward):
     """The mean score of all questions about an image, in [0, 1].
 
     A question with choices scores the model's own probability of the correct choice: of saying exactly this, end of
@@ -76,11 +75,6 @@ class Questions(Reward):
                 raise UserError(f"questions: {name} is {value!r}; it must be one of {', '.join(allowed)}")
         self.aggregate, self.accept_threshold = aggregate, accept_threshold
         self._open: Reward = Attribute() if open_questions == "attribute" else Keyword()
-        self._backbone: Backbone | None = None
-
-    @override
-    def attach(self, backbone: Backbone) -> None:
-        self._backbone = backbone
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
@@ -132,7 +126,6 @@ class Questions(Reward):
         return torch.cat([self._score_choices(examples[part], images[part]) for part in parts])
 
     def _score_choices(self, examples: Sequence[Example], images: Images) -> Tensor:
-        assert self._backbone is not None, "attach comes first"
         longest = max(_count_choices(example) for example in examples)
         if not longest:
             return torch.zeros(0, dtype=torch.float32, device=images.codes.device)
@@ -142,8 +135,8 @@ class Questions(Reward):
             pairs += [(example.question, example.answer)] * (longest - len(pairs))  # equally many rows for each image
             texts += [text for text, _ in pairs]
             choices += [choice for _, choice in pairs]
-        targets = self._backbone.tokenize_answers(choices)
-        log_probs = (self._backbone.answer_log_probs(images, texts, targets).float() * targets.mask).sum(1)
+        targets = self.backbone.tokenize_answers(choices)
+        log_probs = (self.backbone.answer_log_probs(images, texts, targets).float() * targets.mask).sum(1)
         probabilities = []
         for example, own in zip(examples, torch.split(log_probs, longest), strict=True):
             closed = [question for question in example.questions if question.choices]
