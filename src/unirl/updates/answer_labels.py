@@ -8,12 +8,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.backbones.base import Backbone
 from unirl.distributed.collectives import global_masked_mean
 from unirl.errors import check_range, check_temperature
 from unirl.functional.posterior import candidate_priors, posterior
 from unirl.types import AnswerLabels, Answers, Candidates, CandidateSampling, Images, ImageSampling, Rollout
+from unirl.updates.base import UpdateRule
 from unirl.updates.batching import scoring_batch
 from unirl.updates.reference import Reference
 
@@ -205,6 +207,48 @@ class AnswerLabeler:
                 images, answers = rollout.images[start:stop], candidates.answers[rows]
                 parts.append(model.answer_log_probs(images, questions[rows], answers).sum(1))
         return torch.cat(parts).view(candidates.mask.shape)
+
+
+class LabeledRule(UpdateRule):
+    """An update rule whose answer loss takes its labels from an `AnswerLabeler`.
+
+    Attributes:
+        labeler: Where labels come from.
+        answer_weight: Weight of the answer loss; where it is 0, nothing is sampled for it.
+    """
+
+    labeler: AnswerLabeler
+    answer_weight: float
+    _reference: Reference | None = None
+
+    @property
+    @override
+    def candidate_sampling(self) -> CandidateSampling | None:
+        return self.labeler.candidate_sampling if self.answer_weight else None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the untrained model is used."""
+        return self.labeler.needs_reference
+
+    @override
+    def attach(self, backbone: Backbone) -> None:
+        if self.needs_reference:
+            self._reference = Reference(backbone)
+
+    @override
+    def sample_answer_images(
+        self, backbone: Backbone, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator
+    ) -> Images | None:
+        if not self.answer_weight:
+            return None
+        return self.labeler.sample_images(backbone, prompts, sampling, generator, self._reference)
+
+    @override
+    def prepare(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
+    ) -> Rollout:
+        return self.labeler.prepare(backbone, rollout, self._reference) if self.answer_weight else rollout
 
 
 def label_loss(backbone: Backbone, rollout: Rollout, labels: AnswerLabels) -> Tensor:

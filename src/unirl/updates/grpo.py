@@ -18,11 +18,17 @@ from unirl.errors import UserError, check_range
 from unirl.functional.advantages import group_advantages
 from unirl.functional.policy_gradient import Reduction, clip_ratio, clipped_objective, decision_weights, k3
 from unirl.functional.reductions import zero_loss
-from unirl.types import CandidateSampling, Images, ImageSampling, Rollout
-from unirl.updates.answer_labels import AnswerLabeler, ImageSource, LabelSource, PosteriorLabels, label_loss
-from unirl.updates.base import UpdateRule, warn_guidance_mismatch
+from unirl.types import ImageSampling, Rollout
+from unirl.updates.answer_labels import (
+    AnswerLabeler,
+    ImageSource,
+    LabeledRule,
+    LabelSource,
+    PosteriorLabels,
+    label_loss,
+)
+from unirl.updates.base import warn_guidance_mismatch
 from unirl.updates.batching import ScoringBatch, scoring_batch
-from unirl.updates.reference import Reference
 
 Scored = tuple[Tensor, Tensor]
 """Log-probabilities (R, A) of decisions, and their mask or weights (R, A)."""
@@ -107,7 +113,7 @@ class _Task:
     advantages: Tensor
 
 
-class GRPO(UpdateRule):
+class GRPO(LabeledRule):
     """Group relative policy optimization of image generation and answering, or of one of them.
 
     All answers about an image have its advantage, and together the weight of one.
@@ -169,12 +175,6 @@ class GRPO(UpdateRule):
                 "trained by the advantage of its own images; set answer_labels to prompt or posterior"
             )
         self.learns_from_accepted = bool(answer_weight and answer_labels == "accepted")
-        self._reference: Reference | None = None
-
-    @property
-    @override
-    def candidate_sampling(self) -> CandidateSampling | None:
-        return self.labeler.candidate_sampling if self.answer_weight else None
 
     @override
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
@@ -188,25 +188,16 @@ class GRPO(UpdateRule):
             )
         warn_guidance_mismatch("grpo", self.scoring.loss_guidance, sampling)
 
+    @property
     @override
-    def attach(self, backbone: Backbone) -> None:
-        if any(self.betas.values()) or self.labeler.needs_reference:
-            self._reference = Reference(backbone)
-
-    @override
-    def sample_answer_images(
-        self, backbone: Backbone, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator
-    ) -> Images | None:
-        if not self.answer_weight:
-            return None
-        return self.labeler.sample_images(backbone, prompts, sampling, generator, self._reference)
+    def needs_reference(self) -> bool:
+        return any(self.betas.values()) or super().needs_reference
 
     @override
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
-        if self.answer_weight:
-            rollout = self.labeler.prepare(backbone, rollout, self._reference)
+        rollout = super().prepare(backbone, rollout, sampling, generators)
         if len(generators) == 1:
             return rollout  # on-policy: the current policy generated it
         old = [self._old_log_probs(backbone, rollout, sampling, generator) for generator in generators]

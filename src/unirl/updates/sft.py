@@ -4,7 +4,6 @@ Source: UniRL (arXiv 2505.23380). `end_to_end` is the paper's main variant, the 
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,21 +14,21 @@ from unirl.distributed.collectives import global_masked_mean
 from unirl.errors import UserError, check_range, check_temperature
 from unirl.functional.advantages import group_mean
 from unirl.functional.reductions import zero_loss
-from unirl.types import AnswerLabels, CandidateSampling, Images, ImageSampling, Rollout
+from unirl.types import AnswerLabels, ImageSampling, Rollout
 from unirl.updates.answer_labels import (
     AnswerLabeler,
     ImageSource,
+    LabeledRule,
     LabelSource,
     PosteriorLabels,
     label_loss,
     prompt_answers,
 )
-from unirl.updates.base import UpdateRule, warn_guidance_mismatch
+from unirl.updates.base import warn_guidance_mismatch
 from unirl.updates.batching import scoring_batch
-from unirl.updates.reference import Reference
 
 
-class SFT(UpdateRule):
+class SFT(LabeledRule):
     """Supervised fine-tuning, end to end through the image or by rejection sampling.
 
     End to end, the loss is -log p(target answer | straight-through image, question), whose gradient reaches generation
@@ -97,12 +96,6 @@ class SFT(UpdateRule):
         )
         rejection, gated = image_weight and not end_to_end, answer_weight and answer_labels == "accepted"
         self.learns_from_accepted = bool(rejection or gated)
-        self._reference: Reference | None = None
-
-    @property
-    @override
-    def candidate_sampling(self) -> CandidateSampling | None:
-        return self.labeler.candidate_sampling if self.answer_weight else None
 
     @override
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
@@ -116,25 +109,6 @@ class SFT(UpdateRule):
             )
         if self.image_weight and not self.end_to_end:
             warn_guidance_mismatch("sft", self.loss_guidance, sampling)
-
-    @override
-    def attach(self, backbone: Backbone) -> None:
-        if self.labeler.needs_reference:
-            self._reference = Reference(backbone)
-
-    @override
-    def sample_answer_images(
-        self, backbone: Backbone, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator
-    ) -> Images | None:
-        if not self.answer_weight:
-            return None
-        return self.labeler.sample_images(backbone, prompts, sampling, generator, self._reference)
-
-    @override
-    def prepare(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
-    ) -> Rollout:
-        return self.labeler.prepare(backbone, rollout, self._reference) if self.answer_weight else rollout
 
     @override
     def loss(
