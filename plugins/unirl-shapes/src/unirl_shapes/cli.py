@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--out", type=Path, required=True, help="folder of logs, training states and the checkpoint")
     pretrain.add_argument("--steps", type=int, help=f"default: {', '.join(f'{n} for {m}' for m, n in STEPS.items())}")
     pretrain.add_argument("--tokenizer-steps", type=int, default=3000, help="(default: %(default)s)")
+    pretrain.add_argument(
+        "--init", metavar="CHECKPOINT", help="of showo and janus: continue the pre-training of this model"
+    )
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     pretrain.set_defaults(run=_pretrain)
@@ -72,8 +75,13 @@ def _pretrain(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     steps = options.steps or STEPS[options.model]
     module = import_module(f"unirl_shapes.pretrain.{options.model}")
-    tokenizer = (options.tokenizer_steps,) if options.model in ("showo", "janus") else ()
-    getattr(module, f"pretrain_{options.model}")(options.out, steps, *tokenizer, options.seed)
+    pretrain = getattr(module, f"pretrain_{options.model}")
+    if options.model in ("showo", "janus"):
+        pretrain(options.out, steps, options.tokenizer_steps, options.seed, options.init)
+    elif options.init:
+        raise UserError(f"pretrain {options.model} starts with random weights; --init is for showo and janus")
+    else:
+        pretrain(options.out, steps, options.seed)
 
 
 def _measure(options: argparse.Namespace) -> None:

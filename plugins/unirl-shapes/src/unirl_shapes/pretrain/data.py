@@ -1,9 +1,10 @@
 """Pre-training data: the tokenizer, prompts with images, and questions about images."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -41,12 +42,16 @@ class Phase:
         num_understanding: Questions about images.
         category_weights: Relative frequency of categories in questions. None takes all equally often.
         num_location: Questions about the row and column of an object, which help to learn position.
+        generation_weights: Relative frequency of categories in generation, otherwise 1.
+        caption_noise: Share of images whose caption has a wrong fact, by category.
     """
 
     num_generation: int
     num_understanding: int
     category_weights: Mapping[str, float] | None = None
     num_location: int = 0
+    generation_weights: Mapping[str, float] = field(default_factory=lambda: GENERATION_WEIGHTS)
+    caption_noise: Mapping[str, float] = field(default_factory=lambda: CAPTION_NOISE)
 
 
 def combined_loss(
@@ -60,26 +65,27 @@ def combined_loss(
     Args:
         rng: The only source of randomness.
         phase: Content of the step.
-        understanding_loss: Computes the loss of answers.
+        understanding_loss: Computes the loss of answers; not called in phases without questions.
         generation_loss: Computes the loss of images; not called in phases without generation.
     """
-    understanding = understanding_loss(rng, phase)
-    if not phase.num_generation:
-        return understanding, {"understanding_loss": understanding.item()}
-    generation = generation_loss(rng, phase)
-    metrics = {"generation_loss": generation.item(), "understanding_loss": understanding.item()}
-    return generation + understanding, metrics
+    losses: dict[str, Tensor] = {}
+    if phase.num_understanding:
+        losses["understanding_loss"] = understanding_loss(rng, phase)
+    if phase.num_generation:
+        losses["generation_loss"] = generation_loss(rng, phase)
+    return torch.stack(list(losses.values())).sum(), {name: loss.item() for name, loss in losses.items()}
 
 
-def generation_batch(rng: Random, count: int) -> tuple[list[str], list[Scene]]:
+def generation_batch(rng: Random, phase: Phase) -> tuple[list[str], list[Scene]]:
     """Prompts and scenes, some of which have additional objects or a wrong fact.
 
     Args:
         rng: The only source of randomness.
-        count: Number of prompts.
+        phase: Size and content of the batch.
     """
-    examples = _sample_examples(rng, count, GENERATION_WEIGHTS)
-    depicted = [change_fact(e, rng) if rng.random() < CAPTION_NOISE.get(e.category, 0.0) else e for e in examples]
+    examples = _sample_examples(rng, phase.num_generation, phase.generation_weights)
+    noise = phase.caption_noise
+    depicted = [change_fact(e, rng) if rng.random() < noise.get(e.category, 0.0) else e for e in examples]
     scenes = [scene_for(e, rng, extras=rng.choice((0, 0, 0, 1, 2))) for e in depicted]
     return [example.prompt for example in examples], scenes
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unirl import ImageSampling
 from unirl.backbones.janus import Janus
+from unirl_shapes.pretrain.continued import Continuation, continue_pretraining, copy_weights
 from unirl_shapes.pretrain.data import Phase, combined_loss, generation_batch, understanding_batch
 from unirl_shapes.pretrain.janus_model import VISION_SIZES, untrained
 from unirl_shapes.pretrain.loop import Metrics, train
@@ -19,6 +20,7 @@ from unirl_shapes.pretrain.vq import SIZES as VQ_SIZES
 from unirl_shapes.pretrain.vq import pretrain_vq
 from unirl_shapes.render import render_batch
 from unirl_shapes.scenes import random_scene
+from unirl_shapes.vocabulary import CATEGORIES
 
 BEST_SAMPLING = ImageSampling(guidance=0.5, temperature=0.6)
 """Best setting of the finished model on training prompts, by the sweep in docs/results.md."""
@@ -29,20 +31,37 @@ COUNTING_AFTER = 2600
 """From this step on, more questions are about counting, too."""
 GENERATION_AFTER = 3200
 """From this step on, generation is trained, too."""
+CONTINUATION = Continuation(word_steps=1000, weight_noise=4.0, generation_steps=0)
+"""What makes room for self-improvement: plugins/unirl-shapes/docs/janus.md has the figures."""
 PROMPT_DROPOUT = 0.1
 """Share of images trained without their prompt, for classifier-free guidance."""
 
 
-def pretrain_janus(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Janus:
+def pretrain_janus(out: Path, steps: int, tokenizer_steps: int, seed: int, init: str | None = None) -> Janus:
     """Train the tiny Janus, resuming where an earlier run stopped.
 
     Args:
         out: Folder of logs and training states; the finished checkpoint is `out/janus`.
-        steps: Training steps of all but the image tokenizer.
+        steps: Training steps of all but the image tokenizer, before pre-training is continued.
         tokenizer_steps: Training steps of the image tokenizer.
         seed: Seed of weights and scenes.
+        init: A checkpoint whose pre-training is continued; it replaces these steps. Its vocabulary may be smaller.
     """
     out.mkdir(parents=True, exist_ok=True)
+    backbone = _from_scratch(out, steps, tokenizer_steps, seed) if init is None else _from_checkpoint(out, init, seed)
+    losses = partial(understanding_loss, backbone), partial(generation_loss, backbone)
+    tower = backbone.transformer.base_model.vision_model
+
+    def evaluate() -> Metrics:
+        return measure(backbone, 360, BEST_SAMPLING, categories=(*CATEGORIES, "complex"))
+
+    continue_pretraining("janus", backbone, [tower], CONTINUATION, *losses, evaluate, out, seed)
+    backbone.save_pretrained(out / "janus")
+    return backbone
+
+
+def _from_scratch(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Janus:
+    """Train the image tokenizer, the vision tower and the rest."""
     backbone = untrained(out / "untrained", pretrain_vq(out, tokenizer_steps, seed), seed)
     pretrain_vision(backbone, out, VISION_STEPS, seed)
 
@@ -56,7 +75,15 @@ def pretrain_janus(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Ja
         return measure(backbone, 360, BEST_SAMPLING)
 
     train("janus", backbone, loss, out, steps, lr=1e-3, decay=600, evaluate=evaluate)
-    backbone.save_pretrained(out / "janus")
+    return backbone
+
+
+def _from_checkpoint(out: Path, init: str, seed: int) -> Janus:
+    """A trained model, with the words of today."""
+    source = Janus.from_pretrained(init)
+    backbone = untrained(out / "untrained", source.transformer.base_model.vqmodel, seed)
+    tokenizers = source.processor.tokenizer, backbone.processor.tokenizer
+    copy_weights(source.transformer, tokenizers[0], backbone.transformer, tokenizers[1])
     return backbone
 
 
@@ -106,7 +133,7 @@ def generation_loss(backbone: Janus, rng: Random, phase: Phase) -> Tensor:
         rng: The only source of randomness.
         phase: Size of the batch.
     """
-    prompts, scenes = generation_batch(rng, phase.num_generation)
+    prompts, scenes = generation_batch(rng, phase)
     codes = scene_codes(scenes).flatten(1)  # equal to the tokenizer's codes of the rendered images
     prefix = backbone.prompt_prefix(prompts, guidance=1.0)  # twice as many rows: with and without prompts
     rows = torch.tensor(

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from unirl import Images, ImageSampling
 from unirl.backbones.showo import Magvit, Showo, ShowoConfig, build_text_model, save_checkpoint
+from unirl_shapes.pretrain.continued import Continuation, continue_pretraining, copy_weights
 from unirl_shapes.pretrain.data import Phase, combined_loss, generation_batch, text_tokenizer, understanding_batch
 from unirl_shapes.pretrain.loop import Metrics, train
 from unirl_shapes.pretrain.measure import measure
 from unirl_shapes.pretrain.tokenizer import pretrain_tokenizer, scene_codes
+from unirl_shapes.vocabulary import CATEGORIES
 
 SIZES = {
     "hidden_size": 128,
@@ -33,18 +35,35 @@ FOCUS_AFTER = 2000
 """From this step on, most questions are about position, which is the most difficult, or about rows and columns."""
 GENERATION_EVERY = 2
 """From then on, generation is trained every so many steps: understanding is to be better than generation."""
+CONTINUATION = Continuation(word_steps=1000, weight_noise=0.9, generation_steps=800)
+"""What makes room for self-improvement: plugins/unirl-shapes/docs/showo.md has the figures."""
 
 
-def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Showo:
+def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int, init: str | None = None) -> Showo:
     """Train the tiny Show-o, resuming where an earlier run stopped.
 
     Args:
         out: Folder of logs and training states; the finished checkpoint is `out/showo`.
-        steps: Training steps of the transformer.
+        steps: Training steps of the transformer, before pre-training is continued.
         tokenizer_steps: Training steps of the image tokenizer.
         seed: Seed of weights, scenes and masks.
+        init: A checkpoint whose pre-training is continued; it replaces these steps. Its vocabulary may be smaller.
     """
     out.mkdir(parents=True, exist_ok=True)
+    backbone = _from_scratch(out, steps, tokenizer_steps, seed) if init is None else _from_checkpoint(out, init, seed)
+    losses = partial(understanding_loss, backbone), partial(generation_loss, backbone)
+    layers = backbone.transformer.get_submodule("phi.model.layers")
+
+    def evaluate() -> Metrics:
+        return measure(backbone, 360, BEST_SAMPLING, categories=(*CATEGORIES, "complex"))
+
+    continue_pretraining("showo", backbone.transformer, [layers], CONTINUATION, *losses, evaluate, out, seed)
+    backbone.save_pretrained(out / "showo")
+    return backbone
+
+
+def _from_scratch(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Showo:
+    """Train image tokenizer and transformer."""
     backbone = untrained(out / "untrained", pretrain_tokenizer(out, tokenizer_steps, seed), seed)
 
     def loss(step: int) -> tuple[Tensor, Metrics]:
@@ -57,7 +76,14 @@ def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int) -> Sh
         return measure(backbone, 360, BEST_SAMPLING)
 
     train("showo", backbone.transformer, loss, out, steps, lr=1e-3, decay=1000, evaluate=evaluate)
-    backbone.save_pretrained(out / "showo")
+    return backbone
+
+
+def _from_checkpoint(out: Path, init: str, seed: int) -> Showo:
+    """A trained model, with the words of today."""
+    source = Showo.from_pretrained(init)
+    backbone = untrained(out / "untrained", source.image_tokenizer, seed)
+    copy_weights(source.transformer, source.tokenizer, backbone.transformer, backbone.tokenizer)
     return backbone
 
 
@@ -103,7 +129,7 @@ def generation_loss(backbone: Showo, rng: Random, phase: Phase) -> Tensor:
         rng: The only source of randomness.
         phase: Size of the batch.
     """
-    prompts, scenes = generation_batch(rng, phase.num_generation)
+    prompts, scenes = generation_batch(rng, phase)
     codes = scene_codes(scenes).flatten(1)  # equal to the tokenizer's codes of the rendered images
     generator = torch.Generator().manual_seed(rng.getrandbits(62))
     ratio = torch.cos(torch.rand(phase.num_generation, 1, generator=generator, dtype=torch.float32) * math.pi / 2)

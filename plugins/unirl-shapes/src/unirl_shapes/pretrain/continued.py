@@ -1,0 +1,132 @@
+"""Continued pre-training: new words, and mistakes of understanding that are not systematic."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from unirl_shapes.pretrain.data import CAPTION_NOISE, Phase, combined_loss
+from unirl_shapes.pretrain.loop import Metrics, train
+
+Loss = Callable[[Random, Phase], Tensor]
+"""The loss of one task, of a batch that depends on the random generator and the phase only."""
+
+_WEIGHTS = {"single_object": 0.5, "position": 4.0, "color_attr": 4.0, "complex": 4.0}
+_NOISE = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
+WORDS = Phase(
+    24, 40, {"position": 4.0, "complex": 4.0}, num_location=8, generation_weights=_WEIGHTS, caption_noise=_NOISE
+)
+"""First both tasks, with the words of complex prompts, and true captions of relations and of bound colors."""
+GENERATION = Phase(24, 0, generation_weights=_WEIGHTS, caption_noise=_NOISE)
+"""After the noise, generation only: it recovers, and understanding keeps its mistakes."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How a base model is trained on.
+
+    Args:
+        word_steps: Steps of both tasks.
+        weight_noise: Standard deviation of the noise, relative to that of the weights of each matrix.
+        generation_steps: Steps of generation only.
+        lr: Maximum learning rate.
+    """
+
+    word_steps: int
+    weight_noise: float
+    generation_steps: int
+    lr: float = 3e-4
+
+
+def continue_pretraining(
+    name: str,
+    model: nn.Module,
+    noisy: Sequence[nn.Module],
+    settings: Continuation,
+    understanding_loss: Loss,
+    generation_loss: Loss,
+    evaluate: Callable[[], Metrics],
+    out: Path,
+    seed: int,
+) -> None:
+    """Teach the words of complex prompts, blur understanding by weight noise, and let generation recover.
+
+    Args:
+        name: Prefix of logs and training states.
+        model: What is trained.
+        noisy: Its parts that get the noise.
+        settings: Numbers of steps, and the size of the noise.
+        understanding_loss: Computes the loss of answers.
+        generation_loss: Computes the loss of images.
+        evaluate: Returns measurements for the log.
+        out: Folder of logs and training states; an earlier run is resumed.
+        seed: Seed of scenes and of the noise.
+    """
+
+    def loss(step: int, stage: str, phase: Phase) -> tuple[Tensor, Metrics]:
+        return combined_loss(Random(f"{seed} {name} {stage} {step}"), phase, understanding_loss, generation_loss)
+
+    def stage(name_of_stage: str, phase: Phase, steps: int) -> None:
+        of_step = partial(loss, stage=name_of_stage, phase=phase)
+        decay = max(steps // 2, 1)
+        train(f"{name}_{name_of_stage}", model, of_step, out, steps, settings.lr, 100, decay, evaluate=evaluate)
+
+    stage("words", WORDS, settings.word_steps)
+    add_weight_noise(noisy, settings.weight_noise, seed)
+    stage("generation", GENERATION, settings.generation_steps)
+
+
+@torch.no_grad()
+def copy_weights(
+    source: nn.Module, words: PreTrainedTokenizerBase, target: nn.Module, new_words: PreTrainedTokenizerBase
+) -> None:
+    """Copy a model into one with a larger vocabulary of text. Rows of new words stay as they are.
+
+    Args:
+        source: The smaller model.
+        words: Its text tokenizer. Rows that follow those of its words (image codes) are the last ones of both models.
+        target: The larger model, changed in place: the same architecture.
+        new_words: Its text tokenizer, which has all of `words`.
+    """
+    weights = target.state_dict()
+    ids = sorted(words.get_vocab().items(), key=lambda item: item[1])
+    new_ids = torch.tensor([new_words.get_vocab()[word] for word, _ in ids])
+    for name, weight in source.state_dict().items():
+        if weight.shape == weights[name].shape:
+            weights[name].copy_(weight)
+            continue
+        weights[name][new_ids] = weight[: len(ids)]
+        if others := len(weight) - len(ids):
+            weights[name][-others:] = weight[-others:]
+
+
+@torch.no_grad()
+def add_weight_noise(modules: Sequence[nn.Module], scale: float, seed: int) -> None:
+    """Add Gaussian noise to all weight matrices: the model confuses what it could hardly tell apart, in all directions.
+
+    Mistakes that a model was taught, or that come from too little training, are the same for all images of a kind, and
+    cannot be averaged away; these can.
+
+    Args:
+        modules: Changed in place.
+        scale: Standard deviation of the noise, relative to that of the weights of each matrix.
+        seed: Seed of the noise.
+
+    Example:
+        >>> layer = nn.Linear(64, 64)
+        >>> before = layer.weight.clone()
+        >>> add_weight_noise([layer], 0.5, seed=0)
+        >>> round(((layer.weight - before).std() / before.std()).item(), 1)
+        0.5
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in modules:
+        for weight in module.parameters():
+            if weight.ndim > 1:
+                noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
+                weight.add_(noise, alpha=scale * weight.std().item())
