@@ -176,5 +176,6 @@ def test_texts_are_words_of_the_vocabulary_with_the_right_articles():
                 assert set(text.split()) <= VOCABULARY
                 assert " a orange" not in text
                 assert not any(f" an {shape}" in text for shape in SHAPES)
-    assert words() == sorted(set(words()))
+    assert words()[:-5] == sorted(set(words()[:-5]))  # an index never changes
+    assert words()[-5:] == ["no", "more", "than", "there", "yes"]
     assert {"user", "assistant", ":", "?", "zero", "many", "none", "crosses"} <= set(words())

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from unirl import UserError
+from unirl_shapes.vocabulary import ALL_CATEGORIES, CATEGORIES
 
 SHIPPED = "unirl_shapes:checkpoints/showo"
 STEPS = {"showo": 5000, "janus": 6200, "clip": 6000, "features": 1500}
@@ -65,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--best-of", type=int, default=1, help="images of each prompt, of which the model picks one (default: 1)"
     )
+    measure.add_argument(
+        "--categories",
+        nargs="+",
+        choices=ALL_CATEGORIES,
+        default=CATEGORIES,
+        metavar="CATEGORY",
+        help="what is measured: complex, or some of the six of GenEval, which are the default",
+    )
     measure.set_defaults(run=_measure)
     return parser
 
@@ -87,16 +96,17 @@ def _pretrain(options: argparse.Namespace) -> None:
 def _measure(options: argparse.Namespace) -> None:
     from unirl import ImageSampling  # noqa: PLC0415 - torch stays out of --help
     from unirl_shapes.pretrain.measure import load, measure  # noqa: PLC0415
-    from unirl_shapes.vocabulary import CATEGORIES  # noqa: PLC0415
 
     backbone = load(options.checkpoint).eval()
-    names = ["overall", *CATEGORIES]
+    names = ["overall", *options.categories]
     print(f"{'steps guid. temp. noise':<24} {'':14}" + "".join(f"{name:>14}" for name in names))
     for steps, guidance, temperature, noise in product(
         options.steps, options.guidance, options.temperature, options.noise
     ):
         sampling = ImageSampling(steps, guidance, temperature, noise)
-        values = measure(backbone, options.count, sampling, options.seed, options.split, options.best_of)
+        values = measure(
+            backbone, options.count, sampling, options.seed, options.split, options.best_of, options.categories
+        )
         setting = f"{steps:>5} {guidance:>5} {temperature:>5} {noise:>5}"
         for task in ("generation", "understanding", "self_reward"):
             row = [values.get(task if name == "overall" else f"{task}/{name}") for name in names]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unirl.judges import Detection
 from unirl_shapes.render import BACKGROUND, SPAN, coverage
+from unirl_shapes.scenes import Scene, SceneObject
 from unirl_shapes.vocabulary import COLORS, GRID, SHAPES
 
 MIN_CONFIDENCE = 0.76
@@ -43,6 +44,27 @@ def detect(pixels: Tensor) -> list[Detection]:
             if detection is not None and detection.confidence > MIN_CONFIDENCE:
                 detections.append(detection)
     return detections
+
+
+def detect_scene(pixels: Tensor) -> Scene:
+    """The scene that an image shows: each detected shape in the cell of its center.
+
+    Args:
+        pixels: The image, in [0, 1].
+
+    Shapes:
+        pixels (3, H, H).
+
+    Example:
+        >>> from unirl_shapes.render import render
+        >>> detect_scene(render((SceneObject("ring", "blue", 6),)))
+        (SceneObject(shape='ring', color='blue', cell=6),)
+    """
+    side, scene = pixels.shape[-1] / GRID, []
+    for found in detect(pixels):
+        column, row = (int((found.box[i] + found.box[i + 2]) / 2 // side) for i in (0, 1))
+        scene.append(SceneObject(found.name, found.color or "", row * GRID + column))
+    return tuple(scene)
 
 
 def _color_labels(pixels: np.ndarray) -> np.ndarray:

@@ -3,16 +3,21 @@
 All texts are lower-case words, which the tokenizers of the world's models split at spaces.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import permutations
 from random import Random
 from typing import Literal
 
-from unirl import Example, Item
-from unirl_shapes.scenes import Scene, SceneObject, cell_relations
+from unirl import Example, Item, UserError
+from unirl_shapes.complex_examples import WORDS, complex_kinds, families, is_plain
+from unirl_shapes.scenes import Scene
+from unirl_shapes.truth import answer
 from unirl_shapes.vocabulary import (
+    ALL_CATEGORIES,
     CATEGORIES,
     COLORS,
+    COMPLEX,
     DIRECTIONS,
     NUMBERS,
     RELATIONS,
@@ -39,6 +44,8 @@ HELD_OUT: dict[str, tuple[frozenset[str], ...]] = {
 
 Single combinations would bias the model against the held-out ones: a model that is often trained to generate a circle
 left of a square, and never right of it, learns the wrong thing about the two.
+
+The category "complex" has no families of its own. It combines these: an example is held out if one of its parts is.
 """
 NUMBERS_LEFT_OUT = {"circle": 2, "square": 3, "triangle": 4, "cross": 2, "diamond": 3, "ring": 4}
 COLORS_LEFT_OUT = dict(zip(SHAPES, COLORS, strict=True))
@@ -101,12 +108,14 @@ def all_examples(category: str, split: Split | None = None) -> tuple[Example, ..
     """All examples of a category in a fixed order, or those of a split.
 
     Args:
-        category: One of `CATEGORIES`.
+        category: One of `ALL_CATEGORIES`.
         split: "train" is for self-improvement, "held_out" the rest, for evaluation; "pretrain" is for pre-training of
             the world's models. None takes all.
     """
     if split is not None:
         return tuple(e for e in all_examples(category) if _is_in(e, split))
+    if category == COMPLEX:
+        return tuple(example for kind in complex_kinds() for example in kind)
     pairs = list(permutations(SHAPES, 2))
     builders = {
         "single_object": lambda: [single_object(s) for s in SHAPES],
@@ -119,15 +128,70 @@ def all_examples(category: str, split: Split | None = None) -> tuple[Example, ..
     return tuple(builders[category]())
 
 
+@cache
+def kinds(category: str, split: Split | None = None) -> tuple[tuple[Example, ...], ...]:
+    """The examples of a split by kind: those of "complex" have several kinds, of very different sizes.
+
+    Args:
+        category: One of `ALL_CATEGORIES`.
+        split: As for `all_examples`.
+    """
+    if category != COMPLEX:
+        return (all_examples(category, split),)
+    by_kind = (tuple(e for e in kind if split is None or _is_in(e, split)) for kind in complex_kinds())
+    return tuple(kind for kind in by_kind if kind)
+
+
 def sample_example(rng: Random, split: Split | None = None, category: str | None = None) -> Example:
     """A random example: first the category, then one of its examples, both uniformly.
 
     Args:
         rng: The only source of randomness.
         split: As for `all_examples`.
-        category: One of `CATEGORIES`. None samples one.
+        category: One of `ALL_CATEGORIES`, of which "complex" samples a kind first. None samples one of `CATEGORIES`.
     """
-    return rng.choice(all_examples(category or rng.choice(CATEGORIES), split))
+    by_kind = kinds(category or rng.choice(CATEGORIES), split)
+    return rng.choice(by_kind[0] if len(by_kind) == 1 else rng.choice(by_kind))
+
+
+def held_out_examples(categories: Sequence[str], count: int, seed: int = 0) -> list[Example]:
+    """Exactly `count` held-out examples, the categories in turn; their examples repeat where there are too few.
+
+    Args:
+        categories: Some of `ALL_CATEGORIES`. The kinds of "complex" are taken in turn, too.
+        count: Number of examples.
+        seed: Seed of their order.
+    """
+    pools = {}
+    for category in categories:
+        pools[category] = [list(kind) for kind in kinds(category, "held_out")]
+        rng = Random(f"held out {seed} {category}")
+        for kind in pools[category]:
+            rng.shuffle(kind)
+    examples = []
+    for i in range(count):
+        turn, index = divmod(i, len(categories))
+        pool = pools[categories[index]]
+        turn, index = divmod(turn, len(pool))
+        examples.append(pool[index][turn % len(pool[index])])
+    return examples
+
+
+def check_categories(names: Sequence[str]) -> tuple[str, ...]:
+    """The categories, if all are those of the world.
+
+    Args:
+        names: At least one, each once.
+
+    Raises:
+        UserError: there is none, one is unknown, or one is named twice.
+    """
+    if isinstance(names, str) or not names or len(set(names)) < len(names):
+        raise UserError(f"shapes: categories are {names!r}; give a list of one or more, each once")
+    for name in names:
+        if name not in ALL_CATEGORIES:
+            raise UserError(f"shapes: there is no category {name!r}; categories are {', '.join(ALL_CATEGORIES)}")
+    return tuple(names)
 
 
 def is_held_out(example: Example) -> bool:
@@ -136,6 +200,8 @@ def is_held_out(example: Example) -> bool:
     Args:
         example: An example of the shapes world.
     """
+    if example.category == COMPLEX:
+        return any(shapes in HELD_OUT[category] for category, shapes in families(example))
     return frozenset(item.name for item in example.objects) in HELD_OUT[example.category]
 
 
@@ -147,7 +213,7 @@ def _is_in(example: Example, split: Split) -> bool:
         return first.count != NUMBERS_LEFT_OUT[first.name]
     if example.category == "colors":
         return first.color != COLORS_LEFT_OUT[first.name]
-    return not is_held_out(example)
+    return not is_held_out(example) and (example.category != COMPLEX or is_plain(example))
 
 
 def true_answer(example: Example, scene: Scene) -> str:
@@ -159,36 +225,16 @@ def true_answer(example: Example, scene: Scene) -> str:
         example: An example of the shapes world.
         scene: Any scene.
     """
-    groups = [[placed for placed in scene if placed.shape == item.name] for item in example.objects]
-    if example.category in ("single_object", "two_object"):
-        return " and ".join(g[0].shape for g in groups if g) or "none"
-    if example.category == "counting":
-        return counted(example.objects[0].name, len(groups[0]))
-    if example.category == "position":
-        return _direction(groups[1], groups[0])
-    return " and ".join(_color(group) for group in groups)
-
-
-def _color(objects: list[SceneObject]) -> str:
-    colors_of_objects = {placed.color for placed in objects}
-    if not colors_of_objects:
-        return "none"
-    return colors_of_objects.pop() if len(colors_of_objects) == 1 else "many"
-
-
-def _direction(objects: list[SceneObject], targets: list[SceneObject]) -> str:
-    if not objects or not targets:
-        return "none"
-    if len(objects) > 1 or len(targets) > 1:
-        return "many"
-    relations = cell_relations(objects[0].cell, targets[0].cell)
-    return " ".join(name.split()[0] for name in RELATIONS if name in relations)
+    return answer(example.question, scene)
 
 
 def words() -> list[str]:
-    """All words of prompts, questions and answers, sorted: the vocabulary of the world's models."""
+    """All words of prompts, questions and answers: the vocabulary of the world's models.
+
+    Those of the category "complex" follow the others, which are sorted: an index never changes.
+    """
     texts = [":", "?", "user", "assistant", "zero", "none", "many", *DIRECTIONS, *map(plural, SHAPES)]
     for category in CATEGORIES:
         for example in all_examples(category):
             texts += [example.prompt, example.question, example.answer]
-    return sorted({word for text in texts for word in text.split()})
+    return [*sorted({word for text in texts for word in text.split()}), *WORDS]

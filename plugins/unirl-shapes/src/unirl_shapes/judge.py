@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from unirl import Example, UserError
-from unirl.judges import Detection, Judge, verdict
-from unirl_shapes.detector import MIN_CONFIDENCE, detect
-from unirl_shapes.examples import true_answer
-from unirl_shapes.prompts import ShapesPrompts
+from unirl.judges import Judge, verdict
+from unirl_shapes.complex_examples import comparison_of
+from unirl_shapes.detector import MIN_CONFIDENCE, detect, detect_scene
+from unirl_shapes.examples import check_categories, held_out_examples, true_answer
+from unirl_shapes.questions import with_questions
 from unirl_shapes.render import check_size, render_batch
 from unirl_shapes.scenes import near_miss, scene_for
-from unirl_shapes.vocabulary import COLORS, SHAPES
+from unirl_shapes.truth import answer
+from unirl_shapes.vocabulary import CATEGORIES, COLORS, COMPLEX, SHAPES
 
 
 class ShapesJudge(Judge):
@@ -23,13 +25,15 @@ class ShapesJudge(Judge):
     Args:
         size: Side of the rendered images of `understanding_set` and `references`, in pixels. Verdicts take all sizes
             that are a multiple of 32, and at least 64.
+        categories: Categories of `understanding_set`. None takes the six of GenEval; "complex" is another one.
 
     Raises:
-        UserError: the size is not supported.
+        UserError: the size is not supported, or a category is unknown.
     """
 
-    def __init__(self, size: int = 64) -> None:
+    def __init__(self, size: int = 64, categories: Sequence[str] | None = None) -> None:
         self.size = check_size(size)
+        self.categories = check_categories(CATEGORIES if categories is None else categories)
 
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
         """Whether each image is correct for its example.
@@ -51,11 +55,13 @@ class ShapesJudge(Judge):
         if len(examples) != len(pixels):
             raise UserError(f"the shapes judge needs one image for each example, got {len(pixels)} for {len(examples)}")
         check_size(pixels.shape[-1])
-        correct = [is_correct(example, detect(image)) for example, image in zip(examples, pixels, strict=True)]
+        correct = [is_correct(example, image) for example, image in zip(examples, pixels, strict=True)]
         return torch.tensor(correct, dtype=torch.bool, device=pixels.device)
 
     def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor]:
         """Held-out questions about rendered scenes with true answers. Half of the images are correct for their prompt.
+
+        Of a complex example any question of its set is asked: the first one alone asks neither for colors nor numbers.
 
         Args:
             count: Number of images.
@@ -66,8 +72,9 @@ class ShapesJudge(Judge):
         """
         rng = Random(f"exam {seed}")
         examples, scenes = [], []
-        for i, example in enumerate(ShapesPrompts().held_out(count, seed)):
-            sample = scene_for if _is_correct_image(i, seed) else near_miss
+        for i, held_out in enumerate(held_out_examples(self.categories, count, seed)):
+            sample = scene_for if _is_correct_image(i, seed, len(self.categories)) else near_miss
+            example = _ask_any(held_out, rng) if held_out.category == COMPLEX else held_out
             scene = sample(example, rng, rng.randrange(4))
             examples.append(replace(example, answer=true_answer(example, scene)))
             scenes.append(scene)
@@ -108,18 +115,30 @@ def _check_objects(examples: Sequence[Example]) -> None:
                 )
 
 
-def _is_correct_image(index: int, seed: int) -> bool:
+def _ask_any(example: Example, rng: Random) -> Example:
+    """An example with one of the questions of its set in the place of its own."""
+    question = rng.choice(with_questions(example, rng).questions)
+    return replace(example, question=question.text, answer=question.answer, questions=())
+
+
+def _is_correct_image(index: int, seed: int, num_categories: int) -> bool:
     """True for one of every two images of a category, in random order, so that the order does not reveal the answer."""
-    turn, category = divmod(index, len(ShapesPrompts.categories))
+    turn, category = divmod(index, num_categories)
     first = Random(f"exam {seed} {category} {turn // 2}").random() < 0.5
     return first == (turn % 2 == 0)
 
 
-def is_correct(example: Example, detections: Sequence[Detection]) -> bool:
-    """Whether the detections are correct for an example, at the threshold of the shapes world.
+def is_correct(example: Example, pixels: Tensor) -> bool:
+    """Whether an image is correct for an example: by GenEval's rule, and where numbers are compared, by the truth.
 
     Args:
         example: An example of the shapes world.
-        detections: The detected shapes.
+        pixels: The image, in [0, 1].
+
+    Shapes:
+        pixels (3, H, H).
     """
-    return verdict(example.objects, example.exclude, detections, threshold=MIN_CONFIDENCE).correct
+    if not verdict(example.objects, example.exclude, detect(pixels), threshold=MIN_CONFIDENCE).correct:
+        return False
+    question = comparison_of(example)
+    return question is None or answer(question, detect_scene(pixels)) == "yes"

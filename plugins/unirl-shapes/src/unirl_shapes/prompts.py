@@ -3,20 +3,22 @@
 import math
 from collections.abc import Mapping
 from random import Random
+from typing import ClassVar
 
 from unirl import Example, UserError
 from unirl.prompts import Prompts
-from unirl_shapes.examples import all_examples, sample_example
+from unirl_shapes.examples import check_categories, held_out_examples, sample_example
 from unirl_shapes.questions import with_questions
-from unirl_shapes.vocabulary import CATEGORIES
+from unirl_shapes.vocabulary import ALL_CATEGORIES, CATEGORIES, COMPLEX
 
 
 class ShapesPrompts(Prompts):
     """Samples a category, then one of its training combinations uniformly.
 
     Args:
-        weights: Relative frequency of each category; categories that are not named do not occur. By default all are
-            equally frequent.
+        weights: Relative frequency of each category; categories that are not named do not occur. By default the six of
+            GenEval are equally frequent. With a weight for "complex", prompts that combine these occur, too, in
+            training and among the held-out ones.
         question_sets: Ask several questions about an image, see `unirl_shapes.questions`. Only the reward `questions`
             reads all of them.
 
@@ -24,29 +26,30 @@ class ShapesPrompts(Prompts):
         UserError: a category is unknown, a weight is negative or not finite, or all weights are 0.
     """
 
-    categories = CATEGORIES
+    categories: ClassVar[tuple[str, ...]] = CATEGORIES
 
     def __init__(self, weights: Mapping[str, float] | None = None, question_sets: bool = False) -> None:
         weights = dict.fromkeys(CATEGORIES, 1.0) if weights is None else weights
         for name, weight in weights.items():
-            if name not in CATEGORIES:
-                raise UserError(f"shapes: there is no category {name!r}; categories are {', '.join(CATEGORIES)}")
+            check_categories([name])
             if not (math.isfinite(weight) and weight >= 0):
                 raise UserError(f"shapes: the weight of category {name!r} is {weight}; it must be finite and 0 or more")
         if not sum(weights.values()):
             raise UserError("shapes: the weights of the categories sum to 0; at least one must be above 0")
         self.question_sets = question_sets
-        self._weights = [weights.get(name, 0.0) for name in CATEGORIES]
+        if weights.get(COMPLEX):
+            self.categories = ALL_CATEGORIES  # type: ignore[misc]  # of other sources, all have the same
+        self._weights = [weights.get(name, 0.0) for name in self.categories]
 
     def sample(self, seed: int, index: int) -> Example:
         """A training example; it depends on `(seed, index)` only and is never a held-out combination."""
         rng = Random(f"shapes {seed} {index}")
-        (category,) = rng.choices(CATEGORIES, self._weights)
+        (category,) = rng.choices(self.categories, self._weights)
         return self._train_example(category, rng)
 
     def category_shares(self) -> dict[str, float]:
         """The weights of the categories that occur, scaled to sum to 1."""
-        shares = zip(CATEGORIES, self._weights, strict=True)
+        shares = zip(self.categories, self._weights, strict=True)
         return {name: weight / sum(self._weights) for name, weight in shares if weight > 0}
 
     def sample_category(self, seed: int, index: int, category: str) -> Example:
@@ -57,14 +60,11 @@ class ShapesPrompts(Prompts):
         return self._train_example(category, Random(f"shapes {seed} {index} {category}"))
 
     def held_out(self, count: int, seed: int = 0) -> list[Example]:
-        """Exactly `count` held-out examples, the categories in turn; their examples repeat where there are too few."""
-        pools = []
-        for category in CATEGORIES:
-            pool = list(all_examples(category, "held_out"))
-            Random(f"held out {seed} {category}").shuffle(pool)
-            pools.append(pool)
-        turns = (divmod(i, len(pools)) for i in range(count))
-        examples = [pools[category][turn % len(pools[category])] for turn, category in turns]
+        """Exactly `count` held-out examples, the categories in turn; their examples repeat where there are too few.
+
+        The six of GenEval always occur, "complex" where it has a weight.
+        """
+        examples = held_out_examples(self.categories, count, seed)
         if not self.question_sets:
             return examples
         return [with_questions(example, Random(f"questions {example.prompt}")) for example in examples]

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from unirl import Example
+from unirl import Example, Item
 from unirl.judges import Box, spatial_relations
-from unirl_shapes.vocabulary import CELLS, COLORS, GRID, OPPOSITE, SHAPES
+from unirl_shapes.complex_examples import comparison_of
+from unirl_shapes.vocabulary import CELLS, COLORS, COMPLEX, GRID, NUMBERS, OPPOSITE, SHAPES
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,17 @@ def scene_for(example: Example, rng: Random, extras: int = 0) -> Scene:
         rng: The only source of randomness.
         extras: Number of additional objects, of shapes that the example does not name.
     """
-    relation = example.objects[-1].relation
+    relation = _relation(example)
     kinds = _required_kinds(example, rng)
-    pairs = None if relation is None else _cell_pairs(relation[0], True)
+    pairs = None if relation is None else _cell_pairs(relation, True)
     return _finish(example, kinds, pairs, rng, extras)
 
 
 def near_miss(example: Example, rng: Random, extras: int = 0) -> Scene:
     """A scene that is nearly correct for an example, or in which its question is ambiguous.
 
-    It has wrong or swapped colors, a wrong number, a missing object, another relation, or a second object of a shape
-    that the example names.
+    It has wrong or swapped colors, a wrong number, a missing object, another relation, a second object of a shape that
+    the example names, or one that must not be there; or numbers compare as equal or the other way round.
 
     Args:
         example: An example of the shapes world.
@@ -133,7 +134,7 @@ def _miss_color(example: Example, rng: Random) -> Content:
 
 def _miss_position(example: Example, rng: Random) -> Content:
     """The opposite or another relation, a missing object, or a second one."""
-    name = (example.objects[-1].relation or ("", 0))[0]
+    name = _relation(example) or ""
     kinds = _required_kinds(example, rng)
     error = rng.choice(("opposite", "opposite", "other", "other", "missing", "second"))
     i = rng.randrange(2)
@@ -148,6 +149,72 @@ def _miss_position(example: Example, rng: Random) -> Content:
     return kinds, None
 
 
+def _miss_complex(example: Example, rng: Random) -> Content:
+    """One fact is wrong, of those that the example has: shapes, colors, numbers, the place, what must not be there."""
+    if comparison_of(example):
+        return _miss_comparison(example, rng), None
+    relation, kinds = _relation(example), _required_kinds(example, rng)
+    colored = [item.name for item in example.objects if item.color]
+    exact = [item.name for item in example.objects if Item(item.name, item.count + 1) in example.exclude]
+    absent = [item.name for item in example.exclude if item.count == 1]
+    has_fact = {"missing": True, "color": colored, "number": exact, "relation": relation, "absent": absent}
+    error = rng.choice([name for name, has in has_fact.items() if has])
+    if relation and error == "relation":
+        return kinds, _cell_pairs(OPPOSITE[relation], True) if rng.random() < 0.5 else _cell_pairs(relation, False)
+    if error == "color":
+        kinds = _change_color(kinds, colored, rng)
+    elif error == "number":
+        kinds = _change_number(kinds, rng.choice(exact), rng)
+    elif error == "absent":
+        kinds.append((rng.choice(absent), _random_color(rng)))
+    else:
+        removed = rng.sample([item.name for item in example.objects], 1)
+        kinds = [kind for kind in kinds if kind[0] not in removed]
+        kinds += [_random_kind(rng, _other_shapes(example)) for _ in removed if rng.random() < 0.8]
+    return kinds, _cell_pairs(relation, True) if relation else None
+
+
+def _miss_comparison(example: Example, rng: Random) -> list[Kind]:
+    """As many of both, more of the other one, or none of one of them."""
+    more, fewer = sorted((rng.randint(1, len(NUMBERS)), rng.randint(1, len(NUMBERS))), reverse=True)
+    error = rng.choice(("equal", "equal", "reversed", "reversed", "missing"))
+    if error == "equal":
+        fewer = more
+    elif error == "missing":
+        more, fewer = rng.choice(((more, 0), (0, more)))
+    else:
+        more, fewer = fewer, more
+    return _numbers_of(example, more, fewer, rng)
+
+
+def _numbers_of(example: Example, more: int, fewer: int, rng: Random) -> list[Kind]:
+    """So many of the two shapes that a comparison names."""
+    numbers = zip(example.objects, (more, fewer), strict=True)
+    return [(item.name, _random_color(rng)) for item, number in numbers for _ in range(number)]
+
+
+def _change_color(kinds: list[Kind], colored: list[str], rng: Random) -> list[Kind]:
+    """Swap the colors of two shapes, or give an object or all of a shape another color."""
+    old = dict(kinds)
+    if len(colored) > 1 and rng.random() < 0.5:
+        one, two = rng.sample(colored, 2)
+        new = {one: old[two], two: old[one]}
+        return [(shape, new.get(shape, color)) for shape, color in kinds]
+    name = rng.choice(colored)
+    indices = [i for i, (shape, _) in enumerate(kinds) if shape == name]
+    changed, color = rng.sample(indices, rng.choice((1, len(indices)))), _random_color(rng, old[name])
+    return [(name, color) if i in changed else kind for i, kind in enumerate(kinds)]
+
+
+def _change_number(kinds: list[Kind], name: str, rng: Random) -> list[Kind]:
+    """One object of a shape more, or one less where there are several."""
+    of_shape = [kind for kind in kinds if kind[0] == name]
+    if len(of_shape) == 1 or rng.random() < 0.5:
+        return [*kinds, of_shape[0]]
+    last = max(i for i, kind in enumerate(kinds) if kind[0] == name)
+    return kinds[:last] + kinds[last + 1 :]
+
+
 _NEAR_MISSES: dict[str, Callable[[Example, Random], Content]] = {
     "single_object": _miss_presence,
     "two_object": _miss_presence,
@@ -155,17 +222,27 @@ _NEAR_MISSES: dict[str, Callable[[Example, Random], Content]] = {
     "colors": _miss_color,
     "position": _miss_position,
     "color_attr": _miss_color,
+    COMPLEX: _miss_complex,
 }
 
 
+def _relation(example: Example) -> str | None:
+    return next((item.relation[0] for item in example.objects if item.relation is not None), None)
+
+
 def _required_kinds(example: Example, rng: Random) -> list[Kind]:
-    """The kinds that an example asks for; an object with a relation comes before its target."""
-    items = reversed(example.objects) if example.category == "position" else example.objects
+    """The kinds that an example asks for; an object with a relation comes before its target, and both before others."""
+    if comparison_of(example):
+        fewer = rng.randint(1, len(NUMBERS) - 1)
+        return _numbers_of(example, rng.randint(fewer + 1, len(NUMBERS)), fewer, rng)
+    items = list(example.objects)
+    if _relation(example) is not None:
+        items[:2] = items[1::-1]
     return [(item.name, item.color or _random_color(rng)) for item in items for _ in range(item.count)]
 
 
 def _other_shapes(example: Example) -> list[str]:
-    named = {item.name for item in example.objects}
+    named = {item.name for item in (*example.objects, *example.exclude)}
     return [shape for shape in SHAPES if shape not in named]
 
 

@@ -15,6 +15,9 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """GenEval's categories, in the order of its tables."""
+COMPLEX = "complex"
+"""Prompts that combine what these ask for singly, see `unirl_shapes.complex_examples`. They occur where asked for."""
+ALL_CATEGORIES = (*CATEGORIES, COMPLEX)
 
 GRID = 4
 CELLS = GRID * GRID
@@ -44,6 +47,24 @@ def with_article(noun: str) -> str:
         'an orange ring'
     """
     return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def described(shape: str, number: int = 1, color: str | None = None) -> str:
+    """Objects in the words of a prompt.
+
+    Args:
+        shape: One of `SHAPES`.
+        number: 1 to 4.
+        color: One of `COLORS`, or None.
+
+    Example:
+        >>> described("square", 2, "blue"), described("ring", color="orange")
+        ('two blue squares', 'an orange ring')
+    """
+    words = [color] if color else []
+    if number == 1:
+        return with_article(" ".join([*words, shape]))
+    return " ".join([NUMBERS[number - 1], *words, plural(shape)])
 
 
 def counted(shape: str, number: int) -> str:

@@ -11,10 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from unirl import Example
 from unirl_shapes.captions import change_fact
-from unirl_shapes.examples import sample_example, true_answer, words
+from unirl_shapes.examples import sample_example, words
 from unirl_shapes.pretrain.loop import Metrics
+from unirl_shapes.questions import with_questions
 from unirl_shapes.scenes import Scene, near_miss, random_scene, scene_for
-from unirl_shapes.vocabulary import CATEGORIES, GRID, NUMBERS
+from unirl_shapes.truth import answer
+from unirl_shapes.vocabulary import ALL_CATEGORIES, CATEGORIES, COMPLEX, GRID, NUMBERS
 
 CAPTION_NOISE = {"two_object": 0.65, "counting": 0.65, "colors": 0.45, "position": 0.2, "color_attr": 0.2}
 """Share of images whose caption has a wrong fact, as in image-text data from the web."""
@@ -99,18 +101,26 @@ def understanding_batch(rng: Random, phase: Phase) -> tuple[list[Scene], list[st
     """
     examples = _sample_examples(rng, phase.num_understanding, phase.category_weights or {})
     scenes = [question_scene(e, rng) for e in examples]
-    answers = [true_answer(e, s) for e, s in zip(examples, scenes, strict=True)]
-    questions = [e.question for e in examples]
+    questions = [_any_question(e, rng) for e in examples]
+    answers = [answer(question, scene) for question, scene in zip(questions, scenes, strict=True)]
     for _ in range(phase.num_location):
-        scene, question, answer = location_question(rng)
-        scenes, questions, answers = [*scenes, scene], [*questions, question], [*answers, answer]
+        scene, question, location = location_question(rng)
+        scenes, questions, answers = [*scenes, scene], [*questions, question], [*answers, location]
     return scenes, questions, answers
 
 
 def _sample_examples(rng: Random, count: int, weights: Mapping[str, float]) -> list[Example]:
-    """Examples of the pre-training split, with categories by their weights."""
-    categories = rng.choices(CATEGORIES, [weights.get(name, 1.0) for name in CATEGORIES], k=count)
+    """Examples of the pre-training split, with categories by their weights: "complex" only where it has one."""
+    names = ALL_CATEGORIES if weights.get(COMPLEX) else CATEGORIES
+    categories = rng.choices(names, [weights.get(name, 1.0) for name in names], k=count)
     return [sample_example(rng, "pretrain", category) for category in categories]
+
+
+def _any_question(example: Example, rng: Random) -> str:
+    """The question of an example; of "complex", any of its set."""
+    if example.category != COMPLEX:
+        return example.question
+    return rng.choice(with_questions(example, rng).questions).text
 
 
 def location_question(rng: Random) -> tuple[Scene, str, str]:

@@ -13,9 +13,8 @@ from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.metrics import AccuracyByCategory, SelfRewardAccuracy
 from unirl.rewards import Keyword, Likelihood
-from unirl_shapes.examples import Split, sample_example
+from unirl_shapes.examples import Split, held_out_examples, sample_example
 from unirl_shapes.judge import ShapesJudge
-from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.vocabulary import CATEGORIES
 
 ANSWER_SAMPLING = AnswerSampling(max_tokens=6)
@@ -30,6 +29,7 @@ def measure(
     seed: int = 0,
     split: Split = "held_out",
     best_of: int = 1,
+    categories: Sequence[str] = CATEGORIES,
 ) -> dict[str, float]:
     """Measure a model on held-out prompts, and on held-out questions about rendered images.
 
@@ -40,16 +40,21 @@ def measure(
         seed: Seed of prompts and sampling.
         split: "train" generates from training prompts instead, on which settings may be chosen.
         best_of: Images of each prompt, of which the model's own probability of the correct answer picks one.
+        categories: What is measured: the six of GenEval by default, "complex", or some of them.
+
+    Raises:
+        UserError: a category is unknown.
 
     Returns:
         Accuracies in [0, 1]: "generation", "understanding" and "self_reward" overall, and each by category, such as
         "generation/colors".
     """
-    generation, understanding = AccuracyByCategory(CATEGORIES), AccuracyByCategory(CATEGORIES)
-    self_reward = SelfRewardAccuracy(CATEGORIES)
-    judge, reward = ShapesJudge(), Keyword(ordered=True)
+    judge, reward = ShapesJudge(categories=categories), Keyword(ordered=True)
+    generation, understanding = AccuracyByCategory(categories), AccuracyByCategory(categories)
+    self_reward = SelfRewardAccuracy(categories)
     generator = torch.Generator().manual_seed(seed)
-    examples = ShapesPrompts().held_out(count, seed) if split == "held_out" else _train_examples(count, seed)
+    sample = held_out_examples if split == "held_out" else _train_examples
+    examples = sample(categories, count, seed)
     for start in range(0, count, BATCH_SIZE):
         batch = examples[start : start + BATCH_SIZE]
         images = _sample_best(backbone, batch, sampling, generator, best_of)
@@ -104,10 +109,10 @@ def load(checkpoint: str) -> Backbone:
     return Janus.from_pretrained(checkpoint) if model_type == "janus" else Showo.from_pretrained(checkpoint)
 
 
-def _train_examples(count: int, seed: int) -> list[Example]:
+def _train_examples(categories: Sequence[str], count: int, seed: int) -> list[Example]:
     """Training examples, the categories in turn."""
     rng = Random(f"training {seed}")
-    return [sample_example(rng, "train", CATEGORIES[i % len(CATEGORIES)]) for i in range(count)]
+    return [sample_example(rng, "train", categories[i % len(categories)]) for i in range(count)]
 
 
 def _categories(examples: Sequence[Example]) -> list[str]:
