@@ -3,18 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from unirl import hookimpl
 from unirl.backbones import Backbone
 from unirl.types import AnswerLabels, Rollout
 from unirl.updates import SFT
 from unirl.updates.answer_labels import AnswerLabeler
 from unirl.updates.reference import Reference
-from unirl_shapes.detector import detect
-from unirl_shapes.examples import true_answer
-from unirl_shapes.scenes import Scene, SceneObject
-from unirl_shapes.vocabulary import GRID
+from unirl_shapes.detector import detect_scene
+from unirl_shapes.truth import answer
 
 
 class TrueLabels(AnswerLabeler):
@@ -22,8 +18,9 @@ class TrueLabels(AnswerLabeler):
 
     def labels(self, backbone: Backbone, rollout: Rollout, reference: Reference | None = None) -> AnswerLabels:
         pixels = rollout.images.pixels if rollout.images.pixels is not None else backbone.decode(rollout.images)
+        scenes = [detect_scene(image) for image in pixels]
         texts = [
-            true_answer(example, read_scene(image)) for example, image in zip(rollout.examples, pixels, strict=True)
+            answer(question, scenes[row // rollout.num_questions]) for row, question in enumerate(rollout.questions)
         ]
         return AnswerLabels(backbone.tokenize_answers(texts))
 
@@ -38,16 +35,6 @@ class TrueLabelsSFT(SFT):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.labeler = TrueLabels("sft", "self", self.labeler.config, self.labeler.images)
-
-
-def read_scene(image: Tensor) -> Scene:
-    """The scene that an image (3, H, H) in [0, 1] shows, by the detector."""
-    cell = image.shape[-1] / GRID
-    objects = []
-    for found in detect(image):
-        column, row = ((found.box[i] + found.box[i + 2]) / 2 // cell for i in (0, 1))
-        objects.append(SceneObject(found.name, found.color or "", int(row) * GRID + int(column)))
-    return tuple(objects)
 
 
 @hookimpl

@@ -5,6 +5,7 @@ from unirl.prompts import Prompts
 from unirl.testing import JudgeConformance, PromptsConformance
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
+from unirl_shapes.vocabulary import COMPLEX
 
 
 class TestShapesPrompts(PromptsConformance):
@@ -23,6 +24,11 @@ class TestShapesPromptsWithQuestionSets(PromptsConformance):
 
     def test_other_processes_give_the_same_examples(self) -> None:
         """As without sets; a process takes seconds."""
+
+
+class TestComplexShapesPrompts(TestShapesPromptsWithQuestionSets):
+    def make(self) -> Prompts:
+        return ShapesPrompts({"colors": 1.0, COMPLEX: 1.0}, question_sets=True)
 
 
 class TestShapesJudge(JudgeConformance):

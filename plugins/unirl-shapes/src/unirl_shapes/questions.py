@@ -1,7 +1,8 @@
 """Sets of questions about an image of the shapes world, in the words that its models were pre-trained on."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations
 from random import Random
 
 from unirl import Example, Question
@@ -20,10 +21,11 @@ def with_questions(example: Example, rng: Random) -> Example:
     The question of the example stays the first one. All have choices: what models of the world answer about other
     scenes, for two colors the swapped ones among them. The question about another shape is right where it is *not*
     there, so that the answer is not always the name of a shape; it is stricter than the judge, which permits others.
-    A complex example is also asked for its place, some of its colors and numbers, and for the contrary of a negation or
-    comparison, which is "no".
+    A complex example is asked for all its facts, also for what must not be there, which is "none"; and for the contrary
+    of a negation or comparison, which is "no".
 
-    About a training example no question is asked that belongs to a held-out family.
+    About a training example no question is asked that belongs to a held-out family. Another one takes its place where
+    there is one: for the color of a diamond that of two shapes.
 
     Args:
         example: An example of the shapes world with one question.
@@ -37,77 +39,78 @@ def with_questions(example: Example, rng: Random) -> Example:
         how many circles do you see ? one circle (1,)
         do you see a triangle ? none ()
     """
-    may_ask = [shape for shape in SHAPES if is_held_out(example) or not is_held_out(single_object(shape))]
+    held_out = is_held_out(example)
     names = list(dict.fromkeys(item.name for item in example.objects))
     questions: list[Question] = []
     first: dict[str, int] = {}
     for name in names:
-        if name in may_ask and example.category != "single_object":
-            questions.append(_question(single_object(name), rng))
+        if thing := _first_allowed(_things(example, name), held_out):
+            questions.append(_question(thing, rng))
             first[name] = len(questions)
-    for detail in _details(example, rng):
-        if is_held_out(example) or not is_held_out(detail):
+    for alternatives in _details(example):
+        if detail := _first_allowed(alternatives, held_out):
             required = tuple(first[item.name] for item in detail.objects if item.name in first)
             questions.append(_question(detail, rng, required))
-    questions += [
-        Question(asked.question, answer, tuple(_choices(asked, rng)))
-        for asked, answer in _contrary(example)
-        if is_held_out(example) or not is_held_out(asked)
-    ]
-    absent = [item.name for item in example.exclude]
-    if others := [shape for shape in may_ask if shape not in (*names, *absent)]:
+    for contrary, answer in _contrary(example):
+        if asked := _first_allowed([contrary], held_out):
+            questions.append(Question(asked.question, answer, tuple(_choices(asked, rng))))
+    named = {*names, *(item.name for item in example.exclude)}
+    may_ask = [shape for shape in SHAPES if held_out or not is_held_out(single_object(shape))]
+    if others := [shape for shape in may_ask if shape not in named]:
         other = rng.choice(others)
         questions.append(Question(single_object(other).question, ABSENT, (other, ABSENT)))
     main = _question(example, rng, tuple(first.values()) if example.category in _NEEDS_THE_SHAPES else ())
     return replace(example, questions=(main, *questions))
 
 
-_NUM_DETAILS = 3
-"""Questions about colors and numbers of a complex example. All would be up to eight, and each costs an answer."""
 _NEEDS_THE_SHAPES = ("counting", "colors", "position", "color_attr")
 """Categories whose question presupposes that the shapes are there."""
 
 
-def _details(example: Example, rng: Random) -> list[Example]:
-    """What else an example says about single shapes; of "complex", the place and some colors and numbers."""
+def _first_allowed(alternatives: Sequence[Example], held_out: bool) -> Example | None:
+    """The first example whose question may be asked, about a held-out example or a training one."""
+    return next((asked for asked in alternatives if held_out or not is_held_out(asked)), None)
+
+
+def _things(example: Example, name: str) -> list[Example]:
+    """Ways to ask whether a shape is there: where a complex example needs an exact number, how many of it."""
+    if example.category == "single_object":
+        return []
+    exact = [item for item in example.exclude if item.name == name and example.category == COMPLEX]
+    return [*(counting(name, item.count - 1) for item in exact), single_object(name)]
+
+
+def _details(example: Example) -> list[list[Example]]:
+    """What else an example says about single shapes, and each in several ways where there are some."""
     objects, colored = example.objects, [item for item in example.objects if item.color]
     if example.category == "colors":
-        return [counting(objects[0].name, 1)]
+        return [[counting(objects[0].name, 1)]]
     if example.category not in ("color_attr", COMPLEX):
         return []
-    details = [colors(item.name, item.color or "") for item in colored]
-    if example.category == "color_attr" or len(objects) == 1:
-        return details
-    details += [color_attr(a.name, a.color or "", b.name, b.color or "") for a, b in pairwise(colored)]
-    if example.exclude:
-        details += [counting(item.name, item.count) for item in objects]
-    places = [
-        position(item.name, item.relation[0], objects[item.relation[1]].name) for item in objects if item.relation
-    ]
-    return places + rng.sample(details, min(_NUM_DETAILS, len(details)))
+    details = []
+    for item in colored:
+        pairs = [color_attr(item.name, item.color or "", a.name, a.color or "") for a in colored if a != item]
+        details.append([colors(item.name, item.color or ""), *(pairs if example.category == COMPLEX else [])])
+    if example.category == COMPLEX:
+        related = [(item.name, *item.relation) for item in objects if item.relation]
+        details += [[position(name, relation, objects[index].name)] for name, relation, index in related]
+    return details
 
 
 def _contrary(example: Example) -> list[tuple[Example, str]]:
     """Examples whose questions have another answer than their own about an image of a complex example, and that answer.
 
-    What must not be there is asked for alone and with what must; comparisons and negations are turned round.
+    What must not be there is asked for, alone and with what must; comparisons and negations are turned round.
     """
     if example.category != COMPLEX:
         return []
-    if comparison_of(example):
-        more, fewer = (item.name for item in example.objects)
-        return [(comparison(fewer, more), "no")]
     name = example.objects[0].name
-    absent = [item.name for item in example.exclude if item.count == 1]
-    return [
-        pair
-        for other in absent
-        for pair in (
-            (single_object(other), ABSENT),
-            (two_object(name, other), name),
-            (negation(other, name), "no"),
-        )
-    ]
+    if comparison_of(example):
+        return [(comparison(example.objects[1].name, name), "no")]
+    questions: list[tuple[Example, str]] = []
+    for absent in (item.name for item in example.exclude if item.count == 1):
+        questions += [(single_object(absent), ABSENT), (two_object(name, absent), name), (negation(absent, name), "no")]
+    return questions
 
 
 def _question(example: Example, rng: Random, requires: tuple[int, ...] = ()) -> Question:
