@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from unirl import Example, Item, UserError
 from unirl_shapes.detector import detect
-from unirl_shapes.examples import colors, counting, position, sample_example, true_answer
+from unirl_shapes.examples import colors, counting, is_held_out, position, sample_example, true_answer
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.render import BACKGROUND, render, render_batch
@@ -197,3 +197,10 @@ def test_it_refuses_what_it_cannot_judge(objects, problem):
     ):
         with pytest.raises(UserError, match=problem):
             ask()
+
+
+def test_settings_can_be_chosen_on_training_questions() -> None:
+    examples, pixels = ShapesJudge(split="train").understanding_set(60)
+    assert not any(is_held_out(example) for example in examples)
+    assert len(pixels) == 60
+    assert all(is_held_out(example) for example in ShapesJudge().understanding_set(60)[0])

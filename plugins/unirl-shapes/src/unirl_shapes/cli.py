@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--split",
         choices=("held_out", "train"),
         default="held_out",
-        help="prompts; choose settings on train",
+        help="prompts and questions; choose settings on train",
     )
     measure.add_argument(
         "--best-of", type=int, default=1, help="images of each prompt, of which the model picks one (default: 1)"

@@ -177,6 +177,18 @@ def held_out_examples(categories: Sequence[str], count: int, seed: int = 0) -> l
     return examples
 
 
+def train_examples(categories: Sequence[str], count: int, seed: int = 0) -> list[Example]:
+    """Random training examples, the categories in turn: on them, settings may be chosen.
+
+    Args:
+        categories: Some of `ALL_CATEGORIES`.
+        count: Number of examples.
+        seed: Seed of the examples.
+    """
+    rng = Random(f"training {seed}")
+    return [sample_example(rng, "train", categories[i % len(categories)]) for i in range(count)]
+
+
 def check_categories(names: Sequence[str]) -> tuple[str, ...]:
     """The categories, if all are those of the world.
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from unirl import Example, UserError
 from unirl.judges import Judge, verdict
 from unirl_shapes.complex_examples import comparison_of
 from unirl_shapes.detector import MIN_CONFIDENCE, detect, detect_scene
-from unirl_shapes.examples import check_categories, held_out_examples, true_answer
+from unirl_shapes.examples import check_categories, held_out_examples, train_examples, true_answer
 from unirl_shapes.questions import with_questions
 from unirl_shapes.render import check_size, render_batch
 from unirl_shapes.scenes import near_miss, scene_for
@@ -26,13 +27,19 @@ class ShapesJudge(Judge):
         size: Side of the rendered images of `understanding_set` and `references`, in pixels. Verdicts take all sizes
             that are a multiple of 32, and at least 64.
         categories: Categories of `understanding_set`. None takes the six of GenEval; "complex" is another one.
+        split: Examples of `understanding_set`: "held_out", or "train", on which settings may be chosen.
 
     Raises:
         UserError: the size is not supported, or a category is unknown.
     """
 
-    def __init__(self, size: int = 64, categories: Sequence[str] | None = None) -> None:
-        self.size = check_size(size)
+    def __init__(
+        self,
+        size: int = 64,
+        categories: Sequence[str] | None = None,
+        split: Literal["held_out", "train"] = "held_out",
+    ) -> None:
+        self.size, self.split = check_size(size), split
         self.categories = check_categories(CATEGORIES if categories is None else categories)
 
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
@@ -59,7 +66,7 @@ class ShapesJudge(Judge):
         return torch.tensor(correct, dtype=torch.bool, device=pixels.device)
 
     def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor]:
-        """Held-out questions about rendered scenes with true answers. Half of the images are correct for their prompt.
+        """Questions about rendered scenes with true answers. Half of the images are correct for their prompt.
 
         Of a complex example any question of its set is asked: the first one alone asks neither for colors nor numbers.
 
@@ -72,9 +79,10 @@ class ShapesJudge(Judge):
         """
         rng = Random(f"exam {seed}")
         examples, scenes = [], []
-        for i, held_out in enumerate(held_out_examples(self.categories, count, seed)):
+        sample_examples = held_out_examples if self.split == "held_out" else train_examples
+        for i, asked in enumerate(sample_examples(self.categories, count, seed)):
             sample = scene_for if _is_correct_image(i, seed, len(self.categories)) else near_miss
-            example = _ask_any(held_out, rng) if held_out.category == COMPLEX else held_out
+            example = _ask_any(asked, rng) if asked.category == COMPLEX else asked
             scene = sample(example, rng, rng.randrange(4))
             examples.append(replace(example, answer=true_answer(example, scene)))
             scenes.append(scene)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from random import Random
+from typing import Literal
 
 import torch
 
@@ -13,7 +13,7 @@ from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.metrics import AccuracyByCategory, SelfRewardAccuracy
 from unirl.rewards import Keyword, Likelihood
-from unirl_shapes.examples import Split, held_out_examples, sample_example
+from unirl_shapes.examples import held_out_examples, train_examples
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.vocabulary import CATEGORIES
 
@@ -27,7 +27,7 @@ def measure(
     count: int,
     sampling: ImageSampling,
     seed: int = 0,
-    split: Split = "held_out",
+    split: Literal["held_out", "train"] = "held_out",
     best_of: int = 1,
     categories: Sequence[str] = CATEGORIES,
 ) -> dict[str, float]:
@@ -38,7 +38,7 @@ def measure(
         count: Number of generated images, and of rendered ones.
         sampling: How images are generated.
         seed: Seed of prompts and sampling.
-        split: "train" generates from training prompts instead, on which settings may be chosen.
+        split: "train" generates from training prompts and asks about them, on which settings may be chosen.
         best_of: Images of each prompt, of which the model's own probability of the correct answer picks one.
         categories: What is measured: the six of GenEval by default, "complex", or some of them.
 
@@ -49,11 +49,11 @@ def measure(
         Accuracies in [0, 1]: "generation", "understanding" and "self_reward" overall, and each by category, such as
         "generation/colors".
     """
-    judge, reward = ShapesJudge(categories=categories), Keyword(ordered=True)
+    judge, reward = ShapesJudge(categories=categories, split=split), Keyword(ordered=True)
     generation, understanding = AccuracyByCategory(categories), AccuracyByCategory(categories)
     self_reward = SelfRewardAccuracy(categories)
     generator = torch.Generator().manual_seed(seed)
-    sample = held_out_examples if split == "held_out" else _train_examples
+    sample = held_out_examples if split == "held_out" else train_examples
     examples = sample(categories, count, seed)
     for start in range(0, count, BATCH_SIZE):
         batch = examples[start : start + BATCH_SIZE]
@@ -107,12 +107,6 @@ def load(checkpoint: str) -> Backbone:
     """
     model_type = read_json(locate(checkpoint) / "config.json").get("model_type")
     return Janus.from_pretrained(checkpoint) if model_type == "janus" else Showo.from_pretrained(checkpoint)
-
-
-def _train_examples(categories: Sequence[str], count: int, seed: int) -> list[Example]:
-    """Training examples, the categories in turn."""
-    rng = Random(f"training {seed}")
-    return [sample_example(rng, "train", categories[i % len(categories)]) for i in range(count)]
 
 
 def _categories(examples: Sequence[Example]) -> list[str]:
