@@ -88,8 +88,8 @@ def families(example: Example) -> list[tuple[str, frozenset[str]]]:
         example: An example of this category.
 
     Example:
-        >>> families(negation("circle", "square"))
-        [('two_object', frozenset({'circle', 'square'})), ('single_object', frozenset({'circle'}))]
+        >>> [(category, sorted(shapes)) for category, shapes in families(negation("circle", "square"))]
+        [('two_object', ['circle', 'square']), ('single_object', ['circle'])]
     """
     names = dict.fromkeys(item.name for item in (*example.objects, *example.exclude))
     found = [("two_object", frozenset(pair)) for pair in combinations(names, 2)]
