@@ -110,7 +110,7 @@ def test_pretraining_knows_the_words_but_not_the_combinations():
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_scenes_are_correct_and_near_misses_are_wrong_in_pixels(split):
-    rng, examples = Random(split), example_sets(split, 250)
+    rng, examples = Random(split), example_sets(split, 150)
     scenes = [scene_for(example, rng, rng.randrange(5)) for example in examples]
     misses = [near_miss(example, rng, rng.randrange(4)) for example in examples]
     assert ShapesJudge().verdicts(examples, render_batch(scenes)).all()
