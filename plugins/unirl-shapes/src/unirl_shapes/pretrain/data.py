@@ -42,9 +42,10 @@ class Phase:
     Args:
         num_generation: Prompts with images.
         num_understanding: Questions about images.
-        category_weights: Relative frequency of categories in questions. None takes all equally often.
+        category_weights: Relative frequency of categories in questions, otherwise 1, and 0 for "complex", of which any
+            question of its set is asked. None takes the six of GenEval equally often.
         num_location: Questions about the row and column of an object, which help to learn position.
-        generation_weights: Relative frequency of categories in generation, otherwise 1.
+        generation_weights: Relative frequency of categories in generation, otherwise 1, and 0 for "complex".
         caption_noise: Share of images whose caption has a wrong fact, by category.
     """
 
