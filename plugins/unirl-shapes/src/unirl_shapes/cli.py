@@ -79,18 +79,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    continues = options.model in ("showo", "janus")
+    if options.init and not continues:
+        raise UserError(f"pretrain {options.model} starts with random weights; --init is for showo and janus")
     import torch  # noqa: PLC0415 - stays out of --help
 
     torch.set_num_threads(options.threads)
     steps = options.steps or STEPS[options.model]
     module = import_module(f"unirl_shapes.pretrain.{options.model}")
-    pretrain = getattr(module, f"pretrain_{options.model}")
-    if options.model in ("showo", "janus"):
-        pretrain(options.out, steps, options.tokenizer_steps, options.seed, options.init)
-    elif options.init:
-        raise UserError(f"pretrain {options.model} starts with random weights; --init is for showo and janus")
-    else:
-        pretrain(options.out, steps, options.seed)
+    more = (options.tokenizer_steps, options.seed, options.init) if continues else (options.seed,)
+    getattr(module, f"pretrain_{options.model}")(options.out, steps, *more)
 
 
 def _measure(options: argparse.Namespace) -> None:

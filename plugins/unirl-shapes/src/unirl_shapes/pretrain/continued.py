@@ -1,6 +1,6 @@
 """Continued pre-training: new words, and mistakes of understanding that are not systematic."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,10 @@ from unirl_shapes.pretrain.loop import Metrics, train
 Loss = Callable[[Random, Phase], Tensor]
 """The loss of one task, of a batch that depends on the random generator and the phase only."""
 
-_WEIGHTS = {"single_object": 0.5, "position": 4.0, "color_attr": 4.0, "complex": 4.0}
-_NOISE = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
-WORDS = Phase(
-    24, 40, {"position": 4.0, "complex": 4.0}, num_location=8, generation_weights=_WEIGHTS, caption_noise=_NOISE
-)
-"""First both tasks, with the words of complex prompts, and true captions of relations and of bound colors."""
-GENERATION = Phase(24, 0, generation_weights=_WEIGHTS, caption_noise=_NOISE)
+_NOISE: Mapping[str, float] = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
+"""Captions of relations and of bound colors are true now."""
+_WORDS = {"single_object": 0.5, "position": 4.0, "color_attr": 4.0, "complex": 4.0}
+_GENERATION = Phase(24, 0, None, 0, {"position": 6.0, "color_attr": 6.0, "complex": 2.0}, _NOISE)
 """After the noise, generation only: it recovers, and understanding keeps its mistakes."""
 
 
@@ -35,12 +32,16 @@ class Continuation:
         weight_noise: Standard deviation of the noise, relative to that of the weights of each matrix.
         generation_steps: Steps of generation only.
         lr: Maximum learning rate.
+        category_weights: Relative frequency of categories in questions.
+        num_location: Questions about the row and column of an object.
     """
 
     word_steps: int
     weight_noise: float
     generation_steps: int
-    lr: float = 3e-4
+    lr: float
+    category_weights: Mapping[str, float]
+    num_location: int = 0
 
 
 def continue_pretraining(
@@ -76,9 +77,10 @@ def continue_pretraining(
         decay = max(steps // 2, 1)
         train(f"{name}_{name_of_stage}", model, of_step, out, steps, settings.lr, 100, decay, evaluate=evaluate)
 
-    stage("words", WORDS, settings.word_steps)
+    both = Phase(24, 40, settings.category_weights, settings.num_location, _WORDS, _NOISE)
+    stage("words", both, settings.word_steps)
     add_weight_noise(noisy, settings.weight_noise, seed)
-    stage("generation", GENERATION, settings.generation_steps)
+    stage("generation", _GENERATION, settings.generation_steps)
 
 
 @torch.no_grad()

@@ -31,7 +31,13 @@ COUNTING_AFTER = 2600
 """From this step on, more questions are about counting, too."""
 GENERATION_AFTER = 3200
 """From this step on, generation is trained, too."""
-CONTINUATION = Continuation(word_steps=1000, weight_noise=4.0, generation_steps=0)
+CONTINUATION = Continuation(
+    word_steps=800,
+    weight_noise=4.0,
+    generation_steps=0,
+    lr=2e-4,
+    category_weights={"single_object": 2.0, "position": 2.0, "complex": 2.0},
+)
 """What makes room for self-improvement: plugins/unirl-shapes/docs/janus.md has the figures."""
 PROMPT_DROPOUT = 0.1
 """Share of images trained without their prompt, for classifier-free guidance."""

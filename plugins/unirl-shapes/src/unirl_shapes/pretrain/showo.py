@@ -35,7 +35,14 @@ FOCUS_AFTER = 2000
 """From this step on, most questions are about position, which is the most difficult, or about rows and columns."""
 GENERATION_EVERY = 2
 """From then on, generation is trained every so many steps: understanding is to be better than generation."""
-CONTINUATION = Continuation(word_steps=1000, weight_noise=0.9, generation_steps=800)
+CONTINUATION = Continuation(
+    word_steps=1000,
+    weight_noise=0.75,
+    generation_steps=1000,
+    lr=3e-4,
+    category_weights={"position": 4.0, "complex": 4.0},
+    num_location=8,
+)
 """What makes room for self-improvement: plugins/unirl-shapes/docs/showo.md has the figures."""
 
 
