@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,11 @@ from unirl.doctor.resources import SPARE
 from unirl.doctor.setup import setup_of
 from unirl.hooks.host import plugin_options
 from unirl.training import PromptsDataModule, SelfImprovement
+from unirl.types import Rollout
 from unirl.updates.grpo import GRPO
 from unirl.updates.sft import SFT
+from unirl_shapes.detector import detect_scene
+from unirl_shapes.truth import answer
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -206,4 +210,28 @@ def test_the_reward_hacking_run_has_its_reward_in_a_file_of_its_own(
     small += ["--model.evaluation.num_understanding", "6", "--model.evaluation.num_diversity_prompts", "0"]
     main(["fit", *files, *plugin, *small, "--trainer.default_root_dir", str(tmp_path)])
     assert "saturation" in next(tmp_path.rglob("config.yaml")).read_text()
+    capsys.readouterr()
+
+
+def test_true_labels_are_the_answers_of_the_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[tuple[list[str], list[str], torch.Tensor]] = []
+
+    def record(
+        self: SFT, backbone: Showo, rollout: Rollout, *args: object
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        labels = self.labeler.labels(backbone, rollout)
+        trained.append((rollout.questions, labels.answers.text, backbone.decode(rollout.images)))
+        return loss(self, backbone, rollout, *args)
+
+    loss = SFT.loss
+    monkeypatch.setattr(SFT, "loss", record)
+    files = ["showo_understanding.yaml", "diagnose/true_labels.yaml"]
+    options = [word for file in files for word in ("--config", str(CONFIGS / file))]
+    options += ["--plugin", str(CONFIGS / "diagnose" / "true_labels.py"), "--data.prompts_per_step", "8"]
+    options += ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0"]
+    main(["fit", *options, "--trainer.default_root_dir", str(tmp_path)])
+    ((questions, labels, pixels),) = trained
+    assert labels == [answer(question, detect_scene(image)) for question, image in zip(questions, pixels, strict=True)]
     capsys.readouterr()

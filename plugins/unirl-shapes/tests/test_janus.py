@@ -89,7 +89,7 @@ def test_the_shipped_tokenizer_is_exact(shipped: Janus) -> None:
 def test_generation_and_understanding_of_the_shipped_model(shipped: Janus) -> None:
     accuracy = measure(shipped, 120, pretrain.BEST_SAMPLING)
     assert 0.3 < accuracy["generation"] < 0.7
-    assert accuracy["understanding"] > 0.85
+    assert 0.75 < accuracy["understanding"] < 0.95  # room to learn
 
 
 def test_the_model_finds_the_best_of_four_images(shipped: Janus) -> None:
