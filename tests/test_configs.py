@@ -218,9 +218,7 @@ def test_true_labels_are_the_answers_of_the_detector(
 ) -> None:
     trained: list[tuple[list[str], list[str], torch.Tensor]] = []
 
-    def record(
-        self: SFT, backbone: Showo, rollout: Rollout, *args: object
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def record(self: SFT, backbone: Showo, rollout: Rollout, *args: Any) -> Any:
         labels = self.labeler.labels(backbone, rollout)
         trained.append((rollout.questions, labels.answers.text, backbone.decode(rollout.images)))
         return loss(self, backbone, rollout, *args)
