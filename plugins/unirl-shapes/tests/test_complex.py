@@ -65,12 +65,10 @@ def test_all_texts_are_words_of_the_vocabulary():
         assert " a orange" not in example.prompt
 
 
-def test_new_words_do_not_move_the_ids_of_shipped_models():
+def test_the_shipped_models_know_all_words_at_their_places():
     shipped = PreTrainedTokenizerFast.from_pretrained(files("unirl_shapes") / "checkpoints" / "showo" / "tokenizer")
-    new = data.text_tokenizer().get_vocab()
-    before = {word: index for word, index in shipped.get_vocab().items() if word in new}
-    assert before == {word: new[word] for word in before}
-    assert set(new) - set(before) == set(words()[-5:]) == {"no", "more", "than", "there", "yes"}
+    assert shipped.get_vocab() == data.text_tokenizer().get_vocab()
+    assert set(words()[-5:]) == {"no", "more", "than", "there", "yes"}  # the others keep the places that they had
 
 
 def combined(prompt):
