@@ -15,6 +15,7 @@ from unirl.functional.seeding import generator_for
 from unirl.rewards import Likelihood
 from unirl.types import AnswerSampling, Example, ImageSampling
 from unirl_shapes.cli import main as shapes_main
+from unirl_shapes.pretrain import showo
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "showo_sft.yaml")
 QUICK = ["--data.num_val_prompts", "12", "--model.evaluation.num_understanding", "12", "--data.val_batch_size", "6"]
@@ -140,11 +141,21 @@ def test_shapes_measure_prints_each_setting(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.count("generation") == 2
 
 
-def test_shapes_pretrain_writes_a_checkpoint_and_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unirl_shapes.pretrain.showo.measure", lambda *_: {"generation": 0.0})
+def test_shapes_pretrain_writes_a_checkpoint_and_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unirl_shapes.pretrain.showo.measure", lambda *_, **__: {"generation": 0.0})
+    short = replace(showo.CONTINUATION, word_steps=2, generation_steps=2)
+    monkeypatch.setattr(showo, "CONTINUATION", short)
+
+    def logs(folder: str) -> dict[str, str]:
+        return {path.name.split(".")[0]: path.read_text() for path in (tmp_path / folder).glob("*.log.jsonl")}
+
     command = ["pretrain", "showo", "--tokenizer-steps", "1", "--threads", "1"]
     shapes_main([*command, "--out", str(tmp_path / "whole"), "--steps", "2"])
-    first = (tmp_path / "whole" / "showo.log.jsonl").read_text()
+    first = logs("whole")
+    assert set(first) == {"tokenizer", "showo", "showo_words", "showo_generation"}
     shapes_main([*command, "--out", str(tmp_path / "whole"), "--steps", "2"])
-    assert (tmp_path / "whole" / "showo.log.jsonl").read_text() == first  # finished: nothing more to do
+    assert logs("whole") == first  # finished: nothing more to do
+    init = str(tmp_path / "whole" / "showo")
     assert (tmp_path / "whole" / "showo" / "model.safetensors").is_file()
+    shapes_main([*command, "--out", str(tmp_path / "continued"), "--init", init])
+    assert set(logs("continued")) == {"showo_words", "showo_generation"}
