@@ -35,7 +35,8 @@ CONFIG = Path(__file__).parents[2] / "configs" / "showo_sft.yaml"
 
 def fit_arguments(folder: Path, checkpoint: Path, **trainer: Any) -> list[str]:
     """Arguments of a short run, in a folder with a space in its name."""
-    saving = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": 1, "save_top_k": -1}}
+    every = {"every_n_train_steps": 1, "save_top_k": -1, "save_last": "link"}
+    saving = {"class_path": "ModelCheckpoint", "init_args": every}
     rollout = {"group_size": 2, "num_iterations": 1, "accept_threshold": 0.0, "image_sampling": {"steps": 2}}
     quiet = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "enable_progress_bar": False}
     options = {
