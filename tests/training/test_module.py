@@ -46,6 +46,13 @@ class Dark(Reward):
         return 2 - images.pixels.mean((1, 2, 3))
 
 
+class InOrder(Reward):
+    """Likes later samples more: known scores, whatever an untrained model draws on this machine."""
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.arange(len(examples), dtype=torch.float32)
+
+
 class Recorder(SelfImprovement):
     """Records prompts and losses."""
 
@@ -266,18 +273,17 @@ def test_a_failing_reward_stops_the_run_by_name_and_the_last_checkpoint_resumes(
 
 
 def test_normalized_rewards_decide_advantages_and_each_reward_is_logged(runs, module, tmp_path: Path) -> None:
-    wide = Dark(weight=100.0)
+    wide = InOrder(weight=100.0)
     wide.standardize = True
     model = module(wide, update=GRPO(answer_weight=0.0))
     trainer = runs.trainer(tmp_path, max_epochs=1, limit_val_batches=0)
     trainer.fit(model, runs.data(steps_per_epoch=1))
     rollout, metrics = model._current, trainer.callback_metrics
-    assert rollout is not None
-    first, second, *_ = rollout.advantage_rewards.tolist()
-    assert first == pytest.approx(-second, rel=0.02)
-    assert 25 < abs(first) < 100 * 0.5**0.5  # in standard deviations, but for epsilon
-    torch.testing.assert_close(metrics["rewards/dark/mean"], rollout.score_parts["dark"].mean())
-    torch.testing.assert_close(metrics["reward"], 100 * rollout.score_parts["dark"].mean())
+    assert rollout is not None and rollout.advantage_rewards is not None
+    high = 100 * 0.5 / (0.5**0.5 + 1e-4)  # in standard deviations, but for epsilon
+    assert rollout.advantage_rewards.tolist() == pytest.approx([-high, high, -high, high], rel=1e-5)
+    assert metrics["rewards/inorder/mean"] == rollout.score_parts["inorder"].mean() == 1.5
+    assert metrics["reward"] == 150
     torch.testing.assert_close(metrics["reward_std"], rollout.scores.view(2, 2).std(1).mean())
     assert metrics["frac_reward_zero_std"] == 0
     assert metrics["completions/mean_length"] == rollout.answers.mask.sum(1).float().mean()
