@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from unirl_shapes.pretrain.data import CAPTION_NOISE, Phase, combined_loss
-from unirl_shapes.pretrain.loop import Metrics, train
+from unirl_shapes.pretrain.loop import Metrics, train, write_log
 
 Loss = Callable[[Random, Phase], Tensor]
 """The loss of one task, of a batch that depends on the random generator and the phase only."""
 
 _NOISE: Mapping[str, float] = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
 """Captions of relations and of bound colors are true now."""
+_RELATIONS = Phase(48, 0, None, 0, {"position": 12.0, "color_attr": 3.0, "complex": 2.0}, _NOISE)
+"""Generation only, mostly of relations: a tiny model learns nothing about them for a long time, and then all at once."""
 _WORDS = {"single_object": 0.5, "position": 4.0, "color_attr": 4.0, "complex": 4.0}
 _GENERATION = Phase(24, 0, None, 0, {"position": 6.0, "color_attr": 6.0, "complex": 2.0}, _NOISE)
 """After the noise, generation only: it recovers, and understanding keeps its mistakes."""
@@ -30,10 +32,12 @@ class Continuation:
     Args:
         word_steps: Steps of both tasks.
         weight_noise: Standard deviation of the noise, relative to that of the weights of each matrix.
-        generation_steps: Steps of generation only.
+        generation_steps: Steps of generation only, after the noise.
         lr: Maximum learning rate.
         category_weights: Relative frequency of categories in questions.
         num_location: Questions about the row and column of an object.
+        relation_steps: Steps of generation only, mostly of relations, before all others.
+        relation_lr: Their maximum learning rate.
     """
 
     word_steps: int
@@ -42,44 +46,56 @@ class Continuation:
     lr: float
     category_weights: Mapping[str, float]
     num_location: int = 0
+    relation_steps: int = 0
+    relation_lr: float = 1e-3
 
 
-def continue_pretraining(
-    name: str,
-    model: nn.Module,
-    noisy: Sequence[nn.Module],
-    settings: Continuation,
-    understanding_loss: Loss,
-    generation_loss: Loss,
-    evaluate: Callable[[], Metrics],
-    out: Path,
-    seed: int,
-) -> None:
-    """Teach the words of complex prompts, blur understanding by weight noise, and let generation recover.
+@dataclass(frozen=True)
+class Trained:
+    """What is trained on.
 
     Args:
         name: Prefix of logs and training states.
-        model: What is trained.
+        model: The model.
         noisy: Its parts that get the noise.
-        settings: Numbers of steps, and the size of the noise.
         understanding_loss: Computes the loss of answers.
         generation_loss: Computes the loss of images.
         evaluate: Returns measurements for the log.
+    """
+
+    name: str
+    model: nn.Module
+    noisy: Sequence[nn.Module]
+    understanding_loss: Loss
+    generation_loss: Loss
+    evaluate: Callable[[], Metrics]
+
+
+def continue_pretraining(trained: Trained, settings: Continuation, out: Path, seed: int) -> None:
+    """Teach relations and the words of complex prompts, blur the model by weight noise, and let generation recover.
+
+    Args:
+        trained: The model and its losses.
+        settings: Numbers of steps, and the size of the noise.
         out: Folder of logs and training states; an earlier run is resumed.
         seed: Seed of scenes and of the noise.
     """
+    name, losses = trained.name, (trained.understanding_loss, trained.generation_loss)
 
     def loss(step: int, stage: str, phase: Phase) -> tuple[Tensor, Metrics]:
-        return combined_loss(Random(f"{seed} {name} {stage} {step}"), phase, understanding_loss, generation_loss)
+        return combined_loss(Random(f"{seed} {name} {stage} {step}"), phase, *losses)
 
-    def stage(name_of_stage: str, phase: Phase, steps: int) -> None:
-        of_step = partial(loss, stage=name_of_stage, phase=phase)
+    def stage(of_name: str, phase: Phase, steps: int, lr: float = settings.lr) -> None:
+        of_step = partial(loss, stage=of_name, phase=phase)
         decay = max(steps // 2, 1)
-        train(f"{name}_{name_of_stage}", model, of_step, out, steps, settings.lr, 100, decay, evaluate=evaluate)
+        train(f"{name}_{of_name}", trained.model, of_step, out, steps, lr, 100, decay, evaluate=trained.evaluate)
 
     both = Phase(24, 40, settings.category_weights, settings.num_location, _WORDS, _NOISE)
+    stage("relations", _RELATIONS, settings.relation_steps, settings.relation_lr)
     stage("words", both, settings.word_steps)
-    add_weight_noise(noisy, settings.weight_noise, seed)
+    add_weight_noise(trained.noisy, settings.weight_noise, seed)
+    if not (log := out / f"{name}_noise.log.jsonl").is_file():
+        write_log(log, {"noise": settings.weight_noise} | trained.evaluate())
     stage("generation", _GENERATION, settings.generation_steps)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unirl import ImageSampling
 from unirl.backbones.janus import Janus
-from unirl_shapes.pretrain.continued import Continuation, continue_pretraining, copy_weights
+from unirl_shapes.pretrain.continued import Continuation, Trained, continue_pretraining, copy_weights
 from unirl_shapes.pretrain.data import Phase, combined_loss, generation_batch, understanding_batch
 from unirl_shapes.pretrain.janus_model import VISION_SIZES, untrained
 from unirl_shapes.pretrain.loop import Metrics, train
@@ -61,7 +61,7 @@ def pretrain_janus(out: Path, steps: int, tokenizer_steps: int, seed: int, init:
     def evaluate() -> Metrics:
         return measure(backbone, 360, BEST_SAMPLING, categories=(*CATEGORIES, "complex"))
 
-    continue_pretraining("janus", backbone, [tower], CONTINUATION, *losses, evaluate, out, seed)
+    continue_pretraining(Trained("janus", backbone, [tower], *losses, evaluate), CONTINUATION, out, seed)
     backbone.save_pretrained(out / "janus")
     return backbone
 

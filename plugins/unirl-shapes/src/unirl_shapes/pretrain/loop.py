@@ -64,7 +64,7 @@ def train(
             continue
         if evaluate and ((step + 1) % evaluate_every == 0 or step + 1 == steps):
             metrics = metrics | evaluate()
-        _log(out / f"{name}.log.jsonl", {"step": step + 1, "seconds": round(time.time() - start_time)} | metrics)
+        write_log(out / f"{name}.log.jsonl", {"step": step + 1, "seconds": round(time.time() - start_time)} | metrics)
         saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": scheduler.state_dict()}
         torch.save(saved | {"step": step + 1, "seconds": time.time() - start_time}, state.with_suffix(".new"))
         state.with_suffix(".new").replace(state)
@@ -74,7 +74,13 @@ def _lr_factor(step: int, steps: int, warmup: int, decay: int) -> float:
     return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / decay))
 
 
-def _log(path: Path, row: Metrics) -> None:
+def write_log(path: Path, row: Metrics) -> None:
+    """Append a line to a log, and print it.
+
+    Args:
+        path: File of JSON lines.
+        row: The numbers, by name.
+    """
     line = json.dumps({name: round(value, 4) for name, value in row.items()})
     print(line, flush=True)
     with path.open("a", encoding="utf-8") as file:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unirl import Images, ImageSampling
 from unirl.backbones.showo import Magvit, Showo, ShowoConfig, build_text_model, save_checkpoint
-from unirl_shapes.pretrain.continued import Continuation, continue_pretraining, copy_weights
+from unirl_shapes.pretrain.continued import Continuation, Trained, continue_pretraining, copy_weights
 from unirl_shapes.pretrain.data import Phase, combined_loss, generation_batch, text_tokenizer, understanding_batch
 from unirl_shapes.pretrain.loop import Metrics, train
 from unirl_shapes.pretrain.measure import measure
@@ -42,6 +42,7 @@ CONTINUATION = Continuation(
     lr=3e-4,
     category_weights={"position": 4.0, "complex": 4.0},
     num_location=8,
+    relation_steps=3500,
 )
 """What makes room for self-improvement: plugins/unirl-shapes/docs/showo.md has the figures."""
 
@@ -64,7 +65,8 @@ def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int, init:
     def evaluate() -> Metrics:
         return measure(backbone, 360, BEST_SAMPLING, categories=(*CATEGORIES, "complex"))
 
-    continue_pretraining("showo", backbone.transformer, [layers], CONTINUATION, *losses, evaluate, out, seed)
+    trained = Trained("showo", backbone.transformer, [layers], *losses, evaluate)
+    continue_pretraining(trained, CONTINUATION, out, seed)
     backbone.save_pretrained(out / "showo")
     return backbone
 
