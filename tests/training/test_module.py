@@ -279,7 +279,8 @@ def test_normalized_rewards_decide_advantages_and_each_reward_is_logged(runs, mo
     trainer = runs.trainer(tmp_path, max_epochs=1, limit_val_batches=0)
     trainer.fit(model, runs.data(steps_per_epoch=1))
     rollout, metrics = model._current, trainer.callback_metrics
-    assert rollout is not None and rollout.advantage_rewards is not None
+    assert rollout is not None
+    assert rollout.advantage_rewards is not None
     high = 100 * 0.5 / (0.5**0.5 + 1e-4)  # in standard deviations, but for epsilon
     assert rollout.advantage_rewards.tolist() == pytest.approx([-high, high, -high, high], rel=1e-5)
     assert metrics["rewards/inorder/mean"] == rollout.score_parts["inorder"].mean() == 1.5

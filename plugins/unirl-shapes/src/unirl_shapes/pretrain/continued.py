@@ -19,7 +19,7 @@ Loss = Callable[[Random, Phase], Tensor]
 _NOISE: Mapping[str, float] = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
 """Captions of relations and of bound colors are true now."""
 _RELATIONS = Phase(48, 0, None, 0, {"position": 12.0, "color_attr": 3.0, "complex": 2.0}, _NOISE)
-"""Generation only, mostly of relations: a tiny model learns nothing about them for a long time, and then all at once."""
+"""Generation only, mostly of relations: a tiny model learns nothing about them for long, and then all at once."""
 _WORDS = {"single_object": 0.5, "position": 4.0, "color_attr": 4.0, "complex": 4.0}
 _GENERATION = Phase(24, 0, None, 0, {"position": 6.0, "color_attr": 6.0, "complex": 2.0}, _NOISE)
 """After the noise, generation only: it recovers, and understanding keeps its mistakes."""
