@@ -19,6 +19,11 @@ class TestSFTOnPosteriorLabels(UpdateConformance):
         return SFT(answer_labels="posterior", posterior=PosteriorLabels(prior=0.6, model="reference"))
 
 
+class TestSFTWithKLPenalty(UpdateConformance):
+    def make(self) -> UpdateRule:
+        return SFT(answer_weight=0.0, answer_beta=0.1)
+
+
 class TestSFTEndToEnd(UpdateConformance):
     end_to_end = True
 

@@ -14,7 +14,7 @@ from unirl.backbones.showo import Magvit, MagvitConfig, Showo
 from unirl.errors import UserError
 from unirl.functional.reductions import masked_mean
 from unirl.types import AnswerSampling, Example, ImageSampling, Rollout
-from unirl.updates import SFT, LabelSource, PosteriorLabels
+from unirl.updates import GRPO, SFT, KLPenalty, LabelSource, PosteriorLabels
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "showo_golden"
 SAMPLING = ImageSampling(steps=4, guidance=1.0)
@@ -267,3 +267,24 @@ def test_a_group_of_one_has_no_failure_rate() -> None:
 def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):
         SFT(**setting)
+
+
+def test_answers_have_the_kl_penalty_of_grpo(load: Callable[[], Showo], rollout: Rollout) -> None:
+    moved, nothing = (
+        load(),
+        dataclasses.replace(rollout, scores=torch.zeros(4), accepted=torch.zeros(4, dtype=torch.bool)),
+    )
+    rules = SFT(answer_weight=0.0, answer_beta=0.5), GRPO(answer_weight=0.0, kl=KLPenalty(answer_beta=0.5))
+    for rule in rules:
+        rule.attach(moved)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            weight.add_(torch.randn(weight.shape, generator=seeded(), dtype=torch.float32), alpha=0.02)
+    (loss, metrics), (expected, others) = (rule.loss(moved, nothing, SAMPLING, seeded(1)) for rule in rules)
+    assert metrics["kl/answer"] > 0
+    torch.testing.assert_close(metrics["kl/answer"], others["kl/answer"])
+    torch.testing.assert_close(loss, 0.5 * metrics["kl/answer"])
+    close(gradients(moved, loss), gradients(moved, expected))
+    unmoved = SFT(answer_beta=0.5)
+    unmoved.attach(moved)
+    assert unmoved.loss(moved, rollout, SAMPLING, seeded(1))[1]["kl/answer"] == 0

@@ -26,6 +26,7 @@ from unirl.updates.answer_labels import (
 )
 from unirl.updates.base import warn_guidance_mismatch
 from unirl.updates.batching import scoring_batch
+from unirl.updates.kl import answer_kl
 
 
 class SFT(LabeledRule):
@@ -55,6 +56,8 @@ class SFT(LabeledRule):
         answer_images: Who generates the images that answers are trained on: "policy", or "reference", the untrained
             model, so that training cannot fit them to its own mistakes.
         answer_images_per_prompt: Images of each prompt of a step that the reference generates.
+        answer_beta: Weight of a KL penalty on the divergence of the model's answers from those of the untrained model,
+            as `kl.answer_beta` of `grpo`, also where `answer_weight` is 0. 0 needs no reference for it.
 
     Raises:
         UserError: a number is out of range.
@@ -76,9 +79,10 @@ class SFT(LabeledRule):
         posterior: PosteriorLabels = PosteriorLabels(),
         answer_images: ImageSource = "policy",
         answer_images_per_prompt: int = 1,
+        answer_beta: float = 0.0,
     ) -> None:
         check_temperature("sft", temperature, greedy=False)
-        check_range(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight)
+        check_range(0, 1e6, "sft", image_weight=image_weight, answer_weight=answer_weight, answer_beta=answer_beta)
         steps = 1 if straight_through_steps is None else straight_through_steps
         check_range(1, 100_000, "sft", straight_through_steps=steps)
         check_range(1, 1000, "sft", num_masks=num_masks)
@@ -87,7 +91,7 @@ class SFT(LabeledRule):
             raise UserError("sft: image_weight and answer_weight are both 0; one of them must be above 0 to train")
         self.end_to_end = end_to_end
         self.labeler = AnswerLabeler("sft", answer_labels, posterior, answer_images, answer_images_per_prompt)
-        self.image_weight, self.answer_weight = image_weight, answer_weight
+        self.image_weight, self.answer_weight, self.answer_beta = image_weight, answer_weight, answer_beta
         self.temperature, self.straight_through_steps = temperature, straight_through_steps
         self.weight_by_failure_rate, self.num_masks, self.loss_guidance = (
             weight_by_failure_rate,
@@ -110,6 +114,11 @@ class SFT(LabeledRule):
         if self.image_weight and not self.end_to_end:
             warn_guidance_mismatch("sft", self.loss_guidance, sampling)
 
+    @property
+    @override
+    def needs_reference(self) -> bool:
+        return self.answer_beta > 0 or super().needs_reference
+
     @override
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
@@ -124,6 +133,11 @@ class SFT(LabeledRule):
             answer = zero if labels is None else label_loss(backbone, samples, labels)
         loss = self.image_weight * image + self.answer_weight * answer + zero
         metrics = {"loss/image": image.detach(), "loss/answer": answer.detach()}
+        if self.answer_beta:
+            assert self._reference is not None, "attach comes first"
+            divergence = answer_kl(backbone, rollout, self._reference)
+            loss = loss + self.answer_beta * divergence
+            metrics["kl/answer"] = divergence.detach()
         return loss, metrics | self.labeler.metrics(samples, labels)
 
     def _end_to_end_loss(
