@@ -143,7 +143,7 @@ def test_shapes_measure_prints_each_setting(capsys: pytest.CaptureFixture[str]) 
 
 def test_shapes_pretrain_writes_a_checkpoint_and_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unirl_shapes.pretrain.showo.measure", lambda *_, **__: {"generation": 0.0})
-    short = replace(showo.CONTINUATION, relation_steps=2, word_steps=2, generation_steps=2)
+    short = replace(showo.CONTINUATION, relation_steps=2, word_steps=2)
     monkeypatch.setattr(showo, "CONTINUATION", short)
 
     def logs(folder: str) -> dict[str, str]:
@@ -152,7 +152,7 @@ def test_shapes_pretrain_writes_a_checkpoint_and_logs(tmp_path: Path, monkeypatc
     command = ["pretrain", "showo", "--tokenizer-steps", "1", "--threads", "1"]
     shapes_main([*command, "--out", str(tmp_path / "whole"), "--steps", "2"])
     first = logs("whole")
-    continued = {"showo_relations", "showo_words", "showo_noise", "showo_generation"}
+    continued = {"showo_relations", "showo_words", "showo_noise"}
     assert set(first) == {"tokenizer", "showo"} | continued
     shapes_main([*command, "--out", str(tmp_path / "whole"), "--steps", "2"])
     assert logs("whole") == first  # finished: nothing more to do

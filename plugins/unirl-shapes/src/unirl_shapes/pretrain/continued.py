@@ -16,13 +16,11 @@ from unirl_shapes.pretrain.loop import Metrics, train, write_log
 Loss = Callable[[Random, Phase], Tensor]
 """The loss of one task, of a batch that depends on the random generator and the phase only."""
 
-_NOISE: Mapping[str, float] = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
+_TRUE: Mapping[str, float] = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
 """Captions of relations and of bound colors are true now."""
-_RELATIONS = Phase(48, 0, None, 0, {"position": 12.0, "color_attr": 3.0, "complex": 2.0}, _NOISE)
+_RELATIONS = Phase(48, 0, None, 0, {"position": 12.0, "color_attr": 3.0, "complex": 2.0}, _TRUE)
 """Generation only, mostly of relations: a tiny model learns nothing about them for long, and then all at once."""
 _WORDS = {"single_object": 0.5, "position": 4.0, "color_attr": 4.0, "complex": 4.0}
-_GENERATION = Phase(24, 0, None, 0, {"position": 6.0, "color_attr": 6.0, "complex": 2.0}, _NOISE)
-"""After the noise, generation only: it recovers, and understanding keeps its mistakes."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +30,22 @@ class Continuation:
     Args:
         word_steps: Steps of both tasks.
         weight_noise: Standard deviation of the noise, relative to that of the weights of each matrix.
-        generation_steps: Steps of generation only, after the noise.
         lr: Maximum learning rate.
         category_weights: Relative frequency of categories in questions.
         num_location: Questions about the row and column of an object.
         relation_steps: Steps of generation only, mostly of relations, before all others.
         relation_lr: Their maximum learning rate.
+        relation_noise: Share of wrong captions of relations, once they are known.
     """
 
     word_steps: int
     weight_noise: float
-    generation_steps: int
     lr: float
     category_weights: Mapping[str, float]
     num_location: int = 0
     relation_steps: int = 0
     relation_lr: float = 1e-3
+    relation_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Trained:
 
 
 def continue_pretraining(trained: Trained, settings: Continuation, out: Path, seed: int) -> None:
-    """Teach relations and the words of complex prompts, blur the model by weight noise, and let generation recover.
+    """Teach relations and the words of complex prompts, then blur the model by weight noise.
 
     Args:
         trained: The model and its losses.
@@ -90,13 +88,13 @@ def continue_pretraining(trained: Trained, settings: Continuation, out: Path, se
         decay = max(steps // 2, 1)
         train(f"{name}_{of_name}", trained.model, of_step, out, steps, lr, 100, decay, evaluate=trained.evaluate)
 
-    both = Phase(24, 40, settings.category_weights, settings.num_location, _WORDS, _NOISE)
+    captions = _TRUE | {"position": settings.relation_noise}
+    both = Phase(24, 40, settings.category_weights, settings.num_location, _WORDS, captions)
     stage("relations", _RELATIONS, settings.relation_steps, settings.relation_lr)
     stage("words", both, settings.word_steps)
     add_weight_noise(trained.noisy, settings.weight_noise, seed)
     if not (log := out / f"{name}_noise.log.jsonl").is_file():
         write_log(log, {"noise": settings.weight_noise} | trained.evaluate())
-    stage("generation", _GENERATION, settings.generation_steps)
 
 
 @torch.no_grad()

@@ -34,7 +34,6 @@ GENERATION_AFTER = 3200
 CONTINUATION = Continuation(
     word_steps=800,
     weight_noise=4.0,
-    generation_steps=0,
     lr=2e-4,
     category_weights={"single_object": 2.0, "position": 2.0, "complex": 2.0},
 )

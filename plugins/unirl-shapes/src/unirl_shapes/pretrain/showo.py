@@ -37,12 +37,12 @@ GENERATION_EVERY = 2
 """From then on, generation is trained every so many steps: understanding is to be better than generation."""
 CONTINUATION = Continuation(
     word_steps=1000,
-    weight_noise=0.75,
-    generation_steps=1000,
+    weight_noise=0.5,
     lr=3e-4,
-    category_weights={"position": 4.0, "complex": 4.0},
+    category_weights={"position": 4.0, "counting": 4.0, "complex": 4.0},
     num_location=8,
     relation_steps=3500,
+    relation_noise=0.4,
 )
 """What makes room for self-improvement: plugins/unirl-shapes/docs/showo.md has the figures."""
 
