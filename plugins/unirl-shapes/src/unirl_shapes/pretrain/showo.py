@@ -37,7 +37,7 @@ GENERATION_EVERY = 2
 """From then on, generation is trained every so many steps: understanding is to be better than generation."""
 CONTINUATION = Continuation(
     word_steps=1000,
-    weight_noise=0.5,
+    weight_noise=0.48,
     lr=3e-4,
     category_weights={"position": 4.0, "counting": 4.0, "complex": 4.0},
     num_location=8,
