@@ -16,7 +16,7 @@ from unirl_shapes.pretrain.loop import Metrics, train, write_log
 Loss = Callable[[Random, Phase], Tensor]
 """The loss of one task, of a batch that depends on the random generator and the phase only."""
 
-_TRUE: Mapping[str, float] = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
+_TRUE = CAPTION_NOISE | {"position": 0.0, "color_attr": 0.0}
 """Captions of relations and of bound colors are true now."""
 _RELATIONS = Phase(48, 0, None, 0, {"position": 12.0, "color_attr": 3.0, "complex": 2.0}, _TRUE)
 """Generation only, mostly of relations: a tiny model learns nothing about them for long, and then all at once."""
