@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         LogImages,
         QualityControl,
         ResultsTable,
+        TaskGradientNorms,
         TaskSchedule,
         fault_tolerance_callbacks,
     )
@@ -71,6 +72,7 @@ __all__ = [
     "Rollout",
     "RolloutConfig",
     "SelfImprovement",
+    "TaskGradientNorms",
     "TaskSchedule",
     "UserError",
     "WarmupSchedule",
@@ -87,7 +89,7 @@ _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
     "unirl.callbacks": (
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
-        *("TaskSchedule", "fault_tolerance_callbacks"),
+        *("TaskGradientNorms", "TaskSchedule", "fault_tolerance_callbacks"),
     ),
     "unirl.callbacks.images": ("Caption", "image_grid"),
     "unirl.hooks.host": ("load",),

@@ -2,6 +2,7 @@
 
 from unirl.callbacks.export import ExportPretrained
 from unirl.callbacks.fault_tolerance import ReplayMissedValidation, RestoreLastSavedStep, fault_tolerance_callbacks
+from unirl.callbacks.gradient_norms import TaskGradientNorms
 from unirl.callbacks.guards import Guards
 from unirl.callbacks.images import Caption, LogImages, image_grid
 from unirl.callbacks.preemption import StopOnSigterm
@@ -19,6 +20,7 @@ __all__ = [
     "RestoreLastSavedStep",
     "ResultsTable",
     "StopOnSigterm",
+    "TaskGradientNorms",
     "TaskSchedule",
     "fault_tolerance_callbacks",
     "image_grid",

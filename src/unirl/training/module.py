@@ -39,6 +39,7 @@ from unirl.training.config import (
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
 from unirl.training.optimizers import (
+    average_gradients,
     check_optimizer,
     check_trained_weights,
     gradient_norm,
@@ -214,6 +215,32 @@ class SelfImprovement(LightningModule):
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
         return loss.detach(), metrics
+
+    def task_gradient_norms(self) -> dict[str, Tensor]:
+        """Norms of the gradients of both tasks' losses of the current samples, at the current weights.
+
+        Collective: call it on every rank, between two steps. Gradients are deleted.
+
+        Returns:
+            Scalars by task, see `UpdateRule.task_losses`.
+        """
+        assert self._current is not None, "a training step comes first"
+        norms: dict[str, Tensor] = {}
+        for task in ("image", "answer"):
+            self.backbone.zero_grad()
+            for part in self._current.micro_batches():
+                with self.trainer.precision_plugin.forward_context():
+                    losses = self._task_losses(part)
+                losses[task].backward()
+            finish_backward(self.backbone)
+            if not is_sharded(self.backbone):
+                average_gradients(self.backbone.parameters())
+            norms[task] = gradient_norm(self.backbone.parameters())
+        self.backbone.zero_grad()
+        return norms
+
+    def _task_losses(self, rollout: Rollout) -> dict[str, Tensor]:
+        return self.update.task_losses(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
 
     def _rollout(self, batch: Sequence[Example]) -> Rollout:
         """A fresh rollout, or the current one where `num_iterations` steps train on it."""

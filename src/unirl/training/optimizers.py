@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
-from unirl.distributed.collectives import all_reduce_mean
+from unirl.distributed.collectives import all_reduce_mean, world_size
 from unirl.errors import UserError, check_range
 
 
@@ -155,6 +155,20 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
         return norm
     total = all_reduce_mean(_norm(sharded).square()) * dist.get_world_size()
     return (total + norm.to(total.device).square()).sqrt()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their means over all ranks; missing ones count as 0. Collective: call it on every rank.
+
+    Args:
+        parameters: Not sharded.
+    """
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.requires_grad:
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = all_reduce_mean(grad).to(grad.dtype)
 
 
 def _norm(grads: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """The contract of update rules: how samples and scores become a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.types import CandidateSampling, Images, ImageSampling, Rollout
+
+Term = tuple[str, Tensor]
+"""A task, "image" or "answer", and a term of the loss that trains it: a scalar with gradient."""
 
 
 class UpdateRule(ABC):
@@ -113,6 +116,43 @@ class UpdateRule(ABC):
         Shapes:
             returns a scalar with gradient, and scalars by name.
         """
+
+    def task_losses(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What of the loss trains each task, for the callback `TaskGradientNorms`. It is not part of a training step.
+
+        Args:
+            backbone: The model in training.
+            rollout: As for `loss`.
+            sampling: How the images were generated.
+            generator: The only source of randomness, in the state in which `loss` gets it.
+
+        Returns:
+            The parts "image" and "answer", which add up to `loss`; {}, the default, where the rule does not tell them
+            apart.
+
+        Shapes:
+            returns scalars with gradient.
+        """
+        return {}
+
+
+def add_terms(terms: Iterable[Term], zero: Tensor) -> dict[str, Tensor]:
+    """The sum of the terms of each task.
+
+    Args:
+        terms: Of both tasks, of one or of none.
+        zero: 0 with a gradient, where a task has no term.
+
+    Example:
+        >>> add_terms([("image", torch.tensor(1.0)), ("image", torch.tensor(2.0))], torch.tensor(0.0))
+        {'image': tensor(3.), 'answer': tensor(0.)}
+    """
+    losses = {"image": zero, "answer": zero}
+    for task, term in terms:
+        losses[task] = losses[task] + term
+    return losses
 
 
 def warn_guidance_mismatch(rule: str, loss_guidance: float | None, sampling: ImageSampling) -> None:

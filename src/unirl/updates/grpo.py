@@ -27,7 +27,7 @@ from unirl.updates.answer_labels import (
     PosteriorLabels,
     label_loss,
 )
-from unirl.updates.base import warn_guidance_mismatch
+from unirl.updates.base import Term, add_terms, warn_guidance_mismatch
 from unirl.updates.batching import ScoringBatch, scoring_batch
 
 Scored = tuple[Tensor, Tensor]
@@ -219,12 +219,26 @@ class GRPO(LabeledRule):
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms, metrics = self._terms(backbone, rollout, sampling, generator)
+        return sum((term for _, term in terms), zero_loss(backbone)), metrics
+
+    @override
+    def task_losses(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        return add_terms(self._terms(backbone, rollout, sampling, generator)[0], zero_loss(backbone))
+
+    def _terms(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> tuple[list[Term], dict[str, Tensor]]:
+        """The terms of the loss, each with its task, and the metrics."""
         reference_generator = torch.Generator(generator.device).set_state(generator.get_state())
         tasks = self._tasks(backbone, rollout)
         policy = self._score(backbone, tasks, sampling, generator)
         reference = self._score_reference(backbone, tasks, sampling, reference_generator)
         mean_length = all_reduce_mean((rollout.answers.mask.sum(1) * rollout.answer_weights).sum() / len(rollout))
-        loss, metrics = zero_loss(backbone), self._zero_metrics(rollout)
+        terms: list[Term] = []
+        metrics = self._zero_metrics(rollout)
         for task in tasks:
             if task.name not in policy:
                 continue
@@ -237,21 +251,21 @@ class GRPO(LabeledRule):
                 kl = k3(log_probs, reference[task.name][0])
                 metrics[f"kl/{task.name}"] = (kl.detach() * weights).sum() / len(rollout)
                 term = term + task.beta * kl
-            loss = loss + (term * weights).sum() / len(rollout)
-        return self._add_label_loss(backbone, rollout, loss, metrics)
+            terms.append((task.name, (term * weights).sum() / len(rollout)))
+        return self._add_label_loss(backbone, rollout, terms, metrics)
 
     def _add_label_loss(
-        self, backbone: Backbone, rollout: Rollout, loss: Tensor, metrics: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, backbone: Backbone, rollout: Rollout, terms: list[Term], metrics: dict[str, Tensor]
+    ) -> tuple[list[Term], dict[str, Tensor]]:
         """Add the cross-entropy of labels that are not the model's own answers."""
         if self.labeler.source in ("self", "accepted"):
-            return loss, metrics
+            return terms, metrics
         samples, labels, answer = rollout.answer_samples, None, rollout.scores.new_zeros(())
         if self.answer_weight:
             labels = self.labeler.labels(backbone, samples, self._reference)
             answer = label_loss(backbone, samples, labels)
-            loss = loss + self.answer_weight * answer
-        return loss, metrics | {"loss/answer": answer.detach()} | self.labeler.metrics(samples, labels)
+            terms = [*terms, ("answer", self.answer_weight * answer)]
+        return terms, metrics | {"loss/answer": answer.detach()} | self.labeler.metrics(samples, labels)
 
     def _tasks(self, backbone: Backbone, rollout: Rollout) -> list[_Task]:
         """Advantages and scored samples of both tasks: all with a KL penalty, otherwise those with an advantage."""

@@ -24,7 +24,7 @@ from unirl.updates.answer_labels import (
     label_loss,
     prompt_answers,
 )
-from unirl.updates.base import warn_guidance_mismatch
+from unirl.updates.base import Term, add_terms, warn_guidance_mismatch
 from unirl.updates.batching import scoring_batch
 from unirl.updates.kl import answer_kl
 
@@ -123,6 +123,19 @@ class SFT(LabeledRule):
     def loss(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms, metrics = self._terms(backbone, rollout, sampling, generator)
+        return sum((term for _, term in terms), zero_loss(backbone)), metrics
+
+    @override
+    def task_losses(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        return add_terms(self._terms(backbone, rollout, sampling, generator)[0], zero_loss(backbone))
+
+    def _terms(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> tuple[list[Term], dict[str, Tensor]]:
+        """The terms of the loss, each with its task, and the metrics."""
         zero = zero_loss(backbone)
         samples = rollout.answer_samples
         labels = self.labeler.labels(backbone, samples, self._reference) if self.answer_weight else None
@@ -131,14 +144,14 @@ class SFT(LabeledRule):
         else:
             image = self._rejection_loss(backbone, rollout, sampling, generator) if self.image_weight else zero
             answer = zero if labels is None else label_loss(backbone, samples, labels)
-        loss = self.image_weight * image + self.answer_weight * answer + zero
+        terms = [("image", self.image_weight * image), ("answer", self.answer_weight * answer)]
         metrics = {"loss/image": image.detach(), "loss/answer": answer.detach()}
         if self.answer_beta:
             assert self._reference is not None, "attach comes first"
             divergence = answer_kl(backbone, rollout, self._reference)
-            loss = loss + self.answer_beta * divergence
+            terms.append(("answer", self.answer_beta * divergence))
             metrics["kl/answer"] = divergence.detach()
-        return loss, metrics | self.labeler.metrics(samples, labels)
+        return terms, metrics | self.labeler.metrics(samples, labels)
 
     def _end_to_end_loss(
         self,
