@@ -5,7 +5,7 @@ largest number of questions of the batch. An image with fewer of them is asked i
 ignored, with an all-False mask and weight 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
 
@@ -26,6 +26,7 @@ __all__ = [
     "Item",
     "Question",
     "Rollout",
+    "cloned",
     "question_rows",
     "to_device",
 ]
@@ -410,16 +411,31 @@ def to_device(value: T, device: torch.device) -> T:
         >>> to_device(answers, torch.device("meta")).ids.device.type
         'meta'
     """
-    return cast(T, _to_device(value, device))
+    return cast(T, _convert(value, lambda tensor: tensor.to(device)))
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def cloned(value: T) -> T:
+    """Copy a value with all its tensors and lists, so that plugins can change theirs in place.
+
+    Args:
+        value: As for `to_device`.
+
+    Example:
+        >>> images = Images(torch.zeros(1, 2), pixels=torch.ones(1, 3, 4, 4))
+        >>> _ = cloned(images).pixels.mul_(255)
+        >>> images.pixels.max().item()
+        1.0
+    """
+    return cast(T, _convert(value, Tensor.clone))
+
+
+def _convert(value: Any, convert: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device)
+        return convert(value)
     if isinstance(value, dict):
-        return {name: _to_device(inner, device) for name, inner in value.items()}
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [_to_device(inner, device) for inner in value]
+        return {name: _convert(inner, convert) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_convert(inner, convert) for inner in value]
     if isinstance(value, Images | Answers | Candidates | AnswerLabels | Rollout):
-        return replace(value, **{f.name: _to_device(getattr(value, f.name), device) for f in fields(value)})
+        return replace(value, **{f.name: _convert(getattr(value, f.name), convert) for f in fields(value)})
     return value

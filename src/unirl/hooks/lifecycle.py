@@ -10,7 +10,7 @@ from unirl.errors import UserError
 from unirl.hooks import PROJECT, specs
 from unirl.hooks.host import host
 from unirl.hooks.implementations import implementations, traced
-from unirl.types import Rollout
+from unirl.types import Rollout, cloned
 
 
 class Lifecycle:
@@ -51,6 +51,8 @@ class Lifecycle:
     def weights(self, rollout: Rollout) -> Tensor | None:
         """The product of the sample weights of all implementations, or None if none returned weights.
 
+        They get a copy of the rollout, so that none of them can change what is trained on.
+
         Args:
             rollout: A scored rollout.
 
@@ -61,7 +63,7 @@ class Lifecycle:
             UserError: weights have another shape or device, or are negative or not finite.
         """
         hook = self._manager.hook.unirl_rollout_scored
-        results, device = hook(rollout=rollout), rollout.scores.device
+        results, device = hook(rollout=cloned(rollout)), rollout.scores.device
         names = f"unirl_rollout_scored (one of: {', '.join(one.plugin_name for one in hook.get_hookimpls())})"
         weights: Tensor | None = None
         for result in results:
@@ -81,4 +83,4 @@ class Lifecycle:
         Args:
             metrics: Values by name.
         """
-        self._manager.hook.unirl_validated(metrics=metrics)
+        self._manager.hook.unirl_validated(metrics=dict(metrics))

@@ -13,7 +13,7 @@ from unirl.functional import group_advantages
 from unirl.hooks import PROJECT
 from unirl.rewards.base import Reward, reaches
 from unirl.rewards.timeout import time_limit
-from unirl.types import Answers, Example, Images
+from unirl.types import Answers, Example, Images, cloned
 
 FAILURES = (Exception, SystemExit)
 """What is reported as a failure of a reward; a reward that exits would otherwise end the run without an error."""
@@ -27,7 +27,7 @@ def score(
     accept_threshold: float | None = None,
     timeout: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Score samples with all rewards.
+    """Score samples with all rewards. Each gets copies, which it may change in place.
 
     Args:
         rewards: The rewards, at least one.
@@ -124,7 +124,7 @@ def normalized_rewards(
 
 def _call(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> object:
     try:
-        return reward.score(examples, images, answers)
+        return reward.score(list(examples), cloned(images), cloned(answers))
     except FAILURES as error:
         sample = _first_failing_sample(reward, examples, images, answers)
         raise UserError(f"{_failure(reward, error)}; {sample}. Earlier checkpoints are intact") from error
@@ -142,7 +142,7 @@ def _first_failing_sample(reward: Reward, examples: Sequence[Example], images: I
     for i, example in enumerate(examples):
         own = slice(i * k, i * k + min(k, len(example.questions)))
         try:
-            reward.score([example], images[i : i + 1], answers[own])
+            reward.score([example], cloned(images[i : i + 1]), cloned(answers[own]))
         except FAILURES:
             return f"the first sample it fails on: prompt {example.prompt!r}, answer {answers.text[own.start]!r}"
     return "it fails on no single sample"
@@ -172,7 +172,7 @@ def _check_scores(reward: Reward, values: object, examples: Sequence[Example], a
 
 def _accepts(reward: Reward, examples: Sequence[Example], scores: Tensor) -> Tensor | None:
     try:
-        accepted: object = reward.accepts(examples, scores)
+        accepted: object = reward.accepts(list(examples), scores.clone())
     except FAILURES as error:
         first = f"in accepts; the first sample: prompt {examples[0].prompt!r}, score {scores[0].item():g}"
         raise UserError(f"{_failure(reward, error)} {first}. Earlier checkpoints are intact") from error

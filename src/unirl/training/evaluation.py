@@ -103,7 +103,7 @@ class Evaluator:
         )
         if self.judge is None or rollout.images.pixels is None:
             return rollout
-        correct = self.judge.verdicts(examples, rollout.images.pixels)
+        correct = self.judge.verdicts(list(examples), rollout.images.pixels.clone())
         categories = [example.category for example in examples]
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)
@@ -139,7 +139,7 @@ class Evaluator:
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
         """Compare answers about generated images with answers about correct reference images."""
-        pixels = judge.references(examples)
+        pixels = judge.references(list(examples))
         assert pixels is not None
         batches = (answers, self._answer(pixels, examples))
         correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]
