@@ -58,7 +58,7 @@ def test_a_killed_run_resumes_exactly(
     assert run_forked(partial(run, "resumed", KILLED_IN_BATCH), tmp_path / "log") == -signal.SIGKILL
     saved = newest(tmp_path / "resumed")
     checkpoint = torch.load(saved, weights_only=True)
-    assert (saved.name, "rollout" in checkpoint) == (f"{KILLED_IN_BATCH - accumulated}.ckpt", num_iterations > 1)
+    assert (saved.name, "rollouts" in checkpoint) == (f"{KILLED_IN_BATCH - accumulated}.ckpt", num_iterations > 1)
     assert ("PromptsDataModule" in checkpoint) == (sampler == "adaptive")
     run("resumed", ckpt_path=saved)
     assert_same_run(tmp_path / "uninterrupted", tmp_path / "resumed")

@@ -75,12 +75,15 @@ def module(runs, shapes_checkpoint: Path):
 def fit(runs, module):
     """A run of two epochs of three steps, with a checkpoint after each step."""
 
-    def run(folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, **options: Any) -> Recorder:
+    def run(
+        folder: Path, ckpt_path: Path | None = None, max_steps: int = -1, accumulated: int = 1, **options: Any
+    ) -> Recorder:
         prompts = options.pop("prompts", None)
         model = module(kind=Recorder, **options)
         name = {"filename": "step-{step}", "auto_insert_metric_name": False}
         saving = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, **name)
-        trainer = runs.trainer(folder, limit_val_batches=0, max_steps=max_steps, callbacks=[saving])
+        limits = {"limit_val_batches": 0, "max_steps": max_steps, "accumulate_grad_batches": accumulated}
+        trainer = runs.trainer(folder, callbacks=[saving], **limits)
         trainer.fit(model, runs.data(prompts), ckpt_path=ckpt_path)
         return model
 
@@ -130,7 +133,7 @@ def test_a_resumed_run_is_the_same_run(rule, iterations: int, fit, runs, tmp_pat
     assert len(complete.steps) == 6
     assert head.steps + tail.steps == complete.steps
     assert rule is None or complete.steps[1][1] != 0
-    assert ("rollout" in torch.load(saved, weights_only=True)) == (iterations > 1)
+    assert ("rollouts" in torch.load(saved, weights_only=True)) == (iterations > 1)
 
 
 @pytest.mark.parametrize("sampling", [ImageSampling(4), ImageSampling(6, guidance=1.5, temperature=0.7)])
@@ -143,14 +146,32 @@ def test_scored_decisions_are_the_sampled_ones(sampling: ImageSampling, runs, mo
     torch.testing.assert_close(scored.detach(), rollout.answers.log_probs, atol=1e-5, rtol=0)
 
 
-def test_several_iterations_use_one_rollout(fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generated, trained = [], []
+@pytest.mark.parametrize(
+    ("iterations", "accumulated", "order"), [(4, 1, [0, 0, 0, 0, 1, 1]), (2, 2, [0, 1, 0, 2, 3, 2]), (1, 2, range(6))]
+)
+def test_several_iterations_use_one_rollout(
+    iterations: int, accumulated: int, order: Sequence[int], fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an iteration sees the weights that the one before has changed, also where a step is two batches."""
+    generated, trained, weights = [], [], []
     sample, loss = Rollouts.sample, SFT.loss
+
+    def record(rule: SFT, backbone: Any, rollout: Any, *rest: Any) -> Any:
+        trained.append(rollout.images.codes)
+        weights.append((rollout.iteration, next(p for p in backbone.parameters() if p.requires_grad).sum().item()))
+        return loss(rule, backbone, rollout, *rest)
+
     monkeypatch.setattr(Rollouts, "sample", lambda *a: generated.append(sample(*a)) or generated[-1])
-    monkeypatch.setattr(SFT, "loss", lambda s, b, r, *rest: trained.append(r.images.codes) or loss(s, b, r, *rest))
-    fit(tmp_path, num_iterations=4)
-    assert len(generated) == 2
-    assert [torch.equal(codes, generated[i // 4].images.codes) for i, codes in enumerate(trained)] == [True] * 6
+    monkeypatch.setattr(SFT, "loss", record)
+    fit(tmp_path, num_iterations=iterations, accumulated=accumulated)
+    assert len(generated) == max(order) + 1
+    assert [torch.equal(codes, generated[i].images.codes) for codes, i in zip(trained, order, strict=True)] == [
+        True
+    ] * 6
+    for rollout in set(order):
+        seen = [value for value, i in zip(weights, order, strict=True) if i == rollout]
+        assert [iteration for iteration, _ in seen] == list(range(len(seen)))
+        assert len(set(seen)) == len({weight for _, weight in seen})
 
 
 def test_training_changes_the_transformer_and_never_the_image_tokenizer(

@@ -78,8 +78,8 @@ class TaskSchedule(Callback):
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         module: Any = pl_module
-        new_rollout = trainer.fit_loop.total_batch_idx % module.rollout.num_iterations == 0
-        if new_rollout or self._step is None:
+        iteration, _ = module.position()
+        if iteration == 0 or self._step is None:
             self._step = trainer.global_step
         _set_weights(module, self.weights(self._step))
 

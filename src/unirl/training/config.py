@@ -22,6 +22,7 @@ class RolloutConfig:
     Args:
         group_size: Images generated for each prompt.
         num_iterations: Training steps on each rollout (mu in GRPO). The prompts of all steps but the first are skipped.
+            With `accumulate_grad_batches`, a step has a rollout for each of its batches.
         image_sampling: How images are generated.
         answer_sampling: How questions are answered in training; evaluation answers greedily.
         accept_threshold: Least weighted sum of rewards with which a sample counts as correct. By default the rewards

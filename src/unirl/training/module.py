@@ -106,6 +106,7 @@ class SelfImprovement(LightningModule):
         self.evaluator = Evaluator(self.rollouts, judge, evaluation, rollout.image_sampling, rollout.answer_sampling)
         self.val_metrics: Metrics = {}
         self._current: Rollout | None = None
+        self._kept: list[Rollout] = []  # with `num_iterations`, a rollout for each batch of an optimizer step
         self._built, self._lifecycle = False, Lifecycle()
 
     # --- building ---
@@ -242,18 +243,31 @@ class SelfImprovement(LightningModule):
     def _task_losses(self, rollout: Rollout) -> dict[str, Tensor]:
         return self.update.task_losses(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
 
+    def position(self) -> tuple[int, int]:
+        """Which iteration on its rollout the current batch is, and which of the batches of an optimizer step.
+
+        With `accumulate_grad_batches`, a rollout of its own for each batch of a step is trained on `num_iterations`
+        times, so that each iteration sees the weights of the one before. Steps begin anew with each epoch then.
+        """
+        accumulated, loop = self.trainer.accumulate_grad_batches, self.trainer.fit_loop
+        index = loop.total_batch_idx if accumulated == 1 else loop.epoch_loop.batch_idx
+        return divmod(index % (accumulated * self.rollout.num_iterations), accumulated)
+
     def _rollout(self, batch: Sequence[Example]) -> Rollout:
-        """A fresh rollout, or the current one where `num_iterations` steps train on it."""
-        step = self.trainer.fit_loop.total_batch_idx
-        iteration = step % self.rollout.num_iterations
-        if self._current is None or iteration == 0:
+        """A fresh rollout, or one that is there where `num_iterations` steps train on it."""
+        step, (iteration, position) = self.trainer.fit_loop.total_batch_idx, self.position()
+        if iteration == 0:
+            del self._kept[position:]
+        if position >= len(self._kept):
+            accumulated = self.trainer.accumulate_grad_batches
             with unsharded(self.backbone), cached_casts(self.device):
                 # A resumed run may start between two iterations.
-                self._current = self._fresh_rollout(batch, first=step - iteration)
+                fresh = self._fresh_rollout(batch, first=step - iteration * accumulated)
+            self._kept = [*self._kept, fresh] if self.rollout.num_iterations > 1 else [fresh]
             if (sampler := self._adaptive_sampler()) is not None:
-                sampler.observe(step, self._current)
+                sampler.observe(step, fresh)
         # A rollout from a checkpoint is on the CPU.
-        current = to_device(self._current, self.device)
+        current = to_device(self._kept[position if self.rollout.num_iterations > 1 else 0], self.device)
         self._current = replace(current, iteration=iteration, loss_batch_size=self.loss_batch_size)
         return self._current
 
@@ -269,7 +283,8 @@ class SelfImprovement(LightningModule):
             rollout = self._add_candidates(rollout)
         else:
             rollout = replace(rollout, answer_rollout=self._add_candidates(answer_rollout))
-        generators = [self.rng("update", first + i) for i in range(config.num_iterations)]
+        between = self.trainer.accumulate_grad_batches
+        generators = [self.rng("update", first + i * between) for i in range(config.num_iterations)]
         return self.update.prepare(self.backbone, rollout, config.image_sampling, generators)
 
     def _adaptive_sampler(self) -> AdaptiveSampler | None:
@@ -370,14 +385,14 @@ class SelfImprovement(LightningModule):
         if self.frozen_digest is not None:
             checkpoint[DIGEST] = self.frozen_digest
         if self.rollout.num_iterations > 1:  # a run may stop between two of them
-            checkpoint["rollout"] = gather_object(to_device(self._current, torch.device("cpu")))
+            checkpoint["rollouts"] = gather_object(to_device(self._kept, torch.device("cpu")))
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_digest(checkpoint.get(DIGEST), self.frozen_digest)
-        saved: Rollout | None = local_item(checkpoint.get("rollout"))
-        if saved is not None and len(saved.old_log_probs) in (0, self.rollout.num_iterations):
-            self._current = saved
+        saved: list[Rollout] = local_item(checkpoint.get("rollouts")) or []
+        if all(len(rollout.old_log_probs) in (0, self.rollout.num_iterations) for rollout in saved):
+            self._kept = saved
 
 
 def _mean_length(rollout: Rollout) -> Tensor:
