@@ -1,6 +1,7 @@
 """Optimizers and schedules of any kind."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import nn
 from transformers import get_scheduler
 
-from unirl import WarmupSchedule
+from unirl import UserError, WarmupSchedule
 from unirl.backbones.showo import Showo
+from unirl.doctor.settings import check_schedule
 from unirl.rewards.keyword import Keyword
-from unirl.training.optimizers import gradient_norm
+from unirl.training.optimizers import check_run_length, gradient_norm
 from unirl.updates.sft import SFT
 
 
@@ -51,6 +53,22 @@ def test_the_schedule_ends_with_the_run(decay: str, last: float, runs, shapes_ch
     trainer.fit(model, runs.data())
     assert rates[:3] == pytest.approx([0, 0.5e-3, 1e-3])
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(last * 1e-3)
+
+
+@pytest.mark.parametrize("limit", [{"max_time": "00:00:01:00", "max_epochs": None}, {"max_epochs": -1}])
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_a_decay_needs_a_last_step(decay: str, limit: dict[str, Any], runs, tmp_path: Path) -> None:
+    """Before the model is loaded. Endless and time-limited runs keep a constant rate, or say how long it decays."""
+    trainer = runs.trainer(tmp_path, **limit)
+    schedule = lambda o: WarmupSchedule(o, decay=decay)  # type: ignore[arg-type]  # noqa: E731
+    model = runs.module(Showo("not loaded"), SFT(), [Keyword()], lr_scheduler=schedule)
+    with pytest.raises(UserError, match=rf"decay {decay} ends with the run, .* no last step .* set trainer\.max_steps"):
+        trainer.fit(model, runs.data())
+    (finding,) = check_schedule(model, trainer)
+    assert finding.level == "error"
+    for allowed in (lambda o: WarmupSchedule(o, 5), lambda o: WarmupSchedule(o, 5, "linear", 10), None):
+        check_run_length(allowed, trainer.max_epochs, trainer.max_steps)
+    check_run_length(schedule, -1, 10)
 
 
 def test_schedules_of_torch_and_lightning(runs, shapes_checkpoint: Path, tmp_path: Path) -> None:

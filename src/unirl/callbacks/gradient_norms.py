@@ -9,7 +9,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.errors import UserError, check_range
-from unirl.updates import UpdateRule
 
 
 class TaskGradientNorms(Callback):
@@ -36,10 +35,9 @@ class TaskGradientNorms(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         module: Any = pl_module
-        rule = type(module.update)
-        if rule.task_losses is UpdateRule.task_losses:
+        if not module.has_task_losses:
             raise UserError(
-                f"TaskGradientNorms: {rule.__name__} does not tell the tasks apart; take the callback out of "
+                f"TaskGradientNorms: {type(module.update).__name__} does not tell the tasks apart; take the callback out of "
                 "trainer.callbacks, or implement `task_losses` in the rule"
             )
 

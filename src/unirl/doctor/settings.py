@@ -13,6 +13,7 @@ from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
 from unirl.errors import UserError
+from unirl.training.optimizers import check_run_length
 
 MAX_IMAGES = 100_000
 """Images of a step on a device: far more than any device can hold, so more is a typing error."""
@@ -56,7 +57,23 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_val_interval(run.datamodule, interval, trainer.check_val_every_n_epoch)
     yield from check_limits(run.datamodule, trainer)
     yield from check_accumulation(run.datamodule, trainer)
+    yield from check_schedule(run.model, trainer)
     yield from check_diversity_model(run.model)
+
+
+def check_schedule(model: Any, trainer: Any) -> list[Finding]:
+    """Check that a schedule which decays to the last step of a run has one.
+
+    Args:
+        model: The LightningModule.
+        trainer: Of the run.
+    """
+    try:
+        check_run_length(getattr(model, "lr_scheduler", None), trainer.max_epochs, trainer.max_steps)
+    except UserError as error:
+        problem, _, advice = str(error).partition("; ")
+        return [Finding("error", "schedule", problem, advice)]
+    return []
 
 
 def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:

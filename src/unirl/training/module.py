@@ -41,6 +41,7 @@ from unirl.training.evaluation import Evaluator, Metrics, flatten
 from unirl.training.optimizers import (
     average_gradients,
     check_optimizer,
+    check_run_length,
     check_trained_weights,
     gradient_norm,
     use_fused_step,
@@ -147,6 +148,7 @@ class SelfImprovement(LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             check_precision(str(self.trainer.precision))
+            check_run_length(self.lr_scheduler, self.trainer.max_epochs, self.trainer.max_steps)
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
         self.rollouts.reward_timeout = reward_timeout(self.rollout, self.trainer.strategy)
         for loop in (self.trainer.fit_loop.epoch_loop.val_loop, self.trainer.validate_loop, self.trainer.test_loop):
@@ -216,6 +218,11 @@ class SelfImprovement(LightningModule):
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
         return loss.detach(), metrics
+
+    @property
+    def has_task_losses(self) -> bool:
+        """Whether the update rule tells the losses of the tasks apart."""
+        return type(self.update).task_losses is not UpdateRule.task_losses
 
     def task_gradient_norms(self) -> dict[str, Tensor]:
         """Norms of the gradients of both tasks' losses of the current samples, at the current weights.

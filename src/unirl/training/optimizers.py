@@ -90,6 +90,28 @@ def check_optimizer(optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCalla
             raise UserError(f"model.lr_scheduler: {error}") from error
 
 
+def check_run_length(lr_scheduler: LRSchedulerCallable | None, max_epochs: int | None, max_steps: int) -> None:
+    """Refuse a schedule that decays to the last step of a run that has none.
+
+    Args:
+        lr_scheduler: As in `SelfImprovement`.
+        max_epochs: The trainer's; -1 for no limit.
+        max_steps: The trainer's; -1 for no limit.
+
+    Raises:
+        UserError: such a run.
+    """
+    if lr_scheduler is None or max_epochs != -1 or max_steps != -1:
+        return
+    scheduler = lr_scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1, dtype=torch.float32))], lr=1e-3))
+    if isinstance(scheduler, WarmupSchedule) and scheduler.decay != "constant" and scheduler.total_steps is None:
+        raise UserError(
+            f"model.lr_scheduler: WarmupSchedule with decay {scheduler.decay} ends with the run, and this run has no "
+            "last step (trainer.max_epochs and max_steps are -1); set trainer.max_steps, or decay: constant, or the "
+            "schedule's total_steps"
+        )
+
+
 def check_trained_weights(optimizer: Optimizer) -> None:
     """Refuse an optimizer whose weights are in 16 bit, however they came to be so.
 
