@@ -37,8 +37,8 @@ class TaskGradientNorms(Callback):
         module: Any = pl_module
         if not module.has_task_losses:
             raise UserError(
-                f"TaskGradientNorms: {type(module.update).__name__} does not tell the tasks apart; take the callback out "
-                "of trainer.callbacks, or implement `task_losses` in the rule"
+                f"TaskGradientNorms: {type(module.update).__name__} does not tell the tasks apart; take the callback "
+                "out of trainer.callbacks, or implement `task_losses` in the rule"
             )
 
     @override
