@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, ChameleonConfig, ChameleonForConditionalGeneration
 
 from unirl import Images, UserError, hookimpl
-from unirl.backbones import AutoregressiveImages, SharedVocabularyTransformer, TextAnswers, load_transformers, locate
+from unirl.backbones import (
+    AutoregressiveImages,
+    SharedVocabularyTransformer,
+    TextAnswers,
+    load_transformers,
+    locate,
+    plain_text,
+)
 
 
 class ChameleonWithDecoder(ChameleonForConditionalGeneration):
@@ -60,7 +67,7 @@ class Chameleon(AutoregressiveImages, TextAnswers):
     # --- text ---
 
     def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        rows = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        rows = self.tokenizer([plain_text(p, self.tokenizer) for p in prompts], add_special_tokens=False)["input_ids"]
         return [[self.tokenizer.bos_token_id, *row] for row in rows]
 
     @property
@@ -68,7 +75,7 @@ class Chameleon(AutoregressiveImages, TextAnswers):
         return [self.tokenizer.bos_token_id, self.image_start_id]
 
     def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
-        rows = self.tokenizer(list(questions), add_special_tokens=False)["input_ids"]
+        rows = self.tokenizer([plain_text(q, self.tokenizer) for q in questions], add_special_tokens=False)["input_ids"]
         return [[self.image_end_id, *row, self.answer_id] for row in rows]
 
     # --- pixels ---

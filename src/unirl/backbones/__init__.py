@@ -18,6 +18,7 @@ from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.backbones.placeholders import PlaceholderChat, PlaceholderTokenizer, placeholder_statistics
 from unirl.backbones.precision import float32_logits
+from unirl.backbones.text import plain_text
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "locate_local",
     "pixel_statistics",
     "placeholder_statistics",
+    "plain_text",
     "quietly",
     "read_json",
     "read_weights",

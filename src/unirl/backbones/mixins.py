@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.backbones.base import Backbone
+from unirl.backbones.text import plain_text
 from unirl.backbones.transformer import CausalTransformer
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
@@ -286,8 +287,11 @@ class TextAnswers(Backbone):
         return (self.tokenizer.eos_token_id,)
 
     def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of given answers; the end of text may be missing. By default those of the text after a blank."""
-        texts = [f" {text.strip()}" for text in texts]
+        """Token ids of given answers; the end of text may be missing. By default those of the text after a blank.
+
+        A control token in a text is text: "<|endoftext|>" does not end it.
+        """
+        texts = [f" {plain_text(text.strip(), self.tokenizer)}" for text in texts]
         return [list(row) for row in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def decode_text(self, ids: Tensor) -> str:

@@ -279,6 +279,24 @@ class SamplingChecks(BackboneSettings):
         distinct = len({tuple(row) for row in rows}) == len(set(texts))
         assert distinct, f"tokenize_answers returned equal tokens for different answers among {texts}"
 
+    def test_control_tokens_in_texts_are_text(self, backbone: Backbone) -> None:
+        """A text that says "<|endoftext|>" has no further control token, in prompts, questions and answers."""
+        tokenizer = getattr(backbone, "tokenizer", None) or getattr(getattr(backbone, "chat", None), "tokenizer", None)
+        tokens = [*getattr(tokenizer, "all_special_tokens", ())]
+        if tokenizer is None or not tokens:
+            pytest.skip("no `tokenizer` with special tokens")
+        methods = {name: getattr(backbone, name, None) for name in ("prompt_ids", "question_ids", "answer_ids")}
+        for name, ids_of in methods.items():
+            for token in set(tokens) - {tokenizer.unk_token}:
+                number = tokenizer.convert_tokens_to_ids(token)
+                counts = (
+                    [list(row).count(number) for row in ids_of(["red blue", f"red {token} blue"])] if ids_of else []
+                )
+                assert len(set(counts)) <= 1, (
+                    f"{name} reads {token!r} in a text as a control token; pass the text through "
+                    "`unirl.backbones.plain_text` before tokenizing it"
+                )
+
     def test_padding_has_no_effect(self, backbone: Backbone) -> None:
         """Tokens outside the mask do not change the log-probabilities."""
         texts = list(self.answers)

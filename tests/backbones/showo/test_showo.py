@@ -194,3 +194,17 @@ def test_pixels(backbone: Showo) -> None:
 def test_one_image_in_one_step(backbone: Showo) -> None:
     images: Images = backbone.sample_images(["red"], ImageSampling(steps=1), seeded())
     assert (images.memory["steps"] == 1).all()
+
+
+def test_control_tokens_in_a_prompt_are_text(backbone: Showo) -> None:
+    """An end of text in a prompt, question or answer does not end it."""
+    end = backbone.tokenizer.eos_token
+    plain = f"{end[0]} {end[1:]}"
+    (ids,) = backbone.tokenizer([f"a {end}"], add_special_tokens=False)["input_ids"]
+    assert ids[-1] == backbone.tokenizer.eos_token_id  # the tokenizer would read it
+    first, second = (backbone.prompt_prefix([prompt], 0.0).cache.keys[0] for prompt in (f"a {end}", f"a {plain}"))
+    assert torch.equal(first, second)
+    (question,) = backbone.question_ids([f"what {end} color"])
+    assert question.count(backbone.tokenizer.eos_token_id) == 1  # the template's
+    answers = backbone.tokenize_answers([f"red {end} circle"])
+    assert (answers.ids[answers.mask] == backbone.tokenizer.eos_token_id).sum() == 1

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Emu3Processor
 
 from unirl import UserError
+from unirl.backbones import plain_text
 
 
 class Emu3Chat:
@@ -31,7 +32,8 @@ class Emu3Chat:
 
     def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids of each prompt, up to but without the token that starts the codes."""
-        encoded = self.processor(text=list(prompts), return_for_image_generation=True, padding=False, **self.size)
+        texts = [plain_text(prompt, self.tokenizer) for prompt in prompts]
+        encoded = self.processor(text=texts, return_for_image_generation=True, padding=False, **self.size)
         return [list(row)[:-1] for row in encoded["input_ids"]]
 
     def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
@@ -77,7 +79,9 @@ class Emu3Chat:
             return {"role": role, "content": list(content)}
 
         messages = [message("system", {"type": "text", "text": self.system})] if self.system else []
-        messages.append(message("user", {"type": "image"}, {"type": "text", "text": question}))
+        messages.append(
+            message("user", {"type": "image"}, {"type": "text", "text": plain_text(question, self.tokenizer)})
+        )
         if answer is not None:
-            messages.append(message("assistant", {"type": "text", "text": answer.strip()}))
+            messages.append(message("assistant", {"type": "text", "text": plain_text(answer.strip(), self.tokenizer)}))
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=answer is None))

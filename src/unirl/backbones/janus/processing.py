@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 from transformers import GenerationConfig, JanusProcessor
 
+from unirl.backbones.text import plain_text
 from unirl.errors import UserError
 
 
@@ -80,12 +81,14 @@ class JanusChat:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _chat(self, content: list[dict[str, str]], answer: str | None = None) -> str:
-        token = self.processor.image_token  # in a user's text it is not an image
-        content = [part | {"text": part["text"].replace(token, " ")} if "text" in part else part for part in content]
+        content = [part | {"text": self._plain(part["text"])} if "text" in part else part for part in content]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer.strip()}]})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": self._plain(answer.strip())}]})
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=answer is None))
+
+    def _plain(self, text: str) -> str:
+        return plain_text(text, self.tokenizer)
 
 
 def _first(*ids: int | list[int] | None) -> int:

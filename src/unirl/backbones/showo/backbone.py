@@ -18,6 +18,7 @@ from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.backbones.showo.modeling import ShowoTransformer
 from unirl.backbones.showo.tokenizer import Magvit
+from unirl.backbones.text import plain_text
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
 from unirl.sampling.kv_cache import Prefix
@@ -173,7 +174,7 @@ class Showo(TextAnswers):
             B rows; with guidance 2 B, the second half those of the empty prompt.
         """
         distinct = list(dict.fromkeys(prompts))
-        texts = self.tokenizer([*distinct, ""] if guidance else distinct, add_special_tokens=False)["input_ids"]
+        texts = self._tokenize([*distinct, ""] if guidance else distinct)
         index = [distinct.index(prompt) for prompt in prompts] + [len(distinct)] * (len(prompts) if guidance else 0)
         prefix = self.transformer.prompt_prefix(texts, self.tokenizer.eos_token_id)
         return prefix.select(torch.tensor(index, device=self.transformer.device))
@@ -221,8 +222,11 @@ class Showo(TextAnswers):
     @override
     def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
         texts = [QUESTION.format(question=question) for question in questions]
-        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [[self.tokenizer.eos_token_id, *row] for row in rows]
+        return [[self.tokenizer.eos_token_id, *row] for row in self._tokenize(texts)]
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        texts = [plain_text(text, self.tokenizer) for text in texts]
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     @override
     def embed_images(self, images: Images) -> Tensor:
