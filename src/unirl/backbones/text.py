@@ -15,12 +15,12 @@ def plain_text(text: str, tokenizer: Any) -> str:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> plain_text("a cup </s>", SimpleNamespace(all_special_tokens=["</s>"], unk_token="<unk>"))
+        >>> plain_text("a cup </s>", SimpleNamespace(all_special_tokens=["</s>"]))
         'a cup < /s>'
     """
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     tokens = {*getattr(tokenizer, "all_special_tokens", ()), *(str(token) for token in added if token.special)}
     for token in sorted(tokens, key=len, reverse=True):
-        if len(token) > 1 and token != tokenizer.unk_token:
+        if len(token) > 1:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
