@@ -91,8 +91,8 @@ def load_tokenizer(folder: Path, image_token: str) -> PreTrainedTokenizerBase:
         UserError: it cannot be read, or lacks a token that the authors' code needs.
     """
     file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise UserError(f"{folder} is not a checkpoint: {file.name} is missing")
+    for needed in (file, folder / "tokenizer_config.json"):
+        read_json(needed)
     marks = {"image_token": image_token, "boi_token": IMAGE_START, "eoi_token": IMAGE_END}
     options: dict[str, Any] = {"add_bos_token": True, "extra_special_tokens": marks}
     try:
@@ -129,13 +129,16 @@ def image_processor(values: dict[str, Any], folder: Path) -> JanusImageProcessor
     """An image processor of transformers with the values of a `preprocessor_config.json`.
 
     Raises:
-        UserError: a value is missing.
+        UserError: a value is missing or of another type.
     """
-    size = values.get("image_size")
+    file, size = folder / "preprocessor_config.json", values.get("image_size")
     if type(size) is not int or size < 1:
-        raise UserError(f"{folder}/preprocessor_config.json has image_size {size!r}; expected a positive integer")
+        raise UserError(f"{file} has image_size {size!r}; expected a positive integer")
     names = ("image_mean", "image_std", "min_size", "rescale_factor", "do_normalize")
     kept = {name: values[name] for name in names if values.get(name) is not None}
     if missing := [name for name in names[:2] if name not in kept]:
-        raise UserError(f"{folder}/preprocessor_config.json has no {missing[0]}; download the checkpoint again")
-    return JanusImageProcessor(size={"height": size, "width": size}, **kept)
+        raise UserError(f"{file} has no {missing[0]}; download the checkpoint again")
+    try:
+        return JanusImageProcessor(size={"height": size, "width": size}, **kept)
+    except Exception as error:
+        raise UserError(f"{file}: no image processor can be made of it ({describe_error(error)})") from None
