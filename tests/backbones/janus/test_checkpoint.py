@@ -2,7 +2,9 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,6 +133,65 @@ def test_mismatched_parts_are_refused(tmp_path: Path, file: str, values: dict[st
     with pytest.raises(UserError, match=message) as error:
         Janus.from_pretrained(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def without_bos(words: Any) -> None:
+    words["post_processor"] = None
+
+
+def with_eos(words: Any) -> None:
+    words["post_processor"]["single"].append({"SpecialToken": {"id": "<eos>", "type_id": 0}})
+    words["post_processor"]["special_tokens"]["<eos>"] = {"id": "<eos>", "ids": [1], "tokens": ["<eos>"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_bos, r"begins a prompt with '<|User|>' \(id \d+\), not with '<bos>' \(id 0\), .* add_bos_token"),
+        (with_eos, r"ends a prompt with '<eos>' \(id 1\), not with '<begin_of_image>' \(id \d+\), the start"),
+    ],
+)
+def test_prompts_that_are_not_written_as_in_training_are_refused(
+    tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    file = save(tmp_path) / "tokenizer.json"
+    words = json.loads(file.read_text())
+    change(words)
+    file.write_text(json.dumps(words))
+    for meta in (False, True):
+        with pytest.raises(UserError, match=message.replace("<|User|>", r"<\|User\|>")):
+            Janus(str(tmp_path)).build(meta)
+
+
+def test_a_chat_template_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    file = save(tmp_path) / "chat_template.jinja"
+    file.write_text(file.read_text().replace("<|User|>", "<|Human|>"))
+    with pytest.raises(UserError, match=r"chat template writes '<\|Human\|>', which is no token of its tokenizer"):
+        Janus.from_pretrained(str(tmp_path))
+
+
+def test_do_normalize_of_the_file_holds_for_questions_only(tmp_path: Path) -> None:
+    edit(save(tmp_path), "processor_config.json", image_processor__do_normalize=False)
+    backbone, pixels = Janus.from_pretrained(str(tmp_path)), torch.rand(1, 3, 32, 32)
+    expected = backbone.transformer.embed_pixels(pixels)
+    assert torch.equal(backbone.embed_images(backbone.encode(pixels)), expected)
+    assert (backbone.mean.flatten().tolist(), backbone.std.flatten().tolist()) == ([0.5] * 3, [0.5] * 3)
+    chosen = Janus(str(tmp_path), do_normalize=True)
+    with pytest.warns(UserWarning, match="has do_normalize false, but images that are asked about are normalized"):
+        chosen.build()
+    torch.testing.assert_close(chosen.embed_images(backbone.encode(pixels / 2 + 0.5)), expected)
+
+
+def test_ids_of_generation_config_hold_without_weights(tmp_path: Path) -> None:
+    """Where `text_config` has none, its defaults are those of another tokenizer."""
+    file = save(tmp_path, first="<unk> <pad> <eos> <bos>") / "config.json"
+    config = json.loads(file.read_text())
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        del config["text_config"][name]
+    file.write_text(json.dumps(config))
+    meta = Janus(str(tmp_path))
+    meta.build(meta=True)
+    assert (meta.chat.bos_token_id, meta.chat.eos_token_ids, meta.chat.pad_token_id) == (3, [2], 1)
 
 
 @pytest.mark.parametrize("tied", [False, True])
