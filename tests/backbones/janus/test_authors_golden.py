@@ -1,4 +1,4 @@
-"""Janus in its authors' format equals the authors' own code on tiny checkpoints, where they lie beside the repository."""
+"""Janus in its authors' format equals the authors' own code, on tiny checkpoints that lie beside the repository."""
 
 import json
 from dataclasses import replace
