@@ -147,8 +147,8 @@ def with_eos(words: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_bos, r"begins a prompt with '<|User|>' \(id \d+\), not with '<bos>' \(id 0\), .* add_bos_token"),
-        (with_eos, r"ends a prompt with '<eos>' \(id 1\), not with '<begin_of_image>' \(id \d+\), the start"),
+        (without_bos, r"begins a prompt with '<|User|>' \(id \d+\), not with '<bos>' \(id 0\) .* add_bos_token: true"),
+        (with_eos, r"ends a prompt with '<eos>' \(id 1\), not with '<begin_of_image>' \(id \d+\) as in training"),
     ],
 )
 def test_prompts_that_are_not_written_as_in_training_are_refused(
@@ -161,6 +161,19 @@ def test_prompts_that_are_not_written_as_in_training_are_refused(
     for meta in (False, True):
         with pytest.raises(UserError, match=message.replace("<|User|>", r"<\|User\|>")):
             Janus(str(tmp_path)).build(meta)
+
+
+def test_the_begin_of_text_that_the_tokenizers_config_asks_for(tmp_path: Path) -> None:
+    """Files of transformers before version 5 have it there, and not in tokenizer.json."""
+    expected = Janus.from_pretrained(str(save(tmp_path / "a"))).prompt_ids(["red"])
+    words = json.loads((save(tmp_path / "b") / "tokenizer.json").read_text())
+    without_bos(words)
+    (tmp_path / "b" / "tokenizer.json").write_text(json.dumps(words))
+    edit(tmp_path / "b", "tokenizer_config.json", add_bos_token=True)
+    backbone = Janus.from_pretrained(str(tmp_path / "b"))
+    assert backbone.prompt_ids(["red"]) == expected
+    backbone.save_pretrained(tmp_path / "c")
+    assert Janus.from_pretrained(str(tmp_path / "c")).prompt_ids(["red"]) == expected
 
 
 def test_a_chat_template_of_another_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -228,11 +228,21 @@ def load_processor(folder: Path) -> JanusProcessor:
         UserError: it cannot be read.
     """
     try:
-        return JanusProcessor.from_pretrained(folder)
+        processor = JanusProcessor.from_pretrained(folder)
     except Exception as error:
         raise UserError(
             f"{folder}: no processor can be read ({describe_error(error)}); save it with the model"
         ) from None
+    _restore_bos(processor.tokenizer, folder)
+    return processor
+
+
+def _restore_bos(tokenizer: Any, folder: Path) -> None:
+    """Begin texts with the begin of text if the checkpoint says so: transformers 5 does not read this setting."""
+    file = folder / "tokenizer_config.json"
+    wanted = file.is_file() and read_json(file).get("add_bos_token")
+    if wanted and tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        tokenizer.add_bos_token = True
 
 
 def save_checkpoint(folder: Path, model: JanusForConditionalGeneration, processor: JanusProcessor) -> None:

@@ -42,8 +42,8 @@ class JanusChat:
         texts = [self._chat([{"type": "text", "text": prompt}]) for prompt in prompts]
         encoded = self.processor(text=texts, generation_mode="image", padding=False, return_tensors=None)
         for row in encoded["input_ids"]:
-            self._check_end(row[0], "begins", self.bos_token_id, "begin of text; save the tokenizer with add_bos_token")
-            self._check_end(row[-1], "ends", self.image_start_id, "start of an image; save the tokenizer without EOS")
+            self._check_end(row[0], "begins", self.bos_token_id, "add_bos_token: true")
+            self._check_end(row[-1], "ends", self.image_start_id, "add_eos_token: false")
         return [list(row)[:-1] for row in encoded["input_ids"]]
 
     def _check_end(self, got: int, where: str, expected: int, advice: str) -> None:
@@ -51,7 +51,7 @@ class JanusChat:
             tokens = self.tokenizer.convert_ids_to_tokens([got, expected])
             raise UserError(
                 f"the checkpoint's processor {where} a prompt with {tokens[0]!r} (id {got}), not with {tokens[1]!r} "
-                f"(id {expected}), the {advice}"
+                f"(id {expected}) as in training; its tokenizer_config.json should have {advice}"
             )
 
     def _check_roles(self) -> None:
