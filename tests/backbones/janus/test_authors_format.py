@@ -169,7 +169,7 @@ def test_generated_images_have_256_levels_by_option(pro: Path) -> None:
     seen = [one.answer_log_probs(images, QUESTIONS, answers) for one in (exact, cut)]
     assert not torch.equal(*seen)
     given = [one.answer_log_probs(one.encode(pixels), QUESTIONS, answers) for one in (exact, cut)]
-    assert torch.equal(*given)  # a picture from elsewhere is as it is
+    assert torch.equal(*given)  # an image from elsewhere is as it is
 
 
 def test_256_levels_let_the_gradient_through(pro: Path) -> None:
@@ -220,8 +220,8 @@ def edit(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) ->
 
 
 def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
+    change(tensors)  # of copies: the file that they were mapped from is written anew
     save_file(tensors, folder / "model.safetensors")
 
 

@@ -45,12 +45,10 @@ class Case:
     def ids(self, name: str) -> list[int]:
         return self.golden[name].tolist()
 
-    def pictures(self) -> Images:
-        names = [asked["picture"] for asked in self.meta["asked"]]
-        return self.backbone.encode(self.backbone.preprocess([self.picture(name) for name in names]))
-
-    def picture(self, name: str) -> Image.Image:
-        return Image.open(self.folder / f"{name}.png")
+    def asked(self) -> Images:
+        """The images that the questions are about."""
+        files = [Image.open(self.folder / f"{name}.png") for name in ("wide", "tall", "square")]
+        return self.backbone.encode(self.backbone.preprocess(files))
 
 
 @pytest.fixture(scope="module", params=["one", "pro"])
@@ -94,19 +92,20 @@ def test_questions_and_given_answers(case: Case) -> None:
     assert answer == case.ids("answered.input_ids_without_picture_expansion")[-len(answer) :]
 
 
-def test_pictures_of_any_size(case: Case) -> None:
-    for name in case.meta["pictures"]:
-        pixels = case.backbone.preprocess([case.picture(name)])[0]
-        seen = (pixels - case.backbone.tower_mean) / case.backbone.tower_std
-        close(seen, case.golden[f"pixel_values.{name}"], 1e-6)
+def test_images_of_any_size(case: Case) -> None:
+    files = sorted(case.folder.glob("*.png"))
+    pixels = case.backbone.preprocess([Image.open(file) for file in files])
+    for file, given in zip(files, (pixels - case.backbone.tower_mean) / case.backbone.tower_std, strict=True):
+        close(given, case.golden[f"pixel_values.{file.stem}"], 1e-6)
+    assert len(files) == 5
 
 
 @torch.no_grad()
 def test_answers(case: Case) -> None:
-    backbone, pictures = case.backbone, case.pictures()
-    answers = backbone.sample_answers(pictures, case.questions, GREEDY)
-    scored = backbone.answer_log_probs(pictures, case.questions, answers)
-    embeds = backbone.embed_images(pictures)
+    backbone, images = case.backbone, case.asked()
+    answers = backbone.sample_answers(images, case.questions, GREEDY)
+    scored = backbone.answer_log_probs(images, case.questions, answers)
+    embeds = backbone.embed_images(images)
     for i, ids in enumerate(answers.ids):
         close(embeds[i], case.golden[f"ask.{i}.image_embeds"], 1e-5)
         assert ids.tolist() == case.ids(f"ask.{i}.greedy")
@@ -114,13 +113,13 @@ def test_answers(case: Case) -> None:
 
 
 @torch.no_grad()
-def test_answers_about_normalized_pictures() -> None:
+def test_answers_about_normalized_images() -> None:
     case = Case("one")
     with pytest.warns(UserWarning, match="do_normalize false, but images that are asked about are normalized"):
         backbone = load(case.checkpoint)
-    pictures = case.pictures()
-    answers = backbone.sample_answers(pictures, case.questions, GREEDY)
-    embeds = backbone.embed_images(pictures)
+    images = case.asked()
+    answers = backbone.sample_answers(images, case.questions, GREEDY)
+    embeds = backbone.embed_images(images)
     for i, ids in enumerate(answers.ids):
         close(embeds[i], case.golden[f"normalized.{i}.image_embeds"], 1e-5)
         assert ids.tolist() == case.ids(f"normalized.{i}.greedy")
@@ -152,8 +151,8 @@ def test_its_own_image_is_seen_through_8_bits(case: Case) -> None:
     images = Images(golden["draw.greedy_codes"].long())
     image = replace(images, pixels=backbone.decode(images))[:1]
     assert image.pixels is not None
-    seen = (image.pixels[0] - backbone.tower_mean) / backbone.tower_std
-    close(seen, golden["own.pixel_values"], 1e-6)
+    given = (image.pixels[0] - backbone.tower_mean) / backbone.tower_std
+    close(given, golden["own.pixel_values"], 1e-6)
     likely = golden["own.logits"].log_softmax(-1)
     token = int(likely.argmax())
     answers = backbone.sample_answers(image, case.questions[:1], AnswerSampling(max_tokens=1))
@@ -168,6 +167,6 @@ def test_what_is_saved_is_transformers_own_and_equal(case: Case, tmp_path: Path)
     state = case.backbone.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in saved.state_dict().items())
     assert torch.equal(saved.sample_images(case.prompts, GUIDED).codes, case.golden["draw.greedy_codes"].long())
-    answers = saved.sample_answers(case.pictures(), case.questions, GREEDY)
+    answers = saved.sample_answers(case.asked(), case.questions, GREEDY)
     assert answers.ids.tolist() == [case.ids(f"ask.{i}.greedy") for i in range(3)]
     assert saved.chat.processor.chat_template == case.backbone.chat.processor.chat_template

@@ -147,7 +147,7 @@ def with_eos(words: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_bos, r"begins a prompt with '<|User|>' \(id \d+\), not with '<bos>' \(id 0\) .* add_bos_token: true"),
+        (without_bos, r"begins a prompt with '<unk>' \(id 3\), not with '<bos>' \(id 0\) .* add_bos_token: true"),
         (with_eos, r"ends a prompt with '<eos>' \(id 1\), not with '<begin_of_image>' \(id \d+\) as in training"),
     ],
 )
@@ -159,7 +159,7 @@ def test_prompts_that_are_not_written_as_in_training_are_refused(
     change(words)
     file.write_text(json.dumps(words))
     for meta in (False, True):
-        with pytest.raises(UserError, match=message.replace("<|User|>", r"<\|User\|>")):
+        with pytest.raises(UserError, match=message):
             Janus(str(tmp_path)).build(meta)
 
 
@@ -200,7 +200,7 @@ def test_ids_of_generation_config_hold_without_weights(tmp_path: Path) -> None:
     file = save(tmp_path, first="<unk> <pad> <eos> <bos>") / "config.json"
     config = json.loads(file.read_text())
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        del config["text_config"][name]
+        config["text_config"].pop(name, None)
     file.write_text(json.dumps(config))
     meta = Janus(str(tmp_path))
     meta.build(meta=True)

@@ -42,7 +42,7 @@ def truncate_to_uint8(pixels: Tensor) -> Tensor:
         any.
 
     Example:
-        >>> (truncate_to_uint8(torch.tensor([0.0, 0.5, 1.0])) * 255).tolist()
+        >>> truncate_to_uint8(torch.tensor([0.0, 0.5, 1.0])).mul(255).round().tolist()
         [0.0, 127.0, 255.0]
     """
     levels = (pixels.detach() * 255).floor() / 255
