@@ -9,6 +9,7 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
+from tests.backbones.janus.authors import save as save_janus
 
 from unirl.backbones.checkpoints import locate, read_json
 from unirl.backbones.janus import Janus
@@ -86,6 +87,19 @@ def test_janus_downloads_safetensors_only(
     expected = {path.name for path in janus_checkpoint.iterdir()}
     assert hub()["deepseek-community/janus"] == expected
     assert "model.safetensors" in expected
+
+
+def test_janus_in_its_authors_format_downloads_pickles_where_there_is_nothing_else(
+    hub: Callable[[], dict[str, set[str]]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "hub" / "deepseek-ai" / "janus"
+    save_janus(folder, pro=True, layout="bin")
+    names = {path.name for path in folder.iterdir()}
+    for name in OTHER:
+        (folder / name).write_bytes(b"unread")
+    Janus.from_pretrained("deepseek-ai/janus")
+    assert hub()["deepseek-ai/janus"] == names
+    assert "pytorch_model.bin" in names
 
 
 def test_shards_of_pickles_are_downloaded_where_there_are_no_safetensors(

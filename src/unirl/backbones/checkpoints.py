@@ -3,6 +3,7 @@
 import importlib
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,8 +125,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, mmap: bool = False) -> dict[str, Tensor]:
     """All tensors of a checkpoint folder: safetensors or pickles of weights only, in one file or in shards.
+
+    Args:
+        folder: The checkpoint.
+        mmap: Map pickles into memory instead of reading them, for a caller that copies the tensors.
 
     Raises:
         UserError: there are no weights, or a file is truncated.
@@ -133,7 +138,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for file in weight_files(folder):
         try:
-            part = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+            if file.suffix == ".safetensors":
+                part = load_file(file)
+            else:  # pickles of before PyTorch 1.6 are no zip archives, and cannot be mapped
+                part = torch.load(file, "cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(file))
         except FileNotFoundError:
             raise UserError(f"{folder}: the shard {file.name} is missing; download it again") from None
         except UNREADABLE as error:
@@ -223,19 +231,26 @@ def building_on_cpu() -> Iterator[None]:
 
 
 @building_on_cpu()
-def load_transformers(model_class: Any, folder: Path) -> Any:
+def load_transformers(
+    model_class: Any, folder: Path, config: Any = None, weights: dict[str, Tensor] | None = None
+) -> Any:
     """A transformers model on the CPU in float32; names and shapes of its tensors must match exactly.
 
     Args:
         model_class: Its class, derived from `PreTrainedModel`.
-        folder: A checkpoint in transformers' format.
+        folder: A checkpoint in transformers' format, or in another one with `config` and `weights`.
+        config: The model's config, where the folder has none of transformers'.
+        weights: The tensors under transformers' names, likewise.
 
     Raises:
         UserError: it cannot be read, or its tensors do not match.
     """
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "sdpa", "output_loading_info": True}
+    if weights is not None:
+        options |= {"config": config, "state_dict": weights}
+    source = folder if weights is None else None
     try:  # mismatched sizes are then in the report, with their names
-        model, report = quietly(model_class.from_pretrained, folder, **options, ignore_mismatched_sizes=True)
+        model, report = quietly(model_class.from_pretrained, source, **options, ignore_mismatched_sizes=True)
     except Exception as error:
         name, cause = model_class.__name__.removesuffix("ForConditionalGeneration"), describe_error(error)
         raise UserError(f"{folder}: no {name} can be loaded ({cause}); download or save it again") from None
@@ -249,23 +264,24 @@ def load_transformers(model_class: Any, folder: Path) -> Any:
     return model
 
 
-def tensor_names(folder: Path) -> set[str]:
-    """The names of the tensors of a checkpoint folder, without reading them; none where there are no weights.
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors of a checkpoint folder by name, without reading them; none where there are no weights.
 
     Raises:
         UserError: the index of the shards or a file is broken.
     """
-    names: set[str] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder) if has_weights(folder) else ():
         try:
             if file.suffix == ".safetensors":
                 with safe_open(file, "pt") as tensors:
-                    names.update(tensors.keys())
+                    shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
             else:
-                names.update(torch.load(file, "meta", weights_only=True))
+                tensors = torch.load(file, "meta", weights_only=True)
+                shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         except UNREADABLE as error:
             raise UserError(f"{file} cannot be read ({describe_error(error)}); download it again") from None
-    return names
+    return shapes
 
 
 def check_rope_type(config: Any, folder: Path) -> None:
@@ -286,12 +302,16 @@ def check_rope_type(config: Any, folder: Path) -> None:
         )
 
 
-def pixel_statistics(image_processor: Any, checkpoint: str | Path) -> tuple[Tensor, Tensor]:
+def pixel_statistics(
+    image_processor: Any, checkpoint: str | Path, allow_unnormalized: bool = False
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation with which an image processor normalizes pixels, for pixels in [0, 1].
 
     Args:
         image_processor: Of transformers; it takes pixels from 0 to 255.
         checkpoint: Where it comes from, for the error message.
+        allow_unnormalized: Accept a processor whose `do_normalize` is false, for a model whose generated images are
+            normalized all the same.
 
     Shapes:
         returns two of (3, 1, 1).
@@ -299,7 +319,8 @@ def pixel_statistics(image_processor: Any, checkpoint: str | Path) -> tuple[Tens
     Raises:
         UserError: it does not normalize, or not with one number for each of red, green and blue.
     """
-    if image_processor.image_mean is None or image_processor.image_std is None or not image_processor.do_normalize:
+    normalizes = image_processor.do_normalize or allow_unnormalized
+    if image_processor.image_mean is None or image_processor.image_std is None or not normalizes:
         raise UserError(
             f"{checkpoint}: the processor does not normalize images; image_mean and image_std must be there"
         )

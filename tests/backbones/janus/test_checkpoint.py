@@ -2,7 +2,9 @@
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,12 +88,12 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "values", "message"),
     [
+        ("config.json", {"model_type": "multi_modality"}, "has no language_config with the values that Janus"),
         (
             "config.json",
-            {"model_type": "multi_modality"},
-            "in its authors' format; give one in transformers' format",
+            {"model_type": "llava"},
+            "'llava'; that of a Janus checkpoint is 'janus' .*or 'multi_modality'",
         ),
-        ("config.json", {"model_type": "llava"}, "has model_type 'llava'; that of a Janus checkpoint is 'janus'"),
         ("config.json", {"image_token_id": 7}, "image token id is 24, but config.json's image_token_id is 7"),
         ("config.json", {"vision_config__num_image_tokens": 9}, "num_image_tokens is 9, but .* patches is 16"),
         ("config.json", {"text_config": "llama"}, "text_config is 'llama'; expected an object"),
@@ -111,7 +113,6 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
         ("processor_config.json", {"image_processor__size": {"height": 64, "width": 64}}, "height is 64, but .* is 32"),
         ("processor_config.json", {"image_processor__size": {"height": 32, "width": 64}}, "width is 64, but .* is 32"),
         ("processor_config.json", {"image_processor__image_mean": None}, "does not normalize images"),
-        ("processor_config.json", {"image_processor__do_normalize": False}, "does not normalize images"),
         ("processor_config.json", {"image_processor__size": None}, "height is None, but .* is 32"),
         (
             "processor_config.json",
@@ -132,6 +133,78 @@ def test_mismatched_parts_are_refused(tmp_path: Path, file: str, values: dict[st
     with pytest.raises(UserError, match=message) as error:
         Janus.from_pretrained(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def without_bos(words: Any) -> None:
+    words["post_processor"] = None
+
+
+def with_eos(words: Any) -> None:
+    words["post_processor"]["single"].append({"SpecialToken": {"id": "<eos>", "type_id": 0}})
+    words["post_processor"]["special_tokens"]["<eos>"] = {"id": "<eos>", "ids": [1], "tokens": ["<eos>"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_bos, r"begins a prompt with '<unk>' \(id 3\), not with '<bos>' \(id 0\) .* add_bos_token: true"),
+        (with_eos, r"ends a prompt with '<eos>' \(id 1\), not with '<begin_of_image>' \(id \d+\) as in training"),
+    ],
+)
+def test_prompts_that_are_not_written_as_in_training_are_refused(
+    tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    file = save(tmp_path) / "tokenizer.json"
+    words = json.loads(file.read_text())
+    change(words)
+    file.write_text(json.dumps(words))
+    for meta in (False, True):
+        with pytest.raises(UserError, match=message):
+            Janus(str(tmp_path)).build(meta)
+
+
+def test_the_begin_of_text_that_the_tokenizers_config_asks_for(tmp_path: Path) -> None:
+    """Files of transformers before version 5 have it there, and not in tokenizer.json."""
+    expected = Janus.from_pretrained(str(save(tmp_path / "a"))).prompt_ids(["red"])
+    words = json.loads((save(tmp_path / "b") / "tokenizer.json").read_text())
+    without_bos(words)
+    (tmp_path / "b" / "tokenizer.json").write_text(json.dumps(words))
+    edit(tmp_path / "b", "tokenizer_config.json", add_bos_token=True)
+    backbone = Janus.from_pretrained(str(tmp_path / "b"))
+    assert backbone.prompt_ids(["red"]) == expected
+    backbone.save_pretrained(tmp_path / "c")
+    assert Janus.from_pretrained(str(tmp_path / "c")).prompt_ids(["red"]) == expected
+
+
+def test_a_chat_template_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    file = save(tmp_path) / "chat_template.jinja"
+    file.write_text(file.read_text().replace("<|User|>", "<|Human|>"))
+    with pytest.raises(UserError, match=r"chat template writes '<\|Human\|>', which is no token of its tokenizer"):
+        Janus.from_pretrained(str(tmp_path))
+
+
+def test_do_normalize_of_the_file_holds_for_questions_only(tmp_path: Path) -> None:
+    edit(save(tmp_path), "processor_config.json", image_processor__do_normalize=False)
+    backbone, pixels = Janus.from_pretrained(str(tmp_path)), torch.rand(1, 3, 32, 32)
+    expected = backbone.transformer.embed_pixels(pixels)
+    assert torch.equal(backbone.embed_images(backbone.encode(pixels)), expected)
+    assert (backbone.mean.flatten().tolist(), backbone.std.flatten().tolist()) == ([0.5] * 3, [0.5] * 3)
+    chosen = Janus(str(tmp_path), do_normalize=True)
+    with pytest.warns(UserWarning, match="has do_normalize false, but images that are asked about are normalized"):
+        chosen.build()
+    torch.testing.assert_close(chosen.embed_images(backbone.encode(pixels / 2 + 0.5)), expected)
+
+
+def test_ids_of_generation_config_hold_without_weights(tmp_path: Path) -> None:
+    """Where `text_config` has none, its defaults are those of another tokenizer."""
+    file = save(tmp_path, first="<unk> <pad> <eos> <bos>") / "config.json"
+    config = json.loads(file.read_text())
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        config["text_config"].pop(name, None)
+    file.write_text(json.dumps(config))
+    meta = Janus(str(tmp_path))
+    meta.build(meta=True)
+    assert (meta.chat.bos_token_id, meta.chat.eos_token_ids, meta.chat.pad_token_id) == (3, [2], 1)
 
 
 @pytest.mark.parametrize("tied", [False, True])

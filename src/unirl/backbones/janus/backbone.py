@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration, JanusProcessor
 from transformers.models.janus.modeling_janus import JanusVisionEncoderLayer
@@ -14,6 +15,7 @@ from typing_extensions import override
 from unirl.backbones.checkpoints import building_on_cpu, locate, pixel_statistics
 from unirl.backbones.janus import checkpoint as files
 from unirl.backbones.janus.modeling import JanusTransformer
+from unirl.backbones.janus.pixels import fit_to_square, tower_statistics, truncate_to_uint8
 from unirl.backbones.janus.processing import JanusChat
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.backbones.placeholders import PlaceholderChat, placeholder_statistics
@@ -25,10 +27,11 @@ DECODE_BATCH_SIZE = 16
 
 
 class Janus(AutoregressiveImages, TextAnswers):
-    """Janus (arXiv 2410.13848) and Janus-Pro (arXiv 2501.17811) of any size, in transformers' format.
+    """Janus (arXiv 2410.13848) and Janus-Pro (arXiv 2501.17811) of any size.
 
     Args:
-        checkpoint: A local folder, `package:folder`, or a hub id such as "deepseek-community/Janus-Pro-1B".
+        checkpoint: A local folder, `package:folder`, or a hub id, in its authors' format such as
+            "deepseek-ai/Janus-1.3B", or in transformers' such as "deepseek-community/Janus-Pro-1B".
         compile: Sample images through `torch.compile`. Each new number of images, prompt width (in steps of 32 tokens),
             guidance and temperature costs one compilation; after eight of them PyTorch goes on without. On a CPU it
             needs a C++ compiler.
@@ -36,12 +39,19 @@ class Janus(AutoregressiveImages, TextAnswers):
         cuda_graph: Sample images by CUDA graphs, which small models and groups gain most from. By default wherever
             the model is on a CUDA device, and without one, with a warning, where none can be captured; true insists,
             false never tries. Not run on a GPU by this project's tests.
+        do_normalize: Whether images that are asked about are normalized; generated ones are decoded by the same mean
+            and deviation in any case. By default as the checkpoint says, and always in the authors' format, where
+            Janus-1.3B says false, with a warning. What is chosen is saved with the model.
+        uint8_pixels: Round the pixels of generated images down to 8 bits before anything reads them, as the authors'
+            code does on the way through a file. Straight-through codes have the same gradient either way.
     """
 
     transformer: JanusTransformer
     chat: JanusChat | PlaceholderChat
     mean: Tensor
     std: Tensor
+    tower_mean: Tensor
+    tower_std: Tensor
     recompute_batch_size = 4
     """Images that are decoded or encoded at a time with gradient checkpointing: it bounds the memory."""
 
@@ -51,22 +61,25 @@ class Janus(AutoregressiveImages, TextAnswers):
         compile: bool = False,
         gradient_checkpointing: bool = True,
         cuda_graph: bool | None = None,
+        do_normalize: bool | None = None,
+        uint8_pixels: bool = False,
     ) -> None:
         super().__init__()
         self.checkpoint, self.compiled, self.cuda_graph = checkpoint, compile, cuda_graph
         self.gradient_checkpointing = gradient_checkpointing
+        self.do_normalize, self.uint8_pixels = do_normalize, uint8_pixels
 
     @override
     def build(self, meta: bool = False) -> None:
         if hasattr(self, "transformer"):
             return
         if meta:
-            model, processor = files.build_on_meta(self.checkpoint)
+            model, processor = files.build_on_meta(self.checkpoint, self.do_normalize)
             self._assemble(model)
             self._add_processor(processor)
             return
         with building_on_cpu():
-            model, processor = files.load_checkpoint(locate(self.checkpoint))
+            model, processor = files.load_checkpoint(locate(self.checkpoint), self.do_normalize)
             self._assemble(model)
             self._add_processor(processor)
 
@@ -80,11 +93,13 @@ class Janus(AutoregressiveImages, TextAnswers):
         """Without a processor, lengths of texts are about right, and their ids have no meaning."""
         if processor is None:
             self.chat, statistics = PlaceholderChat(), placeholder_statistics()
+            seen = statistics
         else:
             self.processor, self.chat = processor, JanusChat(processor, self.transformer.janus.generation_config)
-            statistics = pixel_statistics(processor.image_processor, self.checkpoint)
+            statistics = pixel_statistics(processor.image_processor, self.checkpoint, allow_unnormalized=True)
+            seen = tower_statistics(processor.image_processor, statistics)
         self.image_start_id = self.chat.image_start_id
-        for name, values in zip(("mean", "std"), statistics, strict=True):
+        for name, values in zip(("mean", "std", "tower_mean", "tower_std"), (*statistics, *seen), strict=True):
             self.register_buffer(name, values, persistent=False)
 
     @property
@@ -143,7 +158,8 @@ class Janus(AutoregressiveImages, TextAnswers):
             return torch.cat([self._to_pixels(self.transformer.decode_codes(batch)) for batch in batches])
 
     def _to_pixels(self, normalized: Tensor) -> Tensor:
-        return (normalized * self.std + self.mean).clamp(0, 1)
+        pixels = (normalized * self.std + self.mean).clamp(0, 1)
+        return truncate_to_uint8(pixels) if self.uint8_pixels else pixels
 
     @torch.no_grad()
     @override
@@ -153,10 +169,21 @@ class Janus(AutoregressiveImages, TextAnswers):
             raise UserError(f"images of shape {tuple(pixels.shape[1:])}; this checkpoint reads {expected}")
         return Images(torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device), pixels)
 
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images of any size as the pixels (B, 3, H, W) that `encode` takes, resized as in the authors' code.
+
+        Args:
+            images: Such as those that `PIL.Image.open` reads.
+        """
+        processor: Any = self.processor.image_processor
+        red, green, blue = processor.background_color
+        size, min_size = self.image_size, processor.min_size
+        return torch.stack([fit_to_square(image, size, min_size, (red, green, blue)) for image in images])
+
     def embed_images(self, images: Images) -> Tensor:
         """Features of the images' pixels, which are decoded where they are not there or carry gradient."""
         pixels = images.pixels if images.soft is None and images.pixels is not None else self.decode(images)
-        return self._in_batches(self.transformer.embed_pixels, (pixels - self.mean) / self.std)
+        return self._in_batches(self.transformer.embed_pixels, (pixels - self.tower_mean) / self.tower_std)
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Call a function on all images; with gradient checkpointing on a few at a time."""

@@ -1,10 +1,12 @@
-"""Janus checkpoints in transformers' format: loading, checking and saving; sizes of the public ones."""
+"""Janus checkpoints: loading both formats, checking, and saving in transformers'; sizes of the public ones."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
+from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration, JanusProcessor
 
 from unirl.backbones.checkpoints import (
     check_rope_type,
@@ -13,23 +15,20 @@ from unirl.backbones.checkpoints import (
     locate_local,
     quietly,
     read_json,
-    tensor_names,
+    tensor_shapes,
 )
+from unirl.backbones.janus import authors_format, authors_processor
+from unirl.backbones.janus.authors_format import MODEL_TYPE
 from unirl.backbones.janus.processing import as_list
 from unirl.errors import UserError
 
 
 def check_model_type(config: dict[str, Any], folder: Path) -> None:
-    """Refuse checkpoints of other models, and Janus in its authors' own format."""
+    """Refuse checkpoints of other models than a Janus in transformers' format."""
     model_type = config.get("model_type")
-    if model_type == "multi_modality":
-        raise UserError(
-            f"{folder} is Janus in its authors' format; give one in transformers' format, such as "
-            "deepseek-community/Janus-Pro-1B, or convert it by convert_janus_weights_to_hf.py (in transformers' "
-            "repository, src/transformers/models/janus)"
-        )
     if model_type != "janus":
-        raise UserError(f"{folder}/config.json has model_type {model_type!r}; that of a Janus checkpoint is 'janus'")
+        known = f"that of a Janus checkpoint is 'janus' (transformers' format) or {MODEL_TYPE!r} (its authors')"
+        raise UserError(f"{folder}/config.json has model_type {model_type!r}; {known}")
     text = config.get("text_config", {})
     if not isinstance(text, dict):
         raise UserError(f"{folder}/config.json: text_config is {text!r}; expected an object")
@@ -115,49 +114,111 @@ def _public_config(width: int, layers: int, heads: int, intermediate: int) -> di
     }
 
 
-_1B = _public_config(2048, 24, 16, 5632)
+_1B, _7B = _public_config(2048, 24, 16, 5632), _public_config(4096, 30, 32, 11008)
 PUBLIC = {
     "deepseek-ai/Janus-1.3B": _1B,
+    "deepseek-ai/Janus-Pro-1B": _1B,
+    "deepseek-ai/Janus-Pro-7B": _7B,
     "deepseek-community/Janus-Pro-1B": _1B,
-    "deepseek-community/Janus-Pro-7B": _public_config(4096, 30, 32, 11008),
+    "deepseek-community/Janus-Pro-7B": _7B,
 }
-"""Configs of public checkpoints, for building on the meta device without their files."""
+"""Configs of public checkpoints, for building on the meta device without their files. Those of deepseek-ai are in the
+authors' format, those of deepseek-community in transformers'."""
 
 
-def build_on_meta(name: str) -> tuple[JanusForConditionalGeneration, JanusProcessor | None]:
+def build_on_meta(
+    name: str, do_normalize: bool | None = None
+) -> tuple[JanusForConditionalGeneration, JanusProcessor | None]:
     """The modules of a local or a known public checkpoint on the meta device, and the processor of a local one.
+
+    Args:
+        name: The checkpoint.
+        do_normalize: As for `load_checkpoint`.
 
     Raises:
         UserError: the checkpoint is neither.
     """
     folder = None if name in PUBLIC else locate_local(name)
     if folder is not None:
-        check_model_type(values := read_json(folder / "config.json"), folder)
-        if "lm_head.weight" in tensor_names(folder):  # an old config.json leaves it out
-            values.setdefault("tie_word_embeddings", False)
-        try:
-            with torch.device("meta"):
-                model = JanusForConditionalGeneration(JanusConfig(**values))
-        except Exception as error:
-            raise UserError(f"{folder}/config.json: no Janus can be built from it ({describe_error(error)})") from None
-        return model, load_processor(folder)
+        return _build_local_on_meta(folder, do_normalize)
     if name not in PUBLIC:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     with torch.device("meta"):
         return JanusForConditionalGeneration(JanusConfig(**PUBLIC[name])), None
 
 
-def load_checkpoint(folder: Path) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
+def _build_local_on_meta(
+    folder: Path, do_normalize: bool | None
+) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
+    values = read_json(folder / "config.json")
+    if values.get("model_type") == MODEL_TYPE:
+        model, processor = _load_authors(authors_format.load_on_meta, values, folder)
+        return model, _choose_normalization(processor, do_normalize, True, folder)
+    check_model_type(values, folder)
+    if "lm_head.weight" in tensor_shapes(folder):  # an old config.json leaves it out
+        values.setdefault("tie_word_embeddings", False)
+    try:
+        with torch.device("meta"):
+            model = JanusForConditionalGeneration(JanusConfig(**values))
+    except Exception as error:
+        raise UserError(f"{folder}/config.json: no Janus can be built from it ({describe_error(error)})") from None
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_dict(read_json(folder / "generation_config.json"))
+    return model, _choose_normalization(load_processor(folder), do_normalize, None, folder)
+
+
+def load_checkpoint(
+    folder: Path, do_normalize: bool | None = None
+) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
     """Model and processor of a checkpoint folder, in float32.
+
+    Args:
+        folder: A checkpoint in transformers' format or in that of Janus's authors.
+        do_normalize: The processor's, whatever its file says. None for that of the file in transformers' format, and
+            for true in the authors'.
 
     Raises:
         UserError: something is missing, broken, or belongs to another checkpoint.
     """
-    check_model_type(read_json(folder / "config.json"), folder)
-    model, processor = load_transformers(JanusForConditionalGeneration, folder), load_processor(folder)
+    values = read_json(folder / "config.json")
+    authors = values.get("model_type") == MODEL_TYPE
+    if authors:
+        model, processor = _load_authors(authors_format.load_model, values, folder)
+    else:
+        check_model_type(values, folder)
+        model, processor = load_transformers(JanusForConditionalGeneration, folder), load_processor(folder)
     check(model.config, processor, folder)
     check_ids(model, processor, folder)
+    return model, _choose_normalization(processor, do_normalize, True if authors else None, folder)
+
+
+def _load_authors(
+    load: Callable[[dict[str, Any], JanusProcessor, Path], JanusForConditionalGeneration],
+    values: dict[str, Any],
+    folder: Path,
+) -> tuple[JanusForConditionalGeneration, JanusProcessor]:
+    authors_format.read_sizes(values, folder)  # a model of another kind lacks other files, too
+    processor = authors_processor.load_processor(folder)
+    model = load(values, processor, folder)
+    model.generation_config = authors_processor.generation_config(processor)
     return model, processor
+
+
+def _choose_normalization(
+    processor: JanusProcessor, chosen: bool | None, default: bool | None, folder: Path
+) -> JanusProcessor:
+    """The processor with the `do_normalize` that is chosen; says so where its file has another."""
+    wanted, stored = default if chosen is None else chosen, processor.image_processor.do_normalize
+    if wanted is None or wanted == stored:
+        return processor
+    processor.image_processor.do_normalize = wanted
+    done = "are normalized, as those of Janus-Pro are" if wanted else "are not normalized"
+    warnings.warn(
+        f"{folder} has do_normalize {str(bool(stored)).lower()}, but images that are asked about {done}; "
+        f"do_normalize: {str(bool(stored)).lower()} of the backbone follows the checkpoint",
+        stacklevel=2,
+    )
+    return processor
 
 
 def load_processor(folder: Path) -> JanusProcessor:
@@ -167,11 +228,21 @@ def load_processor(folder: Path) -> JanusProcessor:
         UserError: it cannot be read.
     """
     try:
-        return JanusProcessor.from_pretrained(folder)
+        processor = JanusProcessor.from_pretrained(folder)
     except Exception as error:
         raise UserError(
             f"{folder}: no processor can be read ({describe_error(error)}); save it with the model"
         ) from None
+    _restore_bos(processor.tokenizer, folder)
+    return processor
+
+
+def _restore_bos(tokenizer: Any, folder: Path) -> None:
+    """Begin texts with the begin of text if the checkpoint says so: transformers 5 does not read this setting."""
+    file = folder / "tokenizer_config.json"
+    wanted = file.is_file() and read_json(file).get("add_bos_token")
+    if wanted and tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        tokenizer.add_bos_token = True
 
 
 def save_checkpoint(folder: Path, model: JanusForConditionalGeneration, processor: JanusProcessor) -> None:

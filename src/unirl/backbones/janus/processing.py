@@ -1,5 +1,6 @@
 """Prompts, questions and answers as token ids, by the checkpoint's own processor."""
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -29,17 +30,44 @@ class JanusChat:
         first = _first(ids.eos_token_id, tokenizer.eos_token_id)
         self.eos_token_ids = list(dict.fromkeys([first, *as_list(ids.eos_token_id)]))
         self.pad_token_id = _first(ids.pad_token_id, tokenizer.pad_token_id, first)
+        self.prompt_ids(["a photo"])  # a checkpoint whose tokenizer writes no such prompt is refused here
+        self._check_roles()
 
     def prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each prompt, up to but without the token that starts the image."""
+        """Token ids of each prompt, up to but without the token that starts the image.
+
+        Raises:
+            UserError: they do not begin with the begin of text or end with the start of an image, as in training: the
+                model would generate other images, without a sign of it.
+        """
         texts = [self._chat([{"type": "text", "text": prompt}]) for prompt in prompts]
         encoded = self.processor(text=texts, generation_mode="image", padding=False, return_tensors=None)
+        for row in encoded["input_ids"]:
+            self._check_end(row[0], "begins", self.bos_token_id, "add_bos_token: true")
+            self._check_end(row[-1], "ends", self.image_start_id, "add_eos_token: false")
         return [list(row)[:-1] for row in encoded["input_ids"]]
 
+    def _check_end(self, got: int, where: str, expected: int, advice: str) -> None:
+        if got != expected:
+            tokens = self.tokenizer.convert_ids_to_tokens([got, expected])
+            raise UserError(
+                f"the checkpoint's processor {where} a prompt with {tokens[0]!r} (id {got}), not with {tokens[1]!r} "
+                f"(id {expected}) as in training; its tokenizer_config.json should have {advice}"
+            )
+
+    def _check_roles(self) -> None:
+        """Refuse a chat template of other tokens, such as that of Janus-Pro with the tokenizer of Janus."""
+        known = self.tokenizer.get_vocab()
+        for mark in re.findall(r"<[|｜][^\s<>]+[|｜]>", self._chat([{"type": "text", "text": "a photo"}], "a")):
+            if mark not in known:
+                raise UserError(
+                    f"the checkpoint's chat template writes {mark!r}, which is no token of its tokenizer; they do not "
+                    "belong together"
+                )
+
     def unconditional_ids(self, prompt_ids: Sequence[int]) -> list[int]:
-        """A prompt with everything but its special tokens replaced by padding."""
-        special = (self.bos_token_id, self.image_start_id)
-        return [token if token in special else self.pad_token_id for token in prompt_ids]
+        """A prompt with everything but the begin of text replaced by padding, special tokens in the prompt, too."""
+        return [prompt_ids[0], *[self.pad_token_id] * (len(prompt_ids) - 1)]
 
     def question_ids(self, questions: Sequence[str]) -> list[list[int]]:
         """Token ids of each question, from the end of the image on.
