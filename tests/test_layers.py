@@ -28,6 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "doctor": (*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),
     "cli": ("",),  # everything
+    "__main__": ("cli",),
     "__init__": (*VALUES, "hooks", "backbones.lora", "training", "callbacks"),
 }
 """What each package may import besides itself. All may import `unirl.hooks` for `hookimpl`, but not its modules."""

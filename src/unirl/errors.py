@@ -14,23 +14,25 @@ class UserError(Exception):
     """
 
 
-def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
-    """The valid names closest to a misspelled one, joined for an error message.
+def suggest(name: str, allowed: Iterable[str], count: int = 3, prefix: str = "") -> str:
+    """Valid names in place of an unknown one, for an error message.
 
     Args:
         name: What the user wrote.
         allowed: The valid names.
-        count: Maximum number of names to return.
+        count: Maximum number of close names.
+        prefix: Put before each name.
 
     Returns:
-        The closest names, or all valid names where none is close.
+        The closest names after "nearest:", or all valid names after "known:" where none is close.
 
     Example:
-        >>> nearest("shwo", ["showo", "janus"])
-        'showo'
+        >>> suggest("shwo", ["showo", "janus"]), suggest("emu3", ["showo", "janus"])
+        ('nearest: showo', 'known: janus, showo')
     """
     allowed = sorted(allowed)
-    return ", ".join(difflib.get_close_matches(name, allowed, count, cutoff=0.5) or allowed)
+    close = difflib.get_close_matches(name, allowed, count, cutoff=0.5)
+    return f"{'nearest' if close else 'known'}: {', '.join(prefix + one for one in close or allowed)}"
 
 
 def check_range(low: float, high: float, owner: str, **settings: float | None) -> None:
