@@ -3,7 +3,10 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+
+import unirl
 
 SOURCE = Path(__file__).parents[1] / "src" / "unirl"
 VALUES = ("errors", "examples", "types")
@@ -28,6 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "doctor": (*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),
     "cli": ("",),  # everything
+    "__main__": ("cli",),
     "__init__": (*VALUES, "hooks", "backbones.lora", "training", "callbacks"),
 }
 """What each package may import besides itself. All may import `unirl.hooks` for `hookimpl`, but not its modules."""
@@ -105,3 +109,13 @@ def test_module_names_occur_once() -> None:
         places[path.stem].append(str(path.relative_to(SOURCE)))
     repeated = {name: where for name, where in places.items() if len(where) > 1 and name not in REPEATED}
     assert not repeated, "\n".join(f"{name}: {', '.join(where)}" for name, where in repeated.items())
+
+
+def test_a_public_name_means_one_thing() -> None:
+    meanings = defaultdict(dict)
+    for package in ("", *(f".{name}" for name in unirl._PACKAGES)):
+        module = import_module(f"unirl{package}")
+        for name in module.__all__:
+            value = getattr(module, name)
+            meanings[name][id(value)] = f"unirl{package}.{name}"
+    assert not [one for one in meanings.values() if len(one) > 1]

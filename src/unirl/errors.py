@@ -14,23 +14,71 @@ class UserError(Exception):
     """
 
 
-def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
-    """The valid names closest to a misspelled one, joined for an error message.
+def suggest(name: str, allowed: Iterable[str], count: int = 3, prefix: str = "") -> str:
+    """Valid names in place of an unknown one, for an error message.
 
     Args:
         name: What the user wrote.
         allowed: The valid names.
-        count: Maximum number of names to return.
+        count: Maximum number of close names.
+        prefix: Put before each name.
 
     Returns:
-        The closest names, or all valid names where none is close.
+        The closest names after "nearest:", or all valid names after "known:" where none is close.
 
     Example:
-        >>> nearest("shwo", ["showo", "janus"])
-        'showo'
+        >>> suggest("shwo", ["showo", "janus"]), suggest("emu3", ["showo", "janus"])
+        ('nearest: showo', 'known: janus, showo')
     """
     allowed = sorted(allowed)
-    return ", ".join(difflib.get_close_matches(name, allowed, count, cutoff=0.5) or allowed)
+    close = difflib.get_close_matches(name, allowed, count, cutoff=0.5)
+    return f"{'nearest' if close else 'known'}: {', '.join(prefix + one for one in close or allowed)}"
+
+
+def check_plugin(option: str, value: object, base: type, is_list: bool = False) -> None:
+    """Refuse an argument that is no object of a plugin kind, as a class or a registered name.
+
+    Args:
+        option: The argument, for the message.
+        value: What was given.
+        base: The base class of the kind.
+        is_list: Whether several are given as a list.
+
+    Raises:
+        UserError: the value is something else.
+
+    Example:
+        >>> check_plugin("model.seed", 3, int)
+    """
+    if is_list and isinstance(value, list | tuple):
+        for item in value:
+            check_plugin(option, item, base)
+    elif not is_list and isinstance(value, base):
+        return
+    else:
+        expected = f"{'a list of objects' if is_list else 'an object'} of class {base.__name__}"
+        advice = "unirl.load makes one by its registered name"
+        if isinstance(value, type):
+            advice = f"make an object: {value.__name__}(...)"
+        if is_list and isinstance(value, base):
+            advice = "put it in a list: [...]"
+        raise UserError(f"{option}: expected {expected}, got {describe(value)}; {advice}")
+
+
+def describe(value: object) -> str:
+    """A value in an error message: its text or number, or its class.
+
+    Args:
+        value: Anything.
+
+    Example:
+        >>> describe("grpo"), describe(int), describe([1])
+        ("'grpo'", 'the class int', 'a list')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    is_plain = value is None or isinstance(value, str | int | float)
+    return repr(value) if is_plain else f"a {type(value).__name__}"
 
 
 def check_range(low: float, high: float, owner: str, **settings: float | None) -> None:

@@ -1,5 +1,7 @@
 """Models are built alike inside Lightning's device and default dtype, and where `accelerate` is not installed."""
 
+import copy
+import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from tests.backbones.janus.tiny import save as save_janus
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPModel
 
-from unirl import SelfImprovement
+from unirl import AnswerSampling, Images, ImageSampling, SelfImprovement, UserError
 from unirl.backbones import Backbone
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
@@ -68,6 +70,26 @@ def without_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("transformers.") and "is_accelerate_available" in vars(module):
             monkeypatch.setattr(module, "is_accelerate_available", lambda *_: False)
+
+
+@pytest.mark.parametrize("make", [Showo, Janus, Emu3, TinyBackbone])
+def test_a_model_that_is_not_built_says_so(make: Callable[..., Backbone], tmp_path: Path) -> None:
+    backbone = make() if make is TinyBackbone else make(str(tmp_path))
+    images = Images(torch.zeros(1, 4, dtype=torch.long))
+    calls: list[Callable[[], object]] = [
+        lambda: backbone.sample_images(["a cup"], ImageSampling()),
+        lambda: backbone.sample_answers(images, ["what ?"], AnswerSampling()),
+        lambda: backbone.encode(torch.rand(1, 3, 8, 8)),
+        lambda: backbone.decode(images),
+        lambda: backbone.tokenize_answers(["a cup"]),
+        lambda: backbone.save_pretrained(tmp_path / "out"),
+    ]
+    for call in calls[: 2 if make is TinyBackbone else None]:  # its words need no modules
+        with pytest.raises(UserError, match=rf"this {make.__name__} is not built .*; call its build\(\)"):
+            call()
+    assert not hasattr(backbone, "no_such_name")
+    assert isinstance(copy.deepcopy(backbone), make)
+    assert isinstance(pickle.loads(pickle.dumps(backbone)), make)
 
 
 @pytest.mark.usefixtures("without_accelerate")

@@ -98,7 +98,7 @@ def test_lines_fit_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch:
     ("argv", "message"),
     [
         (["kyword"], "no plugin is registered as 'kyword'; nearest: keyword"),
-        (["backbone", "keyword"], "no backbone is registered as 'keyword'; nearest: "),
+        (["backbone", "keyword"], "no backbone is registered as 'keyword'; known: "),
         (["shapes"], "`unirl plugins show prompts shapes` or `unirl plugins show judge shapes`"),
         (["nothing", "shapes"], "no plugin kind 'nothing'; kinds are backbone, reward"),
         (["a", "b", "c"], "expected [KIND] NAME"),
@@ -127,7 +127,7 @@ def test_a_broken_class_is_shown_with_its_problem(
     item = Registered("gone", "unirl.rewards:Gone", "otherplug", "0.3")
     monkeypatch.setitem(host().registry["reward"], "gone", item)
     text = show(capsys, "gone")
-    assert "package  otherplug 0.3\n  problem  module 'unirl.rewards' has no class 'Gone'; nearest: " in text
+    assert "package  otherplug 0.3\n  problem  module 'unirl.rewards' has no class 'Gone'; known: " in text
     assert "class_path: gone" in text
 
 

@@ -316,12 +316,3 @@ def test_sigterm_ends_a_run_with_exit_code_0_in_every_version_of_lightning(fit, 
     with pytest.raises(SystemExit) as caught:
         fit()
     assert caught.value.code == 0
-
-
-def test_help_of_fit_is_about_options(capsys) -> None:
-    with pytest.raises(SystemExit):
-        main(["fit", "--help"])
-    text = capsys.readouterr().out
-    assert text.startswith("usage: unirl fit --config FILE [--config OVERLAY] [--OPTION VALUE] ...\n")
-    for option in ("model.optimizer", "model.rollout.group_size", "guards.max_accuracy_drop", "images.count", "name"):
-        assert f"\n  --{option} " in text

@@ -188,7 +188,7 @@ def test_parameters_follow_kwargs_as_in_jsonargparse(write) -> None:
 
 BROKEN = {
     "no such module": ("nowhere.module:Thing", "no module 'nowhere'"),
-    "no such part": ("broken.rewardz:Thing", "no module 'broken.rewardz'; nearest in 'broken': rewards"),
+    "no such part": ("broken.rewardz:Thing", "no module 'broken.rewardz'; in 'broken' nearest: rewards"),
     "not a package": ("broken.rewards.x:Thing", "no module 'broken.rewards.x': 'broken.rewards' is not a package"),
     "no such class": ("broken.rewards:Politenes", "has no class 'Politenes'; nearest: Politeness"),
     "function": ("broken.rewards:make", "'broken.rewards:make' is a function, not a class"),

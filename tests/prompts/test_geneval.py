@@ -207,7 +207,7 @@ def test_weights_choose_the_categories() -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"color": 1.0}, "no category 'color'; did you mean: colors"),
+        ({"color": 1.0}, "no category 'color'; nearest: colors"),
         ({"counting": -1.0}, "weight of category 'counting' is -1.0"),
         ({"counting": float("nan")}, "finite"),
         ({"counting": float("inf")}, "finite"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unirl.backbones.showo import Showo
-from unirl.rewards import CLIP, Attribute, Caption, Keyword, Likelihood, Oracle, Questions, Reward
+from unirl.rewards import CLIP, Attribute, CaptionReward, Keyword, Likelihood, Oracle, Questions, Reward
 from unirl.testing import RewardConformance
 from unirl_shapes.judge import ShapesJudge
 
@@ -40,7 +40,7 @@ class TestLikelihood(RewardConformance):
 
 class TestCaption(TestLikelihood):
     def make(self) -> Reward:
-        reward = Caption(question="what is it ?")
+        reward = CaptionReward(question="what is it ?")
         reward.attach(self.backbone)
         return reward
 

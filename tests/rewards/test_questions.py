@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unirl import Answers, Example, Images, ImageSampling, Item, Question, UserError
 from unirl.cli.best_of import generate, report
-from unirl.rewards import Caption, Questions, score
+from unirl.rewards import CaptionReward, Questions, score
 from unirl.testing import TinyBackbone, make_answers, make_images
 
 YES, NO = ("yes", "no"), ("no", "yes")
@@ -129,14 +129,14 @@ def test_the_verdict_is_that_of_the_threshold() -> None:
 
 
 def test_a_caption_is_the_probability_of_the_words_of_the_prompt() -> None:
-    reward = Caption(question="what")
+    reward = CaptionReward(question="what")
     reward.attach(Believer({"what a cup": [0.0081, 0.5], "what a dog": [0.5, 0.0016]}))
     found = reward.score([Example("a cup"), Example("a dog")], images_of([0, 1]), make_answers(["", ""]))
     tokens = len("a cup") + 1
     assert found.tolist() == pytest.approx([0.0081 ** (1 / tokens), 0.0016 ** (1 / tokens)])
-    assert Caption().accepts([], found) is None
+    assert CaptionReward().accepts([], found) is None
     with pytest.raises(UserError, match="caption: question is ' '"):
-        Caption(question=" ")
+        CaptionReward(question=" ")
 
 
 def test_best_of_n_decides_by_all_questions() -> None:

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import pytest
@@ -160,6 +161,54 @@ def test_every_error_names_the_reward(error: BaseException, message: str) -> Non
     assert f"prompt {EXAMPLES[0].prompt!r}" in text
     with pytest.raises(UserError, match=r"reward 'raising' \(.*in accepts; the first sample: prompt 'a photo"):
         scored(Raising(None, error))
+
+
+class UndeclaredPixels(Reward):
+    """Reads pixels in one of several ways, without `needs_pixels`."""
+
+    def __init__(self, read: Callable[[Images], object]) -> None:
+        super().__init__()
+        self.read = read
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        self.read(images)
+        return torch.zeros(len(examples))
+
+
+def test_a_reward_that_reads_pixels_without_needs_pixels_is_told_what_to_set() -> None:
+    def assert_pixels(images: Images) -> None:
+        assert images.pixels is not None
+
+    ways: dict[str, Callable[[Images], object]] = {
+        "attribute": lambda images: images.pixels.mean(),  # type: ignore[union-attr]
+        "argument": lambda images: torch.sigmoid(images.pixels),  # type: ignore[arg-type]
+        "operator": lambda images: images.pixels * 2,  # type: ignore[operator]
+        "item": lambda images: images.pixels[0],  # type: ignore[index]
+        "assertion": assert_pixels,
+        "row": lambda images: images[0:1].pixels.mean(),  # type: ignore[union-attr]
+    }
+    for name, read in ways.items():
+        with pytest.raises(UserError) as caught:
+            scored(UndeclaredPixels(read))
+        assert "sets needs_pixels = True" in str(caught.value), name
+    # Another failure, or pixels that are there, is none of this.
+    for read, images in ((lambda images: images.codes.nothing, IMAGES), (ways["row"], Images(IDS, torch.zeros(3, 3)))):
+        reward = UndeclaredPixels(lambda images, read=read: [read(images), 1 / 0])
+        with pytest.raises(UserError) as caught:
+            score([reward], EXAMPLES, images, ANSWERS)
+        assert "needs_pixels" not in str(caught.value)
+
+
+def test_anything_but_a_list_of_rewards_is_refused() -> None:
+    for given, message in (
+        (Keyword(), "got a Keyword; put it in a list"),
+        (Keyword, "got the class Keyword; make an object: Keyword(...)"),
+        ([Keyword], "got the class Keyword"),
+        (["keyword"], "got 'keyword'; unirl.load"),
+        (None, "got None"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            score(given, EXAMPLES, IMAGES, ANSWERS)  # type: ignore[arg-type]
 
 
 def test_rewards_are_standardized_where_asked() -> None:

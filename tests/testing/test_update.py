@@ -32,7 +32,7 @@ class Reinforce(UpdateRule):
 
     def advantages(self, rollout: Rollout) -> Tensor:
         return rollout.sample_weights * group_advantages(
-            rollout.scores, rollout.group_size, weights=rollout.sample_weights
+            rollout.advantage_rewards, rollout.group_size, weights=rollout.sample_weights
         )
 
     def log_probs(self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: Any) -> Tensor:
@@ -52,6 +52,30 @@ class Reinforce(UpdateRule):
 class WrongSign(Reinforce):
     def advantages(self, rollout: Rollout) -> Tensor:
         return -super().advantages(rollout)
+
+
+class WrongAnswerSign(Reinforce):
+    """Trains both tasks, and answers in the wrong direction."""
+
+    def loss(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, logs = super().loss(backbone, rollout, sampling, generator)
+        batch = scoring_batch(backbone, rollout)
+        weights = rollout.answer_weights[batch.answer_rows]
+        advantages = self.advantages(rollout)[batch.rows].repeat_interleave(rollout.num_questions)
+        log_probs = backbone.answer_log_probs(batch.images, batch.questions, batch.answers).sum(1)
+        return loss + (weights * advantages * log_probs).sum() / len(rollout), logs
+
+
+class ScoresCompared(Reinforce):
+    def advantages(self, rollout: Rollout) -> Tensor:
+        return super().advantages(replace(rollout, normalized_rewards=None))
+
+
+class ScoresAdded(Reinforce):
+    def advantages(self, rollout: Rollout) -> Tensor:
+        return super().advantages(rollout) * (1 + rollout.scores)
 
 
 class WrongGradient(Reinforce):
@@ -250,6 +274,9 @@ class MixedDevices(Reinforce):
 CASES: list[tuple[type[UpdateRule], str]] = [
     (MixedDevices, "MixedDevices.loss or prepare failed on another device than the CPU: Expected all tensors"),
     (WrongSign, "WrongSign.loss took the expected reward from 0.3"),
+    (WrongAnswerSign, "WrongAnswerSign.loss took the probability of correct answers from 0.71 to 0."),
+    (ScoresCompared, "ScoresCompared.loss has another gradient of 'prompt_logits' for other rollout.scores"),
+    (ScoresAdded, "ScoresAdded.loss has another gradient of 'prompt_logits' for other rollout.scores"),
     (WrongGradient, "WrongGradient.loss went from"),
     (GlobalRng, "GlobalRng.loss or prepare uses global random numbers"),
     (NaNForEqualScores, "(rollout with equal scores and nothing accepted)"),

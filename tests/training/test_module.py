@@ -17,15 +17,18 @@ from unirl import (
     Images,
     ImageSampling,
     LogImages,
+    PromptsDataModule,
     ResultsTable,
     SelfImprovement,
     UserError,
+    evaluate,
     hookimpl,
 )
 from unirl.backbones.showo import Showo
 from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.rewards import Reward
 from unirl.rewards.keyword import Keyword
+from unirl.testing import TinyBackbone
 from unirl.training.rollout import Rollouts
 from unirl.updates.answer_labels import PosteriorLabels
 from unirl.updates.grpo import GRPO, ImageScoring, KLPenalty
@@ -334,6 +337,24 @@ def test_settings_that_cannot_train_are_refused(runs, module, shapes_checkpoint:
         SelfImprovement(Showo(str(shapes_checkpoint)), SFT(), [])
     with pytest.raises(UserError, match="prompts_per_step 0"):
         runs.data(prompts_per_step=0)
+
+
+def test_classes_names_and_single_rewards_are_refused() -> None:
+    backbone, update, rewards = TinyBackbone(), GRPO(), [Keyword()]
+    refused = {
+        "model.backbone: expected an object of class Backbone, got 'showo'": ("showo", update, rewards),
+        "model.update: expected an object of class UpdateRule, got the class GRPO": (backbone, GRPO, rewards),
+        "model.rewards: expected a list of objects of class Reward, got a Keyword": (backbone, update, Keyword()),
+        "model.rewards: expected an object of class Reward, got 'keyword'": (backbone, update, ["keyword"]),
+        "model.judge: expected an object of class Judge, got a Keyword": (backbone, update, rewards, Keyword()),
+    }
+    for message, arguments in refused.items():
+        with pytest.raises(UserError, match=message):
+            SelfImprovement(*arguments)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"data\.prompts: expected an object of class Prompts, got 'shapes'"):
+        PromptsDataModule("shapes")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="rewards: expected a list of objects of class Reward, got a Keyword"):
+        evaluate(backbone, [], Keyword())  # type: ignore[arg-type]
 
 
 def test_training_batches_hold_no_images(runs) -> None:

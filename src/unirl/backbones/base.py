@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from unirl.errors import UserError
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
+
+
+class NotBuiltError(UserError, AttributeError):
+    """A backbone was used before `build()`. It is an AttributeError, so that `hasattr` works."""
+
 
 Self = TypeVar("Self", bound="Backbone")
 
@@ -176,6 +182,16 @@ class Backbone(nn.Module, ABC):
             returns soft codes (B, N, K), one-hot in the forward pass.
         """
         raise TypeError(f"{type(self).__name__} has no straight-through codes (supports_straight_through is False)")
+
+    @override
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith("__") or self.__dict__.get("_modules"):
+                raise
+            build = "call its build(), or make it with from_pretrained"
+            raise NotBuiltError(f"this {type(self).__name__} is not built ({error}); {build}") from None
 
     @override
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Backbone":

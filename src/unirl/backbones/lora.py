@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def add_adapters(model: nn.Module, lora: LoRA) -> None:
     for target in lora.targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             parts = sorted({name.rpartition(".")[2] for name in layers})
-            hint = f"nearest: {nearest(target, parts)}"
+            hint = f"{suggest(target, parts)}"
             raise UserError(f"model.lora.targets: no linear layer is called {target!r}; {hint}")
     model.requires_grad_(False)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
@@ -133,8 +133,7 @@ def freeze_except(model: nn.Module, trainable_modules: Sequence[str]) -> None:
         if not any(part in name for name in names):
             parts = sorted({word for name in names for word in name.split(".") if not word.isdigit()})
             raise UserError(
-                f"model.trainable_modules: no trainable parameter's name contains {part!r}; "
-                f"nearest: {nearest(part, parts)}"
+                f"model.trainable_modules: no trainable parameter's name contains {part!r}; {suggest(part, parts)}"
             )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and any(part in name for part in trainable_modules))

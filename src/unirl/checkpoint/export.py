@@ -57,7 +57,7 @@ def backbone_weights(ckpt: Path) -> dict[str, Tensor]:
         UserError: the checkpoint is corrupt, holds more than data, or has no backbone.
     """
     if (problem := find_corruption(ckpt)) is not None:
-        raise UserError(corrupt_message(ckpt, problem))
+        raise UserError(corrupt_message(ckpt, problem, "--ckpt"))
     if ckpt.is_dir():
         state_dict: Mapping[str, Tensor] = sharded_weights(ckpt)
     else:

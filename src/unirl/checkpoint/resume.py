@@ -85,19 +85,34 @@ def _candidates(folders: Iterable[Path]) -> list[Path]:
     return [path for path in found if path in files or path.resolve() not in targets]
 
 
-def corrupt_message(path: Path, problem: str) -> str:
+def corrupt_message(path: Path, problem: str, option: str = "--ckpt_path") -> str:
     """The message about a checkpoint that cannot be loaded; names the newest valid one in its folder.
 
     Args:
         path: Of the corrupt checkpoint.
         problem: What `find_corruption` returned.
+        option: The option of the command that takes a checkpoint.
     """
-    return f"checkpoint {path} is refused: {problem}; {_newest_beside(path)}"
+    return f"checkpoint {path} is refused: {problem}; {_newest_beside(path, option)}"
 
 
-def _newest_beside(path: Path) -> str:
+def missing_message(path: Path, option: str = "--ckpt_path") -> str | None:
+    """The message about a checkpoint that does not exist; None if it does.
+
+    Args:
+        path: A file, the folder of a sharded checkpoint, or a link to one of them.
+        option: The option of the command that takes a checkpoint.
+    """
+    if path.exists():
+        return None
+    if path.is_symlink():
+        return f"{option}: {str(path)!r} links to {path.readlink()}, which is gone; {_newest_beside(path, option)}"
+    return f"{option}: no checkpoint at {str(path)!r}; give a .ckpt file, or the folder of a sharded checkpoint"
+
+
+def _newest_beside(path: Path, option: str) -> str:
     other = latest_valid([path.parent], path).path
-    return f"the newest valid one in its folder: --ckpt_path {other}" if other else "its folder has no valid one"
+    return f"the newest valid one in its folder: {option} {other}" if other else "its folder has no valid one"
 
 
 def check_ckpt_path(path: str) -> None:
@@ -113,12 +128,9 @@ def check_ckpt_path(path: str) -> None:
         raise UserError(
             "--ckpt_path best: only the process that trained knows which one was best; give its path, or 'last'"
         )
-    if path == "hpc" or "://" in path or Path(path).exists():
+    if path == "hpc" or "://" in path or (message := missing_message(Path(path))) is None:
         return
-    if Path(path).is_symlink():
-        gone = f"{path!r} links to {Path(path).readlink()}, which is gone"
-        raise UserError(f"--ckpt_path: {gone}; {_newest_beside(Path(path))}")
-    raise UserError(f"--ckpt_path: no checkpoint at {path!r}; give a .ckpt file, a sharded folder, or 'last'")
+    raise UserError(message if Path(path).is_symlink() else f"{message}, or 'last'")
 
 
 def checkpoint_folders(options: Any, job_id: str | None = None) -> list[Path]:

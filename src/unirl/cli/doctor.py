@@ -20,15 +20,6 @@ from unirl.hooks.requirements import resolve_requirements
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
-HELP = """usage: unirl doctor --config FILE [--config OVERLAY] [--OPTION VALUE] ...
-
-Check whether `unirl fit` would start with these options, and what it would need: plugins, checkpoint, devices, memory,
-disk. Prints a line for each; exit code 2 if fit would not start. The peak of memory is measured on tensors without
-contents, so no model is loaded, and no GPU is needed.
-
-  --measure   also measure the peak under ddp and fsdp2, and really run a step where the model fits on this machine
-
-Takes the options of fit: unirl fit --help lists them."""
 MEASURE = "--measure"
 
 
@@ -62,9 +53,6 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: `fit` would not start. Raised after the findings are printed.
     """
-    if "-h" in argv or "--help" in argv:
-        print(HELP)
-        return
     with _quiet():
         findings = list(examine(argv))
     print(format_findings(findings))

@@ -20,13 +20,12 @@ def main(argv: list[str]) -> None:
     out, ckpt = Path(options.out), Path(options.ckpt)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {options.out!r} is not an empty folder; nothing is overwritten, name another folder")
-    if not ckpt.exists():
-        raise UserError(
-            f"--ckpt {options.ckpt!r} does not exist; give a .ckpt file or the folder of a sharded checkpoint"
-        )
 
     from unirl.checkpoint.export import export  # noqa: PLC0415 - `--help` needs no torch
+    from unirl.checkpoint.resume import missing_message  # noqa: PLC0415
 
+    if (message := missing_message(ckpt, "--ckpt")) is not None:
+        raise UserError(message)
     export(ckpt, Path(options.config) if options.config else _find_config(ckpt), out)
     print(f"wrote {out}")
 

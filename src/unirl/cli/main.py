@@ -1,11 +1,12 @@
 """The `unirl` command. It imports nothing heavy before it knows the subcommand, so that `unirl --help` is fast."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from unirl import __version__
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.hooks.host import plugin_options
 from unirl.hooks.options import HELP
 from unirl.hooks.requirements import resolve_requirements
@@ -53,20 +54,38 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(argv: list[str]) -> None:
+    if (page := _page(argv)) is not None:
+        _print(page)
+        return
+    command, arguments = argv[0], argv[1:]
+    if command in RUN_COMMANDS:
+        arguments = resolve_requirements(arguments)  # before the import of torch
+    _function(command)(arguments)
+
+
+def _page(argv: list[str]) -> str | None:
+    """The text that the arguments ask for, where it needs no import of the command."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(_help())
-    elif argv[0] == "--version":
-        print(f"unirl {__version__}")
-    else:
-        command, arguments = argv[0], argv[1:]
-        if command in RUN_COMMANDS:
-            arguments = resolve_requirements(arguments)  # before the import of torch
-        _function(command)(arguments)
+        return _help()
+    if argv[0] == "--version":
+        return f"unirl {__version__}"
+    if argv[0] in (*RUN_COMMANDS, "doctor") and not {"-h", "--help"}.isdisjoint(argv):
+        from unirl.cli.run_options import help_page  # noqa: PLC0415 - griffe takes 50 ms to import
+
+        return help_page(argv[0], argv[1:])
+    return None
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
 
 
 def _function(command: str) -> Callable[[list[str]], None]:
     if command not in COMMANDS:
-        raise UserError(f"no command {command!r}; nearest: {nearest(command, COMMANDS)}; see `unirl --help`")
+        raise UserError(f"no command {command!r}; {suggest(command, COMMANDS)}; see `unirl --help`")
     module, _, function = COMMANDS[command][1].partition(":")
     return getattr(import_module(module), function)
 
@@ -80,7 +99,7 @@ def _help() -> str:
             *lines,
             "",
             "unirl fit --config FILE [--config OVERLAY] [--model.optimizer.lr 1e-5] [--trainer.max_steps 100] ...",
-            "unirl fit --help lists all options; unirl fit --model.backbone.help NAME those of a plugin.",
+            "unirl fit --help lists its options, unirl plugins show NAME those of a plugin.",
             "",
             HELP,
         ]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 
 _OPTION = re.compile(
     r"(?:Option|(?:Subcommand|Group) '[^']*' does not accept option) '(?P<key>[^']+)'(?: is not accepted)?"
@@ -47,8 +47,8 @@ def explain_option(message: str, options: Iterable[str]) -> str:
             break
         known = f"{unknown}."
     siblings = {option.removeprefix(known).split(".")[0] for option in options if option.startswith(known)}
-    offer = ", ".join(known + name for name in nearest(part, siblings).split(", "))
-    return f"{message[: match.start()]}no option {unknown!r}; nearest: {offer}{message[match.end() :]}"
+    offer = suggest(part, siblings, prefix=known)
+    return f"{message[: match.start()]}no option {unknown!r}; {offer}{message[match.end() :]}"
 
 
 def root_message(message: str) -> str:
@@ -115,7 +115,7 @@ def _nearest_classes(match: re.Match[str]) -> str:
     module, name = match[1], match[2]
     members = vars(sys.modules[module]) if module in sys.modules else {}
     classes = [key for key, value in members.items() if isinstance(value, type)]
-    hint = f"; nearest: {nearest(name, classes)}" if classes else ""
+    hint = f"; {suggest(name, classes)}" if classes else ""
     return f"module {module!r} has no class {name!r}{hint}"
 
 

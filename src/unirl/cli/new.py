@@ -14,7 +14,7 @@ import yaml
 
 from unirl import __version__
 from unirl.cli.messages import CommandParser
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.hooks.host import host
 from unirl.hooks.kinds import KINDS, PluginKind
 
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     """
     options = _parse(argv)
     if options.kind not in KINDS:
-        raise UserError(f"new: no plugin kind {options.kind!r}; nearest: {nearest(options.kind, KINDS)}")
+        raise UserError(f"new: no plugin kind {options.kind!r}; {suggest(options.kind, KINDS)}")
     package = Package(KINDS[options.kind], options.name, Path(options.into) / f"unirl-{options.name}")
     _check_name(package)
     try:

@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 
 from unirl.cli.messages import CommandParser
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.hooks.host import host
 from unirl.hooks.inspect import ClassSource, Parameter, problem, read
 from unirl.hooks.kinds import KINDS
 from unirl.hooks.registry import Registered
 
-MAX_WIDTH = 110
+MAX_WIDTH, MAX_INDENT = 110, 24
 REQUIRED = "REQUIRED"
 """Placeholder for a required value in a snippet. It is no number and no existing path, so that forgetting it fails."""
 
@@ -76,7 +76,7 @@ def _find(kind: str | None, name: str) -> tuple[str, Registered]:
     if found:
         return found[0]
     names = {known for one in kinds for known in registry[one]}
-    hint = f"nearest: {nearest(name, names)}" if names else f"no {kind} plugin is installed"
+    hint = f"{suggest(name, names)}" if names else f"no {kind} plugin is installed"
     failed = "; some plugins did not load, see `unirl plugins`" if host().failures else ""
     raise UserError(f"no {kind or 'plugin'} is registered as {name!r}; {hint}{failed}")
 
@@ -113,7 +113,9 @@ def _as_text(kind: str, item: Registered, reason: str | None, source: ClassSourc
     parts = ["\n".join(head)]
     if source:
         parts.append(_wrap(source.summary, width) or "(no documentation)")
-        parts.append("\n".join(["Options", *_table(source.parameters, width)]) if source.parameters else "No options.")
+        parts.append(
+            "\n".join(["Options", *option_table(source.parameters, width)]) if source.parameters else "No options."
+        )
     has_required = any(one.required for one in source.parameters) if source else False
     title = f"Config (replace {REQUIRED})" if has_required else "Config"
     parts.append(f"{title}\n\n{snippet(kind, item.name, source.parameters if source else ())}")
@@ -130,14 +132,25 @@ def _wrap(text: str, width: int) -> str:
     )
 
 
-def _table(parameters: tuple[Parameter, ...], width: int) -> list[str]:
-    dotted = [*_with_inner(parameters)]
+def option_table(parameters: Sequence[Parameter], width: int, prefix: str = "") -> list[str]:
+    """Lines with name, default and type of each option, and its description below.
+
+    Args:
+        parameters: The options, at least one.
+        width: Characters of a line.
+        prefix: Put before each name.
+
+    Example:
+        >>> option_table([Parameter("weight", "float", "1.0", description="In the sum.")], 60)
+        ['  weight  1.0  float', '          In the sum.']
+    """
+    dotted = [*_with_inner(parameters, prefix)]
     rows = [(name, "required" if one.default is None else format_default(one.default)) for name, one in dotted]
     name_width, default_width = (max(len(row[i]) for row in rows) for i in range(2))
     lines: list[str] = []
     for (_, one), (name, default) in zip(dotted, rows, strict=True):
         lines.append(f"  {name:<{name_width}}  {default:<{default_width}}  {one.annotation or ''}".rstrip())
-        indent = " " * (name_width + 4)
+        indent = " " * min(name_width + 4, MAX_INDENT)
         lines += textwrap.wrap(one.description, width, initial_indent=indent, subsequent_indent=indent)
     return lines
 

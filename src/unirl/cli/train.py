@@ -19,6 +19,7 @@ from unirl.checkpoint import AtomicCheckpointIO, AtomicTrainer
 from unirl.checkpoint.resume import JOB_FILE, check_ckpt_path, checkpoint_folders
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
+from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DEFAULTS, TRAINER_TITLE
 from unirl.distributed import strategies
 from unirl.distributed.slurm import is_restarted_job, slurm_job_id
 from unirl.doctor.settings import check_before_fit
@@ -26,15 +27,6 @@ from unirl.errors import UserError
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
-TRAINER_DEFAULTS = {
-    # FSDP2's first forward pass inside inference_mode breaks the next training step.
-    "inference_mode": False,
-    # The data module gives each rank its own prompts.
-    "use_distributed_sampler": False,
-    "default_root_dir": "runs",
-    # Steps are few and long, since each generates and scores images.
-    "log_every_n_steps": 1,
-}
 CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "export": ExportPretrained}
 """Callbacks of every run, by the option group that configures them."""
 USAGE = "--config FILE [--config OVERLAY] [--OPTION VALUE] ..."
@@ -109,15 +101,27 @@ class Run(LightningCLI):
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="default", help="Folder of this run below `runs/`.")
+        if parser.groups:
+            parser.groups["trainer"].title = TRAINER_TITLE  # not the docstring of our subclass
+        parser.add_argument("--name", type=str, default="default", help=TOP_LEVEL["name"])
         parser.add_argument(
             "--requires_plugins",
             type=list[str],
             default=[],
-            help="Distributions that this config needs, such as unirl-shapes>=0.2.",
+            help=TOP_LEVEL["requires_plugins"],
         )
         for group, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)
+
+    @override
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.description = DESCRIPTIONS[subcommand]
+        for group in parser._action_groups:
+            for action in group._group_actions:
+                if action.dest == "ckpt_path":  # Lightning's text offers values that are refused
+                    group.title, action.help = "Checkpoint to load", CKPT_PATH
+        return parser
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

@@ -15,7 +15,7 @@ def unirl_register_backbones(register: Register) -> None:
 def unirl_register_rewards(register: Register) -> None:
     """Register the built-in rewards."""
     register("attribute", "unirl.rewards.attribute:Attribute")
-    register("caption", "unirl.rewards.caption:Caption")
+    register("caption", "unirl.rewards.caption:CaptionReward")
     register("clip", "unirl.rewards.clip:CLIP")
     register("keyword", "unirl.rewards.keyword:Keyword")
     register("likelihood", "unirl.rewards.likelihood:Likelihood")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.hooks import PROJECT, specs
 from unirl.hooks.discovery import Candidate, candidates
 from unirl.hooks.implementations import implementations, traced
@@ -66,7 +66,7 @@ class Host:
         """
         names = self.registry[kind]
         if name not in names:
-            hint = f"nearest: {nearest(name, names)}" if names else f"no {kind} plugin is installed"
+            hint = f"{suggest(name, names)}" if names else f"no {kind} plugin is installed"
             unavailable = "".join(f"; {plugin}" for plugin in self.plugins if plugin.status != "loaded")
             raise UserError(f"unknown {kind} {name!r}; {hint}; or give a full class path{unavailable}")
         item = names[name]
@@ -220,7 +220,7 @@ def load(kind: str, name: str, **options: Any) -> Any:
         0.5
     """
     if kind not in KINDS:
-        raise UserError(f"no plugin kind {kind!r}; nearest: {nearest(kind, KINDS)}")
+        raise UserError(f"no plugin kind {kind!r}; {suggest(kind, KINDS)}")
     path = name if "." in name else host().resolve(kind, name)
     module, _, attribute = path.replace(":", ".").rpartition(".")
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import pluggy
 
 import unirl
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.hooks import PROJECT, specs
 
 
@@ -37,7 +37,7 @@ def implementations(plugin: object) -> dict[str, pluggy.HookImpl]:
         if hook in hooks:
             _check_arguments(hook, implementation, list(inspect.signature(hooks[hook]).parameters))
         elif not implementation.optionalhook:
-            raise UserError(f"unirl {unirl.__version__} has no hook {hook!r}; nearest: {nearest(hook, hooks, 1)}")
+            raise UserError(f"unirl {unirl.__version__} has no hook {hook!r}; {suggest(hook, hooks, 1)}")
     return {hook: implementation for hook, implementation in found.items() if hook in hooks}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import griffe
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.hooks.kinds import KINDS
 
 _DYNAMIC = re.compile(r"\b__getattr__\b|\bsys\.modules\b|(?<![.\w])(globals|locals|vars|setattr|exec|eval)\(")
@@ -194,7 +194,7 @@ def _locate(name: str) -> _Location:
     found = _search(name, inside)
     if found is None:
         known = _submodules(inside)
-        raise _NotFound(f"no module {name!r}" + (f"; nearest in {parent!r}: {nearest(last, known)}" if known else ""))
+        raise _NotFound(f"no module {name!r}" + (f"; in {parent!r} {suggest(last, known)}" if known else ""))
     return found
 
 
@@ -320,7 +320,7 @@ def _star_imported(module: griffe.Module, name: str, seen: _Seen) -> griffe.Clas
     items = [item for bound in module.extra["unirl.bindings"].values() for item in bound]
     known = {item.name for item in items if isinstance(item, griffe.Class | griffe.Alias) and item.name.isidentifier()}
     public = {word for word in known if word[0].isupper()}
-    offer = f"; nearest: {nearest(name, public)}" if public else ""
+    offer = f"; {suggest(name, public)}" if public else ""
     missing: Exception = _NotFound(f"module {module.path!r} has no class {name!r}{offer}")
     for star in (item.wildcard for item in items if isinstance(item, griffe.Alias) and item.wildcard):
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 
 VARIABLE = "UNIRL_PLUGIN_OPTIONS"
 """Environment variable with plugin options. The command sets it, so that child processes load the same plugins."""
@@ -96,7 +96,7 @@ class PluginOptions:
         names = [("-p ", name) for name in self.load] + [("-p no:", name) for name in self.block]
         for option, name in [*names, *(("--only-plugins ", name) for name in self.only or ())]:
             if not _first_match([name], known):
-                hint = f"nearest: {nearest(name, set(known))}" if known else "none is installed"
+                hint = f"{suggest(name, set(known))}" if known else "none is installed"
                 raise UserError(f"{option}{name}: no plugin or distribution has this name; {hint}")
         if name := _first_match(self.block, builtin):
             raise UserError(f"-p no:{name}: built-in plugins cannot be blocked; remove this option")

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.prompts.base import Prompts
 from unirl.prompts.question_sets import with_questions
 from unirl.prompts.vocabulary import (
@@ -100,8 +100,8 @@ class GenEval(Prompts):
     @override
     def sample_category(self, seed: int, index: int, category: str) -> Example:
         if category not in self.category_shares():
-            close = nearest(category, self.category_shares())
-            raise UserError(f"geneval: there are no training prompts of category {category!r}; did you mean: {close}?")
+            categories = suggest(category, self.category_shares())
+            raise UserError(f"geneval: there are no training prompts of category {category!r}; {categories}")
         return self._train_example(category, Random(f"geneval/{seed}/{index}/{category}"))
 
     @override
@@ -211,8 +211,7 @@ def _held_out_examples(category: str, rng: Random) -> Iterator[Example]:
 def _check_weights(weights: dict[str, float]) -> dict[str, float]:
     for category, weight in weights.items():
         if category not in GenEval.categories:
-            close = nearest(str(category), GenEval.categories)
-            raise UserError(f"geneval: there is no category {category!r}; did you mean: {close}?")
+            raise UserError(f"geneval: there is no category {category!r}; {suggest(str(category), GenEval.categories)}")
         if not (math.isfinite(weight) and weight >= 0):
             raise UserError(
                 f"geneval: the weight of category {category!r} is {weight}; it must be finite and 0 or more"

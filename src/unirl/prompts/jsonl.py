@@ -11,7 +11,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from unirl.errors import UserError, nearest
+from unirl.errors import UserError, suggest
 from unirl.prompts.base import Prompts
 from unirl.prompts.vocabulary import RELATIONS
 from unirl.types import Example, Item, Question
@@ -138,9 +138,7 @@ def _fields(value: object, allowed: tuple[str, ...], location: str) -> dict[str,
         name = _ALIASES.get(key, key)
         # A misspelled optional field must not be ignored.
         if name not in allowed:
-            raise UserError(
-                f"{location}: unknown field {key!r}; did you mean: {nearest(key, allowed)}? Otherwise remove it"
-            )
+            raise UserError(f"{location}: unknown field {key!r}; {suggest(key, allowed)}; correct or remove it")
         if name in row:
             raise UserError(f"{location}: {key!r} and another field both mean {name!r}; keep one of them")
         row[name] = content

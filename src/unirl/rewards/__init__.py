@@ -2,7 +2,7 @@
 
 from unirl.rewards.attribute import Attribute
 from unirl.rewards.base import Reward, reaches
-from unirl.rewards.caption import Caption
+from unirl.rewards.caption import CaptionReward
 from unirl.rewards.clip import CLIP
 from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import Likelihood
@@ -14,7 +14,7 @@ from unirl.rewards.scoring import score
 __all__ = [
     "CLIP",
     "Attribute",
-    "Caption",
+    "CaptionReward",
     "Keyword",
     "Likelihood",
     "Oracle",

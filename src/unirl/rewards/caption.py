@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.errors import UserError
 from unirl.rewards.likelihood import ModelReward
 from unirl.types import Answers, Example, Images
 
 
-class Caption(ModelReward):
+class CaptionReward(ModelReward):
     """The model's own probability of describing the image by the words of its prompt, in [0, 1].
 
     A dense self-reward that needs no question and no answer, for prompts of any kind. The geometric mean over tokens
@@ -29,7 +30,7 @@ class Caption(ModelReward):
 
     Example:
         >>> from unirl.testing import TinyBackbone
-        >>> backbone, reward = TinyBackbone(), Caption(question="what is it")
+        >>> backbone, reward = TinyBackbone(), CaptionReward(question="what is it")
         >>> backbone.build()
         >>> reward.attach(backbone)
         >>> examples, images = [Example("a red cup")], Images(torch.zeros(1, 4, dtype=torch.long))
@@ -48,6 +49,11 @@ class Caption(ModelReward):
         if not question.strip():
             raise UserError(f"caption: question is {question!r}; write what the model is asked for")
         self.question, self.accept_threshold = question, accept_threshold
+
+    @property
+    @override
+    def name(self) -> str:
+        return "caption"
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

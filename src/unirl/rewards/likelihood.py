@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.backbones.base import Backbone
+from unirl.errors import UserError
 from unirl.functional import geometric_mean
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
@@ -30,8 +31,13 @@ class ModelReward(Reward):
 
     @property
     def backbone(self) -> Backbone:
-        """The model."""
-        assert self._backbone is not None, "attach comes first"
+        """The model.
+
+        Raises:
+            UserError: `attach` was not called.
+        """
+        if self._backbone is None:
+            raise UserError(f"the reward {self.name!r} asks the model in training; call attach(backbone) first")
         return self._backbone
 
     def mean_probability(self, images: Images, questions: Sequence[str], answers: Sequence[str]) -> Tensor:

@@ -2,13 +2,16 @@
 
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import entry_points, packages_distributions, version
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unirl.errors import UserError
+from unirl.errors import UserError, check_plugin
 from unirl.functional import group_advantages
 from unirl.hooks import PROJECT
 from unirl.rewards.base import Reward, reaches
@@ -56,6 +59,7 @@ def score(
         >>> total.tolist(), parts["keyword"].tolist(), accepted.tolist()
         ([2.0], [1.0], [True])
     """
+    check_plugin("rewards", rewards, Reward, is_list=True)
     parts: dict[str, Tensor] = {}
     k = len(answers) // len(examples)
     first = answers if k == 1 else answers[::k]
@@ -127,7 +131,8 @@ def _call(reward: Reward, examples: Sequence[Example], images: Images, answers: 
         return reward.score(list(examples), cloned(images), cloned(answers))
     except FAILURES as error:
         sample = _first_failing_sample(reward, examples, images, answers)
-        raise UserError(f"{_failure(reward, error)}; {sample}. Earlier checkpoints are intact") from error
+        hint = _pixels_hint(reward, examples, images, answers)
+        raise UserError(f"{_failure(reward, error)}{hint}; {sample}. Earlier checkpoints are intact") from error
 
 
 def _failure(reward: Reward, error: BaseException) -> str:
@@ -135,6 +140,26 @@ def _failure(reward: Reward, error: BaseException) -> str:
         return f"{_describe(reward)}: {error}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{_describe(reward)} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+
+
+class _WithoutPixels(Images):
+    """Images that record whether their missing pixels are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "pixels":
+            object.__setattr__(self, "was_read", True)
+        return super().__getattribute__(name)
+
+
+def _pixels_hint(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> str:
+    if reward.needs_pixels or images.pixels is not None:
+        return ""
+    values = {field.name: getattr(images, field.name) for field in fields(images)}
+    recorded = _WithoutPixels(**values)
+    with suppress(*FAILURES):
+        reward.score(examples, recorded, answers)
+    decoded = "it reads images.pixels, which are decoded only if its class sets needs_pixels = True"
+    return f"; {decoded}" if hasattr(recorded, "was_read") else ""
 
 
 def _first_failing_sample(reward: Reward, examples: Sequence[Example], images: Images, answers: Answers) -> str:

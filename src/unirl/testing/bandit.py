@@ -194,6 +194,38 @@ def make_bandit_rollout(
     return Rollout(examples, images, answers, scores, {"bandit": scores}, scores == 1, group_size)
 
 
+def make_answer_rollout(backbone: BanditBackbone, group_size: int, sampling: ImageSampling, seed: int) -> Rollout:
+    """A rollout in which all images are correct, and the scores are those of the answers about them.
+
+    Args:
+        backbone: The policy.
+        group_size: Samples of each prompt.
+        sampling: How images are sampled.
+        seed: Of the sampled codes and answers.
+
+    Shapes:
+        B = 6 group_size; scores in {0, 1}, accepted where 1.
+    """
+    rollout = make_bandit_rollout(backbone, group_size, sampling, seed)
+    codes, correct = rollout.images.codes.clone(), torch.tensor([int(e.answer) for e in rollout.examples])
+    codes[:, 0] = correct
+    with torch.no_grad():
+        log_probs, _ = backbone.image_log_probs(rollout.prompts, Images(codes), sampling)
+    images, generator = Images(codes, actions=codes, log_probs=log_probs), make_generator(seed)
+    answers = backbone.sample_answers(images, rollout.questions, BANDIT_ANSWER_SAMPLING, generator)
+    scores = (answers.ids[:, 0] == correct).float()
+    parts, accepted = {"bandit": scores}, scores == 1
+    return dataclasses.replace(
+        rollout, images=images, answers=answers, scores=scores, score_parts=parts, accepted=accepted
+    )
+
+
+def expected_accuracy(backbone: BanditBackbone) -> float:
+    """Exact probability of a correct answer about an image, over all codes, in [0, 1]."""
+    with torch.no_grad():
+        return backbone.answer_logits.softmax(-1).diagonal().mean().item()
+
+
 def expected_reward(backbone: BanditBackbone, sampling: ImageSampling) -> float:
     """Exact expected reward of the bandit over all prompts, in [0, 1]."""
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Training of a bandit by an update rule, for the checks of update rules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from numbers import Number
 from typing import Any
@@ -63,20 +63,27 @@ class BanditTrainer:
         assert not bad, f"{method} has a gradient of {bad[0]!r} that is not finite"
         return loss.detach(), gradients
 
-    def train(self, num_steps: int, learning_rate: float, new_rollouts: bool) -> list[float]:
+    def train(
+        self,
+        num_steps: int,
+        learning_rate: float,
+        new_rollouts: bool,
+        make_rollout: Callable[..., Rollout] = make_bandit_rollout,
+    ) -> list[float]:
         """Train, and return the loss of each step.
 
         Args:
             num_steps: Number of steps.
             learning_rate: Learning rate of Adam.
             new_rollouts: Whether each step has a new rollout, or all steps have the first one.
+            make_rollout: Makes the new ones.
         """
         optimizer = torch.optim.Adam(self._trainable_parameters().values(), learning_rate)
         group_size, num_iterations = self.rollout.group_size, 1 if new_rollouts else 2
         rollout, losses = self.prepare(self.rollout, num_iterations), []
         for step in range(num_steps):
             if new_rollouts:
-                rollout = make_bandit_rollout(self.backbone, group_size, self.sampling, seed=step)
+                rollout = make_rollout(self.backbone, group_size, self.sampling, seed=step)
                 rollout = self.prepare(rollout, num_iterations)
             loss, _ = self.loss(rollout)
             optimizer.zero_grad()

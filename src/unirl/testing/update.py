@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from unirl.errors import UserError
-from unirl.testing.bandit import CODEBOOK_SIZE, BanditBackbone, expected_reward
+from unirl.testing.bandit import (
+    CODEBOOK_SIZE,
+    BanditBackbone,
+    expected_accuracy,
+    expected_reward,
+    make_answer_rollout,
+)
 from unirl.testing.bandit_trainer import BanditTrainer, repeat_questions, rollout_cases
 from unirl.testing.comparison import (
     describe_type,
@@ -26,6 +32,8 @@ from unirl.testing.update_batches import TOLERANCE, BatchChecks
 from unirl.types import Rollout, to_device
 from unirl.updates.base import UpdateRule
 
+MAX_ACCURACY_DROP = 0.02
+"""Largest drop of the probability of correct answers in training, by chance."""
 ROWS = (
     "rollout.answers has rollout.num_questions rows for each image: weigh them by rollout.answer_weights, and take "
     "questions and answers from scoring_batch"
@@ -97,6 +105,32 @@ class UpdateConformance(BatchChecks):
         assert after >= before + self.min_improvement, (
             f"{method_name(trainer.rule, 'loss')} took the expected reward from {before:.2f} to {after:.2f} in "
             f"{self.num_steps} steps, expected at least {before + self.min_improvement:.2f}; check the sign of the loss"
+        )
+
+    def test_correct_answers_become_no_rarer(self) -> None:
+        """Where the scores are those of the answers, training does not make correct answers less probable."""
+        trainer = self._trainer()
+        before = expected_accuracy(trainer.backbone)
+        trainer.train(15, self.learning_rate, new_rollouts=True, make_rollout=make_answer_rollout)
+        after = expected_accuracy(trainer.backbone)
+        assert after >= before - MAX_ACCURACY_DROP, (
+            f"{method_name(trainer.rule, 'loss')} took the probability of correct answers from {before:.2f} to "
+            f"{after:.2f} in 15 steps; check the sign of the term of the answers"
+        )
+
+    def test_samples_are_compared_by_advantage_rewards(self) -> None:
+        """Where a reward is standardized, `scores` make no difference: `advantage_rewards` are compared."""
+        trainer = self._trainer()
+        rollout, method = trainer.rollout, method_name(trainer.rule, "loss")
+        normalized = torch.arange(len(rollout), dtype=torch.float32).mul(0.7).sin()
+        given = [
+            replace(rollout, normalized_rewards=normalized, scores=s) for s in (rollout.scores, 1 - rollout.scores)
+        ]
+        (_, first), (_, second) = (trainer.gradients(trainer.prepare(one, 1)) for one in given)
+        different = [name for name in first if max_difference(first[name], second[name]) > TOLERANCE]
+        assert not different, (
+            f"{method} has another gradient of {different[0]!r} for other rollout.scores with the same "
+            "rollout.normalized_rewards; compare the samples of a group by rollout.advantage_rewards"
         )
 
     def test_randomness_comes_from_the_generator(self) -> None:

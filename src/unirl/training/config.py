@@ -9,10 +9,30 @@ from lightning.pytorch.strategies import ParallelStrategy, Strategy
 
 from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA
-from unirl.errors import UserError, check_range, check_temperature
+from unirl.errors import UserError, check_plugin, check_range, check_temperature
+from unirl.judges import Judge
 from unirl.rewards import Reward
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates import UpdateRule
+
+
+def check_plugins(backbone: object, update: object, rewards: object, judge: object) -> None:
+    """Refuse classes, names and single rewards in place of plugins: in Python, nothing else checks them.
+
+    Args:
+        backbone: As given to `SelfImprovement`, like all others.
+        update: The update rule.
+        rewards: The rewards.
+        judge: The judge, or None.
+
+    Raises:
+        UserError: for the first one that is something else.
+    """
+    check_plugin("model.backbone", backbone, Backbone)
+    check_plugin("model.update", update, UpdateRule)
+    check_plugin("model.rewards", rewards, Reward, is_list=True)
+    if judge is not None:
+        check_plugin("model.judge", judge, Judge)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from unirl.errors import UserError, check_range
+from unirl.errors import UserError, check_plugin, check_range
 from unirl.prompts import Prompts
 from unirl.training.adaptive import AdaptiveSampler
 from unirl.training.config import AdaptiveSampling, check_adaptive
@@ -50,6 +50,7 @@ class PromptsDataModule(LightningDataModule):
         adaptive: AdaptiveSampling = AdaptiveSampling(),
     ) -> None:
         super().__init__()
+        check_plugin("data.prompts", prompts, Prompts)
         check_range(1, 1_000_000, "data", prompts_per_step=prompts_per_step)
         check_range(1, 10**9, "data", steps_per_epoch=steps_per_epoch)
         check_range(0, 1_000_000, "data", num_val_prompts=num_val_prompts)

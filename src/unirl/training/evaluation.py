@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from unirl.backbones import Backbone
+from unirl.errors import check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.metrics.accuracy import AccuracyByCategory
@@ -204,6 +205,10 @@ def evaluate(
     Raises:
         UserError: a setting is out of range, or a reward failed.
     """
+    check_plugin("backbone", backbone, Backbone)
+    check_plugin("rewards", rewards, Reward, is_list=True)
+    if judge is not None:
+        check_plugin("judge", judge, Judge)
     backbone.build()
     held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
     evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, image_sampling, answer_sampling)

@@ -31,6 +31,7 @@ from unirl.training.config import (
     EvaluationConfig,
     RolloutConfig,
     check_evaluation,
+    check_plugins,
     check_precision,
     check_rollout,
     check_trainable,
@@ -91,6 +92,7 @@ class SelfImprovement(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_plugins(backbone, update, rewards, judge)
         check_rollout(rollout, backbone, rewards)
         check_evaluation(evaluation, backbone)
         check_trainable(trainable_modules, lora)

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from unirl.rewards.attribute.lexicon import DIRECTIONS, NUMBERS_AND_COLORS, PREPOSITIONS, Word
+from unirl.rewards.attribute.lexicon import DIRECTIONS, NUMBERS_AND_COLORS, PREPOSITIONS
+from unirl.rewards.attribute.roles import Word
 
 _PHRASE_STARTS = frozenset(("article", "preposition", "with", "relation"))
 """Roles that begin a new phrase: "next to the red ..."."""
@@ -53,6 +54,8 @@ def attribute_owners(words: Sequence[Word]) -> list[Binding]:
     for i, word in enumerate(words):
         if word.kind == "object":
             preceding, complete = [*([] if complete else preceding), i], False
+        elif word.kind in NUMBERS_AND_COLORS and (owner := _owner_after(words, i)) is not None:
+            bindings.append((i, owner))
         elif word.kind in NUMBERS_AND_COLORS:
             following = next((position for position in objects if position > i), None)
             complete = bool(preceding) and (
@@ -60,6 +63,12 @@ def attribute_owners(words: Sequence[Word]) -> list[Binding]:
             )
             bindings.append((i, main_object(words, preceding, i) if complete else following))
     return bindings
+
+
+def _owner_after(words: Sequence[Word], i: int) -> int | None:
+    """The cup of "the red cup's handle"."""
+    end = next((j for j in range(i, len(words)) if words[j].kind not in NUMBERS_AND_COLORS), len(words))
+    return end if end < len(words) and words[end].kind == "owner" else None
 
 
 def main_object(words: Sequence[Word], objects: Sequence[int], end: int) -> int:
@@ -161,6 +170,8 @@ def _ends(words: Sequence[Word], i: int, objects: list[int], several: bool) -> t
     before, after = [o for o in objects if o < i], [o for o in objects if o > i]
     independent = [o for o in after if not has_preposition(words, o)]
     end = _relation_end(words, i)
+    if _is_relative(words, end) and independent:  # a cup to the left of which is a lamp
+        return independent[0], _first(*reversed(before))
     if words[i - 1 if i else 0].kind == "its" or _is_pronoun(words, end):
         return _ends_with_pronoun(words, end, before, independent)
     target = _target(words, end)
@@ -193,6 +204,14 @@ def _ends_with_pronoun(
     return _first(*reversed(before)), _first(*reversed(before[:-1]))
 
 
+def _is_relative(words: Sequence[Word], end: int) -> bool:
+    """Whether "which" is the target: "left of which", "above which"."""
+    has_of = end < len(words) and words[end].value == "of"
+    end += has_of
+    follows = end < len(words) and words[end].kind == "which"
+    return follows and (has_of or words[end - 1].value in PREPOSITIONS)
+
+
 def _is_pronoun(words: Sequence[Word], end: int) -> bool:
     end += end < len(words) and words[end].value == "of"
     return end < len(words) and words[end].kind == "it"
@@ -206,7 +225,7 @@ def _target(words: Sequence[Word], end: int) -> int | None:
     for i in range(end + has_of, len(words)):
         if words[i].kind == "object":
             return i
-        if words[i].kind not in ("article", "color", "count", "group") and words[i].value != "of":
+        if words[i].kind not in ("article", "color", "count", "group", "owner") and words[i].value != "of":
             return None
     return None
 

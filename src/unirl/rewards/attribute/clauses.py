@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from unirl.rewards.attribute.bindings import attribute_owners, has_preposition, main_object, spatial_relations
-from unirl.rewards.attribute.lexicon import ATTRIBUTES, NUMBERS_AND_COLORS, Word
+from unirl.rewards.attribute.lexicon import ATTRIBUTES, NUMBERS_AND_COLORS
+from unirl.rewards.attribute.roles import Word
 
 _DASHES = ("—", "–", "--")
 LIST_SEPARATORS = frozenset(("and", "&", ","))
@@ -26,6 +27,8 @@ class Clause:
         hedged: Whether it has a hedge, so that its objects may exist or not.
         alternative: Whether it is one of several alternatives ("a cup or a dog").
         inherited: Whether its object is named in an earlier clause.
+        partial: Whether it is about some of the objects only ("two of the cups are red").
+        is_share: Whether its number is a part of a total before it ("three cups: one red, two blue").
     """
 
     words: tuple[Word, ...]
@@ -35,6 +38,8 @@ class Clause:
     hedged: bool = False
     alternative: bool = False
     inherited: bool = False
+    partial: bool = False
+    is_share: bool = False
 
     @property
     def objects(self) -> list[int]:
@@ -73,12 +78,12 @@ def parse_clauses(words: Sequence[Word]) -> list[Clause]:
         unnamed = clause.has_attributes and not clause.objects
         antecedents = _antecedents(clauses, i, resolved) if unnamed else []
         resolved += [replace(clause, words=(name, *clause.words), inherited=True) for name in antecedents] or [clause]
-    return resolved
+    return _mark_shares(resolved)
 
 
 def _clause(words: Sequence[Word], separators: frozenset[str]) -> Clause:
     kinds = {word.kind for word in words}
-    content = tuple(word for word in words if word.kind not in ("negation", "hedge"))
+    content = tuple(word for word in words if word.kind not in ("negation", "hedge", "partial"))
     order = [word.kind for word in words if word.kind in ("negation", "object", "are")]
     return Clause(
         content,
@@ -86,6 +91,7 @@ def _clause(words: Sequence[Word], separators: frozenset[str]) -> Clause:
         negated="negation" in kinds,
         starts_negated=order[:1] == ["negation"],
         hedged="hedge" in kinds,
+        partial="partial" in kinds,
     )
 
 
@@ -124,6 +130,38 @@ def _mark_alternatives(clauses: list[Clause]) -> list[Clause]:
                 first -= 1
             alternative[first : i + 1] = [True] * (i + 1 - first)
     return [replace(clause, alternative=value) for clause, value in zip(clauses, alternative, strict=True)]
+
+
+def _mark_shares(clauses: list[Clause]) -> list[Clause]:
+    """Mark the clauses that divide a total: "three cups: one red, two blue" are three cups."""
+    marked = list(clauses)
+    for i, clause in enumerate(clauses):
+        numbers = _numbers(clause)
+        if len(numbers) != 1 or clause.negated or any(w.kind in ("color", "relation") for w in clause.words):
+            continue
+        (owner, total), *_ = numbers.items()
+        shares = _shares(clauses[i + 1 :], owner, total)
+        divided = sum(_numbers(share)[owner] for share in shares)
+        if divided == total or (divided < total and all(share.inherited for share in shares)):
+            marked[i + 1 : i + 1 + len(shares)] = [replace(share, is_share=True) for share in shares]
+    return marked
+
+
+def _shares(following: list[Clause], owner: str, total: int) -> list[Clause]:
+    """The next clauses that describe a smaller number of the same objects."""
+    return list(takewhile(lambda clause: _is_share(clause, owner, total), following))
+
+
+def _numbers(clause: Clause) -> dict[str, int]:
+    """The number of each object of a clause; none where a number is vague or an object has several."""
+    owned = [(clause.words[i], owner) for i, owner in attribute_owners(clause.words) if clause.words[i].kind == "count"]
+    numbers = {clause.words[o].value: int(w.value) for w, o in owned if o is not None and w.value.isdecimal()}
+    return numbers if len(numbers) == len(owned) else {}
+
+
+def _is_share(clause: Clause, owner: str, total: int) -> bool:
+    describes = any(word.kind in ("color", "relation", "scene") for word in clause.words)
+    return describes and not clause.negated and _numbers(clause).get(owner, total) < total
 
 
 def _antecedents(clauses: list[Clause], i: int, resolved: list[Clause]) -> list[Word]:
@@ -197,6 +235,8 @@ def segments(words: Sequence[Word]) -> list[Segment]:
         current = result[-1][0] if result and not separators else []
         if word.kind == "separator" and not _continues(words, i, current):
             separators |= {word.value}
+        elif word.value in (":", "(") and _starts_shares(words, i, current):
+            separators |= {","}
         elif current and _ends_list(word, result):
             separators |= {"are" if word.kind == "are" else word.value}
         elif word.kind != "separator":
@@ -213,6 +253,12 @@ def _ends_list(word: Word, preceding: list[Segment]) -> bool:
         return False
     kinds = [{word.kind for word in segment} for segment, _ in preceding[-2:]]
     return all("object" in segment and segment.isdisjoint(ATTRIBUTES) for segment in kinds)
+
+
+def _starts_shares(words: Sequence[Word], i: int, current: list[Word]) -> bool:
+    """Whether numbers of a total follow: "three cups: one red"."""
+    is_total = {"object", "count"} <= {word.kind for word in current}
+    return is_total and i + 1 < len(words) and words[i + 1].kind == "count"
 
 
 def _continues(words: Sequence[Word], i: int, current: list[Word]) -> bool:

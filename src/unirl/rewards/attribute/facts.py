@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from unirl.rewards.attribute.bindings import SpatialRelation, attribute_owners, spatial_relations
 from unirl.rewards.attribute.clauses import Clause, parse_clauses
-from unirl.rewards.attribute.lexicon import OPENERS, PAIRED, Word, name_tokens, tokenize
+from unirl.rewards.attribute.lexicon import OPENERS, PAIRED, name_tokens, tokenize
+from unirl.rewards.attribute.roles import Word
 from unirl.types import Item
 
 Facts = dict[tuple[str, ...], frozenset[str]]
@@ -121,9 +122,15 @@ def _clause_facts(clause: Clause, default: _DefaultOwner) -> Iterator[tuple[tupl
     if not clause.inherited and not (clause.negated and clause.has_attributes):
         for i in clause.objects:
             yield ("exists", clause.words[i].value), "maybe yes" if clause.hedged else f"{prefix}yes"
+        for word in clause.words:
+            if word.kind == "owner":
+                yield ("exists", word.value), "maybe yes" if clause.hedged else f"{prefix}yes"
     for attribute, owner, value in _attributes(clause.words):
+        if clause.is_share and attribute == "count":
+            continue
         name = default.of_attribute(attribute) if owner is None else clause.words[owner].value
-        yield (attribute, name), prefix + value
+        partial = clause.partial and attribute != "count"
+        yield (attribute, name), ("maybe " if partial and not prefix else prefix) + value
     for relation in spatial_relations(clause.words):
         subject, target = ("" if i is None else clause.words[i].value for i in (relation.subject, relation.target))
         key, value = _relation_fact(relation, *default.of_relation(subject, target))

@@ -1,11 +1,12 @@
 """Words of English answers by their role: naming, coloring, counting or placing an object, or connecting these."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from unirl.prompts.words import NUMBERS, normalize_word
+from unirl.rewards.attribute.nouns import Read, resolve_nouns
+from unirl.rewards.attribute.roles import Kind, Stating, Word
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
 SYNONYMS = {
@@ -26,30 +27,10 @@ DIRECTIONS = {
 """Axis and direction of the words of spatial relations."""
 PREPOSITIONS = frozenset(("above", "over", "below", "under", "beneath", "underneath"))
 """Relations that need no "of": the object that follows is the target."""
-Stating = Literal["object", "color", "count", "group", "relation"]
-Connecting = Literal["article", "preposition", "with", "verb", "is", "are", "both", "its", "it", "which", "scene"]
-Kind = Stating | Connecting | Literal["separator", "negation", "hedge", "ignored"]
-"""Role of a word: it states something, connects what is stated, separates clauses, negates, or hedges."""
-
 ATTRIBUTES: frozenset[Kind] = frozenset(get_args(Stating)) - {"object"}
 """Roles of words that state something about an object."""
 NUMBERS_AND_COLORS: frozenset[Kind] = ATTRIBUTES - {"relation"}
 """Roles of words that state a number or a color."""
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word, or all words of one name.
-
-    Args:
-        kind: Its role. A "group" is a number where no other is given: "a pair of cups", "a single cup".
-        value: Name of the object, color, number in digits, direction, or the word itself.
-        requested: Whether it names an object of the prompt. Without known objects, any name does.
-    """
-
-    kind: Kind
-    value: str
-    requested: bool = False
 
 
 # A clause with a negation states something else: "not red", "at least two".
@@ -70,6 +51,8 @@ _KINDS: dict[Kind, str] = {
     "negation": "not cannot never neither nor without hardly barely scarcely unable missing absent lacking lacks "
     "more less fewer least most instead rather impossible fails failed nowhere except invisible",
     "hedge": "maybe perhaps possibly either may might",
+    "partial": "partof",
+    "possessive": "'s",
     "ignored": "located positioned placed side pairs color colour colors colours colored coloured painted shade shades "
     "tone hue pair they them think probably sitting standing directly slightly just other also only respectively here "
     "what where how show shows showing shown depict depicts depicting contains containing features featuring displays "
@@ -114,9 +97,20 @@ _PREPOSITION_AFTER_RIGHT = (
     *("next", "beside", "by", "near", "behind", "in", "on", "at", "above", "over", "below", "under", "beneath"),
     *("between", "against"),
 )
+_NUMBER = rf"(?:{'|'.join((*NUMBERS[1:], *_TENS))}|\d+)"
+_DETERMINER = r"(?:all )?(?:the|these|those)"
 _PHRASES = (
     (r"n['’]t\b", " not"),
-    (r"['’]s\b", ""),
+    (r"['’]s\b|(?<=s)['’](?= \w)", " 's "),
+    (r"\w+-(?:shaped|like|sized|themed|style)\b", ""),
+    (r"\bnone of (?=the\b|these\b|those\b|them\b|which\b)", " not "),
+    # "two out of three cups" are three cups, and "one of the cups" gives no number
+    (rf"\b{_NUMBER} (?:(?:out )?of (?:{_DETERMINER} )?|in )(?={_NUMBER}\b)", " partof "),
+    (
+        rf"\b(?:{_NUMBER}|some|several|many|few|most|half|part) (?:out )?of (?={_DETERMINER}\b|them\b|which\b)",
+        " partof ",
+    ),
+    (rf"\bof which (?={_NUMBER}\b)", " , "),
     (r"\bas well as\b", ","),
     (r"\bfrom (?:left to right|right to left|top to bottom|bottom to top)\b", ""),
     # "right next to" is not a direction
@@ -128,7 +122,7 @@ _PHRASES = (
     (r"\b(?:could|would) (?=be)", "may "),
 )
 """Phrases that cannot be read word by word, and their replacements."""
-_TOKEN = re.compile(r"\d+(?=x\b|[^\W\d_]{3})|[^\W_]+|--|[,.;&:()/|!?—–\n]")
+_TOKEN = re.compile(r"\d+(?=x\b|[^\W\d_]{3})|'s|[^\W_]+|--|[,.;&:()/|!?—–\n]")
 
 
 def tokenize(text: str, names: Mapping[tuple[str, ...], str]) -> list[Word]:
@@ -144,36 +138,34 @@ def tokenize(text: str, names: Mapping[tuple[str, ...], str]) -> list[Word]:
         >>> [(word.kind, word.value) for word in tokenize("3 shiny dark blue cups", {("cup",): "cup"})]
         [('count', '3'), ('object', 'shiny'), ('color', 'blue'), ('object', 'cup')]
     """
+    return resolve_nouns(list(_read(text, names)))
+
+
+def _read(text: str, names: Mapping[tuple[str, ...], str]) -> Iterator[Read]:
     tokens = split(text)
     normalized = [normalize_word(token) for token in tokens]
     known = {**_COMPOUND_NAMES, **names} if names else {}
     longest_first = sorted(known, key=len, reverse=True)
-    words: list[Word] = []
-    position, unknown = 0, ""
+    position = 0
     while position < len(tokens):
         rest, normalized_rest = tokens[position:], normalized[position:]
         name = next((parts for parts in longest_first if tuple(normalized_rest[: len(parts)]) == parts), None)
         if name and rest[0] in COLORS and _is_adjective(rest[1:], normalized_rest[1:], known):
             name = None  # "an orange cup" has no orange
         word = Word("object", known[name], name in names) if name else _word(rest, normalized_rest[0], not names)
-        if unknown and word.kind == "object":
-            words.pop()
-            word = word if name else Word("object", f"{unknown} {word.value}", word.requested)
-        unknown = word.value if word.kind == "object" and not name else ""
-        words += [word] if word.kind != "ignored" else []
         position += len(name) if name else 1
-    return words
+        yield Read(word, tokens[position - 1], bool(name))
 
 
 def split(text: str) -> list[str]:
-    """Lower-case words and punctuation marks, with phrases replaced and possessives removed.
+    """Lower-case words and punctuation marks, with phrases replaced.
 
     Args:
         text: Any text.
 
     Example:
         >>> split("The dog's twenty-one cups aren't red.")
-        ['the', 'dog', '21', 'cups', 'are', 'not', 'red', '.']
+        ['the', 'dog', "'s", '21', 'cups', 'are', 'not', 'red', '.']
     """
     text = text.lower()
     for pattern, replacement in _PHRASES:
