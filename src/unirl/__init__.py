@@ -11,6 +11,7 @@ from unirl.hooks import hookimpl
 
 if TYPE_CHECKING:
     from unirl.backbones.lora import LoRA
+    from unirl.backbones.sampling_config import SamplingConfig
     from unirl.callbacks import (
         ExportPretrained,
         Guards,
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
         EvaluationConfig,
         PromptsDataModule,
         RolloutConfig,
+        Samples,
         SelfImprovement,
         WarmupSchedule,
         evaluate,
+        sample,
     )
     from unirl.types import (
         AnswerLabels,
@@ -70,6 +73,8 @@ __all__ = [
     "ResultsTable",
     "Rollout",
     "RolloutConfig",
+    "Samples",
+    "SamplingConfig",
     "SelfImprovement",
     "TaskSchedule",
     "UserError",
@@ -81,10 +86,12 @@ __all__ = [
     "image_grid",
     "load",
     "question_rows",
+    "sample",
 ]
 
 _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
+    "unirl.backbones.sampling_config": ("SamplingConfig",),
     "unirl.callbacks": (
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
         *("TaskSchedule", "fault_tolerance_callbacks"),
@@ -93,8 +100,8 @@ _MODULES = {
     "unirl.hooks.host": ("load",),
     "unirl.hooks.specs": ("Register",),
     "unirl.training": (
-        *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "SelfImprovement", "WarmupSchedule"),
-        "evaluate",
+        *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "Samples", "SelfImprovement", "WarmupSchedule"),
+        *("evaluate", "sample"),
     ),
     "unirl.types": (
         *("AnswerLabels", "AnswerSampling", "Answers", "CandidateSampling", "Candidates", "Example", "ImageSampling"),

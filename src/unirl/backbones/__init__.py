@@ -18,6 +18,7 @@ from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.backbones.placeholders import PlaceholderChat, PlaceholderTokenizer, placeholder_statistics
 from unirl.backbones.precision import float32_logits
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LlamaStaticDecoder",
     "PlaceholderChat",
     "PlaceholderTokenizer",
+    "SamplingConfig",
     "SharedVocabularyTransformer",
     "TextAnswers",
     "building_on_cpu",

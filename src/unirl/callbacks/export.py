@@ -13,7 +13,8 @@ from unirl.distributed.fsdp2 import gather_full_model
 class ExportPretrained(Callback):
     """Writes the trained model to `pretrained/` in the folder of the run, for `from_pretrained` and `unirl sample`.
 
-    LoRA adapters are merged into the weights.
+    LoRA adapters are merged into the weights. The sampling settings of validation are written beside them, so that the
+    model is sampled as it was measured.
     """
 
     @override
@@ -26,4 +27,6 @@ class ExportPretrained(Callback):
         if backbone is not None:
             with merged(backbone):
                 backbone.save_pretrained(folder)
+            config = getattr(pl_module, "sampling_config", None) or backbone.sampling_config
+            config.save_pretrained(folder)
             print(f"The trained model: {folder}")

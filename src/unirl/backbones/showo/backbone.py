@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from unirl.backbones.checkpoints import building_on_cpu, locate
 from unirl.backbones.mixins import TextAnswers
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.backbones.showo.modeling import ShowoTransformer
@@ -93,6 +94,12 @@ class Showo(TextAnswers):
         return (PhiDecoderLayer,)
 
     # --- generation ---
+
+    @property
+    @override
+    def default_sampling_config(self) -> SamplingConfig:
+        """That of the authors, for a checkpoint of the public sizes."""
+        return files.PUBLIC_SAMPLING.get((self.config.vocab_size, self.config.num_vq_tokens), SamplingConfig())
 
     @property
     @override
@@ -256,6 +263,7 @@ class Showo(TextAnswers):
     @override
     def save_pretrained(self, path: str | Path) -> None:
         files.save_checkpoint(Path(path), self.config, self.transformer.phi, self.image_tokenizer, self.tokenizer)
+        self.sampling_config.save_pretrained(path)
 
 
 def _guide(hidden: Tensor, guidance: float) -> Tensor:

@@ -20,8 +20,10 @@ from unirl.backbones.checkpoints import (
     read_weights,
 )
 from unirl.backbones.placeholders import PlaceholderTokenizer
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.showo.tokenizer import Magvit, MagvitConfig
 from unirl.errors import UserError
+from unirl.types import ImageSampling
 
 SPECIAL_TOKENS = ("pad", "soi", "eoi", "sov", "eov", "t2i", "mmu", "t2v", "v2v", "lvg")
 """They follow the text ids in this order. The image codes follow them; the mask is the last id."""
@@ -115,6 +117,11 @@ PUBLIC = {
     "showlab/show-o-512x512": ShowoConfig(num_vq_tokens=1024, llm=PHI_1_5),
 }
 """Configs of public checkpoints, for building on the meta device without their files."""
+PUBLIC_SAMPLING = {
+    (58498, 256): SamplingConfig(ImageSampling(steps=18, guidance=1.75)),
+    (58498, 1024): SamplingConfig(ImageSampling(steps=50, guidance=5.0)),
+}
+"""The authors' sampling settings of public checkpoints, by `vocab_size` and `num_vq_tokens`."""
 
 
 def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
