@@ -82,9 +82,9 @@ def _settings(defaults: Settings, values: Any, path: Path) -> Settings:
     for key, value in values.items():
         if key not in own:
             raise UserError(f"{path}: {name} has no {key!r}; known: {', '.join(own)}")
-        kinds: tuple[type, ...] = (int,) if isinstance(own[key], int) else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            kind = "a whole number" if kinds == (int,) else "a number"
-            raise UserError(f"{path}: {name}.{key} is {value!r}; expected {kind}")
-        own[key] = value if isinstance(own[key], int) else float(value)
+        kind = type(own[key])
+        if isinstance(value, bool) or not isinstance(value, int | kind):
+            expected = "a whole number" if kind is int else "a number"
+            raise UserError(f"{path}: {name}.{key} is {value!r}; expected {expected}")
+        own[key] = kind(value)
     return type(defaults)(**own)
