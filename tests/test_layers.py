@@ -15,7 +15,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "functional": ("types",),
     "sampling": ("types", "functional"),
     "prompts": VALUES,
-    "judges": VALUES,
+    "judges": (*VALUES, "backbones.checkpoints"),
     "backbones": (*VALUES, "functional", "sampling"),
     "rewards": (*VALUES, "functional", "backbones", "prompts", "judges"),
     "updates": (*VALUES, "functional", "backbones", "distributed"),

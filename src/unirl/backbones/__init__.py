@@ -2,6 +2,7 @@
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.checkpoints import (
+    PretrainedModel,
     building_on_cpu,
     check_rope_type,
     describe_error,
@@ -29,6 +30,7 @@ __all__ = [
     "LlamaStaticDecoder",
     "PlaceholderChat",
     "PlaceholderTokenizer",
+    "PretrainedModel",
     "SamplingConfig",
     "SharedVocabularyTransformer",
     "TextAnswers",

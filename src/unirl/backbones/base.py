@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from unirl.backbones.checkpoints import locate
+from unirl.backbones.checkpoints import PretrainedModel, locate
 from unirl.backbones.sampling_config import FILE_NAME, SamplingConfig
 from unirl.errors import UserError
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
@@ -236,6 +236,15 @@ class Backbone(nn.Module, ABC):
     def default_sampling_config(self) -> SamplingConfig:
         """How a checkpoint that does not say it is sampled. Override it where the authors of the model do."""
         return SamplingConfig()
+
+    @property
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        """The checkpoints that `build` loads, for `unirl doctor`: that of the attribute `checkpoint`, if there is one.
+
+        Override it where there are others.
+        """
+        checkpoint = getattr(self, "checkpoint", None)
+        return (PretrainedModel(checkpoint),) if isinstance(checkpoint, str) else ()
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a text that the model cannot read, since its tokenizer has no token for them.

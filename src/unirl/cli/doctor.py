@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from unirl.cli.train import Run
 from unirl.distributed import strategies
-from unirl.doctor.environment import available_devices, check_checkpoint, check_import_name, check_plugins
+from unirl.doctor.environment import available_devices, check_import_name, check_plugins
 from unirl.doctor.findings import Finding, format_findings
+from unirl.doctor.models import check_models
 from unirl.doctor.resources import check_resources
 from unirl.doctor.settings import check_settings, check_sizes
 from unirl.doctor.setup import setup_of
@@ -22,9 +23,9 @@ from unirl.training.module import SelfImprovement
 
 HELP = """usage: unirl doctor --config FILE [--config OVERLAY] [--OPTION VALUE] ...
 
-Check whether `unirl fit` would start with these options, and what it would need: plugins, checkpoint, devices, memory,
-disk. Prints a line for each; exit code 2 if fit would not start. The peak of memory is measured on tensors without
-contents, so no model is loaded, and no GPU is needed.
+Check whether `unirl fit` would start with these options, and what it would need: plugins, checkpoints of the model,
+rewards and judge, devices, memory, disk. Prints a line for each; exit code 2 if fit would not start. The peak of memory
+is measured on tensors without contents, so no model is loaded, and no GPU is needed.
 
   --measure   also measure the peak under ddp and fsdp2, and really run a step where the model fits on this machine
 
@@ -94,7 +95,7 @@ def examine(argv: list[str]) -> Iterator[Finding]:
     setup = setup_of(run.config[run.subcommand].trainer, run.trainer)
     if run.trainer is None:
         yield Finding("error", "devices", run.problem, available_devices())
-    yield from check_checkpoint(run.model.backbone)
+    yield from check_models(run.model)
     if run.trainer is None:
         yield from check_sizes(run.model, run.datamodule, setup.devices)
     else:

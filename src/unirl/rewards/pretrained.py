@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.backbones.base import Backbone
+from unirl.backbones.checkpoints import PretrainedModel
 from unirl.errors import UserError, check_minimum
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
@@ -97,6 +98,11 @@ class PretrainedReward(Reward):
         Shapes:
             pixels (B, 3, H, W), B at most `batch_size`; returns (B,).
         """
+
+    @property
+    @override
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        return (PretrainedModel(self.model),)
 
     @override
     def attach(self, backbone: Backbone | None) -> None:
