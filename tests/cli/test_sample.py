@@ -88,6 +88,8 @@ def test_python_samples_as_the_command_does(measured: Path) -> None:
     assert one.answers is None
     with pytest.raises(unirl.UserError, match="best_of 2: the model decides by expected answers"):
         unirl.sample(backbone, ["a ring"], best_of=2)
+    with pytest.raises(unirl.UserError, match="1 of 2 examples have a question; give it to all, or to none"):
+        unirl.sample(backbone, ["a ring", Example("a ring", "what is it ?")])
     with pytest.raises(unirl.UserError, match="sample: steps 0"):
         unirl.sample(backbone, ["a ring"], image_sampling=ImageSampling(steps=0))
 

@@ -218,7 +218,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def sampling_config(self) -> SamplingConfig:
-        """How images and answers are sampled by default: as assigned, or as the checkpoint says.
+        """How images and answers of the built model are sampled by default: as assigned, or as the checkpoint says.
 
         Raises:
             UserError: the checkpoint's file is broken.

@@ -25,8 +25,8 @@ class ExportPretrained(Callback):
         folder = Path(log_dir) / "pretrained"
         backbone: Any = gather_full_model(pl_module.backbone, trainer.is_global_zero)  # type: ignore[arg-type]
         if backbone is not None:
+            backbone.sampling_config = getattr(pl_module, "sampling_config", None) or backbone.sampling_config
             with merged(backbone):
                 backbone.save_pretrained(folder)
-            config = getattr(pl_module, "sampling_config", None) or backbone.sampling_config
-            config.save_pretrained(folder)
+            backbone.sampling_config.save_pretrained(folder)  # a plugin may leave it out
             print(f"The trained model: {folder}")

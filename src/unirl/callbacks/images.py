@@ -28,7 +28,7 @@ class Caption:
 
     Args:
         prompt: The prompt.
-        answer: The model's answer about the image; empty if it was not asked.
+        answer: The model's answer about the image; empty if it was not asked. An empty one to a question is shown.
         correct: The judge's verdict on the image; None without a judge.
         question: The question; empty to leave it out.
         expected: The expected answer; empty to leave it out.
@@ -79,7 +79,7 @@ def _lines(caption: Caption) -> Iterator[tuple[str, str]]:
     texts = [
         (caption.prompt, TEXT_COLOR),
         (caption.question, QUESTION_COLOR),
-        (f"“{caption.answer}”" if caption.answer else "", _verdict_color(caption, TEXT_COLOR)),
+        (f"“{caption.answer}”" if caption.answer or caption.question else "", _verdict_color(caption, TEXT_COLOR)),
         (f"expected “{caption.expected}”" if caption.expected else "", QUESTION_COLOR),
     ]
     return ((line, color) for text, color in texts for line in wrap(text, SIZE))

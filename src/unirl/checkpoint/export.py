@@ -44,9 +44,10 @@ def export(ckpt: Path, config: Path, out: Path) -> None:
     _add_excluded(weights, backbone, ckpt)
     load_exactly(backbone, weights, ckpt)
     partial = partial_path(out)
+    backbone.sampling_config = _read_sampling_config(config)
     with merged(backbone):
         backbone.save_pretrained(partial)
-    _read_sampling_config(config).save_pretrained(partial)
+    backbone.sampling_config.save_pretrained(partial)  # a plugin may leave it out
     if out.exists():
         out.rmdir()
     replace_folder(partial, out)

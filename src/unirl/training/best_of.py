@@ -57,7 +57,8 @@ def sample(
         generator: The only source of randomness.
 
     Raises:
-        UserError: a setting is out of range, or `best_of` has no expected answer to decide by.
+        UserError: a setting is out of range, some examples have a question or an answer and others have none, or
+            `best_of` has no expected answer to decide by.
 
     Example:
         >>> from unirl.testing import TinyBackbone
@@ -68,6 +69,10 @@ def sample(
     """
     requested = [Example(example) if isinstance(example, str) else example for example in examples]
     check_range(1, 1_000_000, "sample", best_of=best_of)
+    for name in ("question", "answer"):
+        given = sum(bool(getattr(example, name)) for example in requested)
+        if given not in (0, len(requested)):
+            raise UserError(f"sample: {given} of {len(requested)} examples have a {name}; give it to all, or to none")
     backbone.build()
     config = backbone.sampling_config
     image_sampling = config.image_sampling if image_sampling is None else image_sampling
