@@ -139,6 +139,10 @@ def test_the_size_of_a_download_is_that_of_the_files_that_are_read(
     files = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: SimpleNamespace(siblings=files))
     assert "2.1 kB will be downloaded" in check_pretrained("x", PretrainedModel("some/model")).text
+    pickles = PretrainedModel("only/pickles", ("*.json", "*.safetensors"))
+    files[1].rfilename = "model.fp16.safetensors"
+    assert check_pretrained("x", pickles).level == "error"
+    assert "4.1 kB will be downloaded" in check_pretrained("x", PretrainedModel("some/model")).text
     assert "100 B will be downloaded" in check_pretrained("x", PretrainedModel("some/model", ("*.json",))).text
 
 

@@ -13,7 +13,7 @@ from unirl.backbones.checkpoints import (
     read_json,
     weight_files,
 )
-from unirl.backbones.hub import WEIGHT_NAMES, cached_folder, needed_files
+from unirl.backbones.hub import CONFIG_FILES, WEIGHT_NAMES, cached_folder, needed_files
 from unirl.doctor.findings import Finding, format_bytes
 from unirl.doctor.settings import HUB_PREFIXES, check_diversity_model
 from unirl.errors import UserError
@@ -62,8 +62,7 @@ def check_pretrained(subject: str, model: PretrainedModel) -> Finding:
 
 def _find_problem(model: PretrainedModel, folder: Path) -> str | None:
     """What a folder lacks of a checkpoint."""
-    files = model.files
-    has_model = files is None or any(_matches(name, files) for name in WEIGHT_NAMES)
+    files, has_model = model.files, _has_weights(model)
     if has_model and (files is None or _matches("config.json", files)):
         model_type = read_json(folder / "config.json").get("model_type")
         if model.model_type not in (None, model_type):
@@ -76,6 +75,11 @@ def _find_problem(model: PretrainedModel, folder: Path) -> str | None:
     if not any(_matches(path.name, files) for path in found):
         return f"{model.name} has none of the files that are read: {', '.join(files)}"
     return None
+
+
+def _has_weights(model: PretrainedModel) -> bool:
+    """Whether weights are among the files that are read."""
+    return model.files is None or any(_matches(name, model.files) for name in WEIGHT_NAMES)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -95,7 +99,14 @@ def _check_hub(subject: str, model: PretrainedModel) -> Finding:
         advice = "check the name and the network, or download it and give the folder"
         return Finding("error", subject, text, advice)
     sizes = {file.rfilename: file.size or 0 for file in files}
-    size = sum(sizes[name] for name in needed_files(list(sizes), model.files))
+    needed = needed_files(list(sizes), model.files)
+    configs = needed_files(list(sizes), CONFIG_FILES)
+    if not needed or (_has_weights(model) and not set(needed) - set(configs)):
+        text = f"{model.name} is on the hub, and has none of the weights that are read"
+        return Finding(
+            "error", subject, text, "name a checkpoint with weights in safetensors, or download and convert it"
+        )
+    size = sum(sizes[name] for name in needed)
     return Finding("ok", subject, f"{model.name} is on the hub; {format_bytes(size)} will be downloaded")
 
 

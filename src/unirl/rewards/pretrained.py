@@ -20,7 +20,8 @@ class PretrainedReward(Reward):
     """Scores an image and its prompt by a frozen, pretrained model. Answers are not used.
 
     The score is `(measure - low) / (high - low)`, clamped to [0, 1]. A subclass implements `load` and `measure`. The
-    model is loaded once, when the run starts.
+    model is loaded once, when the run starts. Override `pretrained_models` where `model` is not a checkpoint with a
+    config.json, or where others are loaded, too.
 
     Args:
         model: A hub id, a folder, or `package:folder`.
