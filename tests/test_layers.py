@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "functional": ("types",),
     "sampling": ("types", "functional"),
     "prompts": VALUES,
-    "judges": VALUES,
+    "judges": (*VALUES, "backbones.checkpoints"),
     "backbones": (*VALUES, "functional", "sampling"),
     "rewards": (*VALUES, "functional", "backbones", "prompts", "judges"),
     "updates": (*VALUES, "functional", "backbones", "distributed"),
@@ -32,10 +32,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),
     "cli": ("",),  # everything
     "__main__": ("cli",),
-    "__init__": (*VALUES, "hooks", "backbones.lora", "training", "callbacks"),
+    "__init__": (*VALUES, "hooks", "backbones.lora", "backbones.sampling_config", "training", "callbacks"),
 }
 """What each package may import besides itself. All may import `unirl.hooks` for `hookimpl`, but not its modules."""
-BASES = ("types", "errors", "functional", *(f"{kind}.base" for kind in KINDS))
+BASES = (
+    *("types", "errors", "functional", "backbones.checkpoints", "backbones.sampling_config"),
+    *(f"{kind}.base" for kind in KINDS),
+)
 """What the contract of a plugin kind, its `base.py`, may import."""
 REPEATED = {"__init__", "base", "backbone", "checkpoint", "modeling", "export"}
 """Module names that say the same thing in each folder: `cli/export.py` is the command of `checkpoint/export.py`."""

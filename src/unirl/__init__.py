@@ -11,6 +11,7 @@ from unirl.hooks import hookimpl
 
 if TYPE_CHECKING:
     from unirl.backbones.lora import LoRA
+    from unirl.backbones.sampling_config import SamplingConfig
     from unirl.callbacks import (
         ExportPretrained,
         Guards,
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
         EvaluationConfig,
         PromptsDataModule,
         RolloutConfig,
+        Samples,
         SelfImprovement,
         WarmupSchedule,
         evaluate,
+        sample,
     )
     from unirl.types import (
         AnswerLabels,
@@ -71,6 +74,8 @@ __all__ = [
     "ResultsTable",
     "Rollout",
     "RolloutConfig",
+    "Samples",
+    "SamplingConfig",
     "SelfImprovement",
     "TaskGradientNorms",
     "TaskSchedule",
@@ -83,10 +88,12 @@ __all__ = [
     "image_grid",
     "load",
     "question_rows",
+    "sample",
 ]
 
 _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
+    "unirl.backbones.sampling_config": ("SamplingConfig",),
     "unirl.callbacks": (
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
         *("TaskGradientNorms", "TaskSchedule", "fault_tolerance_callbacks"),
@@ -95,8 +102,8 @@ _MODULES = {
     "unirl.hooks.host": ("load",),
     "unirl.hooks.specs": ("Register",),
     "unirl.training": (
-        *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "SelfImprovement", "WarmupSchedule"),
-        "evaluate",
+        *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "Samples", "SelfImprovement", "WarmupSchedule"),
+        *("evaluate", "sample"),
     ),
     "unirl.types": (
         *("AnswerLabels", "AnswerSampling", "Answers", "CandidateSampling", "Candidates", "Example", "ImageSampling"),

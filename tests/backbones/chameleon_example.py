@@ -98,6 +98,7 @@ class Chameleon(AutoregressiveImages, TextAnswers):
     def save_pretrained(self, path: str | Path) -> None:
         self.transformer.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+        self.sampling_config.save_pretrained(path)
 
 
 @hookimpl

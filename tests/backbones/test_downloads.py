@@ -14,19 +14,33 @@ from tests.backbones.janus.authors import save as save_janus
 from unirl.backbones.checkpoints import locate, read_json
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo, checkpoint
+from unirl.errors import UserError
 
-OTHER = ("flax_model.msgpack", "tf_model.h5", "README.md", "teaser.png", "handler.py")
-"""Files of other frameworks and for people, which many repositories have."""
+OTHER = (
+    *("flax_model.msgpack", "tf_model.h5", "README.md", "teaser.png", "handler.py"),
+    *("model.fp16.safetensors", "consolidated.safetensors", "onnx/model.safetensors", "onnx/config.json"),
+)
+"""Files of other frameworks, formats and precisions, and for people, which many repositories have."""
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, set[str]]]:
     """A hub of the repositories `tmp_path/hub/OWNER/NAME`. Returns what was downloaded of each."""
 
-    def snapshot_download(repo_id: str, allow_patterns: Sequence[str] | None = None) -> str:
+    def list_repo_files(repo_id: str) -> list[str]:
+        repository = tmp_path / "hub" / repo_id
+        if not repository.is_dir():
+            raise ConnectionError(f"no repository {repo_id}")
+        return [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
+
+    def snapshot_download(
+        repo_id: str, allow_patterns: Sequence[str] | None = None, local_files_only: bool = False
+    ) -> str:
         repository, cache = tmp_path / "hub" / repo_id, tmp_path / "cache" / repo_id
-        files = [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
-        for name in filter_repo_objects(files, allow_patterns=list(allow_patterns) if allow_patterns else None):
+        if local_files_only and not cache.is_dir():
+            raise FileNotFoundError(repo_id)
+        files = [] if local_files_only else list_repo_files(repo_id)
+        for name in filter_repo_objects(files, allow_patterns=None if allow_patterns is None else list(allow_patterns)):
             (cache / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(repository / name, cache / name)
         return str(cache)
@@ -41,6 +55,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[st
         return found
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", list_repo_files)
     return downloaded
 
 
@@ -51,6 +66,7 @@ def add(tmp_path: Path, repository: str, source: Path, *pickles: str) -> Path:
     for name in pickles:
         torch.save(load_file(folder / "model.safetensors"), folder / name)
     for name in OTHER:
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"unread")
     return folder
 
@@ -102,13 +118,39 @@ def test_janus_in_its_authors_format_downloads_pickles_where_there_is_nothing_el
     assert "pytorch_model.bin" in names
 
 
+def test_a_saved_show_o_is_downloaded_with_its_own_parts_and_no_others(
+    hub: Callable[[], dict[str, set[str]]], shapes_checkpoint: Path, tmp_path: Path
+) -> None:
+    """The image tokenizer lies inside of it, in a folder that its config names."""
+    folder = add(tmp_path, "me/mine", shapes_checkpoint)
+    (folder / "image_tokenizer").rename(folder / "vq")
+    shutil.copytree(folder / "vq", folder / "old_tokenizer")
+    checkpoint._write_json(folder / "config.json", read_json(folder / "config.json") | {"image_tokenizer": "vq"})
+    public = Showo.from_pretrained("me/mine")
+    assert public.sampling_config.image_sampling.steps
+    expected = {str(path.relative_to(shapes_checkpoint)) for path in shapes_checkpoint.rglob("*") if path.is_file()}
+    assert hub()["me/mine"] == {name.replace("image_tokenizer/", "vq/") for name in expected}
+
+
+def test_what_is_in_the_cache_is_read_without_the_hub(
+    hub: Callable[[], dict[str, set[str]]], janus_checkpoint: Path, tmp_path: Path
+) -> None:
+    add(tmp_path, "deepseek-community/janus", janus_checkpoint)
+    first = locate("deepseek-community/janus")
+    shutil.rmtree(tmp_path / "hub")
+    assert locate("deepseek-community/janus") == first
+    with pytest.raises(UserError, match="no local folder 'deepseek-community/other', and the hub did not give it"):
+        locate("deepseek-community/other")
+
+
 def test_shards_of_pickles_are_downloaded_where_there_are_no_safetensors(
     hub: Callable[[], dict[str, set[str]]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "hub" / "some" / "model"
     folder.mkdir(parents=True)
     names = ("pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json", "config.json")
-    for name in (*names, *OTHER, "training_args.bin"):
+    others = ("README.md", "model.fp16.safetensors", "training_args.bin", "pytorch_model.pt")
+    for name in (*names, *others):
         (folder / name).write_text('{"weight_map": {"w": "pytorch_model-00001-of-00001.bin"}}')
     locate("some/model")
     assert hub()["some/model"] == {*names}

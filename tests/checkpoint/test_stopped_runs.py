@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package
 
 from interrupted_runs import SaveEachStep, fit, make_model, run_forked
 
+from unirl import AnswerSampling, ImageSampling, SamplingConfig
 from unirl.backbones.showo import Showo
 from unirl.callbacks.preemption import Preempted
 from unirl.checkpoint import find_corruption
@@ -209,6 +210,10 @@ def test_export_of_the_last_checkpoint_is_the_model_that_the_run_exported(
     (last,) = uninterrupted(1).rglob("last.ckpt")
     main(["export", "--ckpt", str(last), "--out", str(tmp_path / "pretrained")])
     assert_same_model(uninterrupted(1), tmp_path)
+    measured = SamplingConfig(ImageSampling(16, 0.25, 0.6, 1e9), AnswerSampling(max_tokens=6))
+    for folder in (uninterrupted(1), tmp_path):  # both are sampled as the run's validation measured them
+        (exported,) = folder.rglob("pretrained")
+        assert SamplingConfig.from_pretrained(exported) == measured
     with pytest.raises(SystemExit):
         main(["export", "--ckpt", str(last), "--out", str(tmp_path)])  # not empty
 

@@ -1,4 +1,4 @@
-"""Checks of the machine: disk, checkpoint, installed distributions."""
+"""Checks of the machine: disk, installed distributions."""
 
 import math
 from importlib import metadata
@@ -8,8 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from unirl.doctor import environment
-from unirl.doctor.environment import check_checkpoint, check_disk, check_import_name
-from unirl.testing import TinyBackbone
+from unirl.doctor.environment import check_disk, check_import_name
 
 
 def test_a_folder_that_does_not_exist_yet_is_checked_and_not_made(tmp_path: Path) -> None:
@@ -31,28 +30,6 @@ def test_checkpoints_that_do_not_fit_are_an_error(tmp_path: Path, monkeypatch: p
     levels = [check_disk(tmp_path, 1000, count)[0].level for count in (2, 3, math.inf)]
     assert levels == ["ok", "error", "warning"]
     assert check_disk(tmp_path, 3000, math.inf)[0].level == "error"
-
-
-@pytest.mark.parametrize(
-    ("files", "level", "text"),
-    [
-        ({}, "error", "config.json is missing"),
-        ({"config.json": "{"}, "error", "is broken"),
-        ({"config.json": "{}"}, "error", "no weights"),
-        ({"config.json": "{}", "model.safetensors": "x"}, "ok", "3 B on this machine"),
-        ({"config.json": "{}", "model.safetensors.index.json": '{"weight_map": {"a": "b"}}'}, "error", "no weights"),
-    ],
-)
-def test_a_checkpoint_folder(tmp_path: Path, files: dict[str, str], level: str, text: str) -> None:
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    (finding,) = check_checkpoint(TinyBackbone(str(tmp_path)))
-    assert finding.level == level
-    assert text in finding.text
-
-
-def test_a_backbone_without_a_checkpoint() -> None:
-    assert check_checkpoint(TinyBackbone()) == []
 
 
 def test_another_owner_of_the_import_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,13 @@ def test_genevals_names_of_fields_are_accepted(tmp_path: Path) -> None:
     assert first.exclude == (Item("cup", 3),)
 
 
+def test_any_prompt_of_the_files_is_found(tmp_path: Path) -> None:
+    held_out = [{**LINE, "prompt": f"held out {number}"} for number in range(1200)]
+    source = JsonLines(write(tmp_path / "a.jsonl", *numbered(3)), write(tmp_path / "b.jsonl", *held_out))
+    found = [source.find(prompt) for prompt in ("Prompt  2", "held out 1199", "prompt 3")]
+    assert [example and example.prompt for example in found] == ["prompt 2", "held out 1199", None]
+
+
 def test_several_questions(tmp_path: Path) -> None:
     color = {"text": "What color is it?", "answer": "red", "choices": ["red", "blue"], "requires": [0]}
     row = {"prompt": "a red cup", "questions": [CUP, color], "category": "colors"}

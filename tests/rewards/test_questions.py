@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unirl import Answers, Example, Images, ImageSampling, Item, Question, UserError
-from unirl.cli.best_of import generate, report
+from unirl import Answers, Example, Images, Item, Question, UserError, sample
+from unirl.cli.sample_examples import report
 from unirl.rewards import CaptionReward, Questions, score
 from unirl.testing import TinyBackbone, make_answers, make_images
 
@@ -146,12 +146,13 @@ def test_best_of_n_decides_by_all_questions() -> None:
     backbone.sample_images = lambda *_: images_of(next(kinds))  # type: ignore[method-assign]
     both = Question("cup", "yes", YES), Question("dog", "yes", YES)
     examples = [Example("cup and dog", questions=both), Example("a cup", "what", "cup")]
-    found = [
-        generate(backbone, ["cup and dog", "a cup"], examples, ImageSampling(), torch.Generator()) for _ in range(2)
-    ]
-    scores = torch.stack([candidates.scores for candidates in found if candidates.scores is not None])
+    samples = sample(backbone, examples, best_of=2)
+    scores = samples.all_scores
+    assert scores is not None
     torch.testing.assert_close(scores, torch.tensor([[0.35, 0.5], [0.9, 0.2]]))
-    assert [len(candidates.answers) for candidates in found] == [2, 2]
+    assert samples.images.codes[:, 0].tolist() == [0, 0]
+    assert samples.answers is not None
+    assert len(samples.answers) == 2
     first, second = report(examples, scores)
     assert first == "'cup and dog': score of 2 questions 0.90, the best of 0.35, 0.90"
     assert second == "'a cup': probability of 'cup' 0.50, the best of 0.50, 0.20"

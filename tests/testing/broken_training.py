@@ -110,6 +110,12 @@ class WritesPickle(TinyBackbone):
         (Path(path) / "weights.data").write_bytes(pickle.dumps(self.state_dict()))
 
 
+class DropsSamplingConfig(TinyBackbone):
+    def save_pretrained(self, path: str | Path) -> None:
+        super().save_pretrained(path)
+        (Path(path) / "sampling_config.json").unlink()
+
+
 class LoadsRandomWeights(TinyBackbone):
     @classmethod
     def from_pretrained(cls, path_or_id: str) -> TinyBackbone:

@@ -126,6 +126,7 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (training.IncompleteStateDict, r"a model that loaded state_dict\(\) answers .*, expected"),
     ],
     "test_save_and_load_round_trip": [
+        (training.DropsSamplingConfig, "from_pretrained loaded another sampling_config than that of the saved model"),
         (training.LoadsRandomWeights, "from_pretrained loaded 'text_encoder.* and .* more with other values"),
         (training.WritesPickle, "save_pretrained wrote the pickle weights.data"),
     ],

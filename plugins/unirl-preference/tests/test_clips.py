@@ -155,8 +155,12 @@ def test_no_pickle_is_downloaded(clip_folder: Path, monkeypatch: pytest.MonkeyPa
         requested[hub_id] = allow_patterns
         return str(clip_folder)
 
+    names = [*(path.name for path in clip_folder.iterdir()), "pytorch_model.bin", "HPS_v2.pt", "README.md"]
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda hub_id: names)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     HPSv2("some/hpsv2", processor="some/clip").attach(None)
-    assert "*.safetensors" in requested["some/hpsv2"]
-    assert all(not pattern.endswith(("bin", "pt", "*")) for patterns in requested.values() for pattern in patterns)
-    assert "*.safetensors" not in requested["some/clip"]
+    assert sorted(requested["some/hpsv2"] or []) == sorted(path.name for path in clip_folder.iterdir())
+    assert "model.safetensors" not in (requested["some/clip"] or [])
+    names.remove("model.safetensors")
+    HPSv2("only/pickles", processor="some/clip").attach(None)
+    assert "pytorch_model.bin" not in (requested["only/pickles"] or [])

@@ -2,6 +2,7 @@
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.checkpoints import (
+    PretrainedModel,
     building_on_cpu,
     check_rope_type,
     describe_error,
@@ -19,6 +20,7 @@ from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.backbones.placeholders import PlaceholderChat, PlaceholderTokenizer, placeholder_statistics
 from unirl.backbones.precision import float32_logits
 from unirl.backbones.text import plain_text
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "LlamaStaticDecoder",
     "PlaceholderChat",
     "PlaceholderTokenizer",
+    "PretrainedModel",
+    "SamplingConfig",
     "SharedVocabularyTransformer",
     "TextAnswers",
     "building_on_cpu",

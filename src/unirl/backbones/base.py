@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from unirl.backbones.checkpoints import PretrainedModel, locate
+from unirl.backbones.sampling_config import FILE_NAME, SamplingConfig
 from unirl.errors import UserError
 from unirl.types import Answers, AnswerSampling, Images, ImageSampling
 
@@ -26,7 +28,12 @@ class Backbone(nn.Module, ABC):
     B samples; consecutive equal prompts form a group. A decision is one code in the context in which the sampler chose
     it. `sample_images` and `image_log_probs` refer to the same A decisions in the same order, so update rules need not
     know which family of models they train.
+
+    A backbone that is loaded from a checkpoint keeps what names it in the attribute `checkpoint`, for
+    `sampling_config` and `unirl doctor`. One that reads text by a tokenizer of transformers keeps it in `tokenizer`.
     """
+
+    _sampling_config: SamplingConfig | None = None
 
     @abstractmethod
     def build(self, meta: bool = False) -> None:
@@ -225,6 +232,52 @@ class Backbone(nn.Module, ABC):
         return False
 
     @property
+    def sampling_config(self) -> SamplingConfig:
+        """How images and answers of the built model are sampled by default: as assigned, or as the checkpoint says.
+
+        Raises:
+            UserError: the checkpoint's file is broken.
+        """
+        if self._sampling_config is None:
+            own = _read_sampling_config(getattr(self, "checkpoint", None))
+            self._sampling_config = self.default_sampling_config if own is None else own
+        return self._sampling_config
+
+    @sampling_config.setter
+    def sampling_config(self, config: SamplingConfig) -> None:
+        self._sampling_config = config
+
+    @property
+    def default_sampling_config(self) -> SamplingConfig:
+        """How a checkpoint that does not say it is sampled. Override it where the authors of the model do."""
+        return SamplingConfig()
+
+    @property
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        """The checkpoints that `build` loads, for `unirl doctor`: that of the attribute `checkpoint`, if there is one.
+
+        Override it where there are others.
+        """
+        checkpoint = getattr(self, "checkpoint", None)
+        return (PretrainedModel(checkpoint),) if isinstance(checkpoint, str) else ()
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a text that the model cannot read, since its tokenizer has no token for them.
+
+        Args:
+            text: A prompt, a question or an answer.
+
+        Returns:
+            None where the backbone has no `tokenizer` of transformers, or one that knows every word.
+        """
+        tokenizer: Any = getattr(self, "tokenizer", None)
+        if not hasattr(tokenizer, "unk_token_id"):
+            return []
+        words = dict.fromkeys(text.split())
+        ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
+        return [word for word in words if not ids[word] or tokenizer.unk_token_id in ids[word]]
+
+    @property
     @abstractmethod
     def blocks(self) -> tuple[type[nn.Module], ...]:
         """Classes of the repeated layers, which FSDP shards one by one.
@@ -242,7 +295,18 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the checkpoint in the public format; `from_pretrained` reads it back."""
+        """Write the checkpoint in the public format; `from_pretrained` reads it back.
+
+        Call `self.sampling_config.save_pretrained(path)`, too, so that the saved model is sampled as this one.
+        """
+
+
+def _read_sampling_config(checkpoint: object) -> SamplingConfig | None:
+    try:  # what a plugin calls its checkpoint need not be a folder
+        folder = locate(str(checkpoint), files=[FILE_NAME]) if isinstance(checkpoint, str | Path) else None
+    except UserError:
+        return None
+    return SamplingConfig.from_pretrained(folder) if folder and (folder / FILE_NAME).is_file() else None
 
 
 def _rotary_frequencies(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:

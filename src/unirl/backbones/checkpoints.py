@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unirl.backbones.hub import WEIGHT_NAMES, download
 from unirl.errors import UserError
 
-WEIGHT_NAMES = (
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors",
-    "pytorch_model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pt",
-)
-CONFIG_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-"""Patterns of what a checkpoint holds besides weights: configs, tokenizer, processor."""
-SAFETENSORS, PICKLES = ("*.safetensors",), ("*pytorch_model*.bin", "*pytorch_model*.pt")
-"""Patterns of weights. Many checkpoints on the hub hold them in both formats."""
 UNREADABLE = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError)
 """Exceptions that reading a broken weight file raises."""
 
 
-def locate(path_or_id: str, inside: Path | None = None, files: Sequence[str] | None = None) -> Path:
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A checkpoint that a plugin loads when a run starts. `unirl doctor` checks before that whether it is there.
+
+    Args:
+        name: A local folder, `package:folder`, or a hub id.
+        files: Patterns of the files that are read, as for `locate`. None for a whole model.
+        model_type: What its config.json must say, or None.
+
+    Example:
+        >>> PretrainedModel("openai/clip-vit-base-patch32", model_type="clip").files is None
+        True
+    """
+
+    name: str
+    files: tuple[str, ...] | None = None
+    model_type: str | None = None
+
+
+def locate(
+    path_or_id: str, inside: Path | None = None, files: Sequence[str] | None = None, parts: Sequence[str] = ()
+) -> Path:
     """The folder of a checkpoint, downloaded where it is a hub id.
 
     Args:
@@ -39,11 +51,12 @@ def locate(path_or_id: str, inside: Path | None = None, files: Sequence[str] | N
         inside: The folder that a relative path is looked up in first.
         files: Files to download from the hub, as patterns such as "*.json". By default those of a model: configs, and
             weights as safetensors, or as pickles where there are no safetensors.
+        parts: Folders inside the checkpoint that are checkpoints themselves; other folders are not downloaded.
 
     Raises:
         UserError: there is no such checkpoint, or the hub cannot be reached.
     """
-    return locate_local(path_or_id, inside) or _download(path_or_id, files)
+    return locate_local(path_or_id, inside) or _download(path_or_id, files, parts)
 
 
 def locate_local(path_or_id: str, inside: Path | None = None) -> Path | None:
@@ -84,18 +97,9 @@ def _locate_packaged(spec: str, package: str, folder: str) -> Path:
     return path
 
 
-def _download(hub_id: str, files: Sequence[str] | None) -> Path:
-    if files is not None:
-        return _download_matching(hub_id, files)
-    folder = _download_matching(hub_id, (*CONFIG_FILES, *SAFETENSORS))
-    return folder if has_weights(folder) else _download_matching(hub_id, (*CONFIG_FILES, *PICKLES))
-
-
-def _download_matching(hub_id: str, files: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes a second to import
-
+def _download(hub_id: str, files: Sequence[str] | None, parts: Sequence[str]) -> Path:
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(files)))
+        return download(hub_id, files, parts)
     except Exception as error:
         raise UserError(
             f"no local folder {hub_id!r}, and the hub did not give it ({describe_error(error)}); "

@@ -13,7 +13,8 @@ from unirl.distributed.fsdp2 import gather_full_model
 class ExportPretrained(Callback):
     """Writes the trained model to `pretrained/` in the folder of the run, for `from_pretrained` and `unirl sample`.
 
-    LoRA adapters are merged into the weights.
+    LoRA adapters are merged into the weights. The sampling settings of validation are written beside them, so that the
+    model is sampled as it was measured.
     """
 
     @override
@@ -24,6 +25,8 @@ class ExportPretrained(Callback):
         folder = Path(log_dir) / "pretrained"
         backbone: Any = gather_full_model(pl_module.backbone, trainer.is_global_zero)  # type: ignore[arg-type]
         if backbone is not None:
+            backbone.sampling_config = getattr(pl_module, "sampling_config", None) or backbone.sampling_config
             with merged(backbone):
                 backbone.save_pretrained(folder)
+            backbone.sampling_config.save_pretrained(folder)  # a plugin may leave it out
             print(f"The trained model: {folder}")

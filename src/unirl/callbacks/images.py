@@ -1,7 +1,6 @@
 """Grids of images with captions, and the callback that logs them in validation."""
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,42 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from typing_extensions import override
 
+from unirl.callbacks.captions import LINE_HEIGHT, draw_line, wrap
 from unirl.types import Rollout
 
-SIZE, MARGIN, FONT_SIZE, LINE_LENGTH = 168, 12, 14, 23
-"""Pixels of an image, around an image and of the font; characters of a line."""
+SIZE, MARGIN = 168, 12
+"""Pixels of an image and around it."""
 TEXT_COLOR, CORRECT_COLOR, WRONG_COLOR, FRAME_COLOR = "#222222", "#15803d", "#b91c1c", "#bbbbbb"
+QUESTION_COLOR = "#666666"
 
 
 @dataclass(frozen=True)
 class Caption:
-    """The text below an image.
+    """The text below an image, in any script.
 
     Args:
         prompt: The prompt.
-        answer: The model's answer about the image; empty if it was not asked.
+        answer: The model's answer about the image; empty if it was not asked. An empty one to a question is shown.
         correct: The judge's verdict on the image; None without a judge.
+        question: The question; empty to leave it out.
+        expected: The expected answer; empty to leave it out.
     """
 
     prompt: str
     answer: str
     correct: bool | None = None
+    question: str = ""
+    expected: str = ""
 
 
 def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> Image.Image:
     """Images in rows with their captions. Frame and answer are green for a correct image and red for a wrong one.
+
+    A row is as high as its longest caption; long texts are cut.
 
     Args:
         pixels: The images.
@@ -51,27 +58,37 @@ def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) ->
         >>> image_grid(torch.rand(2, 3, 8, 8), [Caption("a red circle", "a circle", True), Caption("a ring", "")]).size
         (372, 238)
     """
-    font = ImageFont.load_default(FONT_SIZE)
-    texts = [(_wrap(caption.prompt), _wrap(f"“{caption.answer}”" if caption.answer else "")) for caption in captions]
-    lines, line_height = max(len(prompt) + len(answer) for prompt, answer in texts), FONT_SIZE + 3
-    width, height = SIZE + MARGIN, SIZE + MARGIN + lines * line_height + MARGIN
-    rows = -(-len(captions) // columns)
-    grid = Image.new("RGB", (MARGIN + width * min(columns, len(captions)), MARGIN + height * rows), "white")
-    canvas = ImageDraw.Draw(grid)
-    for i, (image, caption, (prompt, answer)) in enumerate(zip(pixels, captions, texts, strict=True)):
-        x, y = MARGIN + width * (i % columns), MARGIN + height * (i // columns)
-        grid.paste(_to_pil(image), (x, y))
-        verdict = CORRECT_COLOR if caption.correct else WRONG_COLOR
-        frame, answer_color = (FRAME_COLOR, TEXT_COLOR) if caption.correct is None else (verdict, verdict)
-        canvas.rectangle((x - 1, y - 1, x + SIZE, y + SIZE), outline=frame)
-        colored = [(line, TEXT_COLOR) for line in prompt] + [(line, answer_color) for line in answer]
-        for n, (line, color) in enumerate(colored):
-            canvas.text((x, y + SIZE + 4 + n * line_height), line, fill=color, font=font)
+    lines = [list(_lines(caption)) for caption in captions]
+    rows = [range(start, min(start + columns, len(captions))) for start in range(0, len(captions), columns)]
+    heights = [SIZE + MARGIN + max(len(lines[i]) for i in row) * LINE_HEIGHT + MARGIN for row in rows]
+    grid = Image.new("RGB", (MARGIN + (SIZE + MARGIN) * min(columns, len(captions)), MARGIN + sum(heights)), "white")
+    canvas, y = ImageDraw.Draw(grid), MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for column, i in enumerate(row):
+            x = MARGIN + (SIZE + MARGIN) * column
+            grid.paste(_to_pil(pixels[i]), (x, y))
+            canvas.rectangle((x - 1, y - 1, x + SIZE, y + SIZE), outline=_verdict_color(captions[i], FRAME_COLOR))
+            for n, (line, color) in enumerate(lines[i]):
+                draw_line(canvas, x, y + SIZE + 4 + n * LINE_HEIGHT, line, color)
+        y += height
     return grid
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, LINE_LENGTH)
+def _lines(caption: Caption) -> Iterator[tuple[str, str]]:
+    """Lines of a caption with their colors."""
+    texts = [
+        (caption.prompt, TEXT_COLOR),
+        (caption.question, QUESTION_COLOR),
+        (f"“{caption.answer}”" if caption.answer or caption.question else "", _verdict_color(caption, TEXT_COLOR)),
+        (f"expected “{caption.expected}”" if caption.expected else "", QUESTION_COLOR),
+    ]
+    return ((line, color) for text, color in texts for line in wrap(text, SIZE))
+
+
+def _verdict_color(caption: Caption, default: str) -> str:
+    if caption.correct is None:
+        return default
+    return CORRECT_COLOR if caption.correct else WRONG_COLOR
 
 
 def _to_pil(image: Tensor) -> Image.Image:
@@ -81,7 +98,7 @@ def _to_pil(image: Tensor) -> Image.Image:
 
 
 class LogImages(Callback):
-    """Logs a grid of held-out images with prompts and answers in each validation.
+    """Logs a grid of held-out images with prompts, questions and answers in each validation.
 
     Written to `images/` in the folder of the run, and to TensorBoard as `val/images`. The prompts and the random
     numbers are the same every time, so that grids can be compared.
@@ -109,7 +126,11 @@ class LogImages(Callback):
         verdicts, count = rollout.score_parts.get("judge"), min(self.count, len(rollout.examples))
         correct = [None] * count if verdicts is None else [bool(verdict) for verdict in verdicts[:count].tolist()]
         texts = rollout.first_answers.text
-        captions = [Caption(rollout.examples[i].prompt, texts[i], correct[i]) for i in range(count)]
+        examples = rollout.examples[:count]
+        captions = [
+            Caption(example.prompt, text, verdict, example.question, example.answer)
+            for example, text, verdict in zip(examples, texts[:count], correct, strict=True)
+        ]
         assert rollout.images.pixels is not None
         grid = image_grid(rollout.images.pixels[:count].cpu(), captions, self.columns)
         if self._log_dir is not None:

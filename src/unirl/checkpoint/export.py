@@ -13,12 +13,14 @@ from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import load_exactly
 from unirl.backbones.frozen import DIGEST, check_digest, digest
 from unirl.backbones.lora import LoRA, add_adapters, merged
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.checkpoint.integrity import find_corruption
 from unirl.checkpoint.io import replace_folder
 from unirl.checkpoint.resume import corrupt_message, partial_path
 from unirl.checkpoint.sharded import META, sharded_weights
 from unirl.errors import UserError
 from unirl.hooks.arguments import PluginArgument, resolve
+from unirl.types import AnswerSampling, ImageSampling
 
 PREFIX = "backbone."
 """What the names of the backbone's tensors start with in a checkpoint."""
@@ -26,6 +28,8 @@ PREFIX = "backbone."
 
 def export(ckpt: Path, config: Path, out: Path) -> None:
     """Write the backbone of a checkpoint with `save_pretrained`. LoRA adapters are merged into the weights.
+
+    The sampling settings of the run's validation are written beside them.
 
     Args:
         ckpt: A file, or the folder of a sharded checkpoint.
@@ -40,8 +44,10 @@ def export(ckpt: Path, config: Path, out: Path) -> None:
     _add_excluded(weights, backbone, ckpt)
     load_exactly(backbone, weights, ckpt)
     partial = partial_path(out)
+    backbone.sampling_config = _read_sampling_config(config)
     with merged(backbone):
         backbone.save_pretrained(partial)
+    backbone.sampling_config.save_pretrained(partial)  # a plugin may leave it out
     if out.exists():
         out.rmdir()
     replace_folder(partial, out)
@@ -78,14 +84,35 @@ def _add_excluded(weights: dict[str, Tensor], backbone: Backbone, ckpt: Path) ->
         weights |= excluded
 
 
-def _build_backbone(config: Path) -> Backbone:
-    """The backbone of a config, with its adapters and its initial weights."""
+def _read_sampling_config(config: Path) -> SamplingConfig:
+    """The settings of a run's validation, as `SelfImprovement.sampling_config`."""
+    model = _read_model(config)
+    rollout, evaluation = model.get("rollout") or {}, model.get("evaluation") or {}
+    images = evaluation.get("image_sampling") or rollout.get("image_sampling") or {}
+    answers = (rollout.get("answer_sampling") or {}) | {"temperature": 0.0}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--image_sampling", type=ImageSampling)
+    parser.add_argument("--answer_sampling", type=AnswerSampling)
+    options = {"image_sampling": images, "answer_sampling": answers}
+    instances = parser.instantiate(parser.parse_object(options))
+    return SamplingConfig(instances.image_sampling, instances.answer_sampling)
+
+
+def _read_model(config: Path) -> dict[str, Any]:
+    """The section `model` of a run's config, whose backbone is given."""
     try:
-        model = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
-        options = {"backbone": model["backbone"], "lora": model.get("lora")}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        model: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+        model["backbone"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{config} is not the config of a run ({reason}); name it with --config") from None
+    return model
+
+
+def _build_backbone(config: Path) -> Backbone:
+    """The backbone of a config, with its adapters and its initial weights."""
+    model = _read_model(config)
+    options = {"backbone": model["backbone"], "lora": model.get("lora")}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--lora", type=LoRA | None)

@@ -57,7 +57,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "validate": "Evaluate a model on held-out prompts.",
     "test": "Evaluate a trained model on held-out prompts.",
     "doctor": """\
-Check whether `unirl fit` would start with these options, and what it would need: plugins, checkpoint, devices, memory,
+Check whether `unirl fit` would start with these options, and what it would need: plugins, checkpoints, devices, memory,
 disk. Prints a line for each; exit code 2 if fit would not start. The peak of memory is measured on tensors without
 contents, so no model is loaded, and no GPU is needed.
 

@@ -1,6 +1,9 @@
 """`unirl sample`: generates images from prompts, and asks about them."""
 
 import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +15,17 @@ from unirl.hooks.host import host
 if TYPE_CHECKING:
     import torch
 
-    from unirl.backbones import Backbone
+    from unirl.backbones import Backbone, SamplingConfig
+    from unirl.types import AnswerSampling, Example, ImageSampling
 
 DEFAULT_CHECKPOINT = "unirl_shapes:checkpoints/{}"
 
 
 def main(argv: list[str]) -> None:
-    """Generate images for each prompt, and write them with prompts and answers as one PNG.
+    """Generate images for each prompt, and write them with prompts, questions and answers as one PNG.
 
-    With `--best-of N`, each image is the one of N in which the model's own answer is most probably the expected one.
+    The answers go to stdout, one a line in the order of the images; everything else goes to stderr. With `--best-of N`,
+    each image is the one of N in which the model's own answer is most probably the expected one.
 
     Args:
         argv: Arguments after `unirl sample`.
@@ -34,14 +39,18 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out {options.out!r}: expected a file name that ends in .png")
     if not out.parent.is_dir():
         raise UserError(f"--out {options.out!r}: there is no folder {str(out.parent)!r}; create it first")
-    if options.steps < 1 or options.count < 1:
-        raise UserError(f"--steps {options.steps} --count {options.count}: both must be at least 1")
+    if options.count < 1:
+        raise UserError(f"--count {options.count}: it must be at least 1")
     _sample(options, out)
-    print(f"wrote {out}")
+    _tell(f"wrote {out}")
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = CommandParser(prog="unirl sample", description="Generate images from prompts.")
+    parser = CommandParser(
+        prog="unirl sample",
+        description="Generate images from prompts. Sampling settings that are not given are those of the checkpoint, "
+        "by which it was measured. Answers go to stdout, one a line; everything else goes to stderr.",
+    )
     parser.add_argument("--prompt", action="append", required=True, help="a prompt; can be given several times")
     parser.add_argument("--out", required=True, help="the PNG to write")
     asked = "asked about each image, the answer is written below it; one, or one for each prompt"
@@ -52,15 +61,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--prompts", help=source)
     best = "generate N images in place of each, and keep the one whose expected answer the model finds most probable"
     parser.add_argument("--best-of", type=int, metavar="N", help=best)
-    parser.add_argument("--backbone", default="showo", help="a registered backbone")
+    parser.add_argument("--backbone", default="showo", help="a registered backbone (default: showo)")
     checkpoint = DEFAULT_CHECKPOINT.format("BACKBONE")
     parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {checkpoint})")
     parser.add_argument("--count", type=int, default=1, help="images for each prompt (default: 1)")
-    parser.add_argument("--steps", type=int, default=16, help="sampling steps of a masked model (default: 16)")
-    parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free guidance (default: 0, none)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of image codes (default: 1)")
-    order = "noise on the order in which a masked model fixes codes; 1e9 is a random order (default: 1)"
-    parser.add_argument("--confidence_noise", type=float, default=1.0, help=order)
+    parser.add_argument("--steps", type=int, help="sampling steps of a masked model")
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance; 0 is none")
+    parser.add_argument("--temperature", type=float, help="of image codes")
+    order = "noise on the order in which a masked model fixes codes; 1e9 is a random order"
+    parser.add_argument("--confidence_noise", type=float, help=order)
+    parser.add_argument("--answer_temperature", type=float, help="of answers; 0 takes the most likely token")
+    parser.add_argument("--max_tokens", type=int, help="longest answer in tokens")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     devices = "auto (a GPU if there is one), cpu, cuda, cuda:1 or another device of PyTorch (default: auto)"
     parser.add_argument("--device", default="auto", help=devices)
@@ -73,25 +84,61 @@ def _sample(options: argparse.Namespace, out: Path) -> None:
     import torch  # noqa: PLC0415 - `--help` needs no torch
 
     from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415
-    from unirl.cli.best_of import best_of, generate, report, requested_examples  # noqa: PLC0415
+    from unirl.cli.sample_examples import report, requested_examples  # noqa: PLC0415
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
-    from unirl.training.config import check_image_sampling  # noqa: PLC0415
-    from unirl.types import ImageSampling  # noqa: PLC0415
+    from unirl.training.best_of import sample  # noqa: PLC0415
 
     requested = requested_examples(options)
     device = choose_device(options.device)
-    backbone = _load(options.backbone, options.checkpoint or DEFAULT_CHECKPOINT.format(options.backbone)).to(device)
-    prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
-    examples = [example for example in requested or () for _ in range(options.count)]
-    sampling = ImageSampling(options.steps, options.guidance, options.temperature, options.confidence_noise)
-    check_image_sampling("sample", backbone, sampling)
+    backbone = _load(options.backbone, options.checkpoint).to(device)
+    config = _sampling_config(options, backbone.sampling_config)
+    _tell(f"sampling: {_describe(config.image_sampling)}; answers: {_describe(config.answer_sampling)}")
+    _tell_unknown_words(backbone, requested)
+    examples = [example for example in requested for _ in range(options.count)]
     generator = generator_for(device, options.seed, "sample")
+    settings = (config.image_sampling, config.answer_sampling, generator)
     with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-        best, scores = best_of(lambda: generate(backbone, prompts, examples, sampling, generator), options.best_of or 1)
-    captions = [Caption(prompt, answer) for prompt, answer in zip(prompts, best.answers, strict=True)]
-    image_grid(best.pixels, captions).save(out)
-    for line in report(examples, scores):
-        print(line)
+        samples = sample(backbone, examples, options.best_of or 1, *settings)
+    answers = [""] * len(examples) if samples.answers is None else samples.answers.text
+    captions = [
+        Caption(example.prompt, text, question=example.question, expected=example.answer)
+        for example, text in zip(examples, answers, strict=True)
+    ]
+    assert samples.images.pixels is not None
+    image_grid(samples.images.pixels, captions).save(out)
+    for text in [] if samples.answers is None else answers:
+        print(" ".join(text.split()))
+    for line in report(examples, samples.all_scores):
+        _tell(line)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _sampling_config(options: argparse.Namespace, config: "SamplingConfig") -> "SamplingConfig":
+    """The settings of the checkpoint, with those that are given as options."""
+    names = ("steps", "guidance", "temperature", "confidence_noise")
+    images = {name: getattr(options, name) for name in names}
+    answers = {"temperature": options.answer_temperature, "max_tokens": options.max_tokens}
+    given = [{name: value for name, value in values.items() if value is not None} for values in (images, answers)]
+    return replace(
+        config,
+        image_sampling=replace(config.image_sampling, **given[0]),
+        answer_sampling=replace(config.answer_sampling, **given[1]),
+    )
+
+
+def _describe(settings: "ImageSampling | AnswerSampling") -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in asdict(settings).items())
+
+
+def _tell_unknown_words(backbone: "Backbone", examples: "Sequence[Example]") -> None:
+    for kind in ("prompt", "question", "answer"):
+        for text in dict.fromkeys(getattr(example, kind) for example in examples):
+            if unknown := backbone.unknown_words(text):
+                words = ", ".join(map(repr, unknown))
+                _tell(f"warning: the model's tokenizer does not know {words} of the {kind} {text!r}")
 
 
 def choose_device(name: str) -> "torch.device":
@@ -118,7 +165,20 @@ def choose_device(name: str) -> "torch.device":
     return device
 
 
-def _load(name: str, checkpoint: str) -> "Backbone":
+def _load(name: str, checkpoint: str | None) -> "Backbone":
     module, _, cls = host().resolve("backbone", name).rpartition(".")
-    backbone: Backbone = getattr(import_module(module), cls).from_pretrained(checkpoint)
+    backbone: Backbone = getattr(import_module(module), cls).from_pretrained(checkpoint or _shipped(name))
     return backbone.eval()
+
+
+def _shipped(name: str) -> str:
+    """The checkpoint of unirl-shapes for a backbone."""
+    from unirl.backbones.checkpoints import locate_local  # noqa: PLC0415 - `--help` needs no torch
+
+    checkpoint = DEFAULT_CHECKPOINT.format(name)
+    try:
+        locate_local(checkpoint)
+    except UserError as error:
+        advice = "give --checkpoint with a folder, package:folder or hub id"
+        raise UserError(f"--backbone {name}: {advice}, since none is shipped for it ({error})") from None
+    return checkpoint

@@ -1,6 +1,5 @@
-"""Checks of the machine and of what is installed: devices, disk, checkpoint, plugins."""
+"""Checks of the machine and of what is installed: devices, disk, plugins."""
 
-import json
 import math
 import os
 import shutil
@@ -13,16 +12,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from packaging.utils import canonicalize_name
 
-from unirl.backbones import Backbone
-from unirl.backbones.checkpoints import describe_error, has_weights, locate_local, read_json
 from unirl.doctor.findings import Finding, format_bytes
 from unirl.errors import UserError
 from unirl.hooks.discovery import OWN_DISTRIBUTION
 from unirl.hooks.host import host
 from unirl.training.config import check_precision
 
-HUB_TIMEOUT = 10.0
-"""Seconds for the Hugging Face hub to answer."""
 HALF_PRECISION = ("bf16", "16")
 
 
@@ -132,53 +127,6 @@ def max_checkpoints(trainer: Trainer) -> float:
             count += math.inf if callback.save_top_k == -1 else callback.save_top_k
             count += callback.save_last is True
     return count + 1 if count else 0.0
-
-
-# --- checkpoint ---
-
-
-def check_checkpoint(backbone: Backbone) -> list[Finding]:
-    """Check that the checkpoint of a backbone exists and has a readable config.
-
-    Args:
-        backbone: Not built. Its attribute `checkpoint`, if any, names the checkpoint.
-    """
-    name = getattr(backbone, "checkpoint", None)
-    if not isinstance(name, str):
-        return []
-    try:
-        folder = locate_local(name)
-        if folder is not None:
-            return [_check_local_checkpoint(name, folder)]
-    except UserError as error:
-        return [Finding("error", "checkpoint", str(error))]
-    return [_check_hub_checkpoint(name)]
-
-
-def _check_local_checkpoint(name: str, folder: Path) -> Finding:
-    read_json(folder / "config.json")
-    if not has_weights(folder):
-        text = f"{name} has a config but no weights"
-        return Finding("error", "checkpoint", text, "download or save it again")
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Finding("ok", "checkpoint", f"{name}, {format_bytes(size)} on this machine")
-
-
-def _check_hub_checkpoint(name: str) -> Finding:
-    from huggingface_hub import HfApi, try_to_load_from_cache  # noqa: PLC0415 - slow, and not needed for local folders
-
-    try:
-        cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            json.loads(Path(cached).read_text(encoding="utf-8"))
-            return Finding("ok", "checkpoint", f"{name}, in the hub's cache at {Path(cached).parent}")
-        files = HfApi().model_info(name, timeout=HUB_TIMEOUT, files_metadata=True).siblings or []
-    except Exception as error:  # the hub's client raises errors of many libraries
-        text = f"{name!r} is not on this machine, and the hub did not give it ({describe_error(error)})"
-        advice = "check the name and the network, or download it and give the folder"
-        return Finding("error", "checkpoint", text, advice)
-    size = format_bytes(sum(file.size or 0 for file in files))
-    return Finding("ok", "checkpoint", f"{name} is on the hub; up to {size} will be downloaded")
 
 
 # --- plugins ---

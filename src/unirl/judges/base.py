@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from unirl.backbones.checkpoints import PretrainedModel
 from unirl.types import Example
 
 
@@ -37,6 +38,11 @@ class Judge(ABC):
         Raises:
             UserError: the images are of a size that this judge cannot read.
         """
+
+    @property
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        """The checkpoints that the judge loads, for `unirl doctor`. By default none."""
+        return ()
 
     def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
         """Images with questions and true answers, to measure understanding.

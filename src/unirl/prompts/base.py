@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from random import Random
 from typing import ClassVar
 
@@ -10,7 +11,9 @@ from unirl.errors import UserError
 from unirl.types import Example
 
 MAX_SEARCHED = 10_000
-"""Training examples among which `Prompts.sample_category` searches."""
+"""Training examples among which `Prompts.sample_category` and `Prompts.find` search."""
+MAX_HELD_OUT = 1_000
+"""Held-out examples among which `Prompts.find` searches."""
 _STRIDE = 2**31 - 1
 """Distance of the indices that it searches. A prime, so that a source that repeats its examples shows all of them."""
 
@@ -57,6 +60,29 @@ class Prompts(ABC):
         Returns:
             At most `count` examples; none where the source has no held-out examples.
         """
+
+    def find(self, prompt: str) -> Example | None:
+        """The example of a prompt, which `unirl sample --prompts` asks about. Optional.
+
+        By default it is searched among `train_examples`, or else among the first 10,000 training examples, and among
+        1,000 held-out ones. Override it where the examples of a prompt are known.
+
+        Args:
+            prompt: Case and spaces between words do not matter.
+
+        Returns:
+            None where no such example is found.
+
+        Example:
+            >>> from unirl.prompts import GenEval
+            >>> example = GenEval().sample(seed=0, index=3)
+            >>> GenEval().find(example.prompt.upper()).answer == example.answer
+            True
+        """
+        words, listed = prompt.casefold().split(), self.train_examples()
+        sampled = (self.sample(0, index) for index in range(0 if listed else MAX_SEARCHED))
+        every = chain(listed, self.held_out(MAX_HELD_OUT), sampled)
+        return next((example for example in every if example.prompt.casefold().split() == words), None)
 
     # --- for adaptive sampling: a source that sets `categories`, or that is a finite list, needs no more ---
 

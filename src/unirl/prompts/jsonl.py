@@ -77,6 +77,11 @@ class JsonLines(Prompts):
         interleaved = chain.from_iterable(zip_longest(*by_category.values()))
         return list(islice((example for example in interleaved if example is not None), max(count, 0)))
 
+    @override
+    def find(self, prompt: str) -> Example | None:
+        every = (*self.examples, *self.held_out_examples)
+        return next((example for example in every if _normalize(example.prompt) == _normalize(prompt)), None)
+
 
 def read(path: str) -> dict[int, Example]:
     """Read a JSON Lines file of examples.

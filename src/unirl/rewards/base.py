@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
+from unirl.backbones.checkpoints import PretrainedModel
 from unirl.types import Answers, Example, Images
 
 ROUNDING = 1e-6
@@ -54,6 +55,11 @@ class Reward(ABC):
         Args:
             backbone: The model, built.
         """
+
+    @property
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        """The checkpoints that `attach` loads, for `unirl doctor`. By default none."""
+        return ()
 
     @property
     def name(self) -> str:

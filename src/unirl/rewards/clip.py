@@ -6,12 +6,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
+from unirl.backbones.checkpoints import PretrainedModel
+from unirl.backbones.hub import CONFIG_FILES
 from unirl.errors import UserError
 from unirl.rewards.pretrained import PretrainedReward
-
-CONFIG_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
-"""Files of a hub checkpoint without weights."""
 
 
 class CLIPParts(NamedTuple):
@@ -88,6 +88,16 @@ class CLIP(PretrainedReward):
         cosines: Tensor = (out.text_embeds * out.image_embeds).sum(-1)
         return cosines
 
+    @property
+    @override
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        model = PretrainedModel(self.model, self._files, "clip")
+        return (model, PretrainedModel(self.processor, CONFIG_FILES)) if self.processor else (model,)
+
+    @property
+    def _files(self) -> tuple[str, ...] | None:
+        return (*CONFIG_FILES, "*.safetensors") if self.safetensors_only else None
+
     def load(self) -> CLIPParts:
         """Load model, tokenizer and image processor.
 
@@ -100,7 +110,7 @@ class CLIP(PretrainedReward):
             locate,
         )
 
-        folder = locate(self.model, files=(*CONFIG_FILES, "*.safetensors") if self.safetensors_only else None)
+        folder = locate(self.model, files=self._files)
         processor_folder = locate(self.processor, files=CONFIG_FILES) if self.processor else folder
         try:
             with building_on_cpu():

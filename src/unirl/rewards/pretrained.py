@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.backbones.base import Backbone
+from unirl.backbones.checkpoints import PretrainedModel
 from unirl.errors import UserError, check_minimum
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
@@ -19,7 +20,8 @@ class PretrainedReward(Reward):
     """Scores an image and its prompt by a frozen, pretrained model. Answers are not used.
 
     The score is `(measure - low) / (high - low)`, clamped to [0, 1]. A subclass implements `load` and `measure`. The
-    model is loaded once, when the run starts.
+    model is loaded once, when the run starts. Override `pretrained_models` where `model` is not a checkpoint with a
+    config.json, or where others are loaded, too.
 
     Args:
         model: A hub id, a folder, or `package:folder`.
@@ -97,6 +99,11 @@ class PretrainedReward(Reward):
         Shapes:
             pixels (B, 3, H, W), B at most `batch_size`; returns (B,).
         """
+
+    @property
+    @override
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        return (PretrainedModel(self.model),)
 
     @override
     def attach(self, backbone: Backbone | None) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.precision import cast_frozen_weights
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.distributed.fsdp2 import finish_backward, shard
 from unirl.testing.backbone_settings import BackboneSettings, sampled_log_probs, with_pixels
 from unirl.testing.comparison import make_generator, max_difference
@@ -70,6 +71,7 @@ class WeightChecks(BackboneSettings):
     def test_save_and_load_round_trip(self, backbone: Backbone, tmp_path: Path) -> None:
         """A loaded model equals the saved one, and checkpoints hold no pickles."""
         _perturb(backbone)
+        backbone.sampling_config = SamplingConfig(ImageSampling(guidance=0.125), AnswerSampling(max_tokens=3))
         backbone.save_pretrained(tmp_path)
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         for path in files:
@@ -82,6 +84,11 @@ class WeightChecks(BackboneSettings):
         changed = _changed_tensors(backbone, loaded)
         assert not changed, f"from_pretrained loaded {changed} with other values than save_pretrained saved"
         self._assert_same_outputs(backbone, loaded, "the model that from_pretrained loaded")
+        assert loaded.sampling_config == backbone.sampling_config, (
+            "from_pretrained loaded another sampling_config than that of the saved model; call "
+            "self.sampling_config.save_pretrained(path) in save_pretrained, and keep what names the checkpoint in the "
+            "attribute checkpoint"
+        )
 
     def test_16_bit_checkpoints_are_loaded_in_float32(self, backbone: Backbone, tmp_path: Path) -> None:
         """Weights are float32, whatever type they were saved in: the trainer's precision says in which they train."""

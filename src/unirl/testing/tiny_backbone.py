@@ -296,3 +296,4 @@ class TinyBackbone(Backbone):
         config = {"codebook_size": self.codebook_size, "side": self.side, "width": self.width}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         save_file(self.state_dict(), folder / "model.safetensors", {"format": "pt"})
+        self.sampling_config.save_pretrained(folder)

@@ -1,5 +1,6 @@
 """Training and evaluation: the LightningModule, its data, its settings."""
 
+from unirl.training.best_of import Samples, sample
 from unirl.training.config import AdaptiveSampling, EvaluationConfig, RolloutConfig
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.evaluation import Evaluator, evaluate
@@ -14,7 +15,9 @@ __all__ = [
     "PromptsDataModule",
     "RolloutConfig",
     "Rollouts",
+    "Samples",
     "SelfImprovement",
     "WarmupSchedule",
     "evaluate",
+    "sample",
 ]

@@ -181,8 +181,8 @@ def evaluate(
     rewards: Sequence[Reward],
     judge: Judge | None = None,
     config: EvaluationConfig = EvaluationConfig(),
-    image_sampling: ImageSampling = ImageSampling(),
-    answer_sampling: AnswerSampling = AnswerSampling(),
+    image_sampling: ImageSampling | None = None,
+    answer_sampling: AnswerSampling | None = None,
     num_prompts: int = 240,
     batch_size: int = 60,
 ) -> dict[str, float]:
@@ -194,8 +194,8 @@ def evaluate(
         rewards: The rewards whose verdicts are compared with the judge's. They are attached to the backbone.
         judge: Decides whether an image is correct.
         config: What is measured.
-        image_sampling: How images are generated where `config` does not say.
-        answer_sampling: How questions are answered; its temperature is set to 0.
+        image_sampling: How images are generated where `config` does not say. Defaults to `backbone.sampling_config`.
+        answer_sampling: How questions are answered; its temperature is set to 0. The same default.
         num_prompts: Held-out examples to take where `examples` is a source of prompts.
         batch_size: Images generated at a time.
 
@@ -211,7 +211,9 @@ def evaluate(
         check_plugin("judge", judge, Judge)
     backbone.build()
     held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
-    evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, image_sampling, answer_sampling)
+    own = backbone.sampling_config
+    settings = (image_sampling or own.image_sampling, answer_sampling or own.answer_sampling)
+    evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, *settings)
     for reward in rewards:
         reward.attach(backbone)
     was_training = backbone.training

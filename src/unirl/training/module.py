@@ -16,6 +16,7 @@ from unirl.backbones import Backbone
 from unirl.backbones.frozen import DIGEST, check_digest, exclude_from_state_dict, frozen_digest, frozen_names
 from unirl.backbones.lora import LoRA, select_trainable
 from unirl.backbones.precision import AUTOCAST_DTYPES, cached_casts, cast_frozen_weights
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.distributed.collectives import gather_object, local_item
 from unirl.distributed.fsdp2 import finish_backward, is_sharded, reshard, shard, unshard, unsharded
 from unirl.distributed.strategies import build_rank_by_rank, mixed_precision_policy
@@ -111,6 +112,11 @@ class SelfImprovement(LightningModule):
         self._current: Rollout | None = None
         self._kept: list[Rollout] = []  # with `num_iterations`, a rollout for each batch of an optimizer step
         self._built, self._lifecycle = False, Lifecycle()
+
+    @property
+    def sampling_config(self) -> SamplingConfig:
+        """The settings that validation measures the model by; they are exported with it."""
+        return SamplingConfig(self.evaluator.image_sampling, self.evaluator.answer_sampling)
 
     # --- building ---
 

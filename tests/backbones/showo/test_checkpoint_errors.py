@@ -47,7 +47,8 @@ def test_no_hub(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    for name in ("list_repo_files", "snapshot_download"):
+        monkeypatch.setattr(f"huggingface_hub.{name}", unreachable)
     complaint(lambda: locate("nobody/nothing"), "nobody/nothing", type(error).__name__, "check the name")
 
 
@@ -87,6 +88,21 @@ def test_a_config_without_a_key(name: str, copy: Path, load: Load) -> None:
 def test_numbers_of_another_model(changes: dict[str, Any], words: tuple[str, ...], copy: Path, load: Load) -> None:
     edit(copy / "config.json", **changes)
     complaint(lambda: load(copy), *words)
+
+
+@pytest.mark.parametrize("meta", [False, True])
+def test_a_number_of_codes_that_does_not_make_the_resolution(meta: bool, copy: Path) -> None:
+    """The name of the checkpoint says another one than its config; the option decides."""
+    folder = copy.rename(copy.parent / "show-o-128x128")
+
+    def build(resolution: int | None = None) -> int:
+        backbone = Showo(str(folder), image_tokenizer="vq", resolution=resolution)
+        backbone.build(meta=meta)
+        return backbone.config.num_vq_tokens
+
+    complaint(build, "num_vq_tokens 16", "64x64 px", "128x128, which is 64 codes", "resolution to 128, or to 64")
+    assert (build(64), build(128)) == (16, 64)
+    complaint(lambda: build(72), "resolution 72", "multiple of 16")
 
 
 def test_a_consistent_larger_vocabulary_does_not_fit_the_weights(copy: Path, load: Load) -> None:

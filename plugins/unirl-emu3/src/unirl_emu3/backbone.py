@@ -129,6 +129,11 @@ class Emu3(AutoregressiveImages, TextAnswers):
         return self.chat.decode_text(ids)
 
     @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer; None where the model was built without one."""
+        return getattr(self.chat, "tokenizer", None)
+
+    @property
     def image_context_ids(self) -> list[int]:
         return self.chat.image_context_ids
 
@@ -168,3 +173,4 @@ class Emu3(AutoregressiveImages, TextAnswers):
 
     def save_pretrained(self, path: str | Path) -> None:
         files.save_checkpoint(Path(path), self.transformer.model, self.processor)
+        self.sampling_config.save_pretrained(path)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unirl import UserError
-from unirl.backbones import building_on_cpu, describe_error, locate
+from unirl.backbones import PretrainedModel, building_on_cpu, describe_error, locate
 from unirl.rewards import PretrainedReward
 
 FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors")
@@ -80,6 +80,10 @@ class VLMJudge(PretrainedReward):
     @property
     def name(self) -> str:
         return "vlm_judge"
+
+    @property
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        return (PretrainedModel(self.model, FILES),)
 
     def measure(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Probabilities of yes.

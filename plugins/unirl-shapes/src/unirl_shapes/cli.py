@@ -52,10 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--count", type=int, default=360, help="generated images, and rendered ones (default: %(default)s)"
     )
-    measure.add_argument("--steps", type=int, nargs="+", default=[8], help="denoising steps; ignored by Janus")
-    measure.add_argument("--guidance", type=float, nargs="+", default=[0.0])
-    measure.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of image codes")
-    measure.add_argument("--noise", type=float, nargs="+", default=[1.0], help="confidence noise; ignored by Janus")
+    for option, kind, text in (
+        ("--steps", int, "denoising steps; ignored by Janus"),
+        ("--guidance", float, "classifier-free guidance"),
+        ("--temperature", float, "of image codes"),
+        ("--noise", float, "confidence noise; ignored by Janus"),
+    ):
+        measure.add_argument(option, type=kind, nargs="+", help=f"{text} (default: the checkpoint's own)")
     measure.add_argument("--seed", type=int, default=0)
     measure.add_argument(
         "--split",
@@ -98,14 +101,18 @@ def _measure(options: argparse.Namespace) -> None:
     backbone = load(options.checkpoint).eval()
     names = ["overall", *options.categories]
     print(f"{'steps guid. temp. noise':<24} {'':14}" + "".join(f"{name:>14}" for name in names))
+    own = backbone.sampling_config.image_sampling
     for steps, guidance, temperature, noise in product(
-        options.steps, options.guidance, options.temperature, options.noise
+        options.steps or [own.steps],
+        options.guidance or [own.guidance],
+        options.temperature or [own.temperature],
+        options.noise or [own.confidence_noise],
     ):
         sampling = ImageSampling(steps, guidance, temperature, noise)
         values = measure(
             backbone, options.count, sampling, options.seed, options.split, options.best_of, options.categories
         )
-        setting = f"{steps:>5} {guidance:>5} {temperature:>5} {noise:>5}"
+        setting = f"{steps:>5} {guidance:>5} {temperature:>5} {noise:>5g}"
         for task in ("generation", "understanding", "self_reward"):
             row = [values.get(task if name == "overall" else f"{task}/{name}") for name in names]
             print(f"{setting:<24} {task:14}" + "".join(f"{'-' if v is None else f'{v:.3f}':>14}" for v in row))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from unirl import Example, UserError
 from unirl.prompts import Prompts
-from unirl_shapes.examples import check_categories, held_out_examples, sample_example
+from unirl_shapes.examples import all_examples, check_categories, held_out_examples, sample_example
 from unirl_shapes.questions import with_questions
 from unirl_shapes.vocabulary import ALL_CATEGORIES, CATEGORIES, COMPLEX
 
@@ -46,6 +46,15 @@ class ShapesPrompts(Prompts):
         rng = Random(f"shapes {seed} {index}")
         (category,) = rng.choices(self.categories, self._weights)
         return self._train_example(category, rng)
+
+    def find(self, prompt: str) -> Example | None:
+        """The example of a prompt of any category, whatever the weights are."""
+        words = prompt.casefold().split()
+        every = (example for category in ALL_CATEGORIES for example in all_examples(category))
+        example = next((example for example in every if example.prompt.split() == words), None)
+        if example is None or not self.question_sets:
+            return example
+        return with_questions(example, Random(f"questions {example.prompt}"))
 
     def category_shares(self) -> dict[str, float]:
         """The weights of the categories that occur, scaled to sum to 1."""

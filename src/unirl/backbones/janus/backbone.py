@@ -19,8 +19,9 @@ from unirl.backbones.janus.pixels import fit_to_square, tower_statistics, trunca
 from unirl.backbones.janus.processing import JanusChat
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.backbones.placeholders import PlaceholderChat, placeholder_statistics
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.errors import UserError
-from unirl.types import Images
+from unirl.types import Images, ImageSampling
 
 DECODE_BATCH_SIZE = 16
 """Images decoded at a time without gradient."""
@@ -130,6 +131,18 @@ class Janus(AutoregressiveImages, TextAnswers):
         return self.chat.decode_text(ids)
 
     @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer; None where the model was built without one."""
+        return getattr(self.chat, "tokenizer", None)
+
+    @property
+    @override
+    def default_sampling_config(self) -> SamplingConfig:
+        """With the guidance of the checkpoint's `generation_config.json`."""
+        scale = getattr(self.transformer.janus.generation_config, "guidance_scale", None) or 1.0
+        return SamplingConfig(ImageSampling(guidance=scale - 1.0))
+
+    @property
     @override
     def image_context_ids(self) -> list[int]:
         return self.chat.image_context_ids
@@ -196,3 +209,4 @@ class Janus(AutoregressiveImages, TextAnswers):
     @override
     def save_pretrained(self, path: str | Path) -> None:
         files.save_checkpoint(Path(path), self.transformer.janus, self.processor)
+        self.sampling_config.save_pretrained(path)

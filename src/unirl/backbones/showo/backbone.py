@@ -12,8 +12,9 @@ from transformers import PhiForCausalLM, PreTrainedTokenizerBase
 from transformers.models.phi.modeling_phi import PhiDecoderLayer
 from typing_extensions import override
 
-from unirl.backbones.checkpoints import building_on_cpu, locate
+from unirl.backbones.checkpoints import PretrainedModel, building_on_cpu, locate
 from unirl.backbones.mixins import TextAnswers
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.backbones.showo.modeling import ShowoTransformer
@@ -38,6 +39,8 @@ class Showo(TextAnswers):
             config.
         max_text_len: Longest prompt in tokens. Defaults to that in the checkpoint's config, or else to 128.
         gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
+        resolution: Pixels of a side of an image. Defaults to what the `num_vq_tokens` in the checkpoint's config makes;
+            needed where the checkpoint's name says another one.
     """
 
     config: ShowoConfig
@@ -52,9 +55,11 @@ class Showo(TextAnswers):
         llm_model_path: str | None = None,
         max_text_len: int | None = None,
         gradient_checkpointing: bool = False,
+        resolution: int | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint, self.gradient_checkpointing = checkpoint, gradient_checkpointing
+        self.resolution = resolution
         options = {"image_tokenizer": image_tokenizer, "llm_model_path": llm_model_path, "max_text_len": max_text_len}
         self.overrides: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
 
@@ -63,16 +68,18 @@ class Showo(TextAnswers):
         if hasattr(self, "transformer"):
             return
         if meta:
-            config, self.tokenizer = files.meta_config(self.checkpoint, self.overrides)
+            config, self.tokenizer = files.meta_config(self.checkpoint, self.overrides, self.resolution)
             with torch.device("meta"):
                 self._assemble(files.build_text_model(config, config.llm), Magvit(config.magvit), config)
             return
         with building_on_cpu():
-            self._load(locate(self.checkpoint))
+            self._load()
 
-    def _load(self, folder: Path) -> None:
-        config = files.read_config(folder, self.overrides)
+    def _load(self) -> None:
+        config = files.read_config(locate(self.checkpoint, files=["config.json"]), self.overrides)
+        folder = locate(self.checkpoint, parts=files.parts(config))
         magvit = files.load_image_tokenizer(locate(config.image_tokenizer, inside=folder), config.codebook_size)
+        config = files.with_resolution(config, self.checkpoint, self.resolution, magvit.config.stride)
         self.tokenizer = files.load_tokenizer(folder, config)
         self._assemble(files.load_text_model(folder, config), magvit, config)
 
@@ -94,6 +101,12 @@ class Showo(TextAnswers):
         return (PhiDecoderLayer,)
 
     # --- generation ---
+
+    @property
+    @override
+    def default_sampling_config(self) -> SamplingConfig:
+        """That of the authors, for a checkpoint of the public sizes."""
+        return files.PUBLIC_SAMPLING.get((self.config.vocab_size, self.config.num_vq_tokens), SamplingConfig())
 
     @property
     @override
@@ -257,9 +270,15 @@ class Showo(TextAnswers):
 
     # --- checkpoints ---
 
+    @property
+    @override
+    def pretrained_models(self) -> Sequence[PretrainedModel]:
+        return files.pretrained_models(self.checkpoint, self.overrides)
+
     @override
     def save_pretrained(self, path: str | Path) -> None:
         files.save_checkpoint(Path(path), self.config, self.transformer.phi, self.image_tokenizer, self.tokenizer)
+        self.sampling_config.save_pretrained(path)
 
 
 def _guide(hidden: Tensor, guidance: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 
 from unirl.backbones.checkpoints import (
-    CONFIG_FILES,
+    PretrainedModel,
     describe_error,
     load_exactly,
     locate,
@@ -19,12 +20,18 @@ from unirl.backbones.checkpoints import (
     read_json,
     read_weights,
 )
+from unirl.backbones.hub import CONFIG_FILES, cached_folder
 from unirl.backbones.placeholders import PlaceholderTokenizer
+from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.showo.tokenizer import Magvit, MagvitConfig
 from unirl.errors import UserError
+from unirl.types import ImageSampling
 
+_RESOLUTION = re.compile(r"(?<!\d)(\d+)x\1(?!\d)")
 SPECIAL_TOKENS = ("pad", "soi", "eoi", "sov", "eov", "t2i", "mmu", "t2v", "v2v", "lvg")
 """They follow the text ids in this order. The image codes follow them; the mask is the last id."""
+WEIGHTS = ("*.safetensors", "*pytorch_model*")
+"""Patterns of the files of an image tokenizer; the public one has no config."""
 PREFIX = "showo."
 """Names of the text model's tensors begin with it."""
 PHI_1_5: dict[str, Any] = {
@@ -115,6 +122,11 @@ PUBLIC = {
     "showlab/show-o-512x512": ShowoConfig(num_vq_tokens=1024, llm=PHI_1_5),
 }
 """Configs of public checkpoints, for building on the meta device without their files."""
+PUBLIC_SAMPLING = {
+    (58498, 256): SamplingConfig(ImageSampling(steps=18, guidance=1.75)),
+    (58498, 1024): SamplingConfig(ImageSampling(steps=50, guidance=5.0)),
+}
+"""The authors' sampling settings of public checkpoints, by `vocab_size` and `num_vq_tokens`."""
 
 
 def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
@@ -137,6 +149,66 @@ def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
     config = ShowoConfig(**{name: value for name, value in values.items() if name in names and value is not None})
     config.check(str(folder))
     return config
+
+
+def with_resolution(config: ShowoConfig, name: str, resolution: int | None, stride: int) -> ShowoConfig:
+    """The config with as many codes as an image of a resolution has.
+
+    Args:
+        config: Of the checkpoint.
+        name: A folder or hub id; "512x512" in it says the resolution of its images.
+        resolution: Pixels of a side; None takes the config's number of codes.
+        stride: Pixels of a code, along one side.
+
+    Raises:
+        UserError: the resolution is no multiple of the stride; or none is given, and config and name differ.
+
+    Example:
+        >>> with_resolution(ShowoConfig(num_vq_tokens=256), "showlab/show-o-512x512", 512, 16).num_vq_tokens
+        1024
+    """
+    if resolution is not None:
+        if resolution < stride or resolution % stride:
+            raise UserError(f"Show-o: resolution {resolution}; it must be a multiple of {stride}, the size of a code")
+        return dataclasses.replace(config, num_vq_tokens=(resolution // stride) ** 2)
+    own, said = config.side * stride, _RESOLUTION.search(Path(name).name)
+    if said is not None and int(said[1]) != own:
+        codes = (int(said[1]) // stride) ** 2
+        raise UserError(
+            f"{name}: config.json's num_vq_tokens {config.num_vq_tokens} makes images of {own}x{own} px, and the name "
+            f"says {said[0]}, which is {codes} codes; set the backbone's resolution to {said[1]}, or to {own} if the "
+            "config is right"
+        )
+    return config
+
+
+def parts(config: ShowoConfig) -> tuple[str, ...]:
+    """Folders inside a checkpoint that are read, where they are there.
+
+    Args:
+        config: Of the checkpoint.
+    """
+    return "tokenizer", config.llm_model_path, config.image_tokenizer
+
+
+def pretrained_models(checkpoint: str, overrides: dict[str, Any]) -> tuple[PretrainedModel, ...]:
+    """A checkpoint, and the text model's config and the image tokenizer where they are not inside of it.
+
+    Args:
+        checkpoint: As for `Showo`.
+        overrides: As for `read_config`.
+    """
+    own = PretrainedModel(checkpoint)
+    try:
+        folder = locate_local(checkpoint) or cached_folder(checkpoint)
+        config = PUBLIC.get(checkpoint) if folder is None else read_config(folder, overrides)
+    except UserError:  # the doctor tells what is wrong with it
+        return (own,)
+    if config is None:
+        return (own,)
+    config = dataclasses.replace(config, **overrides)
+    others = (PretrainedModel(config.llm_model_path, CONFIG_FILES), PretrainedModel(config.image_tokenizer, WEIGHTS))
+    return (own, *(one for one in others if folder is None or not (folder / one.name).is_dir()))
 
 
 def build_text_model(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM:
@@ -204,7 +276,7 @@ def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
     return magvit
 
 
-def meta_config(name: str, overrides: dict[str, Any]) -> tuple[ShowoConfig, Any]:
+def meta_config(name: str, overrides: dict[str, Any], resolution: int | None = None) -> tuple[ShowoConfig, Any]:
     """Config and tokenizer of a local or a known public checkpoint, for building on the meta device.
 
     The tokenizer of a public checkpoint is a placeholder.
@@ -213,14 +285,16 @@ def meta_config(name: str, overrides: dict[str, Any]) -> tuple[ShowoConfig, Any]
         UserError: the checkpoint is neither, or its configs are broken.
     """
     if name in PUBLIC:
-        return dataclasses.replace(PUBLIC[name], **overrides), PlaceholderTokenizer()
+        config = with_resolution(PUBLIC[name], name, resolution, PUBLIC[name].magvit.stride)
+        return dataclasses.replace(config, **overrides), PlaceholderTokenizer()
     folder = locate_local(name)
     if folder is None:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     config = read_config(folder, overrides)
     llm = read_json(locate(config.llm_model_path, inside=folder, files=["*.json"]) / "config.json")
     image_tokenizer = locate(config.image_tokenizer, inside=folder, files=["*.json"])
-    config = dataclasses.replace(config, llm=llm, magvit=read_magvit_config(image_tokenizer, config.codebook_size))
+    magvit = read_magvit_config(image_tokenizer, config.codebook_size)
+    config = with_resolution(dataclasses.replace(config, llm=llm, magvit=magvit), name, resolution, magvit.stride)
     return config, load_tokenizer(folder, config)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unirl import ImageSampling
+from unirl import AnswerSampling, ImageSampling, SamplingConfig
 from unirl.backbones.janus import Janus
 from unirl_shapes.pretrain.continued import Continuation, Trained, continue_pretraining, copy_weights
 from unirl_shapes.pretrain.data import Phase, combined_loss, generation_batch, understanding_batch
@@ -23,7 +23,9 @@ from unirl_shapes.scenes import random_scene
 from unirl_shapes.vocabulary import CATEGORIES
 
 BEST_SAMPLING = ImageSampling(guidance=0.5, temperature=0.6)
-"""Best setting of the finished model on training prompts, by the sweep in docs/results.md."""
+"""Best setting in pre-training."""
+SAMPLING_CONFIG = SamplingConfig(ImageSampling(guidance=0.25, temperature=0.6), AnswerSampling(max_tokens=6))
+"""How the finished model is sampled by default, as configs/janus_grpo.yaml measures it."""
 VISION_STEPS = 500
 FOCUS_AFTER = 800
 """From this step on, most questions are about position, or about rows and columns, which help to learn it."""
@@ -54,6 +56,7 @@ def pretrain_janus(out: Path, steps: int, tokenizer_steps: int, seed: int, init:
     """
     out.mkdir(parents=True, exist_ok=True)
     backbone = _from_scratch(out, steps, tokenizer_steps, seed) if init is None else _from_checkpoint(out, init, seed)
+    backbone.sampling_config = SAMPLING_CONFIG
     losses = partial(understanding_loss, backbone), partial(generation_loss, backbone)
     tower = backbone.transformer.base_model.vision_model
 

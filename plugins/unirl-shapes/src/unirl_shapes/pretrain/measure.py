@@ -7,17 +7,16 @@ from typing import Literal
 
 import torch
 
-from unirl import AnswerSampling, Example, Images, ImageSampling
+from unirl import Example, ImageSampling, sample
 from unirl.backbones import Backbone, locate, read_json
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.metrics import AccuracyByCategory, SelfRewardAccuracy
-from unirl.rewards import Keyword, Likelihood
+from unirl.rewards import Keyword
 from unirl_shapes.examples import held_out_examples, train_examples
 from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.vocabulary import CATEGORIES
 
-ANSWER_SAMPLING = AnswerSampling(max_tokens=6)
 BATCH_SIZE = 120
 
 
@@ -25,7 +24,7 @@ BATCH_SIZE = 120
 def measure(
     backbone: Backbone,
     count: int,
-    sampling: ImageSampling,
+    sampling: ImageSampling | None = None,
     seed: int = 0,
     split: Literal["held_out", "train"] = "held_out",
     best_of: int = 1,
@@ -36,10 +35,12 @@ def measure(
     Args:
         backbone: The model.
         count: Number of generated images, and of rendered ones.
-        sampling: How images are generated.
+        sampling: How images are generated. Defaults to `backbone.sampling_config`, which also says how questions are
+            answered.
         seed: Seed of prompts and sampling.
         split: "train" generates from training prompts and asks about them, on which settings may be chosen.
-        best_of: Images of each prompt, of which the model's own probability of the correct answer picks one.
+        best_of: Images of each prompt, of which the model's own probability of the correct answer picks one, as in
+            `unirl.sample`.
         categories: What is measured: the six of GenEval by default, "complex", or some of them.
 
     Raises:
@@ -53,22 +54,22 @@ def measure(
     generation, understanding = AccuracyByCategory(categories), AccuracyByCategory(categories)
     self_reward = SelfRewardAccuracy(categories)
     generator = torch.Generator().manual_seed(seed)
-    sample = held_out_examples if split == "held_out" else train_examples
-    examples = sample(categories, count, seed)
+    examples = (held_out_examples if split == "held_out" else train_examples)(categories, count, seed)
+    answer_sampling = replace(backbone.sampling_config.answer_sampling, temperature=0.0)
     for start in range(0, count, BATCH_SIZE):
         batch = examples[start : start + BATCH_SIZE]
-        images = _sample_best(backbone, batch, sampling, generator, best_of)
-        assert images.pixels is not None
-        correct = judge.verdicts(batch, images.pixels)
-        answers = backbone.sample_answers(images, [e.question for e in batch], ANSWER_SAMPLING)
-        accepted = reward.accepts(batch, reward.score(batch, images, answers))
+        samples = sample(backbone, batch, best_of, sampling, answer_sampling, generator)
+        assert samples.images.pixels is not None
+        assert samples.answers is not None
+        correct = judge.verdicts(batch, samples.images.pixels)
+        accepted = reward.accepts(batch, reward.score(batch, samples.images, samples.answers))
         generation.update(correct, _categories(batch))
         self_reward.update(accepted, correct, _categories(batch))
     questions, pixels = judge.understanding_set(count, seed)
     for start in range(0, count, BATCH_SIZE):
         batch = questions[start : start + BATCH_SIZE]
         images = backbone.encode(pixels[start : start + BATCH_SIZE])
-        texts = backbone.sample_answers(images, [e.question for e in batch], ANSWER_SAMPLING).text
+        texts = backbone.sample_answers(images, [e.question for e in batch], answer_sampling).text
         correct = torch.tensor([e.answer == text for e, text in zip(batch, texts, strict=True)])
         understanding.update(correct, _categories(batch))
     values: dict[str, float] = {}
@@ -78,22 +79,6 @@ def measure(
         values[task] = by_category.pop("overall", math.nan)
         values |= {f"{task}/{name}": value for name, value in by_category.items()}
     return values
-
-
-def _sample_best(
-    backbone: Backbone, examples: Sequence[Example], sampling: ImageSampling, generator: torch.Generator, best_of: int
-) -> Images:
-    """An image of each prompt: the first, or of several the one that the model itself finds most correct."""
-    repeated = [example for example in examples for _ in range(best_of)]
-    images = backbone.sample_images([example.prompt for example in repeated], sampling, generator)
-    images = replace(images, pixels=backbone.decode(images))
-    if best_of == 1:
-        return images
-    likelihood = Likelihood()
-    likelihood.attach(backbone)
-    answers = backbone.tokenize_answers([example.answer for example in repeated])
-    best = likelihood.score(repeated, images, answers).view(-1, best_of).argmax(1)
-    return images[torch.arange(len(examples)) * best_of + best]
 
 
 def load(checkpoint: str) -> Backbone:

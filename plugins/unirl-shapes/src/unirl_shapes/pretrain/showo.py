@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unirl import Images, ImageSampling
+from unirl import AnswerSampling, Images, ImageSampling, SamplingConfig
 from unirl.backbones.showo import Magvit, Showo, ShowoConfig, build_text_model, save_checkpoint
 from unirl_shapes.pretrain.continued import Continuation, Trained, continue_pretraining, copy_weights
 from unirl_shapes.pretrain.data import Phase, combined_loss, generation_batch, text_tokenizer, understanding_batch
@@ -31,6 +31,8 @@ SIZES = {
 }
 BEST_SAMPLING = ImageSampling(steps=16, guidance=0.25, temperature=0.6, confidence_noise=1e9)
 """Best setting of the finished model on training prompts, by the sweep in docs/results.md."""
+SAMPLING_CONFIG = SamplingConfig(BEST_SAMPLING, AnswerSampling(max_tokens=6))
+"""How the finished model is sampled by default, as configs/showo_grpo.yaml measures it."""
 FOCUS_AFTER = 2000
 """From this step on, most questions are about position, which is the most difficult, or about rows and columns."""
 GENERATION_EVERY = 2
@@ -59,6 +61,7 @@ def pretrain_showo(out: Path, steps: int, tokenizer_steps: int, seed: int, init:
     """
     out.mkdir(parents=True, exist_ok=True)
     backbone = _from_scratch(out, steps, tokenizer_steps, seed) if init is None else _from_checkpoint(out, init, seed)
+    backbone.sampling_config = SAMPLING_CONFIG
     losses = partial(understanding_loss, backbone), partial(generation_loss, backbone)
     layers = backbone.transformer.get_submodule("phi.model.layers")
 

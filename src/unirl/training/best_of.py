@@ -1,0 +1,175 @@
+"""Images with answers about them, and the best of several by the model's own verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unirl.backbones import Backbone
+from unirl.errors import UserError, check_range, check_temperature
+from unirl.rewards import Likelihood, Questions
+from unirl.training.config import check_image_sampling
+from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, question_rows
+
+
+@dataclass(frozen=True)
+class Samples:
+    """An image for each example, and what the model says about it.
+
+    Args:
+        images: The images, with pixels.
+        answers: The answers to the first question about each; None where nothing is asked.
+        scores: The model's probability of the expected answer, or the reward `questions` where an example has several
+            questions or choices. None where no answer is expected.
+        all_scores: The scores of all N images of each example.
+
+    Shapes:
+        B images and answers, scores (B,), all_scores (N, B).
+    """
+
+    images: Images
+    answers: Answers | None = None
+    scores: Tensor | None = None
+    all_scores: Tensor | None = None
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    examples: Sequence[Example | str],
+    best_of: int = 1,
+    image_sampling: ImageSampling | None = None,
+    answer_sampling: AnswerSampling | None = None,
+    generator: torch.Generator | None = None,
+) -> Samples:
+    """Generate an image for each example, ask about it, and score it by the model's own verdict.
+
+    Args:
+        backbone: The model. It is built if it is not yet.
+        examples: Prompts, or examples. An empty question is not asked, and an empty answer is not expected; either all
+            examples have one, or none.
+        best_of: N, the images of each example, of which the one with the highest score is kept; of equals the first.
+        image_sampling: How images are generated. Defaults to `backbone.sampling_config`, as the model was measured.
+        answer_sampling: How questions are answered; the same default.
+        generator: The only source of randomness.
+
+    Raises:
+        UserError: a setting is out of range, some examples have a question or an answer and others have none, or
+            `best_of` has no expected answer to decide by.
+
+    Example:
+        >>> from unirl.testing import TinyBackbone
+        >>> examples = [Example("one cup", "how many ?", "one"), Example("two cups", "how many ?", "two")]
+        >>> samples = sample(TinyBackbone(), examples, best_of=3)
+        >>> len(samples.images), len(samples.answers), tuple(samples.all_scores.shape)
+        (2, 2, (3, 2))
+    """
+    requested = [Example(example) if isinstance(example, str) else example for example in examples]
+    check_range(1, 1_000_000, "sample", best_of=best_of)
+    for name in ("question", "answer"):
+        given = sum(bool(getattr(example, name)) for example in requested)
+        if given not in (0, len(requested)):
+            raise UserError(f"sample: {given} of {len(requested)} examples have a {name}; give it to all, or to none")
+    backbone.build()
+    config = backbone.sampling_config
+    image_sampling = config.image_sampling if image_sampling is None else image_sampling
+    answer_sampling = config.answer_sampling if answer_sampling is None else answer_sampling
+    check_image_sampling("sample", backbone, image_sampling)
+    check_range(1, 10_000, "sample: answers", max_tokens=answer_sampling.max_tokens)
+    check_temperature("sample: answers", answer_sampling.temperature)
+    was_training = backbone.training
+    backbone.eval()
+    best = _sample(backbone, requested, image_sampling, answer_sampling, generator)
+    if best.scores is None and best_of > 1:
+        raise UserError(f"best_of {best_of}: the model decides by expected answers; give each example one")
+    all_scores = [] if best.scores is None else [best.scores]
+    for _ in range(best_of - 1):
+        new = _sample(backbone, requested, image_sampling, answer_sampling, generator)
+        best = _better(new, best)
+        assert new.scores is not None
+        all_scores.append(new.scores)
+    backbone.train(was_training)
+    return replace(best, all_scores=torch.stack(all_scores) if all_scores else None)
+
+
+def _sample(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    image_sampling: ImageSampling,
+    answer_sampling: AnswerSampling,
+    generator: torch.Generator | None,
+) -> Samples:
+    images = backbone.sample_images([example.prompt for example in examples], image_sampling, generator)
+    images = replace(images, pixels=backbone.decode(images))
+    if not all(example.question for example in examples):
+        return Samples(images)
+    questions = question_rows(examples)
+    answers = backbone.sample_answers(images, [q.text for q in questions], answer_sampling, generator)
+    first = answers[:: len(questions) // len(examples)]
+    if not all(example.answer for example in examples):
+        return Samples(images, first)
+    return Samples(images, first, _score(backbone, examples, images, answers))
+
+
+def _score(backbone: Backbone, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+    """The probability of the expected answer, or the reward `questions` where there is more than that; (B,)."""
+    likelihood, reward = Likelihood(), Questions()
+    likelihood.attach(backbone)
+    reward.attach(backbone)
+    sets, k = [is_question_set(example) for example in examples], len(answers) // len(examples)
+    scores = likelihood.score(examples, images, answers[::k])
+    if any(sets):
+        chosen = torch.tensor(sets, device=scores.device)
+        asked = [example for example, is_set in zip(examples, sets, strict=True) if is_set]
+        scores = scores.masked_scatter(
+            chosen, reward.score(asked, images[chosen], answers[chosen.repeat_interleave(k)])
+        )
+    return scores
+
+
+def is_question_set(example: Example) -> bool:
+    """Whether an example is scored by all its questions, and not by the probability of the expected answer.
+
+    Args:
+        example: Any example.
+    """
+    return len(example.questions) > 1 or bool(example.questions[0].choices)
+
+
+def _better(new: Samples, best: Samples) -> Samples:
+    """For each example the sample of the higher score; of equals `best`."""
+    assert new.scores is not None
+    assert best.scores is not None
+    is_new = new.scores > best.scores
+    answers = None
+    if new.answers is not None and best.answers is not None:
+        answers = _select_answers(is_new, new.answers, best.answers)
+    images = _select_images(is_new, new.images, best.images)
+    return Samples(images, answers, torch.maximum(new.scores, best.scores))
+
+
+def _select_images(is_new: Tensor, new: Images, old: Images) -> Images:
+    names = [f.name for f in fields(Images) if f.name != "memory"]
+    tensors = {name: (getattr(new, name), getattr(old, name)) for name in names}
+    chosen: dict[str, Any] = {name: n if n is None else _select(is_new, n, o) for name, (n, o) in tensors.items()}
+    memory = {name: _select(is_new, new.memory[name], value) for name, value in old.memory.items()}
+    return replace(old, **chosen, memory=memory)
+
+
+def _select_answers(is_new: Tensor, new: Answers, old: Answers) -> Answers:
+    length = max(new.ids.shape[1], old.ids.shape[1])
+    ids, mask, log_probs = (
+        None if n is None or o is None else _select(is_new, *(F.pad(x, (0, length - x.shape[1])) for x in (n, o)))
+        for n, o in ((new.ids, old.ids), (new.mask, old.mask), (new.log_probs, old.log_probs))
+    )
+    assert ids is not None
+    assert mask is not None
+    text = [n if chosen else o for n, o, chosen in zip(new.text, old.text, is_new.tolist(), strict=True)]
+    return Answers(ids, mask, text, log_probs)
+
+
+def _select(is_new: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(is_new.view(-1, *[1] * (new.ndim - 1)), new, old)

@@ -1,0 +1,266 @@
+"""`unirl sample`: what it writes, its settings, the best of several images, its errors."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import unirl
+from unirl import AnswerSampling, Example, ImageSampling, SamplingConfig
+from unirl.backbones.janus import Janus
+from unirl.backbones.showo import Showo
+from unirl.backbones.showo.checkpoint import PUBLIC
+from unirl.callbacks import Caption, image_grid
+from unirl.cli.main import main
+from unirl.cli.sample import choose_device
+from unirl.functional.seeding import generator_for
+from unirl.rewards import Likelihood
+from unirl_shapes.examples import all_examples
+from unirl_shapes.prompts import ShapesPrompts
+from unirl_shapes.vocabulary import ALL_CATEGORIES
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MEASURED = SamplingConfig(ImageSampling(3, 0.5, 0.7, 2.0), AnswerSampling(max_tokens=2, temperature=0.9))
+
+
+def test_answers_go_to_stdout_and_everything_else_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "image.png"
+    command = ["sample", "--prompt", "a photo of a circle", "--prompt", "a photo of a ring", "--count", "2"]
+    command += ["--steps", "2", "--out", str(out)]
+    main([*command, "--question", "do you see a circle ?", "--answer", "circle"])
+    assert Image.open(out).size[0] > 100
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 4
+    assert set(printed.out.split()) <= {"circle", "none", "square", "ring", "triangle", "cross", "diamond"}
+    assert [line.split(":")[0] for line in printed.err.splitlines()] == [
+        "sampling",
+        *["'a photo of a circle'"] * 2,
+        *["'a photo of a ring'"] * 2,
+        f"wrote {out}",
+    ]
+    main(command)
+    assert not capsys.readouterr().out
+
+
+@pytest.fixture
+def measured(shapes_checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint with settings of its own."""
+    backbone = Showo.from_pretrained(str(shapes_checkpoint))
+    backbone.sampling_config = MEASURED
+    backbone.save_pretrained(tmp_path / "measured")
+    return tmp_path / "measured"
+
+
+def test_the_settings_of_the_checkpoint_are_the_defaults(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The image is that of these settings; each option overrides its own setting alone."""
+    command = ["sample", "--prompt", "a ring", "--question", "what is it ?", "--checkpoint", str(measured)]
+    command += ["--device", "cpu", "--out", str(tmp_path / "image.png")]
+    main(command)
+    own = "steps 3, guidance 0.5, temperature 0.7, confidence_noise 2; answers: max_tokens 2, temperature 0.9"
+    assert own in capsys.readouterr().err
+    backbone = Showo.from_pretrained(str(measured)).eval()
+    generator = generator_for("cpu", 0, "sample")
+    images = backbone.sample_images(["a ring"], MEASURED.image_sampling, generator)
+    text = backbone.sample_answers(images, ["what is it ?"], MEASURED.answer_sampling, generator).text[0]
+    image_grid(backbone.decode(images), [Caption("a ring", text, question="what is it ?")]).save(tmp_path / "own.png")
+    assert (tmp_path / "image.png").read_bytes() == (tmp_path / "own.png").read_bytes()
+    names = ("steps", "guidance", "temperature", "confidence_noise", "max_tokens", "answer_temperature")
+    main([*command, *(part for name in names for part in (f"--{name}", "1"))])
+    given = "steps 1, guidance 1, temperature 1, confidence_noise 1; answers: max_tokens 1, temperature 1"
+    assert given in capsys.readouterr().err
+    main([*command, "--guidance", "0"])
+    assert own.replace("guidance 0.5", "guidance 0") in capsys.readouterr().err
+
+
+def test_python_samples_as_the_command_does(measured: Path) -> None:
+    backbone = Showo(str(measured))
+    one = unirl.sample(backbone, ["a ring"], generator=torch.Generator().manual_seed(1))
+    other = unirl.sample(
+        backbone, [Example("a ring")], 1, MEASURED.image_sampling, generator=torch.Generator().manual_seed(1)
+    )
+    assert torch.equal(one.images.codes, other.images.codes)
+    assert one.answers is None
+    with pytest.raises(unirl.UserError, match="best_of 2: the model decides by expected answers"):
+        unirl.sample(backbone, ["a ring"], best_of=2)
+    with pytest.raises(unirl.UserError, match="1 of 2 examples have a question; give it to all, or to none"):
+        unirl.sample(backbone, ["a ring", Example("a ring", "what is it ?")])
+    with pytest.raises(unirl.UserError, match="sample: steps 0"):
+        unirl.sample(backbone, ["a ring"], image_sampling=ImageSampling(steps=0))
+
+
+@pytest.mark.parametrize("model", ["showo", "janus"])
+def test_the_shipped_models_are_sampled_as_their_configs_measure_them(model: str) -> None:
+    config = yaml.safe_load((CONFIGS / f"{model}_grpo.yaml").read_text())["model"]
+    shipped = SamplingConfig.from_pretrained(f"unirl_shapes:checkpoints/{model}")
+    assert shipped.image_sampling == ImageSampling(**config["evaluation"]["image_sampling"])
+    assert shipped.answer_sampling == AnswerSampling(**config["rollout"]["answer_sampling"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is broken"),
+        ('{"image": {}}', "'image' is unknown; known: image_sampling, answer_sampling"),
+        ('{"image_sampling": 3}', "image_sampling is 3; expected an object with some of steps, guidance"),
+        ('{"image_sampling": {"step": 3}}', "image_sampling has no 'step'; known: steps, guidance"),
+        ('{"image_sampling": {"steps": 3.5}}', "image_sampling.steps is 3.5; expected a whole number"),
+        ('{"image_sampling": {"guidance": "1"}}', "image_sampling.guidance is '1'; expected a number"),
+        ('{"image_sampling": {"guidance": null}}', "image_sampling.guidance is None; expected a number"),
+        ('{"answer_sampling": {"max_tokens": 0}}', "max_tokens 0; it must be from 1"),
+        ('{"answer_sampling": {"temperature": -1}}', "temperature -1"),
+    ],
+)
+def test_a_broken_sampling_config_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "sampling_config.json").write_text(text)
+    with pytest.raises(unirl.UserError) as refused:
+        SamplingConfig.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(refused.value)
+    assert message in str(refused.value)
+
+
+def test_public_checkpoints_are_sampled_as_their_authors_do(janus_checkpoint: Path) -> None:
+    """Where there is no sampling_config.json: Janus by its generation config, Show-o by its size."""
+    janus = Janus.from_pretrained(str(janus_checkpoint))
+    config: Any = janus.transformer.janus.generation_config
+    config.guidance_scale = 5
+    assert janus.sampling_config == SamplingConfig(ImageSampling(guidance=4.0))
+    for name, steps, guidance in (("showlab/show-o", 18, 1.75), ("showlab/show-o-512x512", 50, 5.0)):
+        showo = Showo(name)
+        showo.config = PUBLIC[name]
+        assert showo.default_sampling_config.image_sampling == ImageSampling(steps, guidance)
+
+
+@pytest.mark.parametrize("backbone", ["showo", "janus"])
+def test_words_that_the_tokenizer_does_not_know_are_named(
+    backbone: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sample", "--backbone", backbone, "--out", str(tmp_path / "x.png"), "--steps", "2"]
+    main([*command, "--prompt", "A photo of zwei circles and 🐱", "--question", "wie many ?", "--answer", "two"])
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warnings == [
+        "warning: the model's tokenizer does not know 'zwei', '🐱' of the prompt 'A photo of zwei circles and 🐱'",
+        "warning: the model's tokenizer does not know 'wie' of the question 'wie many ?'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt", "x"], "--out"),
+        (["--prompt", "x", "--out", "x.jpg"], ".png"),
+        (["--prompt", "x", "--out", "nowhere/x.png"], "no folder 'nowhere'"),
+        (["--prompt", "x", "--out", "x.png", "--backbone", "shwo"], "showo"),
+        (["--prompt", "x", "--out", "x.png", "--checkpoint", "./missing"], "./missing"),
+        (["--prompt", " ", "--out", "x.png"], "--prompt is empty; give a text"),
+        (["--prompt", "x", "--question", "", "--out", "x.png"], "--question is empty; give a text, or leave it out"),
+        (["--prompt", "x", "--out", "x.png", "--count", "0"], "--count 0: it must be at least 1"),
+        (["--prompt", "x", "--out", "x.png", "--backbone", "emu3"], "--backbone emu3: give --checkpoint with a folder"),
+        (["--prompt", "x", "--out", "x.png", "--steps", "0"], "steps 0"),
+        (["--prompt", "x", "--out", "x.png", "--max_tokens", "0"], "max_tokens 0"),
+        (["--prompt", "x", "--out", "x.png", "--answer_temperature", "-1"], "temperature -1"),
+        (["--prompt", "x", "--out", "x.png", "--temperature", "-1"], "temperature -1"),
+        (["--prompt", "x", "--out", "x.png", "--confidence_noise", "-1"], "confidence_noise -1"),
+        (["--prompt", "x", "--out", "x.png", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
+        (["--prompt", "x", "--out", "x.png", "--device", "gpu"], "--device 'gpu' cannot be used"),
+        (["--prompt", "x", "--out", "x.png", "--precision", "16"], "--precision"),
+        (["--prompt", "x", "--out", "x.png", "--best-of", "0"], "--best-of 0: it must be at least 1"),
+        (["--prompt", "x", "--out", "x.png", "--best-of", "2"], "give --question and --answer, or with --prompts"),
+        (["--prompt", "x", "--out", "x.png", "--best-of", "2", "--question", "y"], "give --question and --answer"),
+        (["--prompt", "x", "--out", "x.png", "--answer", "y"], "--answer: to which question?"),
+        (["--prompt", "x", "--out", "x.png", "--question", "y", "--answer", " "], "--answer is empty"),
+        (["--prompt", "x", "--out", "x.png", *(["--question", "y"] * 2)], "--question is given 2 times for 1 prompts"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "shapes"], "--prompts shapes: 'x' is none of its prompts"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "shape"], "nearest: shapes"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "x.jsonl"], "cannot read the prompts file x.jsonl"),
+        (["--prompt", "x", "--out", "x.png", "--prompts", "shapes", "--question", "y"], "leave out --question"),
+    ],
+)
+def test_sample_has_errors_of_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["sample", *arguments])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error.splitlines()[-1]
+    assert [line for line in error.splitlines() if line.startswith("unirl: ")] == error.splitlines()[-1:]
+    assert "Traceback" not in error
+
+
+def test_a_prompt_of_any_category_is_found_in_the_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the weights of its categories are, in training and held out."""
+    prompts = [
+        "a photo of more circles than squares",
+        "a photo of  a red Circle and no ring",
+        "a photo of four crosses",
+    ]
+    command = [part for prompt in prompts for part in ("--prompt", prompt)]
+    main(["sample", *command, "--prompts", "shapes", "--steps", "1", "--out", str(tmp_path / "x.png")])
+    found = [line.partition("probability of ")[2].split("'")[1] for line in capsys.readouterr().err.splitlines()[1:4]]
+    assert found == ["yes", "yes", "four crosses"]
+    for category in ALL_CATEGORIES:
+        example = all_examples(category)[-1]
+        assert ShapesPrompts().find(example.prompt) == example
+        assert len(ShapesPrompts(question_sets=True).find(example.prompt).questions) > 1
+
+
+def test_sample_takes_the_settings_of_image_sampling(tmp_path: Path) -> None:
+    settings = (["--device", "cpu"], ["--temperature", "1"], ["--confidence_noise", "1"], ["--precision", "bf16"])
+    for i, extra in enumerate(settings):
+        main(["sample", "--prompt", "a photo of a circle", "--out", str(tmp_path / f"{i}.png"), *extra])
+    assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(len(settings))}) == len(settings)
+
+
+def test_the_best_image_is_the_one_whose_answer_the_model_finds_most_probable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Question and answer from the options, or from the source of prompts. The first candidates are those of before."""
+    backbone = Showo.from_pretrained("unirl_shapes:checkpoints/showo").eval()
+    generator, likelihood = generator_for("cpu", 0, "sample"), Likelihood()
+    sampling = replace(backbone.sampling_config.image_sampling, steps=4)
+    examples = [
+        *[Example("a photo of two circles", "how many circles do you see ?", "two circles", "counting")] * 2,
+        *[Example("a photo of a red ring", "what color is the ring ?", "red", "colors")] * 2,
+    ]
+    rounds, scores = [], []
+    likelihood.attach(backbone)
+    for _ in range(3):
+        images = backbone.sample_images([e.prompt for e in examples], sampling, generator)
+        images = replace(images, pixels=backbone.decode(images))
+        answers = backbone.sample_answers(images, [e.question for e in examples], AnswerSampling())
+        rounds.append((images.pixels, answers.text))
+        scores.append(likelihood.score(examples, images, answers))
+    best = torch.stack(scores).argmax(0).tolist()
+    assert len(set(best)) > 1
+    captions = [
+        Caption(e.prompt, rounds[r][1][i], None, e.question, e.answer)
+        for i, (e, r) in enumerate(zip(examples, best, strict=True))
+    ]
+    pixels = torch.stack([rounds[r][0][i] for i, r in enumerate(best)])
+    image_grid(pixels, captions).save(tmp_path / "expected.png")
+
+    command = ["sample", "--device", "cpu", "--count", "2", "--steps", "4", "--best-of", "3"]
+    command += ["--prompt", examples[0].prompt, "--prompt", examples[2].prompt]
+    asked = [argument for e in examples[::2] for argument in ("--question", e.question, "--answer", e.answer)]
+    for i, source in enumerate((asked, ["--prompts", "shapes"])):
+        main([*command, *source, "--out", str(tmp_path / f"{i}.png")])
+        assert (tmp_path / f"{i}.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+        printed = capsys.readouterr()
+        assert printed.out.splitlines() == [rounds[r][1][k] for k, r in enumerate(best)]
+        lines = printed.err.splitlines()[1:]
+        probabilities = [", ".join(f"{score[k]:.2f}" for score in scores) for k in range(4)]
+        highest = [max(score[k] for score in scores) for k in range(4)]
+        assert lines[:4] == [
+            f"{e.prompt!r}: probability of {e.answer!r} {high:.2f}, the best of {all_of_them}"
+            for e, high, all_of_them in zip(examples, highest, probabilities, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_auto_is_a_gpu_if_there_is_one(has_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert choose_device("auto").type == ("cuda" if has_gpu else "cpu")
