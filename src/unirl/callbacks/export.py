@@ -14,10 +14,18 @@ class ExportPretrained(Callback):
     """Writes the trained model to `pretrained/` in the folder of the run, for `from_pretrained` and `unirl sample`.
 
     LoRA adapters are merged into the weights.
+
+    Args:
+        enabled: Whether it is written. `unirl export` writes the same from a checkpoint.
     """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.enabled:
+            return
         log_dir = trainer.log_dir  # collective
         if log_dir is None:
             return

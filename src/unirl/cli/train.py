@@ -37,6 +37,8 @@ TRAINER_DEFAULTS = {
 }
 CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "export": ExportPretrained}
 """Callbacks of every run, by the option group that configures them."""
+SEEDED = ("model", "data")
+"""Option groups whose `seed` is that of `--seed_everything` unless it is given."""
 USAGE = "--config FILE [--config OVERLAY] [--OPTION VALUE] ..."
 IGNORED_WARNINGS = (
     "does not have many workers",  # prompts are made in the training process
@@ -141,6 +143,16 @@ class Run(LightningCLI):
             check_ckpt_path(options.ckpt_path)
         elif self.config.subcommand == "fit" and is_restarted_job():
             self._resume_folders = checkpoint_folders(options, slurm_job_id())
+
+    @override
+    def instantiate_classes(self) -> None:
+        options = self.config[self.subcommand]
+        seed, unset = options.seed_everything, [group for group in SEEDED if options[group].get("seed", 0) is None]
+        for group in unset:
+            options[group].seed = int(seed)
+        super().instantiate_classes()
+        for group in unset:
+            options[group].seed = None  # in the saved config, so that another --seed_everything decides again
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
