@@ -109,7 +109,7 @@ class ResultsTable(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.validations, self._training = state_dict["validations"], state_dict["training"]
+        self.validations, self._training = state_dict.get("validations", []), state_dict.get("training", {})
 
     def _results(self, trainer: Trainer) -> dict[str, Any]:
         first, last = (self.validations[0], self.validations[-1]) if self.validations else (None, None)

@@ -161,7 +161,13 @@ def checkpoint_folders(options: Any, job_id: str | None = None) -> list[Path]:
     Args:
         options: Parsed options of the subcommand.
         job_id: Only runs of this SLURM job; none if it has no run yet.
+
+    Raises:
+        UserError: the folder of all runs is remote, where it cannot be searched.
     """
+    if "://" in options.trainer.default_root_dir:
+        where = f"trainer.default_root_dir {options.trainer.default_root_dir!r} cannot be searched"
+        raise UserError(f"--ckpt_path last: {where}; give the path of a checkpoint")
     run = Path(options.trainer.default_root_dir).expanduser() / options.name
     folders = sorted(run.glob("*/checkpoints"))
     if job_id is not None:

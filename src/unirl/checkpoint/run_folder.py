@@ -63,10 +63,16 @@ class RunFolder:
 
     def _take(self, loggers: Sequence[Logger]) -> tuple[Path, list[Place | None]]:
         path = self._make(self.root)
-        return path, [self._place(logger, path) for logger in loggers]
+        versions = {self.root.resolve(): version_of(path.name)}
+        return path, [self._place(logger, versions) for logger in loggers]
 
-    def _place(self, logger: Logger, path: Path) -> Place | None:
-        """Where a logger writes; None if its version is given, or it is of another kind."""
+    def _place(self, logger: Logger, versions: dict[Path, int]) -> Place | None:
+        """Where a logger writes; None if its version is given, or it is of another kind.
+
+        Args:
+            logger: Which.
+            versions: Those that this run has taken, by the folder of all versions.
+        """
         if not isinstance(logger, TensorBoardLogger | CSVLogger) or logger._version is not None:
             return None
         folder, name = logger.save_dir, self.name if logger.name == UNNAMED else logger.name
@@ -74,8 +80,10 @@ class RunFolder:
             return None
         if isinstance(logger, TensorBoardLogger):
             folder = os.path.expanduser(os.path.expandvars(folder))
-        root = Path(folder) / name
-        return name, version_of((path if root.resolve() == self.root.resolve() else self._make(root)).name)
+        root = (Path(folder) / name).resolve()
+        if root not in versions:
+            versions[root] = version_of(self._make(root).name)
+        return name, versions[root]
 
     def _make(self, root: Path) -> Path:
         above = [folder for folder in (root, *root.parents) if not folder.exists()]
