@@ -135,7 +135,8 @@ def test_a_second_ctrl_c_ends_the_run_at_once(shapes_checkpoint: Path, tmp_path:
 def test_export_results_and_images_can_be_switched_off(shapes_checkpoint: Path, tmp_path: Path) -> None:
     """On the command line in two ways, and in a config."""
     folder, log, overlay = tmp_path / "runs", tmp_path / "log", tmp_path / "off.yaml"
-    options = arguments(folder, shapes_checkpoint, max_steps=1, logger=False, enable_checkpointing=False, callbacks=None)
+    quick = {"max_steps": 1, "logger": False, "enable_checkpointing": False, "callbacks": None}
+    options = arguments(folder, shapes_checkpoint, **quick)
     overlay.write_text("images: false")
     options += ["--config", str(overlay), "--export", "false", "--results=false"]
     assert run_forked(partial(main, options), log) == 0, log.read_text()

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -40,7 +41,7 @@ class RunFolder:
             trainer: Of the run.
         """
         if self.path is None:
-            taken = self._take(trainer.loggers) if trainer.is_global_zero else None
+            taken: Any = self._take(trainer.loggers) if trainer.is_global_zero else None
             path, places = trainer.strategy.broadcast(taken)
             for logger, place in zip(trainer.loggers, places, strict=True):
                 if place is not None and isinstance(logger, TensorBoardLogger | CSVLogger):

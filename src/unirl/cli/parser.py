@@ -23,7 +23,6 @@ from unirl.hooks.arguments import (
     resolve_all,
 )
 
-
 SWITCH = "enabled"
 """Option of a group that can be switched off as a whole."""
 
@@ -179,7 +178,6 @@ class PluginParser(LightningArgumentParser):
             else:
                 pending = argument
                 yield arg
-
 
     def _switched(self, argv: list[str]) -> Iterator[str]:
         """`--export false` and `--export=false` are short for `--export.enabled=false`."""

@@ -169,7 +169,7 @@ class Run(LightningCLI):
         strategies.check(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        if not trainer.fast_dev_run and "://" not in trainer.default_root_dir:  # a short trial leaves nothing
+        if not options.trainer.fast_dev_run and "://" not in trainer.default_root_dir:  # a short trial leaves nothing
             trainer.run_folder = RunFolder(Path(trainer.default_root_dir), options.name)
         return trainer
 
