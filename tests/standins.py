@@ -134,7 +134,7 @@ class Model(pl.LightningModule):
         rollout: RolloutConfig = RolloutConfig(),
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-5),
         trainable_modules: list[str] | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         fail_at: str = "",
     ) -> None:
         super().__init__()
@@ -165,9 +165,9 @@ class Model(pl.LightningModule):
 class Data(pl.LightningDataModule):
     """Stands in for PromptsDataModule."""
 
-    def __init__(self, prompts: Prompts, prompts_per_step: int = 8) -> None:
+    def __init__(self, prompts: Prompts, prompts_per_step: int = 8, seed: int | None = None) -> None:
         super().__init__()
-        self.prompts = prompts
+        self.prompts, self.seed = prompts, seed
 
     def train_dataloader(self) -> Any:
         return torch.utils.data.DataLoader([torch.zeros(1)] * 2)

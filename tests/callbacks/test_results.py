@@ -15,7 +15,7 @@ def metrics(value: float) -> dict[str, dict[str, float]]:
 def test_before_and_after_fit_in_80_columns() -> None:
     console = Console(width=80, record=True)
     with console.capture() as captured:
-        print_results(console, metrics(0.5), metrics(0.612), fit_title(0, 400, validated_once=False))
+        print_results(console, metrics(0.5), metrics(0.612), fit_title(0, 400, 400))
     lines = captured.get().splitlines()
     rows = [line.split() for line in lines if "→" in line and "consistency" not in line]
     assert [row[0] for row in rows] == CATEGORIES
@@ -27,7 +27,7 @@ def test_before_and_after_fit_in_80_columns() -> None:
 def test_a_narrow_table_does_not_wrap_its_title_and_explanations() -> None:
     console = Console(width=80)
     with console.capture() as captured:
-        print_results(console, None, {"generation": dict.fromkeys(CATEGORIES, 0.5)}, fit_title(0, 4, True))
+        print_results(console, None, {"generation": dict.fromkeys(CATEGORIES, 0.5)}, fit_title(0, None, 4))
     lines = [line.rstrip() for line in captured.get().splitlines()]
     assert lines[0] == "before training; there was no validation after its 4 steps"
     assert lines[-1] == "Percent. generation: images that the judge accepts"
@@ -48,5 +48,6 @@ def test_metrics_without_categories_are_lines_below() -> None:
 
 
 def test_titles() -> None:
-    assert fit_title(3, 4, validated_once=True) == "after 3 of 4 steps; there was no other validation"
-    assert fit_title(0, 4, validated_once=True) == "before training; there was no validation after its 4 steps"
+    assert fit_title(3, None, 4) == "after 3 of 4 steps; there was no other validation"
+    assert fit_title(0, None, 4) == "before training; there was no validation after its 4 steps"
+    assert fit_title(2, 3, 4) == "after 2 and after 3 of 4 steps; there was no validation before training"

@@ -193,7 +193,7 @@ MISTAKES = {
         "model: {rollout: 3}",
         "over.yaml: model.rollout: expected options by name below it, got 3",
     ),
-    "type": ("model: {seed: abc}", "over.yaml: model.seed: expected int, got abc"),
+    "type": ("model: {seed: abc}", "over.yaml: model.seed: expected int or null, got abc"),
     "plugin type": (
         "model: {backbone: {init_args: {size: abc}}}",
         "over.yaml: model.backbone.size: expected int, got abc (in standins.TinyBackbone)",
@@ -231,7 +231,7 @@ def test_an_error_in_a_config_is_one_line(error, overlay: str, message: str) -> 
     [
         (("--model.sed", "3"), "no option 'model.sed'; nearest: model.seed"),
         (("--model.sed=3",), "no option 'model.sed'; nearest: model.seed"),
-        (("--model.seed=abc",), "model.seed: expected int, got abc"),
+        (("--model.seed=abc",), "model.seed: expected int or null, got abc"),
         (("--model.seed",), "argument --model.seed: expected one argument"),
         (("--model.rollout.group", "3"), "no option 'model.rollout.group'; nearest: model.rollout.group_size"),
         (("--model.rollout", "3"), "model.rollout: expected options by name, or the path of a config, got 3"),
@@ -254,6 +254,32 @@ def test_missing_options_are_named(capsys) -> None:
         main(["fit", "--data.prompts=fixed"])
     required = "model.backbone, model.update, model.rewards; give them in a file: --config FILE"
     assert capsys.readouterr().err == f"unirl: error: the following arguments are required: {required}\n"
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "doctor"])
+def test_a_command_without_options_names_what_is_missing(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command])
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert "required: model.backbone, model.update" in captured.out + captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_seed_everything_decides_the_seeds_that_are_not_given(fit) -> None:
+    def seeds(overlay: str | None = None, *args: str) -> tuple[int, int]:
+        model = fit(overlay, *args)
+        return model.seed, model.trainer.datamodule.seed
+
+    assert seeds() == (0, 0)
+    assert seeds(None, "--seed_everything", "1") == seeds("seed_everything: 1") == (1, 1)
+    assert seeds("model: {seed: 0}", "--seed_everything=2") == (0, 2)
+    assert seeds(None, "--seed_everything=2", "--data.seed=3") == (2, 3)
+    assert seeds(None, "--seed_everything=false") == (0, 0)
+    saved = Path("runs/default/version_1/config.yaml")
+    main(["fit", "--config", str(saved)])
+    assert seeds(None, "--config", str(saved)) == (1, 1)
+    assert seeds(None, "--config", str(saved), "--seed_everything=4") == (4, 4)
 
 
 def test_an_interrupt_exits_with_130(fit, capsys) -> None:

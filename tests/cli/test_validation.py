@@ -42,12 +42,12 @@ def test_limits_are_of_options_that_exist(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_null_is_an_error_for_arguments_that_need_a_value() -> None:
     required = required_values(SelfImprovement)
-    assert {"backbone", "update", "rewards", "rollout", "optimizer", "seed"} <= required
-    assert not {"judge", "lr_scheduler", "trainable_modules", "lora", "self"} & required
+    assert {"backbone", "update", "rewards", "rollout", "optimizer"} <= required
+    assert not {"judge", "lr_scheduler", "trainable_modules", "lora", "seed", "self"} & required
     names = {f"model.{name}" for name in required}
-    check_null({"model": {"judge": None, "seed": 1}}, names)
-    with pytest.raises(UserError, match=r"^model\.seed: expected a value, got null"):
-        check_null({"model": {"judge": None, "seed": None}}, names)
+    check_null({"model": {"judge": None, "rollout": 1}}, names)
+    with pytest.raises(UserError, match=r"^model\.rollout: expected a value, got null"):
+        check_null({"model": {"judge": None, "rollout": None}}, names)
 
 
 def test_an_annotated_self_is_no_argument() -> None:

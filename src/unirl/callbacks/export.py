@@ -15,10 +15,18 @@ class ExportPretrained(Callback):
 
     LoRA adapters are merged into the weights. The sampling settings of validation are written beside them, so that the
     model is sampled as it was measured.
+
+    Args:
+        enabled: Whether it is written. `unirl export` writes the same from a checkpoint.
     """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.enabled:
+            return
         log_dir = trainer.log_dir  # collective
         if log_dir is None:
             return

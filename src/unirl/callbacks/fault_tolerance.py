@@ -27,7 +27,8 @@ class ReplayMissedValidation(Callback):
     """Validates at the start of a resumed run if its checkpoint was saved before a due validation had ended.
 
     Lightning continues with the next step. Nothing is replayed where `max_steps` ends the run at that very step, since
-    there is no training in which to validate.
+    there is no training in which to validate. A resumed run does not repeat the validation before the first step
+    (`num_sanity_val_steps`), which would measure a trained model.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class ReplayMissedValidation(Callback):
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._due, self._epoch = checkpoint.get(VALIDATION_DUE, False), checkpoint["epoch"]
+        trainer.num_sanity_val_steps = 0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

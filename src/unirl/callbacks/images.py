@@ -106,10 +106,11 @@ class LogImages(Callback):
     Args:
         count: Images in the grid.
         columns: Images in a row.
+        enabled: Whether there are grids.
     """
 
-    def __init__(self, count: int = 12, columns: int = 4) -> None:
-        self.count, self.columns = count, columns
+    def __init__(self, count: int = 12, columns: int = 4, enabled: bool = True) -> None:
+        self.count, self.columns, self.enabled = count, columns, enabled
         self._log_dir: str | None = None
 
     @override
@@ -121,7 +122,7 @@ class LogImages(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         rollout: Rollout | None = (outputs or {}).get("rollout")
-        if batch_idx or rollout is None or not trainer.is_global_zero:
+        if not self.enabled or batch_idx or rollout is None or not trainer.is_global_zero:
             return
         verdicts, count = rollout.score_parts.get("judge"), min(self.count, len(rollout.examples))
         correct = [None] * count if verdicts is None else [bool(verdict) for verdict in verdicts[:count].tolist()]

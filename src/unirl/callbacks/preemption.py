@@ -1,8 +1,9 @@
 """Preemption: on a signal, save a checkpoint at the end of the step, print the command that resumes the run, and exit.
 
-The signals are SIGTERM and, under SLURM, the one after which the job is requeued (SIGUSR1).
+The signals are SIGTERM, the first SIGINT (Ctrl-C) and, under SLURM, the one after which the job is requeued (SIGUSR1).
 """
 
+import os
 import shlex
 import signal
 import sys
@@ -16,28 +17,33 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
+from unirl.callbacks.results import run_dir
 from unirl.distributed.slurm import requeue_job, requeue_signal
 
 CHECKPOINT = "stopped.ckpt"
 
 
 class Preempted(SIGTERMException):
-    """Ends the process with exit code 0, since nothing was lost.
+    """Ends the process with an exit code of ours; Lightning 2.6 exits with 0 after a SIGTERM, later releases with 143.
 
-    Lightning 2.6 exits with 0 after a SIGTERM, later releases with 143.
+    Args:
+        code: 0 where a scheduler asked to stop, since nothing was lost. 130, the code of an interrupt, after Ctrl-C, so
+            that commands that need the end of this one do not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, code: int = 0) -> None:
         super().__init__()
-        self.code = 0
+        self.code = code
 
 
 class StopRequest(IntEnum):
     """What a signal asks for. Ranks agree on the largest request of any of them."""
 
     NONE = 0
-    STOP = 1
-    REQUEUE = 2
+    INTERRUPT = 1
+    """Stop after Ctrl-C."""
+    STOP = 2
+    REQUEUE = 3
     """Stop, and put the SLURM job back in the queue."""
 
 
@@ -48,6 +54,8 @@ class StopOnSigterm(Callback):
     of Lightning's `SLURMEnvironment` (by default SIGUSR1) does the same and requeues the job. A handler of that signal
     that was installed before the run is left alone.
 
+    The first Ctrl-C (SIGINT) does the same and exits with code 130; the second one ends the process at once.
+
     A validation is stopped after a batch that all ranks have; ranks with more batches than others finish those.
     `validate` and `test` save nothing: each rank that gets the signal ends after its batch.
     """
@@ -55,8 +63,13 @@ class StopOnSigterm(Callback):
     def __init__(self) -> None:
         self._received, self._agreed = StopRequest.NONE, StopRequest.NONE
         self._saved, self._enabled, self._trained = False, False, False
-        self._checks_left = 0
+        self._checks_left, self._is_global_zero = 0, True
         self._requeue_signal: signal.Signals | None = None
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._received, self._agreed = StopRequest.NONE, StopRequest.NONE  # a notebook may go on after a stopped run
+        self._saved, self._trained = False, False
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -124,12 +137,21 @@ class StopOnSigterm(Callback):
         if not self._enabled:
             return
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler and self._received != StopRequest.INTERRUPT:
+            self._is_global_zero = trainer.is_global_zero
+            signal.signal(signal.SIGINT, self._on_sigint)
         self._requeue_signal = requeue_signal(trainer)
         if self._requeue_signal is not None:
             signal.signal(self._requeue_signal, self._on_requeue)
 
     def _on_sigterm(self, *_: Any) -> None:
         self._received = max(self._received, StopRequest.STOP)
+
+    def _on_sigint(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._received = max(self._received, StopRequest.INTERRUPT)
+        if self._is_global_zero:  # not by print, which may have been interrupted
+            os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once\n")
 
     def _on_requeue(self, *_: Any) -> None:
         self._received = StopRequest.REQUEUE
@@ -141,18 +163,19 @@ class StopOnSigterm(Callback):
         return self._agreed > StopRequest.NONE
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self._path(trainer))
+        trainer.save_checkpoint(self._path(trainer), weights_only=False)
         self._saved = True
 
     def _stop(self, trainer: Trainer) -> None:
         self._should_stop(trainer)  # the signal to requeue may have followed SIGTERM
-        resume_from: Path | None
-        if self._saved:
-            what, resume_from = f" after step {trainer.global_step}", self._path(trainer)
+        resume_from, path = trainer.ckpt_path, self._path(trainer)
+        if self._saved and path.exists():
+            what, resume_from = f" after step {trainer.global_step}", path
+        elif self._saved:  # the disk may be full, which is a warning
+            what, resume_from = f" after step {trainer.global_step}, which could not be saved", "last"
         else:
             what = " before the first step; nothing had to be saved"
-            resume_from = Path(trainer.ckpt_path) if trainer.ckpt_path else None
-        command = None if resume_from is None else resume_command(trainer, resume_from)
+        command = resume_command(trainer, resume_from) if resume_from else None
         self._exit(trainer, self._agreed, what, f" Resume with: {command}" if command else "")
 
     def _stop_evaluation(self, trainer: Trainer) -> None:
@@ -160,11 +183,14 @@ class StopOnSigterm(Callback):
             self._exit(trainer, self._received, "; an evaluation saves nothing")
 
     def _exit(self, trainer: Trainer, request: StopRequest, what: str, resume: str = "") -> None:
-        requeue = request == StopRequest.REQUEUE
-        name = self._requeue_signal.name if requeue and self._requeue_signal else "SIGTERM"
+        requeue, interrupt = request == StopRequest.REQUEUE, request == StopRequest.INTERRUPT
+        name = "Ctrl-C" if interrupt else "SIGTERM"
+        if requeue and self._requeue_signal:
+            name = self._requeue_signal.name
         if trainer.is_global_zero:
             print(f"Stopped by {name}{what}.{requeue_job() if requeue else ''}{resume}", file=sys.stderr)
-        raise Preempted
+        # Lightning kills the first process if another one fails.
+        raise Preempted(130 if interrupt and trainer.is_global_zero else 0)
 
     def _path(self, trainer: Trainer) -> Path:
         folder = getattr(trainer.checkpoint_callback, "dirpath", None)
@@ -188,12 +214,13 @@ def _reduce(trainer: Trainer, value: float, operation: str) -> float:
     return float(trainer.strategy.reduce(tensor, reduce_op=operation))
 
 
-def resume_command(trainer: Trainer, path: Path) -> str:
+def resume_command(trainer: Trainer, path: str | Path) -> str:
     """The command that resumes a run.
 
     Args:
         trainer: Of the run.
-        path: The checkpoint to resume from.
+        path: The checkpoint to resume from, or "last".
     """
-    config = Path(trainer.log_dir) / "config.yaml" if trainer.loggers and trainer.log_dir else "CONFIG"
+    folder = run_dir(trainer)
+    config = "CONFIG" if folder is None else folder / "config.yaml"
     return shlex.join(["unirl", "fit", "--config", str(config), "--ckpt_path", str(path)])

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from unirl.callbacks.results import run_dir
 from unirl.errors import check_range
 from unirl.functional.policy_gradient import geometric_mean
 from unirl.hooks import hookimpl
@@ -20,8 +20,8 @@ class QualityControl(Callback):
     """Drops or down-weights samples before they are trained on, through the hook `unirl_rollout_scored`.
 
     Logs the fraction of samples with each problem (`quality/frac_duplicate`, `quality/frac_low_confidence`,
-    `quality/frac_saturated`) and the mean weight (`quality/mean_weight`). With a logger, rank 0 also writes a line for
-    each of its dropped samples to `quality.jsonl` in the folder of the run.
+    `quality/frac_saturated`) and the mean weight (`quality/mean_weight`). Rank 0 also writes a line for each of its
+    dropped samples to `quality.jsonl` in the folder of the run, if it has one.
 
     Args:
         duplicate_weight: Weight of an image that is already in its group: 1 keeps duplicates, 0 drops them. Images that
@@ -85,10 +85,10 @@ class QualityControl(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._metrics:
             pl_module.log_dict({f"quality/{name}": value for name, value in self._metrics.items()}, sync_dist=True)
-        log_dir = trainer.log_dir  # collective
-        if self._dropped and trainer.loggers and log_dir is not None and trainer.is_global_zero:
-            Path(log_dir).mkdir(parents=True, exist_ok=True)
-            with (Path(log_dir) / "quality.jsonl").open("a", encoding="utf-8") as file:
+        folder = run_dir(trainer)  # collective
+        if self._dropped and folder is not None and trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "quality.jsonl").open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"step": trainer.global_step, **row}) + "\n" for row in self._dropped)
         self._dropped, self._metrics = [], {}
 

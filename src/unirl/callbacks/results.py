@@ -1,8 +1,12 @@
 """A table of what the model can do, before and after training."""
 
-from typing import Any
+import json
+import math
+from pathlib import Path
+from typing import Any, TypedDict
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -17,77 +21,176 @@ COLUMN_NAMES = {"self_reward": "self-reward"}
 ROW_NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
 """Names of the consistency metrics in the paper."""
 LOWER_IS_BETTER = ("imbalance",)
+RESULTS = "results.json"
+"""File in the folder of a run."""
 Metrics = dict[str, dict[str, float]]
 """Values by metric and category."""
+
+
+class Validation(TypedDict):
+    """A validation of a fit, as `results.json` and checkpoints hold it."""
+
+    step: int
+    metrics: Metrics
 
 
 class ResultsTable(Callback):
     """Prints accuracies by category after `validate` and `test`, and those before and after a fit at its end.
 
     The first validation of a fit is its "before". Set `trainer.num_sanity_val_steps: -1` to validate before the first
-    step; otherwise the title gives the step of the first validation. Checkpoints store it, so that a resumed fit
-    compares with the same values.
+    step; otherwise the title gives the step of the first validation. Checkpoints store all validations, so that a
+    resumed fit has those of an uninterrupted one.
+
+    Where the run has a folder, the same is written to `results.json` in it after each validation and at the end: the
+    metrics before and after, those of all validations, and the last training metrics.
+
+    Args:
+        enabled: Whether there are a table and a file.
+
+    Attributes:
+        validations: Step and metrics of each validation of the fit, in [0, 1].
     """
 
-    def __init__(self) -> None:
-        self.before: Metrics = {}
-        self.after: Metrics = {}
-        self.before_step = 0
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.validations: list[Validation] = []
+        self._training: dict[str, float] = {}
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.validations, self._training = [], {}  # those of a resumed fit are loaded after this
+
+    @property
+    def before(self) -> Metrics:
+        """Metrics of the first validation; empty before it."""
+        return self.validations[0]["metrics"] if self.validations else {}
+
+    @property
+    def after(self) -> Metrics:
+        """Metrics of the last validation; empty before the first."""
+        return self.validations[-1]["metrics"] if self.validations else {}
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if is_partial_sanity_check(trainer):
+        if not self.enabled or is_partial_sanity_check(trainer):
             return
-        self.after = metrics_of(pl_module)
-        if trainer.sanity_checking or not self.before:
-            self.before, self.before_step = self.after, trainer.global_step
+        metrics = metrics_of(pl_module)
         if trainer.state.fn == "validate":
-            self._print(trainer, None, self.after, "validation")
+            self._print(trainer, None, metrics, "validation")
+            self._write(trainer, {"validation": metrics})
+        elif metrics:
+            self._training |= training_metrics(trainer)
+            earlier = [one for one in self.validations if one["step"] != trainer.global_step]
+            self.validations = [*earlier, {"step": trainer.global_step, "metrics": metrics}]
+            self._write(trainer, self._results(trainer))
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._print(trainer, None, metrics_of(pl_module), "test")
+        if self.enabled:
+            self._print(trainer, None, metrics_of(pl_module), "test")
+            self._write(trainer, {"test": metrics_of(pl_module)})
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        validated_once = self.after is self.before  # `max_steps` may end a run between two validations
-        title = fit_title(self.before_step, trainer.global_step, validated_once)
-        self._print(trainer, None if validated_once else self.before, self.after, title)
+        if not self.enabled:
+            return
+        self._training |= training_metrics(trainer)
+        self._write(trainer, self._results(trainer))
+        if self.validations:
+            first, last = self.validations[0]["step"], self.validations[-1]["step"]
+            once = len(self.validations) == 1  # `max_steps` may end a run between two validations
+            title = fit_title(first, None if once else last, trainer.global_step)
+            self._print(trainer, None if once else self.before, self.after, title)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"before": self.before, "before_step": self.before_step}
+        return {"validations": self.validations, "training": self._training}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.before, self.before_step = state_dict["before"], state_dict["before_step"]
+        self.validations, self._training = state_dict.get("validations", []), state_dict.get("training", {})
+
+    def _results(self, trainer: Trainer) -> dict[str, Any]:
+        first, last = (self.validations[0], self.validations[-1]) if self.validations else (None, None)
+        return {
+            "steps": trainer.global_step,
+            "before": first if first and first["step"] == 0 else None,
+            "after": last if last and last["step"] > 0 else None,
+            "validations": self.validations,
+            "training": self._training,
+        }
 
     def _print(self, trainer: Trainer, before: Metrics | None, after: Metrics, title: str) -> None:
         if trainer.is_global_zero and after:
             print_results(Console(), before, after, title)
 
+    def _write(self, trainer: Trainer, results: dict[str, Any]) -> None:
+        folder = run_dir(trainer)
+        if folder is None or not trainer.is_global_zero:
+            return
+        partial = folder / f"{RESULTS}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(_finite(results), indent=2) + "\n", encoding="utf-8")
+            partial.replace(folder / RESULTS)
+        except OSError as error:
+            rank_zero_warn(f"{RESULTS} was not written: {error.strerror} ({folder})")
 
-def fit_title(first: int, last: int, validated_once: bool) -> str:
+
+def run_dir(trainer: Trainer) -> Path | None:
+    """The folder of a run; None for a trainer that has neither one nor a logger. Collective: call it on every rank.
+
+    Args:
+        trainer: Of the run.
+    """
+    log_dir = trainer.log_dir
+    has_folder = getattr(trainer, "run_folder", None) is not None or bool(trainer.loggers)
+    return Path(log_dir) if has_folder and log_dir is not None else None
+
+
+def training_metrics(trainer: Trainer) -> dict[str, float]:
+    """What was logged last in training, by name.
+
+    Args:
+        trainer: Of the run.
+    """
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if not name.startswith("val/")}
+
+
+def fit_title(first: int, last: int | None, total: int) -> str:
     """Title of the table at the end of a fit.
 
     Args:
         first: Steps before the first validation.
-        last: Steps of the fit.
-        validated_once: Whether there was only one validation.
+        last: Steps before the last one; None if there was only one.
+        total: Steps of the fit.
 
     Example:
-        >>> fit_title(0, 400, validated_once=False)
+        >>> fit_title(0, 400, 400)
         'before and after 400 steps'
-        >>> fit_title(100, 400, validated_once=False)
+        >>> fit_title(0, 350, 400)
+        'before and after 350 of 400 steps'
+        >>> fit_title(100, 400, 400)
         'after 100 and after 400 steps; there was no validation before training'
     """
-    if validated_once and first:
-        return f"after {first} of {last} steps; there was no other validation"
-    if validated_once:
-        return f"before training; there was no validation after its {last} steps"
+    if last is None and first:
+        return f"after {first} of {total} steps; there was no other validation"
+    if last is None:
+        return f"before training; there was no validation after its {total} steps"
+    steps = f"{last} steps" if last == total else f"{last} of {total} steps"
     if not first:
-        return f"before and after {last} steps"
-    return f"after {first} and after {last} steps; there was no validation before training"
+        return f"before and after {steps}"
+    return f"after {first} and after {steps}; there was no validation before training"
+
+
+def _finite(value: Any) -> Any:
+    """A nested value with None for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def metrics_of(module: LightningModule) -> Metrics:

@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from unirl.checkpoint.integrity import find_corruption
+from unirl.checkpoint.run_folder import version_of
+from unirl.checkpoint.sharded import META
 from unirl.errors import UserError
 
 PARTIAL, REPLACED = ".part", ".old"
 """Suffixes of a checkpoint that is being written, and of a folder that is being replaced."""
 SUFFIXES = (".ckpt", PARTIAL, REPLACED)
+RUN = "run"
+"""Checkpoint key: the name of the folder of the run that saved it, `version_N`."""
 JOB_FILE = "slurm_job_id"
 """File in the folder of a run: the SLURM job that the run belongs to."""
 DISK_ERRORS = {
@@ -50,7 +55,7 @@ class CheckpointSearch:
 
     Args:
         path: The checkpoint; None if there is none.
-        skipped: Newer checkpoints that are not valid: a line each, with the reason.
+        skipped: Newer checkpoints that are not valid, the newest first: a line each, with the reason.
     """
 
     path: Path | None = None
@@ -58,7 +63,10 @@ class CheckpointSearch:
 
 
 def latest_valid(folders: Iterable[Path], corrupt: Path | None = None) -> CheckpointSearch:
-    """Find the newest valid checkpoint.
+    """Find the newest valid checkpoint: of the last run that saved one, that of the highest step.
+
+    The last run is the one with the highest version. Times of files, which copying changes, decide only where versions
+    and steps are equal or unknown.
 
     Args:
         folders: Where to look, not recursively.
@@ -67,14 +75,40 @@ def latest_valid(folders: Iterable[Path], corrupt: Path | None = None) -> Checkp
     search = CheckpointSearch()
     known = None if corrupt is None else corrupt.resolve()
     paths = [path for path in _candidates(folders) if path.resolve() != known]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        interrupted = "incomplete, the run was killed while it was written"
-        problem = interrupted if path.suffix == PARTIAL else find_corruption(path)
+    progress = {path: _progress(path) for path in paths}
+    unreadable = sorted([path for path, found in progress.items() if found is None], key=_time, reverse=True)
+    readable = {path: found for path, found in progress.items() if found is not None}
+    for path in sorted(readable, key=lambda path: (*readable[path], _time(path)), reverse=True):
+        problem = find_corruption(path)
         if problem is None:
             search.path = path
             break
         search.skipped.append(f"{path}: {problem}")
+    newer = [path for path in unreadable if search.path is None or _time(path) > _time(search.path)]
+    search.skipped = [f"{path}: {_why_unreadable(path)}" for path in newer] + search.skipped
     return search
+
+
+def _progress(path: Path) -> tuple[int, int] | None:
+    """Version of the run that saved a checkpoint, and its step; None if it cannot be read."""
+    if path.suffix == PARTIAL:
+        return None
+    try:
+        saved = torch.load(path / META if path.is_dir() else path, "cpu", weights_only=True, mmap=True)
+        run = path.parent.parent.name if path.parent.name == "checkpoints" else ""
+        return version_of(run if version_of(run) >= 0 else str(saved.get(RUN))), int(saved.get("global_step", -1))
+    except Exception:  # a damaged file can fail in any way; `find_corruption` says what is wrong
+        return None
+
+
+def _why_unreadable(path: Path) -> str:
+    if path.suffix == PARTIAL:
+        return "incomplete, the run was killed while it was written"
+    return find_corruption(path) or "not a checkpoint of a run"
+
+
+def _time(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _candidates(folders: Iterable[Path]) -> list[Path]:
@@ -134,14 +168,20 @@ def check_ckpt_path(path: str) -> None:
 
 
 def checkpoint_folders(options: Any, job_id: str | None = None) -> list[Path]:
-    """The folders in which runs with the same name save checkpoints.
+    """The folders in which runs with the same name have saved checkpoints, also under other names than `version_N`.
 
     Args:
         options: Parsed options of the subcommand.
         job_id: Only runs of this SLURM job; none if it has no run yet.
+
+    Raises:
+        UserError: the folder of all runs is remote, where it cannot be searched.
     """
-    run = Path(options.trainer.default_root_dir) / options.name
-    folders = sorted(run.glob("version_*/checkpoints"))
+    if "://" in options.trainer.default_root_dir:
+        where = f"trainer.default_root_dir {options.trainer.default_root_dir!r} cannot be searched"
+        raise UserError(f"--ckpt_path last: {where}; give the path of a checkpoint")
+    run = Path(options.trainer.default_root_dir).expanduser() / options.name
+    folders = sorted(run.glob("*/checkpoints"))
     if job_id is not None:
         folders = [folder for folder in folders if _job_of(folder.parent) == job_id]
         if not folders:
@@ -156,11 +196,12 @@ def _job_of(run: Path) -> str | None:
     return (run / JOB_FILE).read_text(encoding="utf-8") if (run / JOB_FILE).is_file() else None
 
 
-def resolve_last(folders: Iterable[Path]) -> tuple[str | None, str | None]:
+def resolve_last(folders: Iterable[Path], may_start: bool = True) -> tuple[str | None, str | None]:
     """The newest valid checkpoint, which `--ckpt_path last` means.
 
     Args:
         folders: Where to look.
+        may_start: Whether a run without a checkpoint starts from the beginning. An evaluation needs one.
 
     Returns:
         The path, None where there is no checkpoint, so that the same command starts and resumes a run; and why the run
@@ -174,6 +215,8 @@ def resolve_last(folders: Iterable[Path]) -> tuple[str | None, str | None]:
         return str(search.path), None
     if any(not line.partition(": ")[0].endswith(PARTIAL) for line in search.skipped):
         return None, f"--ckpt_path last: no checkpoint is valid; the newest: {search.skipped[0]}"
+    if not may_start:
+        return None, "--ckpt_path last: there is no checkpoint to evaluate; give its path, or the --name of its run"
     _print("--ckpt_path last: no checkpoint yet, the run starts from the beginning")
     return None, None
 

@@ -10,12 +10,14 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from unirl.backbones.frozen import DIGEST, check_digest
 from unirl.checkpoint.integrity import find_corruption, sha256_of, write_checksums
 from unirl.checkpoint.io import AtomicCheckpointIO, replace_folder
 from unirl.checkpoint.resume import corrupt_message, partial_path, resolve_last
+from unirl.checkpoint.run_folder import RunFolder
 from unirl.checkpoint.sharded import META, is_sharded_checkpoint
 from unirl.errors import UserError
 
@@ -28,13 +30,21 @@ class AtomicTrainer(Trainer):
 
     Attributes:
         resume_folders: Resume from the newest valid checkpoint in these folders rather than from `ckpt_path`.
+        run_folder: The folder of the run, which is then `log_dir` whatever logs; None leaves that to the loggers.
     """
 
     resume_folders: Sequence[Path] | None = None
+    run_folder: RunFolder | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._checkpoint_connector = _VerifyingConnector(self)
+
+    @property
+    @override
+    def log_dir(self) -> str | None:
+        """The folder of the run. Collective: read it on every rank."""
+        return super().log_dir if self.run_folder is None else str(self.run_folder.take(self))
 
     @override
     def save_checkpoint(self, filepath: Any, weights_only: bool | None = None, storage_options: Any = None) -> None:
@@ -84,6 +94,7 @@ class _VerifyingConnector(_CheckpointConnector):
         if problem is not None:
             raise UserError(problem)
         if path is not None:
+            self._ckpt_path = path  # what the trainer says as its `ckpt_path`
             self._check_frozen(path)
             if isinstance(strategy.checkpoint_io, AtomicCheckpointIO):
                 strategy.checkpoint_io.verified = Path(path)
@@ -92,7 +103,7 @@ class _VerifyingConnector(_CheckpointConnector):
     def _find(self, checkpoint_path: Any) -> tuple[str | None, str | None]:
         """The checkpoint to load, None for none, and why it cannot be loaded."""
         if self.trainer.resume_folders is not None:
-            return resolve_last(self.trainer.resume_folders)
+            return resolve_last(self.trainer.resume_folders, may_start=self.trainer.state.fn == TrainerFn.FITTING)
         path = str(checkpoint_path) if checkpoint_path else None
         if path is None or "://" in path or (problem := find_corruption(Path(path))) is None:
             return path, None

@@ -1,5 +1,6 @@
 """LightningCLI's parser, with registered names in place of class paths, and errors of one line."""
 
+import inspect
 import os
 import re
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from unirl.hooks.arguments import (
     resolve_all,
 )
 
+SWITCH = "enabled"
+"""Option of a group that can be switched off as a whole."""
+
 
 class PluginParser(LightningArgumentParser):
     """Replaces registered names by class paths, then parses like its base class.
@@ -35,14 +39,17 @@ class PluginParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._plugin_arguments: dict[str, PluginArgument] = {}
         self._required_values: set[str] = set()
+        self._switches: set[str] = set()
         # An abbreviation may be a misspelt option.
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> list[str]:
-        """Add the arguments of a constructor, and remember which of them take plugins."""
+        """Add the arguments of a constructor, and remember which of them take plugins, and what can be switched off."""
         prefix = f"{nested_key}." if nested_key else ""
         self._plugin_arguments |= {f"{prefix}{name}": one for name, one in plugin_arguments(theclass).items()}
         self._required_values |= {f"{prefix}{name}" for name in required_values(theclass)}
+        if nested_key and SWITCH in inspect.signature(theclass).parameters:
+            self._switches.add(nested_key)
         return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
@@ -100,6 +107,11 @@ class PluginParser(LightningArgumentParser):
         if not isinstance(config, dict):
             raise UserError(f"expected options by name, such as 'model: ...', got {content.strip()[:60]!r}")
         check_text(config)
+        # `export: false` is short for `export: {enabled: false}`.
+        config = {
+            key: {SWITCH: value} if key in self._switches and isinstance(value, bool) else value
+            for key, value in config.items()
+        }
         self._check_options(config)
         check_null(config, self._required_values)
         # Quoted and tagged, because a plain 1e-5 is a number to one loader and a string to another.
@@ -153,7 +165,7 @@ class PluginParser(LightningArgumentParser):
 
     def _resolve_argv(self, argv: list[str]) -> Iterator[str]:
         pending: PluginArgument | None = None  # the argument whose value comes next
-        for arg in argv:
+        for arg in self._switched(argv):
             if pending and not arg.startswith("--"):
                 yield _resolve_text(arg, pending)
                 pending = None
@@ -166,6 +178,17 @@ class PluginParser(LightningArgumentParser):
             else:
                 pending = argument
                 yield arg
+
+    def _switched(self, argv: list[str]) -> Iterator[str]:
+        """`--export false` and `--export=false` are short for `--export.enabled=false`."""
+        words = iter(argv)
+        for word in words:
+            option, equals, value = word.partition("=")
+            if option.removeprefix("--") not in self._switches or not option.startswith("--"):
+                yield word
+                continue
+            value = value if equals else next(words, "")
+            yield f"{option}.{SWITCH}={value}" if value.lower() in ("true", "false") else f"{option}={value}"
 
 
 def _resolve_text(text: str, argument: PluginArgument) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from unirl.callbacks.preemption import Preempted
 from unirl.checkpoint.resume import is_disk_error
 from unirl.distributed.collectives import is_peer_failure
 from unirl.errors import UserError
@@ -19,12 +20,12 @@ def translate() -> Iterator[None]:
     Raises:
         UserError: in place of such an error.
         SystemExit: code 0 in place of `SIGTERMException`, whose exit code depends on the version of Lightning: a run
-            that SIGTERM stops has saved a checkpoint and ends as requested.
+            that SIGTERM stops has saved a checkpoint and ends as requested. 130 after Ctrl-C.
     """
     try:
         yield
-    except SIGTERMException:
-        raise SystemExit(0) from None
+    except SIGTERMException as error:
+        raise SystemExit(error.code if isinstance(error, Preempted) else 0) from None
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
     except RuntimeError as error:

@@ -1,7 +1,6 @@
 """`unirl fit`, `validate` and `test`: Lightning's command line with defaults and error messages for these runs."""
 
 import logging
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing_extensions import override
 
 from unirl.callbacks import ExportPretrained, Guards, LogImages, ResultsTable, fault_tolerance_callbacks
 from unirl.checkpoint import AtomicCheckpointIO, AtomicTrainer
-from unirl.checkpoint.resume import JOB_FILE, check_ckpt_path, checkpoint_folders
+from unirl.checkpoint.resume import JOB_FILE, RUN, check_ckpt_path, checkpoint_folders
+from unirl.checkpoint.run_folder import RunFolder
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DEFAULTS, TRAINER_TITLE
@@ -29,6 +29,8 @@ from unirl.training.module import SelfImprovement
 
 CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "export": ExportPretrained}
 """Callbacks of every run, by the option group that configures them."""
+SEEDED = ("model", "data")
+"""Option groups whose `seed` is that of `--seed_everything` unless it is given."""
 USAGE = "--config FILE [--config OVERLAY] [--OPTION VALUE] ..."
 IGNORED_WARNINGS = (
     "does not have many workers",  # prompts are made in the training process
@@ -44,16 +46,20 @@ IGNORED_WARNINGS = (
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the config in the log folder, if there is a logger."""
+    """Saves the config in the folder of the run, and the name of that folder in checkpoints."""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Without a logger, `log_dir` is the folder of all runs, or the working directory.
-        if trainer.loggers:
-            super().setup(trainer, pl_module, stage)
-            log_dir, job_id = trainer.log_dir, slurm_job_id()  # log_dir is collective
-            if log_dir is not None and job_id is not None and trainer.is_global_zero:
-                (Path(log_dir) / JOB_FILE).write_text(job_id, encoding="utf-8")
+        super().setup(trainer, pl_module, stage)
+        log_dir, job_id = trainer.log_dir, slurm_job_id()  # log_dir is collective
+        if log_dir is not None and job_id is not None and trainer.is_global_zero:
+            (Path(log_dir) / JOB_FILE).write_text(job_id, encoding="utf-8")
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        folder = getattr(trainer, "run_folder", None)
+        if folder is not None and folder.path is not None:
+            checkpoint[RUN] = folder.path.name
 
 
 class Run(LightningCLI):
@@ -74,7 +80,6 @@ class Run(LightningCLI):
         datamodule_class: type[LightningDataModule],
         args: list[str],
     ) -> None:
-        self._new_log_dir: Path | None = None
         self._resume_folders: list[Path] | None = None
         super().__init__(
             model_class,
@@ -144,6 +149,16 @@ class Run(LightningCLI):
             self._resume_folders = checkpoint_folders(options, slurm_job_id())
 
     @override
+    def instantiate_classes(self) -> None:
+        options = self.config[self.subcommand]
+        seed, unset = options.seed_everything, [group for group in SEEDED if options[group].get("seed", 0) is None]
+        for group in unset:
+            options[group].seed = int(seed)
+        super().instantiate_classes()
+        for group in unset:
+            options[group].seed = None  # in the saved config, so that another --seed_everything decides again
+
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self.config_init[self.subcommand]
         if options.trainer.logger is None or options.trainer.logger is True:
@@ -158,8 +173,8 @@ class Run(LightningCLI):
         strategies.check(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        log_dir = trainer.log_dir if trainer.loggers else None
-        self._new_log_dir = Path(log_dir) if log_dir and not Path(log_dir).exists() else None
+        if not options.trainer.fast_dev_run and "://" not in trainer.default_root_dir:  # a short trial leaves nothing
+            trainer.run_folder = RunFolder(Path(trainer.default_root_dir), options.name)
         return trainer
 
     @override
@@ -169,18 +184,11 @@ class Run(LightningCLI):
                 check_before_fit(self)
                 super()._run_subcommand(subcommand)
         except UserError:
-            self._remove_empty_log_dir()
+            folder = getattr(self.trainer, "run_folder", None)
+            # It is made before the model is built, which may fail.
+            if folder is not None and self.trainer.is_global_zero and self.trainer.global_step == 0:
+                folder.remove()
             raise
-
-    def _remove_empty_log_dir(self) -> None:
-        # Lightning creates the log before the model is built, which may fail.
-        log_dir = self._new_log_dir
-        if not log_dir or not log_dir.is_dir() or not self.trainer.is_global_zero or self.trainer.global_step > 0:
-            return
-        shutil.rmtree(log_dir)
-        for parent in (log_dir.parent, log_dir.parent.parent):
-            if parent.resolve() != Path.cwd() and not any(parent.iterdir()):
-                parent.rmdir()
 
 
 def fit(argv: list[str]) -> None:

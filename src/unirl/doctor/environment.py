@@ -112,6 +112,8 @@ def log_folder(trainer: Trainer) -> Path:
     Args:
         trainer: Not started.
     """
+    if (folder := getattr(trainer, "run_folder", None)) is not None:
+        return folder.root  # the folder itself is made when the run starts
     return Path((trainer.log_dir if trainer.loggers else None) or trainer.default_root_dir)
 
 

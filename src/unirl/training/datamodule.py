@@ -25,7 +25,7 @@ class PromptsDataModule(LightningDataModule):
         steps_per_epoch: Training steps of an epoch, the unit of progress bars and validation.
         num_val_prompts: Held-out prompts of a validation.
         val_batch_size: Held-out prompts of a validation batch, on each device.
-        seed: Seed of the training prompts.
+        seed: Seed of the training prompts. None is 0; in `unirl fit` it is the value of `--seed_everything`.
         sampler: "uniform" takes training prompts as the source has them. "adaptive" draws more of the categories whose
             rewards vary within a group, and of a finite list more of these prompts.
         adaptive: Settings of the adaptive sampler.
@@ -45,7 +45,7 @@ class PromptsDataModule(LightningDataModule):
         steps_per_epoch: int = 50,
         num_val_prompts: int = 240,
         val_batch_size: int = 60,
-        seed: int = 0,
+        seed: int | None = None,
         sampler: Literal["uniform", "adaptive"] = "uniform",
         adaptive: AdaptiveSampling = AdaptiveSampling(),
     ) -> None:
@@ -56,12 +56,12 @@ class PromptsDataModule(LightningDataModule):
         check_range(0, 1_000_000, "data", num_val_prompts=num_val_prompts)
         check_range(1, 100_000, "data", val_batch_size=val_batch_size)
         self.prompts, self.prompts_per_step, self.steps_per_epoch = prompts, prompts_per_step, steps_per_epoch
-        self.val_batch_size, self.seed = val_batch_size, seed
+        self.val_batch_size, self.seed = val_batch_size, seed or 0
         if sampler not in ("uniform", "adaptive"):
             raise UserError(f"data.sampler {sampler!r}; it must be uniform or adaptive")
         self.adaptive_sampler: AdaptiveSampler | None = None
         if sampler == "adaptive":
-            self.adaptive_sampler = AdaptiveSampler(prompts, prompts_per_step, seed, adaptive)
+            self.adaptive_sampler = AdaptiveSampler(prompts, prompts_per_step, self.seed, adaptive)
         self.val_examples = prompts.held_out(num_val_prompts)
         if num_val_prompts and not self.val_examples:
             rank_zero_warn(f"{type(prompts).__name__} has no held-out prompts, so nothing is validated")

@@ -71,7 +71,8 @@ class SelfImprovement(LightningModule):
         lora: Train low-rank adapters instead of the weights (needs the extra `lora`). They are merged on export.
         exclude_frozen_parameters: Leave parameters that are not trained out of checkpoints. A resumed run takes them
             from the base model, and refuses one that has changed.
-        seed: Seed of all random numbers, together with step, rank and purpose.
+        seed: Seed of all random numbers, together with step, rank and purpose. None is 0; in `unirl fit` it is the
+            value of `--seed_everything`.
 
     Raises:
         UserError: a setting is out of range, or the update rule cannot train this backbone.
@@ -90,7 +91,7 @@ class SelfImprovement(LightningModule):
         trainable_modules: list[str] | None = None,
         lora: LoRA | None = None,
         exclude_frozen_parameters: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         check_plugins(backbone, update, rewards, judge)
@@ -100,7 +101,7 @@ class SelfImprovement(LightningModule):
         check_optimizer(optimizer, lr_scheduler)
         update.check(backbone, rollout.group_size, rollout.image_sampling)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
-        self.rollout, self.evaluation, self.seed = rollout, evaluation, seed
+        self.rollout, self.evaluation, self.seed = rollout, evaluation, seed or 0
         self.loss_batch_size = loss_batch_size(rollout, update)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.trainable_modules, self.lora = trainable_modules, lora
@@ -377,9 +378,18 @@ class SelfImprovement(LightningModule):
             self.val_metrics = self.evaluator.finish()
         values = flatten(self.val_metrics)
         # All ranks compute the same values, also a rank without a batch: computing them is collective.
-        self.log_dict({f"val/{name}": value for name, value in values.items()})
+        logged = {f"val/{name}": value for name, value in values.items()}
+        self.log_dict(logged)
+        if self.trainer.sanity_checking and self.trainer.num_sanity_val_steps == float("inf"):
+            self._log_before_training(logged)
         self._lifecycle.validated(values)
         reshard(self.backbone)
+
+    def _log_before_training(self, values: Mapping[str, float]) -> None:
+        """Log a whole validation before the first step, which Lightning does not log, as it logs the others."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics({**values, "epoch": self.trainer.current_epoch}, self.trainer.global_step)
+            logger.save()
 
     @override
     def on_test_start(self) -> None:

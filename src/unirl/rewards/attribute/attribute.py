@@ -18,8 +18,8 @@ class Attribute(Reward):
     is blue", although `Keyword` finds every word. The order of clauses, articles, plurals, digits and synonyms of
     colors make no difference.
 
-    A part of an object and a compound are other objects: neither "the cup's handle is red" nor "a red cup holder" states
-    a red cup. "One of the cups is red" states neither a number nor a color of the cups.
+    A part of an object and a compound are other objects: neither "the cup's handle is red" nor "a red cup holder"
+    states a red cup. "One of the cups is red" states neither a number nor a color of the cups.
 
     Contradictory facts are not stated ("two or three cups"), so listing numbers, colors or relations gains nothing.
     Listing objects does: an image may show more than the prompt asks for, so "circle, square, ring" states all of
