@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         LogImages,
         QualityControl,
         ResultsTable,
+        RunProgressBar,
         TaskSchedule,
         fault_tolerance_callbacks,
     )
@@ -70,6 +71,7 @@ __all__ = [
     "ResultsTable",
     "Rollout",
     "RolloutConfig",
+    "RunProgressBar",
     "SelfImprovement",
     "TaskSchedule",
     "UserError",
@@ -87,7 +89,7 @@ _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
     "unirl.callbacks": (
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
-        *("TaskSchedule", "fault_tolerance_callbacks"),
+        *("RunProgressBar", "TaskSchedule", "fault_tolerance_callbacks"),
     ),
     "unirl.callbacks.images": ("Caption", "image_grid"),
     "unirl.hooks.host": ("load",),

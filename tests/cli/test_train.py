@@ -1,6 +1,7 @@
 """`unirl fit` on stand-ins: registered names, merged configs, errors of one line."""
 
 import importlib
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -285,6 +286,28 @@ def test_trainer_defaults(fit) -> None:
     assert not trainer.fit_loop.epoch_loop.val_loop.inference_mode
     assert not trainer._accelerator_connector.use_distributed_sampler
     assert trainer.log_every_n_steps == 1
+
+
+def test_what_a_run_prints_without_a_terminal(fit, standins, capsys) -> None:
+    loud = ("--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=true")
+    fit(None, *loud)
+    lines = capsys.readouterr()
+    shown = [re.sub(r"[\d.]+(e-\d+)? s/", "T s/", line) for line in lines.out.splitlines()]
+    assert shown[:2] == ["model: 1 parameters, 1 of them trained", "step 1/1, T s/step, 0:00:00 left"]
+    noise = ("FLOPs", "TPU", "v_num", "estimate number of stepping", "already configured")
+    assert not [text for text in noise if text in lines.out + lines.err]
+    for command in ("validate", "test"):
+        main([command, "--config", "base.yaml", *loud])
+        assert capsys.readouterr().out == ""  # the results table is that of `ResultsTable`
+    model = fit(None, "--trainer.callbacks+=TQDMProgressBar", "--trainer.callbacks+=ModelSummary", *loud)
+    assert type(model.trainer.progress_bar_callback).__name__ == "TQDMProgressBar"
+    assert "Total params" in capsys.readouterr().err
+
+
+def test_fit_reads_the_config_that_validate_saved(fit) -> None:
+    Path("over.yaml").write_text("{name: one, trainer: {logger: null}}")
+    main(["validate", "--config", "base.yaml", "--config", "over.yaml"])
+    main(["fit", "--config", "runs/one/version_0/config.yaml"])
 
 
 def test_help_and_plugins(capsys) -> None:

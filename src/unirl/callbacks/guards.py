@@ -4,6 +4,7 @@ Each guard is a dataclass that checks numbers and yields warnings; `Guards` is t
 """
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -154,7 +156,7 @@ class Guards(Callback):
         for warning in warnings:
             self.warnings.append(warning)
             if self._trainer is None or self._trainer.is_global_zero:
-                Console(stderr=True).print(f"[yellow]guard:[/] {warning}.", highlight=False)
+                _print(warning)
 
 
 @dataclass
@@ -355,6 +357,14 @@ class ValidationTrend:
                 advice = "more such prompts, a lower learning rate, or a KL penalty (grpo)"
                 advice += ", or a lower answer_weight" if task == "understanding" else ""
                 yield name, f"{task} fell below its first validation: {drop}. Try {advice}"
+
+
+def _print(warning: str) -> None:
+    console = Console(stderr=True)
+    with console.capture() as captured:
+        console.print(f"[yellow]guard:[/] {escape(warning)}.", highlight=False, soft_wrap=True)
+    # Not by the console, which would write into a progress bar.
+    print(captured.get(), end="", file=sys.stderr, flush=True)
 
 
 def _mean(values: Sequence[float]) -> float:
