@@ -36,6 +36,7 @@ from unirl.training.config import (
     check_trainable,
     loss_batch_size,
     reward_timeout,
+    warn_without_verdict,
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
 from unirl.training.optimizers import (
@@ -94,6 +95,7 @@ class SelfImprovement(LightningModule):
         check_trainable(trainable_modules, lora)
         check_optimizer(optimizer, lr_scheduler)
         update.check(backbone, rollout.group_size, rollout.image_sampling)
+        warn_without_verdict(update, rewards, rollout.accept_threshold)
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.rollout, self.evaluation, self.seed = rollout, evaluation, seed
         self.loss_batch_size = loss_batch_size(rollout, update)
