@@ -131,6 +131,12 @@ class Run(LightningCLI):
             default=[],
             help="Distributions that this config needs, such as unirl-shapes>=0.2.",
         )
+        parser.add_argument(
+            "--plugin_options",
+            type=str,
+            default="",
+            help="Plugin options of this config, as on the command line. Files are relative to the config's folder.",
+        )
         for group, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)
 
