@@ -14,6 +14,7 @@ from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import Guards
 from unirl.callbacks.guards import LogprobGap, NonFiniteGradients, ValidationTrend, ZeroAccepted, ZeroVariance
+from unirl.doctor.settings import check_verdicts
 from unirl.rewards import Keyword, Reward
 from unirl.training import PromptsDataModule, RolloutConfig, SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
@@ -280,10 +281,11 @@ def test_missing_verdicts_are_reported_before_the_first_rollout(
     rollout = RolloutConfig(accept_threshold=threshold)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        SelfImprovement(Showo(str(shapes_checkpoint)), update, rewards, rollout=rollout)
+        model = SelfImprovement(Showo(str(shapes_checkpoint)), update, rewards, rollout=rollout)
     found = [str(one.message) for one in caught if "learns from what the rewards accept" in str(one.message)]
     assert len(found) == bool(warns), found
     assert all(warns in text and "model.rollout.accept_threshold" in text for text in found)
+    assert [str(finding) for finding in check_verdicts(model)] == [f"rewards: {text}" for text in found]
 
 
 def test_the_state_is_in_checkpoints() -> None:

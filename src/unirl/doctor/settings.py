@@ -13,6 +13,7 @@ from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
 from unirl.errors import UserError
+from unirl.training.config import missing_verdicts
 
 MAX_IMAGES = 100_000
 """Images of a step on a device: far more than any device can hold, so more is a typing error."""
@@ -57,6 +58,16 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_limits(run.datamodule, trainer)
     yield from check_accumulation(run.datamodule, trainer)
     yield from check_diversity_model(run.model)
+
+
+def check_verdicts(model: Any) -> Iterator[Finding]:
+    """Check that an update rule that learns from accepted samples has a reward that accepts some.
+
+    Args:
+        model: The LightningModule, which warns by itself when it is made.
+    """
+    if problem := missing_verdicts(model.update, model.rewards, model.rollout.accept_threshold):
+        yield Finding("warning", "rewards", *problem)
 
 
 def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
