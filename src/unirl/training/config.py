@@ -148,8 +148,8 @@ def missing_verdicts(
     )
     return (
         f"{rule} learns from what the rewards accept, and {reason}: that part of its loss may stay 0",
-        "set accept_threshold of a reward, or model.rollout.accept_threshold (of their weighted sum); or train images on "
-        "relative rewards (grpo, with answer_weight: 0)",
+        "set accept_threshold of a reward, or model.rollout.accept_threshold (of their weighted sum); or train images "
+        "on relative rewards (grpo, with answer_weight: 0)",
     )
 
 
