@@ -60,6 +60,7 @@ IGNORED_WARNINGS = (
     "TPU available: False",
     "to estimate number of stepping batches",
     "already configured with model summary",
+    "weights_only` was not set",
 )
 """Parts of Lightning's messages that users can do nothing about."""
 
