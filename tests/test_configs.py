@@ -204,12 +204,13 @@ def test_the_reward_hacking_run_has_its_reward_in_a_file_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ["--config", str(CONFIGS / "showo_grpo.yaml"), "--config", str(CONFIGS / "diagnose/reward_hacking.yaml")]
-    plugin = ["--plugin", str(CONFIGS / "diagnose" / "saturation.py")]
     small = ["--data.prompts_per_step", "1", "--data.steps_per_epoch", "1", "--data.num_val_prompts", "6"]
     small += ["--trainer.val_check_interval", "1", "--model.rollout.group_size", "2"]
     small += ["--model.evaluation.num_understanding", "6", "--model.evaluation.num_diversity_prompts", "0"]
-    main(["fit", *files, *plugin, *small, "--trainer.default_root_dir", str(tmp_path)])
-    assert "saturation" in next(tmp_path.rglob("config.yaml")).read_text()
+    main(["fit", *files, *small, "--trainer.default_root_dir", str(tmp_path)])
+    saved = yaml.safe_load(next(tmp_path.rglob("config.yaml")).read_text())
+    assert [reward["class_path"] for reward in saved["model"]["rewards"]] == ["saturation"]
+    assert saved["plugin_options"] == f"--plugin {CONFIGS / 'diagnose' / 'saturation.py'}"
     capsys.readouterr()
 
 

@@ -1,5 +1,6 @@
 """Each guard warns when it should and only then; and the callback in short runs."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from unirl import hookimpl
 from unirl.backbones.showo import Showo
 from unirl.callbacks import Guards
 from unirl.callbacks.guards import LogprobGap, NonFiniteGradients, ValidationTrend, ZeroAccepted, ZeroVariance
-from unirl.rewards import Reward
+from unirl.doctor.settings import check_verdicts
+from unirl.rewards import Keyword, Reward
 from unirl.training import PromptsDataModule, RolloutConfig, SelfImprovement
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 from unirl.updates import UpdateRule
@@ -78,6 +80,21 @@ def test_validations_are_compared_with_the_first_one() -> None:
     guard.active.clear()
     assert any("being hacked" in warning for warning in guard.check(worse, [0.3] * 90 + [0.4] * 10))
     assert not list(ValidationTrend(0, 0, 0).check(worse, [0.9]))
+
+
+def test_a_drop_within_two_standard_errors_is_no_warning() -> None:
+    first = {f"{task}/{name}": 0.75 for task in ("generation", "understanding") for name in ("colors", "overall")}
+
+    def found(value: float, images: int) -> list[str]:
+        guard = ValidationTrend(min_diversity=0.5, max_reward_rise=0.02, max_accuracy_drop=0.1)
+        counts = {"generation/colors": images, "understanding/colors": images}
+        assert not list(guard.check(first, [0.3], counts))
+        return list(guard.check(dict.fromkeys(first, value), [0.9], counts))
+
+    assert not found(0.5, 8)  # one image is 12 points
+    assert not found(0.75 - 0.0999, 10**6)  # no chance, but a small drop
+    assert len(found(0.5, 100)) == 5  # both tasks in a category and overall, and the reward that rose meanwhile
+    assert len(found(0.0, 8)) == 5
 
 
 class Colorfulness(Reward):
@@ -241,6 +258,34 @@ def test_a_rule_that_trains_on_accepted_samples_and_gets_none(
     assert len(guards.warnings) == warns, guards.warnings
     if warns:
         assert guards.warnings[0].startswith("in each of the last 4 rollouts, no sample was accepted")
+
+
+@pytest.mark.parametrize(
+    ("update", "rewards", "threshold", "warns"),
+    [
+        (SFT(end_to_end=False), [Colorfulness()], None, "no reward gives a verdict (colorfulness)"),
+        (SFT(answer_labels="posterior"), [Colorfulness()], None, "no reward gives a verdict"),
+        (GRPO(), [Colorfulness()], None, "no reward gives a verdict"),
+        (SFT(), [Colorfulness(weight=-1.0)], None, "no reward has a positive weight"),
+        (SFT(), [Colorfulness(), AcceptSecond(weight=0.0)], None, "no reward gives a verdict"),
+        (SFT(), [Colorfulness()], 0.5, ""),
+        (SFT(), [Colorfulness(), AcceptSecond()], None, ""),
+        (SFT(), [Keyword()], None, ""),  # its method decides
+        (GRPO(answer_weight=0.0), [Colorfulness()], None, ""),
+        (SFT(end_to_end=True, answer_labels="prompt"), [Colorfulness()], None, ""),
+    ],
+)
+def test_missing_verdicts_are_reported_before_the_first_rollout(
+    update: UpdateRule, rewards: list[Reward], threshold: float | None, warns: str, shapes_checkpoint: Path
+) -> None:
+    rollout = RolloutConfig(accept_threshold=threshold)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = SelfImprovement(Showo(str(shapes_checkpoint)), update, rewards, rollout=rollout)
+    found = [str(one.message) for one in caught if "learns from what the rewards accept" in str(one.message)]
+    assert len(found) == bool(warns), found
+    assert all(warns in text and "model.rollout.accept_threshold" in text for text in found)
+    assert [str(finding) for finding in check_verdicts(model)] == [f"rewards: {text}" for text in found]
 
 
 def test_the_state_is_in_checkpoints() -> None:

@@ -1,12 +1,14 @@
 """`unirl fit` on stand-ins: registered names, merged configs, errors of one line."""
 
 import importlib
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from unirl.cli.main import COMMANDS, main
@@ -22,6 +24,22 @@ trainer:
   {max_steps: 1, accelerator: cpu, enable_progress_bar: false, enable_model_summary: false,
    logger: false, enable_checkpointing: false}
 """
+
+FILE = """
+import standins
+from unirl import hookimpl
+
+class Mine(standins.FixedReward):
+    pass
+
+class Other(standins.FixedReward):
+    pass
+
+@hookimpl
+def unirl_register_rewards(register):
+    register("mine", "my_plugin:Mine")
+"""
+REWARDS = ["FixedReward", "Other", "CombinedReward"]
 
 
 @pytest.fixture(autouse=True)
@@ -293,7 +311,7 @@ def test_a_run_saves_its_config_and_resumes_from_it(fit, standins) -> None:
     fit("{name: first, trainer: {logger: null}}", "--trainer.enable_checkpointing=true")
     folder = Path("runs/first/version_0")
     saved = folder / "config.yaml"
-    assert "class_path: standins.TinyBackbone" in saved.read_text()
+    assert "class_path: tiny" in saved.read_text()
 
     (checkpoint,) = folder.glob("checkpoints/*.ckpt")
     resume = ["--config", str(saved), "--ckpt_path", str(checkpoint)]
@@ -306,11 +324,81 @@ def test_a_run_saves_its_config_and_resumes_from_it(fit, standins) -> None:
         assert standins.Model.last.trainer.callback_metrics["validated"] == 1
 
 
+def test_the_config_of_a_run_with_a_plugin_file_repeats_it(fit, standins, monkeypatch) -> None:
+    Path("files").mkdir()
+    Path("files/my_plugin.py").write_text(FILE)
+    rewards = "[mine, fixed, my_plugin.Other, {class_path: combined, init_args: {parts: [mine]}}]"
+    overlay = f"{{name: first, model: {{rewards: {rewards}}}, trainer: {{logger: null}}}}"
+    fit(overlay, "--plugin", "files/my_plugin.py", "--model.judge", "standins.AlwaysJudge")
+    saved = Path("runs/first/version_0/config.yaml").resolve()
+    config = yaml.safe_load(saved.read_text())
+    assert config["plugin_options"] == f"--plugin {Path('files/my_plugin.py').resolve()}"
+    model = config["model"]
+    assert (model["backbone"]["class_path"], model["judge"]["class_path"]) == ("tiny", "always")
+    assert [reward["class_path"] for reward in model["rewards"]] == ["mine", "fixed", "my_plugin.Other", "combined"]
+    assert model["rewards"][3]["init_args"]["parts"][0]["class_path"] == "mine"
+    assert model["optimizer"]["class_path"] == "torch.optim.AdamW"
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    main(["fit", "--config", str(saved)])
+    assert [type(reward).__name__ for reward in standins.Model.last.rewards] == ["Mine", *REWARDS]
+    sys.modules.pop("my_plugin")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(saved), "--plugin_options=", "--model.rewards", "other_plugin.Mine"])
+
+
+@pytest.mark.parametrize(
+    ("overlay", "args", "line"),
+    [
+        ("model: {backbone: other}", (), "it keeps checkpoint a, and drops size"),
+        ("model: {backbone: {class_path: other, init_args: {checkpoint: b}}}", (), "it drops size"),
+        (None, ("--model.backbone", "other"), "it keeps checkpoint a, and drops size"),
+        (None, ("--model.backbone=other", "--model.backbone.checkpoint=b"), "it drops size"),
+        ("model: {backbone: standins.TinyBackbone}", ("--model.backbone", "tiny"), ""),
+        ("model: {backbone: {checkpoint: b}}", (), ""),
+    ],
+)
+def test_options_of_a_class_that_is_replaced_are_named(fit, caplog, overlay, args, line) -> None:
+    fit(overlay, *args)
+    lines = [record.getMessage() for record in caplog.records if "replaces" in record.getMessage()]
+    prefix = "model.backbone: other replaces tiny. Of the options given before, "
+    assert lines == ([prefix + line] if line else [])
+
+
+def test_options_of_an_optimizer_that_is_replaced_are_named(fit, caplog) -> None:
+    config = "model: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-1, eps: 0.3}}}"
+    fit(config, "--model.optimizer", "SGD")
+    (line,) = [record.getMessage() for record in caplog.records if "replaces" in record.getMessage()]
+    assert line.endswith("AdamW. Of the options given before, it keeps lr 1e-1, and drops eps"), line
+
+
 def test_trainer_defaults(fit) -> None:
     trainer = fit().trainer
     assert not trainer.fit_loop.epoch_loop.val_loop.inference_mode
     assert not trainer._accelerator_connector.use_distributed_sampler
     assert trainer.log_every_n_steps == 1
+
+
+def test_what_a_run_prints_without_a_terminal(fit, standins, capsys) -> None:
+    loud = ("--trainer.enable_progress_bar=true", "--trainer.enable_model_summary=true")
+    fit(None, *loud)
+    lines = capsys.readouterr()
+    shown = [re.sub(r"[\d.]+(e-\d+)? s/", "T s/", line) for line in lines.out.splitlines()]
+    assert shown[:2] == ["model: 1 parameters, 1 of them trained", "step 1/1, T s/step, 0:00:00 left"]
+    noise = ("FLOPs", "TPU", "v_num", "estimate number of stepping", "already configured")
+    assert not [text for text in noise if text in lines.out + lines.err]
+    for command in ("validate", "test"):
+        main([command, "--config", "base.yaml", *loud])
+        assert capsys.readouterr().out == ""  # the results table is that of `ResultsTable`
+    model = fit(None, "--trainer.callbacks+=TQDMProgressBar", "--trainer.callbacks+=ModelSummary", *loud)
+    assert type(model.trainer.progress_bar_callback).__name__ == "TQDMProgressBar"
+    assert "Total params" in capsys.readouterr().err
+
+
+def test_fit_reads_the_config_that_validate_saved(fit) -> None:
+    Path("over.yaml").write_text("{name: one, trainer: {logger: null}}")
+    main(["validate", "--config", "base.yaml", "--config", "over.yaml"])
+    main(["fit", "--config", "runs/one/version_0/config.yaml"])
 
 
 def test_help_and_plugins(capsys) -> None:

@@ -47,11 +47,18 @@ def test_a_file_loads_without_autoload_unless_it_is_blocked(write) -> None:
     assert Host(parse(["--plugin", path, "-p", "no:my_reward"])[0]).plugins[0].status == "blocked"
 
 
+def test_a_file_without_a_hook_may_define_classes_for_class_paths(write) -> None:
+    loaded = host(write("my_class.py", "from pathlib import Path\n\nclass Mine:\n    pass\n")).checked()
+    assert (loaded.plugins[0].status, loaded.plugins[0].registers) == ("loaded", {})
+    assert sys.modules["my_class"].Mine
+
+
 @pytest.mark.parametrize(
     ("name", "source", "reason"),
     [
         ("syntax.py", "def broken(:\n", "SyntaxError: invalid syntax (syntax.py, line 1)"),
-        ("hookless.py", "x = 1\n", "it implements no hook"),
+        ("hookless.py", "x = 1\n", "it implements no hook and defines no class"),
+        ("imports.py", "from pathlib import Path\n", "it implements no hook and defines no class"),
         ("json.py", FILE, "json.py has the name of the module 'json'"),
         ("standins.py", FILE, "standins.py has the name of the module 'standins'"),
         ("my-reward.py", FILE, "'my-reward.py' cannot be imported; name it like my_reward.py"),

@@ -1,13 +1,14 @@
 """Plugin options on the command line and in the environment."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from unirl.cli.main import main
 from unirl.errors import UserError
-from unirl.hooks.host import Host, host, plugin_options
+from unirl.hooks.host import Host, host, plugin_options, reproducible_options
 from unirl.hooks.options import VARIABLE, PluginOptions, from_environment, parse
 
 REWARD = """
@@ -107,6 +108,32 @@ def test_the_command_line_overrides_the_environment(two, monkeypatch: pytest.Mon
         assert rest == ["plugins"]
         assert [one.name for one in host().plugins if one.status == "loaded"] == ["builtin", "one"]
     assert [one.name for one in host().plugins if one.status == "loaded"] == ["builtin"]
+
+
+def test_a_config_states_plugin_options_that_the_environment_and_the_command_line_override(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, files = tmp_path / "folder" / "a.yaml", [str(tmp_path / "folder" / name) for name in ("x.py", "y z.py")]
+    config.parent.mkdir()
+    config.write_text("plugin_options: --plugin x.py --plugin='y z.py' -p no:a -p no:b -p no:c\n")
+    monkeypatch.setenv(VARIABLE, "-p b --trace-hooks")
+    for given in (["--config", str(config)], [f"--config={config}"]):
+        with plugin_options(["fit", *given, "-p", "c"]) as rest:
+            assert rest == ["fit", *given]
+            options = from_environment()
+            assert (options.files, options.block, options.load) == (tuple(files), ("a",), ("b", "c"))
+            saved = reproducible_options()
+    assert parse(shlex.split(saved))[0] == replace(options, trace=False)
+    with plugin_options(["fit", f"--plugin_options={saved}"]):  # a launched process, or a config that was saved
+        assert from_environment() == options
+
+
+@pytest.mark.parametrize("text", ["[a]", "3", "fit", "--no-autolod", "'\"'", "-p"])
+def test_other_plugin_options_in_a_config_are_an_error(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "a.yaml"
+    config.write_text(f"plugin_options: {text}\n")
+    with pytest.raises(UserError, match=r"a.yaml: plugin_options .* write them as on the command line"):
+        plugin_options(["fit", "--config", str(config)]).__enter__()
 
 
 @pytest.mark.parametrize("text", ["fit", "--no-autolod", "'", "-p"])

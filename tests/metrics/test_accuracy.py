@@ -40,6 +40,7 @@ def test_two_processes_with_unequal_numbers_of_samples() -> None:
     merged.correct, merged.total = first.correct + second.correct, first.total + second.total
     merged._update_count = 1
     assert numbers(merged) == numbers(both) == {"colors": 1 / 3, "counting": 1.0, "overall": 2 / 3}
+    assert merged.counts == {"colors": 3, "counting": 1}
 
 
 def test_categories_without_samples_are_left_out_after_a_reset() -> None:
@@ -47,6 +48,7 @@ def test_categories_without_samples_are_left_out_after_a_reset() -> None:
     metric.reset()
     metric.update(torch.tensor([False]), ["position"])
     assert numbers(metric) == {"position": 0.0, "overall": 0.0}
+    assert metric.counts == {"position": 1}
 
 
 def test_an_unknown_category_is_an_error() -> None:

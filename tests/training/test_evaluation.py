@@ -23,6 +23,10 @@ def test_evaluate_gives_the_numbers_of_a_validation(runs, shapes_checkpoint: Pat
     options = {"judge": ShapesJudge(), "num_understanding": 12, "num_diversity_prompts": 2}
     model = runs.module(Showo(str(shapes_checkpoint)), SFT(), [Keyword()], **options)
     (validated,) = runs.trainer(tmp_path).validate(model, runs.data(), verbose=False)
+    counts = model.evaluator.counts
+    assert sum(n for name, n in counts.items() if name.startswith("generation/")) == 12
+    assert sum(n for name, n in counts.items() if name.startswith("understanding/")) == 12
+    assert {f"val/{name}" for name in counts} < validated.keys()
     backbone = Showo.from_pretrained(str(shapes_checkpoint)).train()
     sampling = {"image_sampling": ImageSampling(4), "answer_sampling": AnswerSampling(4)}
     prompts = ShapesPrompts()

@@ -4,6 +4,7 @@ Each guard is a dataclass that checks numbers and yields warnings; `Guards` is t
 """
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +12,21 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from unirl.callbacks.results import is_partial_sanity_check
+from unirl.functional import difference_errors
 from unirl.hooks import hookimpl
 from unirl.types import Rollout
 
 WINDOW = 10
 """Rollouts over which the training reward is averaged."""
+NUM_ERRORS = 2.0
+"""Standard errors of the difference up to which a drop of accuracy may be chance."""
 
 
 class Guards(Callback):
@@ -41,8 +46,8 @@ class Guards(Callback):
         max_reward_rise: Largest rise of the training reward while the accuracy of generation drops by more than
             `max_accuracy_drop`.
         max_accuracy_drop: Largest drop of accuracy below the first validation, [0, 1]: of generation, of understanding,
-            and of each of their categories. Depends on the size of the validation: with 60 images in a category, 0.1
-            is 1.5 standard errors.
+            and of each of their categories. A drop below two standard errors is not reported, whatever its size: with
+            60 images in a category these are 0.18 where half are correct, with 8 images 0.5.
         skip_non_finite: Skip optimizer steps whose gradient is not finite, on all ranks.
 
     Example:
@@ -101,7 +106,8 @@ class Guards(Callback):
         if trainer is None or trainer.state.fn != "fit" or is_partial_sanity_check(trainer):
             return
         rewards, self._rewards = self._rewards, []
-        self._warn(self.validation.check(metrics, rewards))
+        counts = getattr(getattr(self._module, "evaluator", None), "counts", {})
+        self._warn(self.validation.check(metrics, rewards, counts))
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -154,7 +160,7 @@ class Guards(Callback):
         for warning in warnings:
             self.warnings.append(warning)
             if self._trainer is None or self._trainer.is_global_zero:
-                Console(stderr=True).print(f"[yellow]guard:[/] {warning}.", highlight=False)
+                _print(warning)
 
 
 @dataclass
@@ -292,21 +298,25 @@ class ValidationTrend:
     baseline_reward: float | None = None
     active: list[str] = field(default_factory=list)
 
-    def check(self, metrics: Mapping[str, float], rewards: Sequence[float]) -> Iterator[str]:
+    def check(
+        self, metrics: Mapping[str, float], rewards: Sequence[float], counts: Mapping[str, int] | None = None
+    ) -> Iterator[str]:
         """Check a validation.
 
         Args:
             metrics: Its metrics, such as "generation/counting".
             rewards: Mean training rewards of the rollouts since the last validation.
+            counts: Samples behind each accuracy, by the same names. Without them, no drop counts as chance.
         """
         self.baseline = self.baseline or dict(metrics)
         if rewards and self.baseline_reward is None:
             self.baseline_reward = _mean(rewards[:WINDOW])
+        drops = self._drops(metrics, counts or {})
         warnings = dict(self._diversity_loss(metrics))
         if rewards and self.max_reward_rise and self.max_accuracy_drop:
-            warnings |= dict(self._reward_hacking(metrics, _mean(rewards[-WINDOW:])))
+            warnings |= dict(self._reward_hacking(drops, _mean(rewards[-WINDOW:])))
         if self.max_accuracy_drop:
-            warnings |= dict(self._accuracy_drop(metrics))
+            warnings |= dict(self._accuracy_drop(drops))
         new = [warning for key, warning in warnings.items() if key not in self.active]
         self.active = list(warnings)
         yield from new
@@ -331,30 +341,51 @@ class ValidationTrend:
                     "learning rate, or stop here",
                 )
 
-    def _reward_hacking(self, metrics: Mapping[str, float], reward: float) -> Iterator[tuple[str, str]]:
-        name = "generation/overall"
-        value, baseline, baseline_reward = metrics.get(name), self.baseline.get(name), self.baseline_reward
-        if value is None or baseline is None or baseline_reward is None:
+    def _drops(self, metrics: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, tuple[float, float]]:
+        """Accuracies that fell by more than is allowed and by more than chance explains: before and now, by name."""
+        found: dict[str, tuple[float, float]] = {}
+        for task in ("generation", "understanding"):
+            before, now, sizes = (_below(task, values) for values in (self.baseline, metrics, counts))
+            errors = difference_errors(before, now, {name: int(size) for name, size in sizes.items()})
+            for name in before.keys() & now.keys():
+                drop = before[name] - now[name]
+                if drop > self.max_accuracy_drop and drop > NUM_ERRORS * errors.get(name, 0.0):
+                    found[f"{task}/{name}"] = before[name], now[name]
+        return {name: found[name] for name in metrics if name in found}
+
+    def _reward_hacking(self, drops: Mapping[str, tuple[float, float]], reward: float) -> Iterator[tuple[str, str]]:
+        baseline_reward = self.baseline_reward
+        if "generation/overall" not in drops or baseline_reward is None:
             return
-        if reward > baseline_reward + self.max_reward_rise and value < baseline - self.max_accuracy_drop:
+        before, now = drops["generation/overall"]
+        if reward > baseline_reward + self.max_reward_rise:
             yield (
                 "reward_hacking",
                 f"the training reward rose from {baseline_reward:.2f} to {reward:.2f} while the judge's accuracy of "
-                f"generation fell from {baseline:.2f} to {value:.2f}: the reward is being hacked. Look at the images "
+                f"generation fell from {before:.2f} to {now:.2f}: the reward is being hacked. Look at the images "
                 "and at the self-reward column, and change the reward rather than the learning rate",
             )
 
-    def _accuracy_drop(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        for name, value in metrics.items():
+    def _accuracy_drop(self, drops: Mapping[str, tuple[float, float]]) -> Iterator[tuple[str, str]]:
+        for name, (before, now) in drops.items():
             task, _, category = name.partition("/")
-            baseline = self.baseline.get(name)
-            if task not in ("generation", "understanding") or baseline is None:
-                continue
-            if value < baseline - self.max_accuracy_drop:
-                drop = f"{category} from {baseline:.2f} to {value:.2f}"
-                advice = "more such prompts, a lower learning rate, or a KL penalty (grpo)"
-                advice += ", or a lower answer_weight" if task == "understanding" else ""
-                yield name, f"{task} fell below its first validation: {drop}. Try {advice}"
+            drop = f"{category} from {before:.2f} to {now:.2f}"
+            advice = "more such prompts, a lower learning rate, or a KL penalty (grpo)"
+            advice += ", or a lower answer_weight" if task == "understanding" else ""
+            yield name, f"{task} fell below its first validation: {drop}. Try {advice}"
+
+
+def _below(task: str, values: Mapping[str, float]) -> dict[str, float]:
+    """The values of a task by category."""
+    return {name.removeprefix(f"{task}/"): v for name, v in values.items() if name.startswith(f"{task}/")}
+
+
+def _print(warning: str) -> None:
+    console = Console(stderr=True)
+    with console.capture() as captured:
+        console.print(f"[yellow]guard:[/] {escape(warning)}.", highlight=False, soft_wrap=True)
+    # Not by the console, which would write into a progress bar.
+    print(captured.get(), end="", file=sys.stderr, flush=True)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from unirl.doctor.environment import available_devices, check_import_name, check
 from unirl.doctor.findings import Finding, format_findings
 from unirl.doctor.models import check_models
 from unirl.doctor.resources import check_resources
-from unirl.doctor.settings import check_settings, check_sizes
+from unirl.doctor.settings import check_settings, check_sizes, check_verdicts
 from unirl.doctor.setup import setup_of
 from unirl.errors import UserError
 from unirl.hooks.requirements import resolve_requirements
@@ -83,7 +83,7 @@ def examine(argv: list[str]) -> Iterator[Finding]:
     setup = setup_of(run.config[run.subcommand].trainer, run.trainer)
     if run.trainer is None:
         yield Finding("error", "devices", run.problem, available_devices())
-    yield from check_models(run.model)
+    yield from (*check_models(run.model), *check_verdicts(run.model))
     if run.trainer is None:
         yield from check_sizes(run.model, run.datamodule, setup.devices)
     else:

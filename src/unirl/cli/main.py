@@ -7,7 +7,7 @@ from importlib import import_module
 
 from unirl import __version__
 from unirl.errors import UserError, suggest
-from unirl.hooks.host import plugin_options
+from unirl.hooks.host import plugin_options, reproducible_options
 from unirl.hooks.options import HELP
 from unirl.hooks.requirements import resolve_requirements
 
@@ -59,7 +59,8 @@ def _dispatch(argv: list[str]) -> None:
         return
     command, arguments = argv[0], argv[1:]
     if command in RUN_COMMANDS:
-        arguments = resolve_requirements(arguments)  # before the import of torch
+        # Before the import of torch. What is appended is saved in the config of the run.
+        arguments = [*resolve_requirements(arguments), f"--plugin_options={reproducible_options()}"]
     _function(command)(arguments)
 
 

@@ -10,7 +10,9 @@ import yaml
 from jsonargparse import Namespace, get_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from unirl.cli.class_changes import class_changes, sources_of
 from unirl.cli.messages import explain_option, root_message
 from unirl.cli.validation import check_null, check_numbers, check_text, required_values
 from unirl.errors import UserError
@@ -19,8 +21,10 @@ from unirl.hooks.arguments import (
     format_value,
     plugin_argument,
     plugin_arguments,
+    registered_name,
     resolve,
     resolve_all,
+    with_names,
 )
 
 SWITCH = "enabled"
@@ -58,8 +62,13 @@ class PluginParser(LightningArgumentParser):
         Raises:
             UserError: an argument is wrong.
         """
-        config = super().parse_args(args and list(self._resolve_argv(args)), *rest, **kwargs)
+        argv = args and list(self._resolve_argv(args))
+        config = super().parse_args(argv, *rest, **kwargs)
         check_numbers(config)
+        if argv and self._plugin_arguments:
+            sources = sources_of(argv, lambda given: resolve_all(given, self._plugin_arguments))
+            for line in class_changes(sources, config, self._class_name):
+                rank_zero_info(line)
         return config
 
     def parse_object(self, obj: Any, *rest: Any, **kwargs: Any) -> Namespace:
@@ -118,6 +127,15 @@ class PluginParser(LightningArgumentParser):
         content = yaml.safe_dump(resolve_all(config, self._plugin_arguments), default_style='"', sort_keys=False)
         return super().parse_string(content, *rest, **kwargs)
 
+    def dump(self, namespace: Any, format: str = "parser_mode", *rest: Any, **kwargs: Any) -> str:
+        """Write a config as text, with registered names in place of class paths."""
+        text = super().dump(namespace, format, *rest, **kwargs)
+        if not self._plugin_arguments or format not in ("parser_mode", "yaml") or kwargs.get("with_comments"):
+            return text
+        header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+        config = with_names(yaml.safe_load(text) or {}, self._plugin_arguments)
+        return header + yaml.safe_dump(config, sort_keys=False, default_flow_style=False, allow_unicode=True)
+
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Namespace:
         """Make the objects of a config. LightningCLI calls it by this name, which jsonargparse 5 no longer has.
 
@@ -141,7 +159,13 @@ class PluginParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         advice = "; give them in a file: --config FILE" if "arguments are required" in message else ""
+        if module := re.search(r"No module named '(\w+)'", message):
+            advice = f"; if it is a file, load it with --plugin {module[1]}.py"
         raise UserError(f"{root_message(message)}{advice}") from ex
+
+    def _class_name(self, key: str, class_path: str) -> str:
+        argument = self._plugin_arguments.get(key)
+        return registered_name(argument.kind, class_path) if argument else class_path
 
     def _options(self) -> list[str]:
         names = {action.dest.removesuffix("+") for action in self._actions if action.option_strings}

@@ -5,15 +5,25 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from typing_extensions import override
 
-from unirl.callbacks import ExportPretrained, Guards, LogImages, ResultsTable, fault_tolerance_callbacks
+from unirl.callbacks import (
+    ExportPretrained,
+    Guards,
+    LogImages,
+    ParameterCount,
+    ResultsTable,
+    RunProgressBar,
+    fault_tolerance_callbacks,
+)
 from unirl.checkpoint import AtomicCheckpointIO, AtomicTrainer
 from unirl.checkpoint.resume import JOB_FILE, RUN, check_ckpt_path, checkpoint_folders
 from unirl.checkpoint.run_folder import RunFolder
@@ -41,8 +51,12 @@ IGNORED_WARNINGS = (
     "The dirpath has changed",
     "accumulate the metric across devices",  # torchmetrics does
     "module.s. in eval mode",  # the image tokenizer is frozen
+    "TPU available: False",
+    "to estimate number of stepping batches",
+    "already configured with model summary",
+    "weights_only` was not set",
 )
-"""Parts of Lightning's warnings that users can do nothing about."""
+"""Parts of Lightning's messages that users can do nothing about."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -102,7 +116,9 @@ class Run(LightningCLI):
     @staticmethod
     @override
     def subcommands() -> dict[str, set[str]]:
-        return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "predict"}
+        # Without `verbose`, so that each command reads the config that another one saved.
+        commands = LightningCLI.subcommands().items()
+        return {name: {*skip, "verbose"} for name, skip in commands if name != "predict"}
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -114,6 +130,12 @@ class Run(LightningCLI):
             type=list[str],
             default=[],
             help=TOP_LEVEL["requires_plugins"],
+        )
+        parser.add_argument(
+            "--plugin_options",
+            type=str,
+            default="",
+            help="Plugin options of this config, as on the command line. Files are relative to the config's folder.",
         )
         for group, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)
@@ -164,6 +186,7 @@ class Run(LightningCLI):
         if options.trainer.logger is None or options.trainer.logger is True:
             # The default of 120 s would lose the last steps of a run that is killed.
             kwargs["logger"] = TensorBoardLogger(options.trainer.default_root_dir, name=options.name, flush_secs=1)
+        kwargs["callbacks"] = _with_progress(options.trainer)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
@@ -176,6 +199,12 @@ class Run(LightningCLI):
         if not options.trainer.fast_dev_run and "://" not in trainer.default_root_dir:  # a short trial leaves nothing
             trainer.run_folder = RunFolder(Path(trainer.default_root_dir), options.name)
         return trainer
+
+    @override
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        # `verbose` prints the metrics that `ResultsTable` prints.
+        verbose = {} if subcommand == "fit" else {"verbose": False}
+        return {**super()._prepare_subcommand_kwargs(subcommand), **verbose}
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -211,6 +240,20 @@ def validate(argv: list[str]) -> None:
 def test(argv: list[str]) -> None:
     """Evaluate after training. Arguments and errors as for `fit`."""
     _run(["test", *argv])
+
+
+def _with_progress(trainer: Namespace) -> list[Callback]:
+    """The callbacks of a trainer's options, with our progress bar and summary where these are on and there is none."""
+    given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    callbacks: list[Callback] = [callback for callback in given if callback is not None]
+    kinds: list[tuple[type[Callback], type[Callback], bool | None]] = [
+        (ProgressBar, RunProgressBar, trainer.enable_progress_bar),
+        (ModelSummary, ParameterCount, trainer.enable_model_summary),
+    ]
+    for kind, ours, enabled in kinds:
+        if enabled is not False and not trainer.barebones and not any(isinstance(c, kind) for c in callbacks):
+            callbacks.append(ours())
+    return callbacks
 
 
 def _run(argv: list[str]) -> None:

@@ -13,6 +13,7 @@ from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
 from unirl.errors import UserError
+from unirl.training.config import missing_verdicts
 from unirl.training.optimizers import check_run_length
 
 MAX_IMAGES = 100_000
@@ -74,6 +75,16 @@ def check_schedule(model: Any, trainer: Any) -> list[Finding]:
         problem, _, advice = str(error).partition("; ")
         return [Finding("error", "schedule", problem, advice)]
     return []
+
+
+def check_verdicts(model: Any) -> Iterator[Finding]:
+    """Check that an update rule that learns from accepted samples has a reward that accepts some.
+
+    Args:
+        model: The LightningModule, which warns by itself when it is made.
+    """
+    if problem := missing_verdicts(model.update, model.rewards, model.rollout.accept_threshold):
+        yield Finding("warning", "rewards", *problem)
 
 
 def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:

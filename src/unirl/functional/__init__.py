@@ -1,4 +1,4 @@
-"""Pure functions over tensors: advantages, policy gradient, posterior, reductions, Gumbel noise, and seeds."""
+"""Pure functions: advantages, policy gradient, posterior, reductions, Gumbel noise, seeds, shares, standard errors."""
 
 from unirl.functional.advantages import group_advantages, group_mean, group_std, zero_variance_groups
 from unirl.functional.gumbel import conditional_gumbel, gumbel, straight_through
@@ -14,6 +14,7 @@ from unirl.functional.posterior import candidate_priors, posterior
 from unirl.functional.reductions import masked_mean, zero_loss
 from unirl.functional.seeding import RowGenerator, derive_seed, draw_rows, generator_for
 from unirl.functional.shares import variance_shares
+from unirl.functional.standard_errors import difference_errors
 
 __all__ = [
     "Reduction",
@@ -24,6 +25,7 @@ __all__ = [
     "conditional_gumbel",
     "decision_weights",
     "derive_seed",
+    "difference_errors",
     "draw_rows",
     "generator_for",
     "geometric_mean",

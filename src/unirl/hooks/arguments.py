@@ -1,8 +1,9 @@
-"""Constructor arguments that take plugins, and the replacement of registered names by class paths in their values."""
+"""Constructor arguments that take plugins, and the replacement of registered names by class paths, and back."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import Namespace
@@ -150,3 +151,56 @@ def _resolved(
             yield key, resolve_all(value, arguments, f"{full}.")
         else:
             yield key, value
+
+
+def registered_name(kind: str, class_path: str) -> str:
+    """The name under which a class is registered, or its class path.
+
+    Args:
+        kind: Name of a plugin kind.
+        class_path: Any import path of the class.
+
+    Example:
+        >>> registered_name("update", "unirl.updates.SFT"), registered_name("update", "my.SFT")
+        ('sft', 'my.SFT')
+    """
+    module, _, attribute = class_path.rpartition(".")
+    for name, item in host().registry[kind].items():
+        if item.path.rpartition(":")[2] == attribute and _import(module, attribute) is _import(*item.path.split(":")):
+            return name
+    return class_path
+
+
+def _import(module: str, attribute: str) -> object:
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError):
+        return object()  # equal to nothing else
+
+
+def with_names(config: Mapping[str, Any], arguments: Mapping[str, PluginArgument], prefix: str = "") -> dict[str, Any]:
+    """Replace class paths by registered names in a whole config, the reverse of `resolve_all`.
+
+    Args:
+        config: As written to YAML: nested, without objects.
+        arguments: By dotted key.
+        prefix: The dotted key of `config` itself, with a dot at its end.
+    """
+    named = {}
+    for key, value in config.items():
+        full = f"{prefix}{key}"
+        if argument := arguments.get(full):
+            named[key] = _named(value, argument)
+        elif isinstance(value, Mapping) and any(name.startswith(f"{full}.") for name in arguments):
+            named[key] = with_names(value, arguments, f"{full}.")
+        else:
+            named[key] = value
+    return named
+
+
+def _named(value: Any, argument: PluginArgument) -> Any:
+    if isinstance(value, list):
+        return [_named(item, argument.item) for item in value]
+    if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
+        return {**value, "class_path": registered_name(argument.kind, value["class_path"])}
+    return value

@@ -12,6 +12,7 @@ import pluggy
 
 from unirl.errors import UserError, suggest
 from unirl.hooks import PROJECT, specs
+from unirl.hooks.configs import config_options
 from unirl.hooks.discovery import Candidate, candidates
 from unirl.hooks.implementations import implementations, traced
 from unirl.hooks.kinds import KINDS
@@ -123,8 +124,10 @@ class Host:
     def _load(self, candidate: Candidate, plugin: Plugin) -> Plugin:
         module, plugin_name = candidate.load(), f"{candidate.name} ({candidate.origin})"
         found = implementations(module)
-        if candidate.is_file and not found:
-            raise UserError("it implements no hook; write @hookimpl above a function with the name of a hook")
+        if candidate.is_file and not found and not _defines_class(module):
+            raise UserError(
+                "it implements no hook and defines no class; write @hookimpl above a function with the name of a hook"
+            )
         others = self.manager.get_plugins()
         registered = traced(found, plugin_name) if self.options.trace else module
         self.manager.register(registered, name=plugin_name)
@@ -144,6 +147,12 @@ class Host:
             if registrar.items:
                 registers[kind.name] = tuple(registrar.items)
         return registers
+
+
+def _defines_class(module: object) -> bool:
+    """Whether configs can use a class of a file by its class path, without a registered name."""
+    name = getattr(module, "__name__", "")
+    return any(isinstance(value, type) and value.__module__ == name for value in vars(module).values())
 
 
 def _inspect(plugin: Plugin) -> Plugin:
@@ -172,23 +181,29 @@ def host() -> Host:
 
 @contextmanager
 def plugin_options(argv: Sequence[str]) -> Iterator[list[str]]:
-    """Apply the plugin options of a command line for the time of a `with` block.
+    """Apply the plugin options of a command line and of its configs for the time of a `with` block.
 
-    They are passed in the environment, which launched and spawned processes inherit.
+    Those of the command line override those of the environment, which override those of configs. They are passed in
+    the environment, which launched and spawned processes inherit.
 
     Args:
         argv: A command line. The block gets what remains of it.
 
     Raises:
-        UserError: the value of an option is missing, or the environment variable holds something else.
+        UserError: the value of an option is missing, or the environment variable or a config holds something else.
     """
-    options, rest = parse(argv, from_environment())
+    options, rest = parse(argv, from_environment(config_options(argv)))
     before = os.environ.get(VARIABLE, "")
     _set_environment(options.to_text())
     try:
         yield rest
     finally:
         _set_environment(before)
+
+
+def reproducible_options() -> str:
+    """The plugin options of this process that a run depends on, as text: all but tracing."""
+    return replace(from_environment(), trace=False).to_text()
 
 
 def _set_environment(text: str) -> None:

@@ -127,19 +127,35 @@ def parse(argv: Sequence[str], defaults: PluginOptions | None = None) -> tuple[P
     return options, rest
 
 
-def from_environment() -> PluginOptions:
+def from_environment(defaults: PluginOptions | None = None) -> PluginOptions:
     """The plugin options in the environment variable `UNIRL_PLUGIN_OPTIONS`.
+
+    Args:
+        defaults: Options that they override, such as those of configs.
 
     Raises:
         UserError: it contains anything else.
     """
     try:
-        options, rest = parse(shlex.split(os.environ.get(VARIABLE, "")))
+        return parse_only(shlex.split(os.environ.get(VARIABLE, "")), defaults)
     except (UserError, ValueError) as error:
         raise UserError(f"{VARIABLE}: {error}") from error
+
+
+def parse_only(words: Sequence[str], defaults: PluginOptions | None = None) -> PluginOptions:
+    """Parse words that must all be plugin options.
+
+    Args:
+        words: As on a command line.
+        defaults: Options that they override.
+
+    Raises:
+        UserError: the value of an option is missing, or a word is no plugin option.
+    """
+    options, rest = parse(words, defaults)
     if rest:
         allowed = ", ".join([*VALUE_OPTIONS, *FLAGS])
-        raise UserError(f"{VARIABLE}: {rest[0]!r} is not a plugin option; use {allowed}")
+        raise UserError(f"{rest[0]!r} is not a plugin option; use {allowed}")
     return options
 
 

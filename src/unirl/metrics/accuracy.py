@@ -15,6 +15,9 @@ class AccuracyByCategory(Metric):
         categories: All categories, in the order of tables.
         kwargs: As for `torchmetrics.Metric`.
 
+    Attributes:
+        counts: Samples of each category in the last `compute`, over all processes.
+
     Example:
         >>> metric = AccuracyByCategory(["colors", "counting"])
         >>> metric.update(torch.tensor([True, False, True]), ["colors", "colors", "counting"])
@@ -29,6 +32,7 @@ class AccuracyByCategory(Metric):
     def __init__(self, categories: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.categories = tuple(categories)
+        self.counts: dict[str, int] = {}
         self.add_state("correct", torch.zeros(len(self.categories), dtype=torch.float32), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(len(self.categories), dtype=torch.float32), dist_reduce_fx="sum")
 
@@ -54,5 +58,7 @@ class AccuracyByCategory(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Accuracy in [0, 1] of each category and "overall". Categories without samples are left out."""
         accuracy = self.correct / self.total
-        values = {c: a for c, a, n in zip(self.categories, accuracy, self.total, strict=True) if n > 0}
+        counts = {name: int(n) for name, n in zip(self.categories, self.total.tolist(), strict=True)}
+        self.counts = {name: n for name, n in counts.items() if n}
+        values = {c: a for c, a in zip(self.categories, accuracy, strict=True) if c in self.counts}
         return values | ({"overall": torch.stack(list(values.values())).mean()} if values else {})

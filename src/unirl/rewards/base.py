@@ -66,6 +66,11 @@ class Reward(ABC):
         """Name in logs and errors: the name of the class in lower case."""
         return type(self).__name__.lower()
 
+    @property
+    def gives_verdict(self) -> bool:
+        """Whether `accepts` may return a verdict: a threshold is set, or the method is overridden."""
+        return self.accept_threshold is not None or type(self).accepts is not Reward.accepts
+
     @abstractmethod
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         """Score a batch of samples. Called without gradient.

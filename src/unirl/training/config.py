@@ -144,6 +144,36 @@ def check_rollout(config: RolloutConfig, backbone: Backbone, rewards: Sequence[R
         raise UserError(f"model.rewards: {problem}, so no sample can be trained on; name a reward with a weight")
 
 
+def missing_verdicts(
+    update: UpdateRule, rewards: Sequence[Reward], accept_threshold: float | None
+) -> tuple[str, str] | None:
+    """Whether an update rule learns from accepted samples while no reward says which samples are accepted.
+
+    Args:
+        update: The update rule.
+        rewards: The rewards of the run.
+        accept_threshold: Least weighted sum of an accepted sample, if it is set.
+
+    Returns:
+        The problem and what to do, or None.
+    """
+    uses_verdicts = update.learns_from_accepted or update.candidate_sampling is not None
+    positive = [reward for reward in rewards if reward.weight > 0]
+    if not uses_verdicts or accept_threshold is not None or any(reward.gives_verdict for reward in positive):
+        return None
+    rule, names = type(update).__name__.lower(), ", ".join(reward.name for reward in positive)
+    reason = (
+        f"no reward gives a verdict ({names}), so only a sample with a score of 1 from each counts as accepted"
+        if positive
+        else "no reward has a positive weight, so no sample is accepted"
+    )
+    return (
+        f"{rule} learns from what the rewards accept, and {reason}: that part of its loss may stay 0",
+        "set accept_threshold of a reward, or model.rollout.accept_threshold (of their weighted sum); or train images "
+        "on relative rewards (grpo, with answer_weight: 0)",
+    )
+
+
 def reward_timeout(config: RolloutConfig, strategy: Strategy | None = None) -> float | None:
     """The time limit of a reward.
 

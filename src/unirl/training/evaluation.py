@@ -57,6 +57,12 @@ class Evaluator:
         """The model that is measured."""
         return self.rollouts.backbone
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Samples of each category in the last evaluation, over all processes, such as `{"generation/colors": 60}`."""
+        metrics = {name: metric for name, metric in self._metrics.items() if isinstance(metric, AccuracyByCategory)}
+        return {f"{name}/{category}": n for name, metric in metrics.items() for category, n in metric.counts.items()}
+
     def start(
         self, examples: Sequence[Example], device: torch.device | str = "cpu", rank: int = 0, world_size: int = 1
     ) -> None:

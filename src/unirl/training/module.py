@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from typing_extensions import override
@@ -37,6 +38,7 @@ from unirl.training.config import (
     check_rollout,
     check_trainable,
     loss_batch_size,
+    missing_verdicts,
     reward_timeout,
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
@@ -100,6 +102,8 @@ class SelfImprovement(LightningModule):
         check_trainable(trainable_modules, lora)
         check_optimizer(optimizer, lr_scheduler)
         update.check(backbone, rollout.group_size, rollout.image_sampling)
+        if problem := missing_verdicts(update, rewards, rollout.accept_threshold):
+            rank_zero_warn("; ".join(problem))
         self.backbone, self.update, self.rewards, self.judge = backbone, update, rewards, judge
         self.rollout, self.evaluation, self.seed = rollout, evaluation, seed or 0
         self.loss_batch_size = loss_batch_size(rollout, update)
