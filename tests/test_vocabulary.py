@@ -25,7 +25,7 @@ RETIRED = {
 """Patterns by the word that stands in their place."""
 DATA = re.compile(r"in the picture|`drawing` is generation, `seeing` understanding, `critic`")
 """Questions that the shipped models were trained on, and keys of their logs."""
-ENGLISH = ("src/unirl/rewards/attribute/lexicon.py", "tests/rewards/test_attribute")
+ENGLISH = ("src/unirl/rewards/attribute/", "tests/rewards/test_attribute")
 """Files with free-form English answers."""
 SUFFIXES = {".py", ".md", ".yaml", ".template", ".toml", ".ipynb"}
 

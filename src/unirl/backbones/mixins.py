@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.backbones.base import Backbone
-from unirl.backbones.text import plain_text
+from unirl.backbones.plain_text import plain_text
 from unirl.backbones.transformer import CausalTransformer
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through

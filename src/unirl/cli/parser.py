@@ -129,6 +129,8 @@ class PluginParser(LightningArgumentParser):
 
     def dump(self, namespace: Any, format: str = "parser_mode", *rest: Any, **kwargs: Any) -> str:
         """Write a config as text, with registered names in place of class paths."""
+        if "skip_none" in kwargs:  # Lightning passes it by its old name
+            kwargs["skip_unset"] = kwargs.pop("skip_none")
         text = super().dump(namespace, format, *rest, **kwargs)
         if not self._plugin_arguments or format not in ("parser_mode", "yaml") or kwargs.get("with_comments"):
             return text

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from transformers import GenerationConfig, JanusProcessor
 
-from unirl.backbones.text import plain_text
+from unirl.backbones.plain_text import plain_text
 from unirl.errors import UserError
 
 

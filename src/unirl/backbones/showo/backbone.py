@@ -19,7 +19,7 @@ from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.backbones.showo.modeling import ShowoTransformer
 from unirl.backbones.showo.tokenizer import Magvit
-from unirl.backbones.text import plain_text
+from unirl.backbones.plain_text import plain_text
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
 from unirl.sampling.kv_cache import Prefix
