@@ -18,9 +18,9 @@ from unirl.backbones.checkpoints import (
 from unirl.backbones.llama import LlamaDecoder, LlamaStaticDecoder
 from unirl.backbones.mixins import AutoregressiveImages, TextAnswers
 from unirl.backbones.placeholders import PlaceholderChat, PlaceholderTokenizer, placeholder_statistics
+from unirl.backbones.plain_text import plain_text
 from unirl.backbones.precision import float32_logits
 from unirl.backbones.sampling_config import SamplingConfig
-from unirl.backbones.plain_text import plain_text
 from unirl.backbones.transformer import CausalTransformer, SharedVocabularyTransformer
 
 __all__ = [

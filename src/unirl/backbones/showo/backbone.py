@@ -14,12 +14,12 @@ from typing_extensions import override
 
 from unirl.backbones.checkpoints import PretrainedModel, building_on_cpu, locate
 from unirl.backbones.mixins import TextAnswers
+from unirl.backbones.plain_text import plain_text
 from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.backbones.showo.modeling import ShowoTransformer
 from unirl.backbones.showo.tokenizer import Magvit
-from unirl.backbones.plain_text import plain_text
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
 from unirl.sampling.kv_cache import Prefix
