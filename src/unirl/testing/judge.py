@@ -65,8 +65,8 @@ class JudgeConformance(ABC):
     def _failure(self, method: str, error: Exception) -> str:
         prompts = ", ".join(repr(example.prompt) for example in self.examples[:2])
         return (
-            f"{method} failed with {type(error).__name__}: {error}, for the examples {prompts} and so on; set `examples` of "
-            "the test class to examples that the judge understands"
+            f"{method} failed with {type(error).__name__}: {error}, for the examples {prompts} and so on; set "
+            "`examples` of the test class to examples that the judge understands"
         )
 
     def make_pixels(self) -> Tensor:
