@@ -13,6 +13,7 @@ VALUES = ("errors", "examples", "types")
 KINDS = ("backbones", "rewards", "updates", "prompts", "judges")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "lazy": (),
     "examples": ("errors",),
     "types": VALUES,
     "functional": ("types",),
@@ -25,8 +26,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "distributed": (*VALUES, "backbones", "sampling"),
     "metrics": (*VALUES, "functional", "backbones", "rewards"),
     "hooks": (*VALUES, *KINDS),
-    "callbacks": (*VALUES, "functional", "backbones", "distributed"),
-    "training": (*VALUES, *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
+    "callbacks": (*VALUES, "lazy", "functional", "backbones", "distributed"),
+    "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
     "doctor": (*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),

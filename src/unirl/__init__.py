@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         TaskSchedule,
         fault_tolerance_callbacks,
     )
-    from unirl.callbacks.images import Caption, image_grid
+    from unirl.callbacks.grids import Caption, image_grid
     from unirl.hooks.host import load
     from unirl.hooks.specs import Register
     from unirl.training import (
@@ -100,7 +100,7 @@ _MODULES = {
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
         *("RunProgressBar", "TaskGradientNorms", "TaskSchedule", "fault_tolerance_callbacks"),
     ),
-    "unirl.callbacks.images": ("Caption", "image_grid"),
+    "unirl.callbacks.grids": ("Caption", "image_grid"),
     "unirl.hooks.host": ("load",),
     "unirl.hooks.specs": ("Register",),
     "unirl.training": (

@@ -9,7 +9,7 @@ from PIL import ImageDraw, ImageFont
 
 from unirl.callbacks import Caption, captions, image_grid
 from unirl.callbacks.captions import DOTS, FONT_SIZE, LINE_HEIGHT, MAX_LINES, wrap
-from unirl.callbacks.images import MARGIN, SIZE
+from unirl.callbacks.grids import MARGIN, SIZE
 
 TEXTS = (
     "fünf große Äpfel",

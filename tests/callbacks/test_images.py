@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unirl.callbacks import Caption, LogImages, image_grid
 from unirl.callbacks import images as callback_module
-from unirl.callbacks.images import CORRECT_COLOR, FRAME_COLOR, MARGIN, SIZE, WRONG_COLOR
+from unirl.callbacks.grids import CORRECT_COLOR, FRAME_COLOR, MARGIN, SIZE, WRONG_COLOR
 from unirl.types import Answers, Example, Images, Rollout
 
 

@@ -1,6 +1,8 @@
 """`unirl new`: the packages that it writes are installed, tested and run."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from unirl.cli.main import main
+from unirl.cli.new import PACKAGES
 from unirl.hooks.kinds import KINDS
 
 if sys.version_info >= (3, 11):
@@ -21,6 +24,7 @@ NAMES = {
     "update": "rein-force",
     "prompts": "one_color",
     "judge": "colors",
+    "world": "color-world",
 }
 
 
@@ -53,7 +57,7 @@ UNIRL = ("-c", "import sys; from unirl.cli.main import main; main(sys.argv[1:])"
 QUICK = ("--trainer.max_steps", "1", "--data.num_val_prompts", "6", "--model.evaluation.num_understanding", "6")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PACKAGES)
 def test_a_package_passes_its_tests_and_runs_its_example(kind: str, tmp_path: Path) -> None:
     folder = new(kind, NAMES[kind], tmp_path / "made")
     environment = installed(folder, tmp_path / "site")
@@ -63,7 +67,7 @@ def test_a_package_passes_its_tests_and_runs_its_example(kind: str, tmp_path: Pa
     assert list(folder.glob("runs/*/version_0/pretrained"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PACKAGES)
 def test_a_package_is_complete_and_passes_ruff(kind: str, tmp_path: Path) -> None:
     folder = new(kind, "a-name-like-this", tmp_path)
     files = [file for file in folder.rglob("*") if file.is_file()]
@@ -71,6 +75,33 @@ def test_a_package_is_complete_and_passes_ruff(kind: str, tmp_path: Path) -> Non
     assert {".gitignore", "LICENSE", "README.md", "ci.yml", "example.yaml"} <= {file.name for file in files}
     for command in (["check", "--select", "E,F,I,B,UP,SIM,C4,RUF,PT"], ["format", "--check"]):
         run(folder, dict(os.environ), "-m", "ruff", command[0], "--no-cache", *command[1:], ".")
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_what_describes_a_package_stays_true_when_its_code_changes(kind: str, tmp_path: Path) -> None:
+    folder = new(kind, "a-name", tmp_path)
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    described = [
+        project["description"],
+        (folder / "README.md").read_text(),
+        (folder / "src/unirl_a_name/__init__.py").read_text(),
+    ]
+    for text in described:
+        for part in PACKAGES[kind]:
+            assert part in text
+            assert KINDS[part].example not in text
+            assert "a-name" in text
+    (init,) = ast.parse(described[2]).body
+    assert isinstance(init, ast.Expr)
+
+
+def test_a_world_registers_prompts_and_judge_under_one_name(tmp_path: Path) -> None:
+    source = (new("world", "stripes", tmp_path) / "src/unirl_stripes/plugin.py").read_text()
+    registered = re.findall(r'def (\w+)\(.*\n    register\("stripes", "unirl_stripes\.(.*)"\)', source)
+    assert registered == [
+        ("unirl_register_prompts", "prompts:StripesPrompts"),
+        ("unirl_register_judges", "judge:StripesJudge"),
+    ]
 
 
 def test_it_prints_all_files_and_the_next_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from unirl.cli.new import Package, render
-from unirl.hooks.kinds import KINDS
+from unirl.cli.new import PACKAGES, Package, render
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
@@ -72,11 +71,11 @@ def test_our_plugins_import_the_public_api_only() -> None:
 
 def test_scaffolded_packages_import_the_public_api_only() -> None:
     found = []
-    for kind in KINDS.values():
-        files = render(kind.name, Package(kind, "demo", Path("unirl-demo")).values())
+    for kind in PACKAGES:
+        files = render(Package(kind, "demo", Path("unirl-demo")))
         sources = {path: text for path, text in files.items() if path.endswith(".py")}
         assert len(sources) > 2
-        found += [one for path, text in sources.items() for one in violations(text, f"unirl new {kind.name}: {path}")]
+        found += [one for path, text in sources.items() for one in violations(text, f"unirl new {kind}: {path}")]
     check(found)
 
 

@@ -141,9 +141,21 @@ class Numpy(RedValue):
         return super().verdicts(examples, torch.from_numpy(pixels.numpy()))
 
 
+class OtherWorld(RedValue):
+    def red_value(self, example: Example) -> float:
+        return {"a photo of a cat": 0.5}[example.prompt]
+
+
+class OtherReferences(RedValue):
+    def references(self, examples: Sequence[Example]) -> Tensor | None:
+        raise KeyError(examples[0].prompt)
+
+
 CASES: list[tuple[type[Judge], str]] = [
     (MadeOnCPU, "MadeOnCPU.verdicts returned a tensor on cpu for pixels on another device; return it there"),
     (Numpy, "Numpy.verdicts failed on another device than the CPU with TypeError: can't convert pretend:0 device"),
+    (OtherWorld, "'a photo of a ring', 'a photo of a ring and a cross' and so on; set `examples` of the test class to"),
+    (OtherReferences, "OtherReferences.references failed with KeyError: 'a photo of a ring', for the examples"),
     (FloatVerdicts, "FloatVerdicts.verdicts returned torch.float32, expected torch.bool (6,) on cpu"),
     (ListOfVerdicts, "ListOfVerdicts.verdicts returned a list, expected torch.bool (6,)"),
     (OneVerdict, "OneVerdict.verdicts returned shape (), expected torch.bool (6,)"),

@@ -19,12 +19,14 @@ from unirl.hooks.host import host
 from unirl.hooks.kinds import KINDS, PluginKind
 
 SUFFIX = ".template"
+PACKAGES: Mapping[str, tuple[str, ...]] = {**{kind: (kind,) for kind in KINDS}, "world": ("prompts", "judge")}
+"""The plugin kinds of each package that can be written."""
 NOTES = {
     "src/{package}/{kind}.py": "the implementation: start here",
     "src/{package}/network.py": "its network",
     "src/{package}/words.py": "its vocabulary",
     "src/{package}/plugin.py": "registers the name {name!r}",
-    "tests/test_{kind}.py": "the checks of every {kind} plugin, and a test of its own",
+    "tests/test_{kind}.py": "the checks of every {kind} plugin, and tests of its own",
     "example.yaml": "config of a short run",
     ".github/workflows/ci.yml": "installs the package and runs its tests",
     "LICENSE": "Apache-2.0; replace it as you like",
@@ -37,14 +39,19 @@ class Package:
     """A package to write.
 
     Args:
-        kind: The plugin kind.
+        kind: One of `PACKAGES`.
         name: The name that it registers.
         folder: Where it is written; new or empty.
     """
 
-    kind: PluginKind
+    kind: str
     name: str
     folder: Path
+
+    @property
+    def parts(self) -> list[PluginKind]:
+        """The kinds of its plugins."""
+        return [KINDS[kind] for kind in PACKAGES[self.kind]]
 
     @property
     def distribution(self) -> str:
@@ -56,30 +63,45 @@ class Package:
         """Name of the import package."""
         return self.distribution.replace("-", "_")
 
-    @property
-    def class_name(self) -> str:
-        """Name of the plugin class.
+    def class_name(self, part: str) -> str:
+        """Name of the class of a plugin.
+
+        Args:
+            part: Name of its kind.
 
         Example:
-            >>> Package(KINDS["reward"], "line-art", Path("unirl-line-art")).class_name
+            >>> Package("reward", "line-art", Path("unirl-line-art")).class_name("reward")
             'LineArt'
+            >>> Package("world", "stripes", Path("unirl-stripes")).class_name("judge")
+            'StripesJudge'
         """
-        joined = "".join(part[:1].upper() + part[1:] for part in re.split("[-_]", self.name))
-        return f"My{joined}" if is_used(self.kind.name, joined) else joined
+        joined = "".join(word[:1].upper() + word[1:] for word in re.split("[-_]", self.name))
+        joined += part.capitalize() if len(self.parts) > 1 else ""
+        return f"My{joined}" if is_used(self.kind, joined) else joined
 
     def values(self) -> dict[str, str]:
-        """The values that fill in the templates."""
+        """The values that fill in the templates of the whole package."""
+        names = [part.name for part in self.parts]
+        files = " and ".join(f"`src/{self.module}/{name}.py`" for name in names)
+        tests = " and ".join(f"`tests/test_{name}.py`" for name in names)
+        runs = "are the implementation" if len(names) > 1 else "is the implementation"
         return {
-            "kind": self.kind.name,
             "name": self.name,
             "distribution": self.distribution,
             "package": self.module,
-            "class_name": self.class_name,
-            "hook": self.kind.hook,
             "version": __version__,
-            "summary": self.kind.example,
-            "use": self.kind.config(self.name),
+            "summary": f"The {' and the '.join(names)} `{self.name}` for lightning-unirl.",
+            "description": f"The {' and the '.join(names)} {self.name} for lightning-unirl.",
+            "hooks": "\n\n\n".join(self._hook(part) for part in self.parts),
+            "use": "\n".join(part.config(self.name) for part in self.parts),
+            "files": f"{files} {runs}",
+            "tests": f"{tests} {'run' if len(names) > 1 else 'runs'} the checks of `unirl.testing`",
+            "show": "\n".join(f"    unirl plugins show {name} {self.name}" for name in names),
         }
+
+    def _hook(self, part: PluginKind) -> str:
+        path = f"{self.module}.{part.name}:{self.class_name(part.name)}"
+        return f'@hookimpl\ndef {part.hook}(register: Register) -> None:\n    register("{self.name}", "{path}")'
 
 
 def main(argv: list[str]) -> None:
@@ -92,9 +114,9 @@ def main(argv: list[str]) -> None:
         UserError: the kind, the name or the folder cannot be used.
     """
     options = _parse(argv)
-    if options.kind not in KINDS:
-        raise UserError(f"new: no plugin kind {options.kind!r}; {suggest(options.kind, KINDS)}")
-    package = Package(KINDS[options.kind], options.name, Path(options.into) / f"unirl-{options.name}")
+    if options.kind not in PACKAGES:
+        raise UserError(f"new: no plugin kind {options.kind!r}; {suggest(options.kind, PACKAGES)}")
+    package = Package(options.kind, options.name, Path(options.into) / f"unirl-{options.name}")
     _check_name(package)
     try:
         files = _write(package)
@@ -107,6 +129,7 @@ def main(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     examples = [f"  {kind.name:<10}{kind.example}" for kind in KINDS.values()]
+    examples.append(f"  {'world':<10}prompts and a judge in one package")
     parser = CommandParser(
         prog="unirl new",
         usage="unirl new KIND NAME [--into FOLDER]",
@@ -115,7 +138,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("kind", metavar="KIND", help=", ".join(PACKAGES))
     parser.add_argument("name", metavar="NAME", help="name in configs; the package is called unirl-NAME")
     parser.add_argument("--into", metavar="FOLDER", default=".", help="where to write unirl-NAME (default: here)")
     parser.add_argument("-h", "--help", action="help", help="show this help and exit")
@@ -123,15 +146,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _check_name(package: Package) -> None:
-    kind, name = package.kind.name, package.name
+    name = package.name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*", name):
         raise UserError(
             f"new: NAME {name!r} is not valid; use a letter, then letters and digits, with - or _ between words"
         )
     if keyword.iskeyword(name) or yaml.safe_load(name) != name:
         raise UserError(f"new: NAME {name!r} has another meaning in Python or in YAML; choose another")
-    if name in (registered := host().registry[kind]):
-        raise UserError(f"new: the {kind} {name!r} is already registered by {registered[name]}; choose another name")
+    for kind in PACKAGES[package.kind]:
+        if name in (registered := host().registry[kind]):
+            owner = registered[name]
+            raise UserError(f"new: the {kind} {name!r} is already registered by {owner}; choose another name")
     # The name without the prefix is checked, too: an author may rename the package.
     for module in (package.module, name.replace("-", "_")):
         if (origin := _module_origin(module)) is not None:
@@ -151,7 +176,7 @@ def _write(package: Package) -> list[str]:
         raise UserError(
             f"new: {str(folder)!r} already exists; nothing is overwritten, choose another NAME or --into, or remove it"
         )
-    files = render(package.kind.name, package.values())
+    files = render(package)
     for path, text in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +185,10 @@ def _write(package: Package) -> list[str]:
 
 
 def _report(package: Package, files: list[str]) -> str:
-    values = {"package": package.module, "kind": package.kind.name, "name": package.name}
-    notes = {path.format(**values): note.format(**values) for path, note in NOTES.items()}
+    notes = {}
+    for part in package.parts:
+        values = {"package": package.module, "kind": part.name, "name": package.name}
+        notes |= {path.format(**values): note.format(**values) for path, note in NOTES.items()}
     width = max(map(len, files)) + 2
     lines = [f"  {path:<{width}}{notes.get(path, '')}".rstrip() for path in files]
     install = f'cd {shlex.quote(str(package.folder))} && pip install -e ".[test]"'
@@ -172,18 +199,18 @@ def _report(package: Package, files: list[str]) -> str:
 # --- templates ---
 
 
-def render(kind: str, values: Mapping[str, str]) -> dict[str, str]:
+def render(package: Package) -> dict[str, str]:
     """The files of a package by path; sources and tests first.
 
     Args:
-        kind: Name of the plugin kind.
-        values: Values that fill in the templates. `package` is used in paths, too.
-
-    Raises:
-        KeyError: a template needs a value that is missing.
+        package: The package. Files of its own kind replace those of its parts.
     """
-    package = f"src/{values['package']}"
-    files = {path.replace("src/package", package): Template(text).substitute(values) for path, text in _templates(kind)}
+    files, values = {}, package.values()
+    for kind in dict.fromkeys((*PACKAGES[package.kind], package.kind, "common")):
+        names = {f"{part}_class": package.class_name(part) for part in PACKAGES[package.kind]}
+        names["class_name"] = names.get(f"{kind}_class", "")
+        for path, text in _templates(kind):
+            files[path.replace("src/package", f"src/{package.module}")] = Template(text).substitute(values | names)
     return dict(sorted(files.items(), key=lambda item: (not item[0].startswith(("src/", "tests/")), item[0])))
 
 
@@ -191,17 +218,18 @@ def is_used(kind: str, word: str) -> bool:
     """Whether the templates of a kind contain a word, which a class of that name would shadow.
 
     Args:
-        kind: Name of the plugin kind.
+        kind: One of `PACKAGES`.
         word: The word.
 
     Example:
         >>> is_used("reward", "Tensor"), is_used("reward", "Brightness")
         (True, False)
     """
-    return any(re.search(rf"\b{word}\b", text) for path, text in _templates(kind) if path.endswith(".py"))
+    sources = [text for name in (*PACKAGES[kind], kind) for path, text in _templates(name) if path.endswith(".py")]
+    return any(re.search(rf"\b{word}\b", text) for text in sources)
 
 
-def _templates(kind: str) -> Iterator[tuple[str, str]]:
-    for folder in (Path(__file__).parent / "templates" / name for name in (kind, "common")):
-        for file in folder.rglob(f"*{SUFFIX}"):
-            yield file.relative_to(folder).as_posix().removesuffix(SUFFIX), file.read_text(encoding="utf-8")
+def _templates(name: str) -> Iterator[tuple[str, str]]:
+    folder = Path(__file__).parent / "templates" / name
+    for file in folder.rglob(f"*{SUFFIX}"):
+        yield file.relative_to(folder).as_posix().removesuffix(SUFFIX), file.read_text(encoding="utf-8")

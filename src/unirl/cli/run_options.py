@@ -35,8 +35,9 @@ TOP_LEVEL: Mapping[str, str] = {
     "config": "Options in YAML. Can be given several times; later ones override earlier ones.",
     "ckpt_path": CKPT_PATH,
     "name": "Folder of this run below `runs/`.",
-    "seed_everything": "Seed of Python, NumPy and PyTorch.",
+    "seed_everything": "Seed of everything random; `model.seed` and `data.seed` unless they are given.",
     "requires_plugins": "Distributions that this config needs, such as unirl-shapes>=0.2.",
+    "plugin_options": "Plugin options of this config, as on the command line. Files are relative to its folder.",
     "weights_only": "Load checkpoints that hold nothing but tensors and plain data.",
     "print_config": "Print all options with their values, and exit.",
 }

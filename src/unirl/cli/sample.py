@@ -83,7 +83,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _sample(options: argparse.Namespace, out: Path) -> None:
     import torch  # noqa: PLC0415 - `--help` needs no torch
 
-    from unirl.callbacks.images import Caption, image_grid  # noqa: PLC0415
+    from unirl.callbacks.grids import Caption, image_grid  # noqa: PLC0415
     from unirl.cli.sample_examples import report, requested_examples  # noqa: PLC0415
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
     from unirl.training.best_of import sample  # noqa: PLC0415

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from typing_extensions import override
 
+from unirl import callbacks
 from unirl.callbacks import (
     ExportPretrained,
     Guards,
@@ -37,6 +38,8 @@ from unirl.errors import UserError
 from unirl.training.datamodule import PromptsDataModule
 from unirl.training.module import SelfImprovement
 
+NAMED_CALLBACKS = [getattr(callbacks, name) for name in callbacks.__all__]
+"""Imported, so that configs can name them without a path: jsonargparse looks at the modules that are imported."""
 CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "export": ExportPretrained}
 """Callbacks of every run, by the option group that configures them."""
 SEEDED = ("model", "data")
@@ -135,7 +138,7 @@ class Run(LightningCLI):
             "--plugin_options",
             type=str,
             default="",
-            help="Plugin options of this config, as on the command line. Files are relative to the config's folder.",
+            help=TOP_LEVEL["plugin_options"],
         )
         for group, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)

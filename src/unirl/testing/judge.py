@@ -1,6 +1,7 @@
 """The conformance class of judges."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -18,7 +19,8 @@ from unirl.types import Example
 class JudgeConformance(ABC):
     """Checks the contract of a judge. Derive a test class from it and define `make`.
 
-    A failed check names the method, what it returned and what is expected.
+    A failed check names the method, what it returned and what is expected. A judge that does not know the shapes of
+    `unirl.testing.EXAMPLES` sets `examples` of the test class.
 
     Example:
         >>> from unirl_shapes.judge import ShapesJudge
@@ -29,7 +31,10 @@ class JudgeConformance(ABC):
     """
 
     examples: ClassVar[tuple[Example, ...]] = EXAMPLES
-    """Examples that the judge understands."""
+    """Examples that the judge understands: those of shapes by default, so a judge of another world sets its own.
+
+    Blank images are checked with those of the category "single_object".
+    """
     image_size: ClassVar[int] = 64
     """Height and width of the images, in pixels."""
     device: ClassVar[str] = "cpu"
@@ -43,6 +48,27 @@ class JudgeConformance(ABC):
     def make(self) -> Judge:
         """A new judge."""
 
+    def _verdicts(self, judge: Judge, examples: Sequence[Example], pixels: Tensor) -> Tensor:
+        """What the judge returns; a failure becomes an AssertionError that says what to set."""
+        try:
+            return judge.verdicts(examples, pixels)
+        except Exception as error:
+            raise AssertionError(self._failure(method_name(judge, "verdicts"), error)) from error
+
+    def _references(self, judge: Judge) -> Tensor | None:
+        """The judge's images of `examples`; a failure becomes an AssertionError that says what to set."""
+        try:
+            return judge.references(self.examples)
+        except Exception as error:
+            raise AssertionError(self._failure(method_name(judge, "references"), error)) from error
+
+    def _failure(self, method: str, error: Exception) -> str:
+        prompts = ", ".join(repr(example.prompt) for example in self.examples[:2])
+        return (
+            f"{method} failed with {type(error).__name__}: {error}, for the examples {prompts} and so on; set "
+            "`examples` of the test class to examples that the judge understands"
+        )
+
     def make_pixels(self) -> Tensor:
         """An image for each example: its reference, another example's reference and noise in turn, or noise only.
 
@@ -50,7 +76,7 @@ class JudgeConformance(ABC):
             returns (B, 3, H, W) in [0, 1].
         """
         pixels = make_images(len(self.examples), image_size=self.image_size).pixels
-        references = self.make().references(self.examples)
+        references = self._references(self.make())
         assert pixels is not None
         if references is not None and references.shape[0] == len(pixels):
             noise = F.interpolate(pixels, size=references.shape[2:])
@@ -62,7 +88,7 @@ class JudgeConformance(ABC):
         """Verdicts are a bool tensor (B,) on the device of the pixels."""
         judge, pixels = self.make(), self.make_pixels()
         assert isinstance(judge, Judge), f"make returned {describe_type(judge)}, expected a unirl.judges.Judge"
-        verdicts: object = judge.verdicts(self.examples, pixels)
+        verdicts: object = self._verdicts(judge, self.examples, pixels)
         method, expected = method_name(judge, "verdicts"), f"expected torch.bool ({len(pixels)},) on {pixels.device}"
         assert isinstance(verdicts, Tensor), f"{method} returned {describe_type(verdicts)}, {expected}"
         assert verdicts.dtype == torch.bool, f"{method} returned {verdicts.dtype}, {expected}"
@@ -72,7 +98,7 @@ class JudgeConformance(ABC):
     def test_verdicts_on_another_device(self) -> None:
         """On another device than the CPU, verdicts are equal, and on that device."""
         judge, pixels = self.make(), self.make_pixels()
-        expected, method = judge.verdicts(self.examples, pixels).cpu(), method_name(judge, "verdicts")
+        expected, method = self._verdicts(judge, self.examples, pixels).cpu(), method_name(judge, "verdicts")
         with on_pretend_device(judge) as accelerator:
             try:
                 verdicts = judge.verdicts(self.examples, pixels.to(accelerator.device))
@@ -89,12 +115,12 @@ class JudgeConformance(ABC):
     def test_verdicts_do_not_depend_on_the_batch(self) -> None:
         """Each image gets the same verdict alone and in a batch."""
         judge, pixels = self.make(), self.make_pixels()
-        verdicts, method = judge.verdicts(self.examples, pixels), method_name(judge, "verdicts")
-        reversed_order = judge.verdicts(self.examples[::-1], pixels.flip(0))
+        verdicts, method = self._verdicts(judge, self.examples, pixels), method_name(judge, "verdicts")
+        reversed_order = self._verdicts(judge, self.examples[::-1], pixels.flip(0))
         assert torch.equal(verdicts.flip(0), reversed_order), (
             f"{method} returned other verdicts when the batch was reversed; judge each image independently"
         )
-        alone = [judge.verdicts([example], pixels[i : i + 1]) for i, example in enumerate(self.examples)]
+        alone = [self._verdicts(judge, [example], pixels[i : i + 1]) for i, example in enumerate(self.examples)]
         different = (torch.cat(alone) != verdicts).nonzero().flatten().tolist()
         assert not different, (
             f"{method} returned another verdict for image {different[0]} alone than in a batch; judge each image "
@@ -106,20 +132,20 @@ class JudgeConformance(ABC):
         judge, pixels = self.make(), self.make_pixels()
         seed_global_rngs(0)
         before = global_rng_state()
-        verdicts, method = judge.verdicts(self.examples, pixels), method_name(judge, "verdicts")
+        verdicts, method = self._verdicts(judge, self.examples, pixels), method_name(judge, "verdicts")
         assert is_equal(before, global_rng_state()), (
             f"{method} uses global random numbers; the same image must always get the same verdict"
         )
-        repeated = judge.verdicts(self.examples, pixels)
+        repeated = self._verdicts(judge, self.examples, pixels)
         assert torch.equal(verdicts, repeated), f"{method} returned other verdicts in a second call; keep no state"
-        recreated = self.make().verdicts(self.examples, pixels)
+        recreated = self._verdicts(self.make(), self.examples, pixels)
         assert torch.equal(verdicts, recreated), f"{method} of a second judge from make returned other verdicts"
 
     def test_verdicts_do_not_modify_pixels(self) -> None:
         """Pixels stay as they are."""
         judge, pixels = self.make(), self.make_pixels()
         before = pixels.clone()
-        judge.verdicts(self.examples, pixels)
+        self._verdicts(judge, self.examples, pixels)
         method = method_name(judge, "verdicts")
         assert is_equal(before, pixels), f"{method} modified the pixels in place; clone them first"
 
@@ -133,7 +159,7 @@ class JudgeConformance(ABC):
             blank = torch.full(
                 (len(examples), 3, self.image_size, self.image_size), gray, dtype=torch.float32, device=self.device
             )
-            correct = judge.verdicts(examples, blank).nonzero().flatten().tolist()
+            correct = self._verdicts(judge, examples, blank).nonzero().flatten().tolist()
             assert not correct, (
                 f"{method_name(judge, 'verdicts')} returned True for a blank image of value {gray} and the prompt "
                 f"{examples[correct[0]].prompt!r}, expected False"
@@ -142,14 +168,14 @@ class JudgeConformance(ABC):
     def test_references_are_correct(self) -> None:
         """The judge calls its own reference images correct."""
         judge = self.make()
-        references: object = judge.references(self.examples)
+        references: object = self._references(judge)
         if references is None:
             pytest.skip("references returns None")
         method = method_name(judge, "references")
         pixels = _checked_pixels(references, len(self.examples), method)
-        repeated = judge.references(self.examples)
+        repeated = self._references(judge)
         assert is_equal(pixels, repeated), f"{method} returned other images in a second call; seed its randomness"
-        accuracy = judge.verdicts(self.examples, pixels.to(self.device)).float().mean().item()
+        accuracy = self._verdicts(judge, self.examples, pixels.to(self.device)).float().mean().item()
         assert accuracy >= self.min_accuracy, (
             f"{method_name(judge, 'verdicts')} returned True for {accuracy:.0%} of the images from {method}, expected "
             f"at least {self.min_accuracy:.0%}; one of the two is wrong"

@@ -1,12 +1,17 @@
 """Training and evaluation: the LightningModule, its data, its settings."""
 
-from unirl.training.best_of import Samples, sample
-from unirl.training.config import AdaptiveSampling, EvaluationConfig, RolloutConfig
-from unirl.training.datamodule import PromptsDataModule
-from unirl.training.evaluation import Evaluator, evaluate
-from unirl.training.module import SelfImprovement
-from unirl.training.optimizers import WarmupSchedule
-from unirl.training.rollout import Rollouts
+from typing import TYPE_CHECKING
+
+from unirl.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from unirl.training.best_of import Samples, sample
+    from unirl.training.config import AdaptiveSampling, EvaluationConfig, RolloutConfig
+    from unirl.training.datamodule import PromptsDataModule
+    from unirl.training.evaluation import Evaluator, evaluate
+    from unirl.training.module import SelfImprovement
+    from unirl.training.optimizers import WarmupSchedule
+    from unirl.training.rollout import Rollouts
 
 __all__ = [
     "AdaptiveSampling",
@@ -21,3 +26,26 @@ __all__ = [
     "evaluate",
     "sample",
 ]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "best_of": (
+            "Samples",
+            "sample",
+        ),
+        "config": (
+            "AdaptiveSampling",
+            "EvaluationConfig",
+            "RolloutConfig",
+        ),
+        "datamodule": ("PromptsDataModule",),
+        "evaluation": (
+            "Evaluator",
+            "evaluate",
+        ),
+        "module": ("SelfImprovement",),
+        "optimizers": ("WarmupSchedule",),
+        "rollout": ("Rollouts",),
+    },
+)

@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
-from lightning.pytorch.strategies import ParallelStrategy, Strategy
+from typing import TYPE_CHECKING, Literal
 
 from unirl.backbones import Backbone
 from unirl.backbones.lora import LoRA
@@ -14,6 +11,9 @@ from unirl.judges import Judge
 from unirl.rewards import Reward
 from unirl.types import AnswerSampling, ImageSampling
 from unirl.updates import UpdateRule
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
 
 
 def check_plugins(backbone: object, update: object, rewards: object, judge: object) -> None:
@@ -174,7 +174,7 @@ def missing_verdicts(
     )
 
 
-def reward_timeout(config: RolloutConfig, strategy: Strategy | None = None) -> float | None:
+def reward_timeout(config: RolloutConfig, strategy: "Strategy | None" = None) -> float | None:
     """The time limit of a reward.
 
     Args:
@@ -190,6 +190,11 @@ def reward_timeout(config: RolloutConfig, strategy: Strategy | None = None) -> f
     """
     if config.reward_timeout != "auto":
         return config.reward_timeout
+    if strategy is None:
+        return None
+    from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout  # noqa: PLC0415 - takes 3 s
+    from lightning.pytorch.strategies import ParallelStrategy  # noqa: PLC0415
+
     if not isinstance(strategy, ParallelStrategy) or strategy.world_size == 1:
         return None
     waiting = getattr(strategy, "_timeout", None) or default_pg_timeout

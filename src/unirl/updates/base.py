@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
@@ -164,6 +163,8 @@ def warn_guidance_mismatch(rule: str, loss_guidance: float | None, sampling: Ima
         sampling: How images are generated.
     """
     if loss_guidance not in (None, sampling.guidance):
+        from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # noqa: PLC0415 - takes 3 s to import
+
         rank_zero_warn(
             f"{rule}: images are generated with guidance {sampling.guidance} and scored with {loss_guidance}: another "
             "distribution is trained than the one that is sampled; leave loss_guidance out"

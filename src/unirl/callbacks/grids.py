@@ -1,0 +1,90 @@
+"""Grids of images with captions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from unirl.callbacks.captions import LINE_HEIGHT, draw_line, wrap
+
+SIZE, MARGIN = 168, 12
+"""Pixels of an image and around it."""
+TEXT_COLOR, CORRECT_COLOR, WRONG_COLOR, FRAME_COLOR = "#222222", "#15803d", "#b91c1c", "#bbbbbb"
+QUESTION_COLOR = "#666666"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The text below an image, in any script.
+
+    Args:
+        prompt: The prompt.
+        answer: The model's answer about the image; empty if it was not asked. An empty one to a question is shown.
+        correct: The judge's verdict on the image; None without a judge.
+        question: The question; empty to leave it out.
+        expected: The expected answer; empty to leave it out.
+    """
+
+    prompt: str
+    answer: str
+    correct: bool | None = None
+    question: str = ""
+    expected: str = ""
+
+
+def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> Image.Image:
+    """Images in rows with their captions. Frame and answer are green for a correct image and red for a wrong one.
+
+    A row is as high as its longest caption; long texts are cut.
+
+    Args:
+        pixels: The images.
+        captions: One for each image.
+        columns: Images in a row.
+
+    Shapes:
+        pixels (B, 3, H, W) in [0, 1].
+
+    Example:
+        >>> image_grid(torch.rand(2, 3, 8, 8), [Caption("a red circle", "a circle", True), Caption("a ring", "")]).size
+        (372, 238)
+    """
+    lines = [list(_lines(caption)) for caption in captions]
+    rows = [range(start, min(start + columns, len(captions))) for start in range(0, len(captions), columns)]
+    heights = [SIZE + MARGIN + max(len(lines[i]) for i in row) * LINE_HEIGHT + MARGIN for row in rows]
+    grid = Image.new("RGB", (MARGIN + (SIZE + MARGIN) * min(columns, len(captions)), MARGIN + sum(heights)), "white")
+    canvas, y = ImageDraw.Draw(grid), MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for column, i in enumerate(row):
+            x = MARGIN + (SIZE + MARGIN) * column
+            grid.paste(_to_pil(pixels[i]), (x, y))
+            canvas.rectangle((x - 1, y - 1, x + SIZE, y + SIZE), outline=_verdict_color(captions[i], FRAME_COLOR))
+            for n, (line, color) in enumerate(lines[i]):
+                draw_line(canvas, x, y + SIZE + 4 + n * LINE_HEIGHT, line, color)
+        y += height
+    return grid
+
+
+def _lines(caption: Caption) -> Iterator[tuple[str, str]]:
+    """Lines of a caption with their colors."""
+    texts = [
+        (caption.prompt, TEXT_COLOR),
+        (caption.question, QUESTION_COLOR),
+        (f"“{caption.answer}”" if caption.answer or caption.question else "", _verdict_color(caption, TEXT_COLOR)),
+        (f"expected “{caption.expected}”" if caption.expected else "", QUESTION_COLOR),
+    ]
+    return ((line, color) for text, color in texts for line in wrap(text, SIZE))
+
+
+def _verdict_color(caption: Caption, default: str) -> str:
+    if caption.correct is None:
+        return default
+    return CORRECT_COLOR if caption.correct else WRONG_COLOR
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    resample = Image.Resampling.NEAREST if image.shape[-1] < SIZE else Image.Resampling.LANCZOS
+    return Image.fromarray(array).resize((SIZE, SIZE), resample)
