@@ -27,14 +27,16 @@ from unirl.checkpoint.resume import RUN, resolve_last
 from unirl.checkpoint.run_folder import take_version
 from unirl.cli.main import main
 
-MEASURED = {"limit_val_batches": 1.0, "num_sanity_val_steps": -1, "val_check_interval": 2}
+MEASURED = {"limit_val_batches": 1.0, "num_sanity_val_steps": -1, "max_epochs": 2}
+EACH_EPOCH = {"class_path": "ModelCheckpoint", "init_args": {"save_top_k": -1, "save_last": "link"}}
 SMALL = ["--model.evaluation.num_understanding", "6", "--model.evaluation.num_diversity_prompts", "1"]
-SMALL += ["--model.evaluation.image_sampling.steps", "2"]
+SMALL += ["--model.evaluation.image_sampling.steps", "2", "--data.steps_per_epoch", "2"]
 
 
 def arguments(folder: Path, checkpoint: Path, **trainer: Any) -> list[str]:
-    """Arguments of a run of four steps that is validated before them and after every second one."""
-    return [*fit_arguments(folder, checkpoint, **MEASURED, **trainer), *SMALL]
+    """Arguments of a run of four steps that is validated before them and after every second one, and saved there."""
+    settings: dict[str, Any] = {"callbacks": [EACH_EPOCH]} | MEASURED | trainer
+    return [*fit_arguments(folder, checkpoint, **settings), *SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -94,39 +96,48 @@ def send_sigint(count: int = 1) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_saves_and_the_resumed_run_has_the_results_of_an_uninterrupted_one(
+def test_ctrl_c_saves_and_resumed_runs_have_the_results_of_an_uninterrupted_one(
     uninterrupted: Path, shapes_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """In the third step, after two validations. The logger is switched off for the first part."""
+    """In the third step, after two validations. Resumed from there, and from the end of the epoch before it.
+
+    Lightning repeats the validation before training where an epoch has ended.
+    """
     folder, log = tmp_path / "runs", tmp_path / "log"
     first = arguments(folder, shapes_checkpoint, logger=False)
     assert run_forked(partial(fit_with_event, send_sigint, 2, first), log) == 130, log.read_text()
     assert "Stopping after this step; press Ctrl-C again to stop at once" in log.read_text()
     command = re.search(r"Stopped by Ctrl-C after step 3\. Resume with: unirl (.*)", log.read_text())
     assert command, log.read_text()
-    stopped, resumed = (folder / "a run" / f"version_{i}" for i in (0, 1))
+    stopped = folder / "a run" / "version_0"
     assert [one["step"] for one in results_of(stopped)["validations"]] == [0, 2]
     assert (stopped / "config.yaml").is_file()
     assert not (stopped / "pretrained").exists()
 
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(folder)]
-    assert run_forked(partial(main, [*shlex.split(command[1]), *logger]), log) == 0, log.read_text()
-    assert "before and after 4 steps" in log.read_text()
-    assert "no validation before" not in log.read_text()
+    epoch_end = ["--ckpt_path", str(stopped / "checkpoints" / "epoch=0-step=2.ckpt")]
+    for version, rest in enumerate(([], epoch_end), start=1):
+        assert run_forked(partial(main, [*shlex.split(command[1]), *logger, *rest]), log) == 0, log.read_text()
+        assert "before and after 4 steps" in log.read_text()
+        assert_same_results(uninterrupted, folder / "a run" / f"version_{version}", first_step=4 - version)
+
+
+def assert_same_results(uninterrupted: Path, resumed: Path, first_step: int) -> None:
+    """The results, what was logged from a step on, and what the last checkpoint holds."""
     assert results_of(resumed) == results_of(uninterrupted)
-    expected = {key: value for key, value in logged(uninterrupted).items() if key[1] >= 3}
+    expected = {key: value for key, value in logged(uninterrupted).items() if key[1] >= first_step}
     assert logged(resumed) == expected
     (one,), (other,) = (run.glob("checkpoints/*step=4.ckpt") for run in (uninterrupted, resumed))
     states = [torch.load(path, weights_only=True) for path in (one, other)]
     for name in ("Guards", "ResultsTable"):
         assert is_equal(*(state["callbacks"][name] for state in states)), name
     assert is_equal(*(state["state_dict"] for state in states))
-    assert [state[RUN] for state in states] == ["version_0", "version_1"]
+    assert [state[RUN] for state in states] == ["version_0", resumed.name]
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once(shapes_checkpoint: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "runs", tmp_path / "log"
-    options = fit_arguments(folder, shapes_checkpoint)
+    options = arguments(folder, shapes_checkpoint, num_sanity_val_steps=0)
     assert run_forked(partial(fit_with_event, partial(send_sigint, 2), 1, options), log) == 130, log.read_text()
     assert log.read_text().endswith("unirl: interrupted\n")
     assert not list(folder.rglob("stopped.ckpt"))
