@@ -124,8 +124,10 @@ def test_a_config_states_plugin_options_that_the_environment_and_the_command_lin
             assert (options.files, options.block, options.load) == (tuple(files), ("a",), ("b", "c"))
             saved = reproducible_options()
     assert parse(shlex.split(saved))[0] == replace(options, trace=False)
-    with plugin_options(["fit", f"--plugin_options={saved}"]):  # a launched process, or a config that was saved
-        assert from_environment() == options
+    monkeypatch.delenv(VARIABLE)
+    config.write_text(f"plugin_options: {saved}\n")
+    with plugin_options(["fit", "--config", str(config)]):
+        assert from_environment() == replace(options, trace=False)
 
 
 @pytest.mark.parametrize("text", ["[a]", "3", "fit", "--no-autolod", "'\"'", "-p"])

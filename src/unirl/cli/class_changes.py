@@ -1,7 +1,9 @@
 """What becomes of the options of a class that a later config or argument replaces by another class."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import yaml
@@ -10,6 +12,7 @@ from jsonargparse import Namespace
 from unirl.hooks.configs import option_values, read_config
 
 CONFIG_OPTIONS = ("--config", "-c")
+PLAIN = (bool, int, float, str, type(None))
 CONFIG_FILES = (".yaml", ".yml", ".json")
 
 
@@ -47,10 +50,11 @@ def class_changes(
 ) -> list[str]:
     """A line for each class that was replaced by another one after options were given for it.
 
-    Options that the new class accepts, too, are kept, as jsonargparse does; the line names them and the others.
+    Options that the new class accepts, too, are kept, as jsonargparse does, and named with the others. Defaults
+    of the old class, which jsonargparse keeps for callables, are replaced in `config` by those of the new class.
 
     Args:
-        sources: Options by dotted key, one mapping for each config or argument, in their order.
+        sources: Options by dotted key, one mapping for the defaults and each config or argument, in their order.
         config: The parsed result.
         name_of: A class's name by its key and class path.
 
@@ -66,7 +70,42 @@ def class_changes(
         # The class first, wherever it stands in a config.
         for key, value in sorted(source.items(), key=lambda item: not _names_class(item[0], keys)):
             _record(changes, key, value)
+    for key in keys:
+        _restore_defaults(changes[key], config[key])
     return [line for key in keys if (line := _line(key, changes[key], config[key], name_of))]
+
+
+def default_options(key: str, value: Any) -> dict[str, Any]:
+    """The class of a default and the options that it sets, by dotted key; empty where the default is no class.
+
+    Args:
+        key: The argument.
+        value: Its default.
+
+    Example:
+        >>> default_options("x", {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}})
+        {'x.class_path': 'torch.optim.AdamW', 'x.init_args.lr': 1e-05}
+    """
+    return dict(_leaves({key: value})) if isinstance(value, Mapping) and "class_path" in value else {}
+
+
+def _restore_defaults(change: ClassChange, value: Namespace) -> None:
+    if not change.old:
+        return
+    options = value.get("init_args") or Namespace()
+    explicit = {name.partition(".")[0] for name in (*change.given, *change.carried)}
+    for name, default in _signature_defaults(value["class_path"]).items():
+        if name in options and name not in explicit and isinstance(default, PLAIN) and options[name] != default:
+            options[name] = default
+
+
+def _signature_defaults(path: str) -> dict[str, Any]:
+    module, _, name = path.rpartition(".")
+    try:
+        parameters = inspect.signature(getattr(import_module(module), name)).parameters.values()
+    except (ImportError, AttributeError, TypeError, ValueError):  # no class, or without a signature
+        return {}
+    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
 
 def _is_class(value: object) -> bool:

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from unirl.cli.class_changes import class_changes, sources_of
+from unirl.cli.class_changes import class_changes, default_options, sources_of
 from unirl.cli.messages import explain_option, root_message
 from unirl.cli.validation import check_null, check_numbers, check_text, required_values
 from unirl.errors import UserError
@@ -66,8 +66,9 @@ class PluginParser(LightningArgumentParser):
         config = super().parse_args(argv, *rest, **kwargs)
         check_numbers(config)
         if argv and self._plugin_arguments:
-            sources = sources_of(argv, lambda given: resolve_all(given, self._plugin_arguments))
-            for line in class_changes(sources, config, self._class_name):
+            given = sources_of(argv, lambda one: resolve_all(one, self._plugin_arguments))
+            defaults = (default_options(action.dest, action.default) for action in self._actions)
+            for line in class_changes([*defaults, *given], config, self._class_name):
                 rank_zero_info(line)
         return config
 
@@ -161,9 +162,10 @@ class PluginParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         advice = "; give them in a file: --config FILE" if "arguments are required" in message else ""
-        if module := re.search(r"No module named '(\w+)'", message):
+        reason = root_message(message)
+        if module := re.search(r"No module named '(\w+)' \(in \1\.", reason):
             advice = f"; if it is a file, load it with --plugin {module[1]}.py"
-        raise UserError(f"{root_message(message)}{advice}") from ex
+        raise UserError(f"{reason}{advice}") from ex
 
     def _class_name(self, key: str, class_path: str) -> str:
         argument = self._plugin_arguments.get(key)
