@@ -35,7 +35,7 @@ __all__ = [
     "image_grid",
 ]
 
-__getattr__ = lazy_exports(
+__getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "export": ("ExportPretrained",),
