@@ -106,6 +106,7 @@ def terminal() -> Iterator[Terminal]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"COLUMNS": "80", "TERM": "xterm"}.items():
             patch.setenv(name, value)
+        patch.setattr("rich._console", None)  # it reads its width when it is made
         for name in ("stdout", "stderr"):
             patch.setattr(sys, name, screen)
         yield screen
