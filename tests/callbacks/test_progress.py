@@ -55,7 +55,7 @@ class Talk(Callback):
     def on_train_batch_end(self, *args: Any) -> None:
         batch_idx = args[-1]
         if batch_idx == 0:
-            print("a print")
+            print("a print that is longer than a line of the terminal, such as a command" + 20 * " --option")
         if batch_idx == 1:
             print("a print to stderr", file=sys.stderr)
         if batch_idx == 2:
@@ -106,6 +106,7 @@ def terminal() -> Iterator[Terminal]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"COLUMNS": "80", "TERM": "xterm"}.items():
             patch.setenv(name, value)
+        patch.setattr("rich._console", None)  # it reads its width when it is made
         for name in ("stdout", "stderr"):
             patch.setattr(sys, name, screen)
         yield screen
@@ -121,7 +122,7 @@ def test_a_bar_of_one_line_above_which_everything_else_appears() -> None:
         assert sys.stdout is sys.stderr is handler.stream is screen
     expected = [
         "validation before training: generation 50.0, understanding 87.5",
-        "a print",
+        "a print that is longer than a line of the terminal, such as a command" + 20 * " --option",
         "a print to stderr",
         "a log message",
         "guard: a guard.",

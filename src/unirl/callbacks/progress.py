@@ -206,12 +206,15 @@ class TerminalBar:
     """A line at the bottom of the terminal. What is printed, warned or logged meanwhile appears above it."""
 
     def __init__(self) -> None:
+        console = get_console()
+        # A command that is printed above the bar can be copied only if no line break is put into it.
+        self._soft_wrap, console.soft_wrap = console.soft_wrap, True
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             _TimeLeftColumn(),
             TextColumn("{task.fields[values]}"),
-            console=get_console(),
+            console=console,
             refresh_per_second=2,
             transient=True,
             expand=True,
@@ -257,6 +260,7 @@ class TerminalBar:
         for handler, stream in self._handlers:
             handler.setStream(stream)
         self._progress.stop()
+        self._progress.console.soft_wrap = self._soft_wrap
 
 
 class _TimeLeftColumn(ProgressColumn):
