@@ -112,6 +112,7 @@ def test_janus_in_its_authors_format_downloads_pickles_where_there_is_nothing_el
     save_janus(folder, pro=True, layout="bin")
     names = {path.name for path in folder.iterdir()}
     for name in OTHER:
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"unread")
     Janus.from_pretrained("deepseek-ai/janus")
     assert hub()["deepseek-ai/janus"] == names

@@ -59,7 +59,7 @@ def test_the_overview_is_short_and_names_all_groups_with_options(capsys: pytest.
 def test_an_unknown_group_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for command, group, message in (
         ("fit", "modle", "fit --help: no group of options 'modle'; nearest: model"),
-        ("doctor", "xyz", "doctor --help: no group of options 'xyz'; known: data, guards, "),
+        ("doctor", "xyz", "doctor --help: no group of options 'xyz'; known: data, export, guards, "),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help", group])

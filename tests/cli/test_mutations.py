@@ -9,7 +9,7 @@ from tests.cli.mutations import mutated
 
 from unirl.cli.main import main
 from unirl.cli.parser import PluginParser
-from unirl.doctor import environment
+from unirl.doctor import models
 from unirl.doctor.findings import Finding
 from unirl.errors import UserError
 
@@ -88,7 +88,7 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("unirl.cli.doctor.check_import_name", list)
     finding = Finding("error", "checkpoint", "tests do not use the hub")
-    monkeypatch.setattr(environment, "_check_hub_checkpoint", lambda name: finding)
+    monkeypatch.setattr(models, "_check_hub", lambda subject, model: finding)
     return Doctor(capsys)
 
 

@@ -71,7 +71,7 @@ def test_the_first_reward_has_fifteen_lines_scores_and_trains(folder: Path) -> N
     (command,) = blocks("first-reward.md", "bash")
     run_command(command, folder)
     saved = yaml.safe_load(next(folder.rglob("config.yaml")).read_text())
-    assert saved["model"]["rewards"][0]["class_path"] == "brief.Brief"
+    assert saved["model"]["rewards"][0]["class_path"] == "brief"
 
 
 def test_the_first_reward_as_a_package_is_shown_as_on_the_page(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,6 +21,13 @@ class ChangedImages(TinyBackbone):
 
     def sample_images(self, prompts: Sequence[str], sampling: Any, generator: Any = None) -> Images:
         return self.change(super().sample_images(prompts, sampling, generator))
+
+
+class ReadsControlTokens(TinyBackbone):
+    tokenizer = SimpleNamespace(all_special_tokens=["</s>"], unk_token_id=None, convert_tokens_to_ids=lambda token: 1)
+
+    def answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[1 if word == "</s>" else 2 for word in text.split()] for text in texts]
 
 
 class FloatCodes(ChangedImages):

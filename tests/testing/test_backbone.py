@@ -46,6 +46,9 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (outputs.MissingText, "sample_answers returned 2 texts, expected 3"),
         (outputs.IgnoredMaxTokens, "sample_answers returned an answer of .* tokens, but max_tokens is 6"),
     ],
+    "test_control_tokens_in_texts_are_text": [
+        (outputs.ReadsControlTokens, r"answer_ids reads '</s>' in a text as a control token; pass the text through"),
+    ],
     "test_answer_log_probs_match_the_token_shape": [
         (outputs.ScoredPadding, "answer_log_probs returned log-probabilities other than 0 outside the mask"),
     ],

@@ -185,7 +185,7 @@ def _write(package: Package) -> list[str]:
 
 
 def _report(package: Package, files: list[str]) -> str:
-    notes = {}
+    notes: dict[str, str] = {}
     for part in package.parts:
         values = {"package": package.module, "kind": part.name, "name": package.name}
         notes |= {path.format(**values): note.format(**values) for path, note in NOTES.items()}

@@ -252,7 +252,7 @@ class SelfImprovement(LightningModule):
             for part in self._current.micro_batches():
                 with self.trainer.precision_plugin.forward_context():
                     losses = self._task_losses(part)
-                losses[task].backward()
+                torch.autograd.backward(losses[task])
             finish_backward(self.backbone)
             if not is_sharded(self.backbone):
                 average_gradients(self.backbone.parameters())

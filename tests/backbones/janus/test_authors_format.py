@@ -97,7 +97,8 @@ def test_prompts_questions_and_answers_are_written_as_in_training(
         return words.encode(text, add_special_tokens=False).ids
 
     pad, (bos, start, end, eos) = ids(PAD), (ids(t)[0] for t in (BOS, "<begin_of_image>", "<end_of_image>", EOS))
-    given = ["two red circles", "  red \n", "", "two\n\ncircles", "a <begin_of_image> circle"]
+    given = ["two red circles", "  red \n", "", "two\n\ncircles", "a < begin_of_image> circle"]
+    assert backbone.prompt_ids(["a <begin_of_image> circle"]) == backbone.prompt_ids(given[-1:])  # text, as all of it
     for text, row in zip(given, backbone.prompt_ids(given), strict=True):
         said = f" {text.strip()}\n\n" if text else ""  # a turn without text has no line breaks either
         assert [*row, start] == [bos, *ids(f"{user}:{said}{assistant}:<begin_of_image>")]
