@@ -59,8 +59,9 @@ def _dispatch(argv: list[str]) -> None:
         return
     command, arguments = argv[0], argv[1:]
     if command in RUN_COMMANDS:
-        # Before the import of torch. What is appended is saved in the config of the run.
-        arguments = [*resolve_requirements(arguments), f"--plugin_options={reproducible_options()}"]
+        # Before the import of torch. The option is saved in the config of the run.
+        arguments = resolve_requirements(arguments)
+        arguments = [f"--plugin_options={reproducible_options()}", *arguments]
     _function(command)(arguments)
 
 
