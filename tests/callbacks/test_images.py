@@ -29,6 +29,17 @@ def test_frames_have_the_color_of_the_verdict() -> None:
     assert [frame(grid, column) for column in range(3)] == colors
 
 
+def test_an_answer_has_the_color_of_its_own_verdict() -> None:
+    """Whatever the image shows: the answer to a wrong image may be right."""
+    captions = [Caption("a ring", "a circle", not accepted, accepted=accepted) for accepted in (True, False)]
+    grid = image_grid(torch.rand(2, 3, 8, 8), captions, columns=2)
+    for column, (own, other) in enumerate([(CORRECT_COLOR, WRONG_COLOR), (WRONG_COLOR, CORRECT_COLOR)]):
+        left, top = MARGIN + (SIZE + MARGIN) * column, MARGIN + SIZE + 2
+        below = {color for _, color in grid.crop((left, top, left + SIZE, grid.height)).getcolors(10_000)}
+        assert ImageColor.getrgb(own) in below
+        assert ImageColor.getrgb(other) not in below
+
+
 def make_rollout(judge: torch.Tensor | None) -> Rollout:
     answers = Answers(torch.zeros(6, 1), torch.ones(6, 1), ["a circle"] * 6)
     images = Images(torch.zeros(6, 4, dtype=torch.long), torch.rand(6, 3, 8, 8))

@@ -22,9 +22,10 @@ class Caption:
     Args:
         prompt: The prompt.
         answer: The model's answer about the image; empty if it was not asked. An empty one to a question is shown.
-        correct: The judge's verdict on the image; None without a judge.
+        correct: The judge's verdict on the image, the color of its frame; None without a judge.
         question: The question; empty to leave it out.
         expected: The expected answer; empty to leave it out.
+        accepted: The rewards' verdict on the answer, its color; None where there is none.
     """
 
     prompt: str
@@ -32,10 +33,11 @@ class Caption:
     correct: bool | None = None
     question: str = ""
     expected: str = ""
+    accepted: bool | None = None
 
 
 def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> Image.Image:
-    """Images in rows with their captions. Frame and answer are green for a correct image and red for a wrong one.
+    """Images in rows with their captions. The frame of a correct image and an accepted answer are green, others red.
 
     A row is as high as its longest caption; long texts are cut.
 
@@ -60,7 +62,7 @@ def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) ->
         for column, i in enumerate(row):
             x = MARGIN + (SIZE + MARGIN) * column
             grid.paste(_to_pil(pixels[i]), (x, y))
-            canvas.rectangle((x - 1, y - 1, x + SIZE, y + SIZE), outline=_verdict_color(captions[i], FRAME_COLOR))
+            canvas.rectangle((x - 1, y - 1, x + SIZE, y + SIZE), outline=_color(captions[i].correct, FRAME_COLOR))
             for n, (line, color) in enumerate(lines[i]):
                 draw_line(canvas, x, y + SIZE + 4 + n * LINE_HEIGHT, line, color)
         y += height
@@ -72,16 +74,16 @@ def _lines(caption: Caption) -> Iterator[tuple[str, str]]:
     texts = [
         (caption.prompt, TEXT_COLOR),
         (caption.question, QUESTION_COLOR),
-        (f"“{caption.answer}”" if caption.answer or caption.question else "", _verdict_color(caption, TEXT_COLOR)),
+        (f"“{caption.answer}”" if caption.answer or caption.question else "", _color(caption.accepted, TEXT_COLOR)),
         (f"expected “{caption.expected}”" if caption.expected else "", QUESTION_COLOR),
     ]
     return ((line, color) for text, color in texts for line in wrap(text, SIZE))
 
 
-def _verdict_color(caption: Caption, default: str) -> str:
-    if caption.correct is None:
+def _color(verdict: bool | None, default: str) -> str:
+    if verdict is None:
         return default
-    return CORRECT_COLOR if caption.correct else WRONG_COLOR
+    return CORRECT_COLOR if verdict else WRONG_COLOR
 
 
 def _to_pil(image: Tensor) -> Image.Image:

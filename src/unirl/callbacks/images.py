@@ -41,11 +41,10 @@ class LogImages(Callback):
             return
         verdicts, count = rollout.score_parts.get("judge"), min(self.count, len(rollout.examples))
         correct = [None] * count if verdicts is None else [bool(verdict) for verdict in verdicts[:count].tolist()]
-        texts = rollout.first_answers.text
-        examples = rollout.examples[:count]
+        rows = zip(rollout.examples, rollout.first_answers.text, correct, rollout.accepted.tolist(), strict=False)
         captions = [
-            Caption(example.prompt, text, verdict, example.question, example.answer)
-            for example, text, verdict in zip(examples, texts[:count], correct, strict=True)
+            Caption(example.prompt, text, verdict, example.question, example.answer, accepted)
+            for example, text, verdict, accepted in rows
         ]
         assert rollout.images.pixels is not None
         grid = image_grid(rollout.images.pixels[:count].cpu(), captions, self.columns)
