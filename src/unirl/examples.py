@@ -97,6 +97,11 @@ class Example:
     questions: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.category == "overall":
+            raise UserError(
+                f"prompt {self.prompt!r}: the category 'overall' is the name of the mean over all categories; give it "
+                "another name"
+            )
         # `dataclasses.replace` gives all fields: a question that was made from the others is made anew.
         if not self.questions or (len(self.questions) == 1 and self.questions[0]._is_derived):
             question = Question(self.question, self.answer)

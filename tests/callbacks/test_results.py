@@ -24,6 +24,15 @@ def test_before_and_after_fit_in_80_columns() -> None:
     assert any(line.split() == ["category", "generation", "understanding", "self-reward"] for line in lines)
 
 
+def test_names_of_categories_are_no_markup() -> None:
+    console = Console(width=80)
+    with console.capture() as captured:
+        print_results(console, None, {"generation": {"[easy]": 0.5, "[/]": 0.25, "overall": 0.375}}, "title")
+    rows = [line.split() for line in captured.get().splitlines()]
+    assert ["[easy]", "50.0"] in rows
+    assert ["[/]", "25.0"] in rows
+
+
 def test_a_narrow_table_does_not_wrap_its_title_and_explanations() -> None:
     console = Console(width=80)
     with console.capture() as captured:

@@ -1,12 +1,16 @@
-"""Values that the parser itself refuses: null, null bytes, and numbers of Lightning's trainer and of callbacks."""
+"""What the parser itself refuses: null, null bytes, keys that stand twice, numbers of the trainer and of callbacks."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonargparse import Namespace
 
 from unirl.cli.train import CALLBACKS, Run
-from unirl.cli.validation import LIMITS, check_null, check_numbers, check_text, required_values
+from unirl.cli.validation import LIMITS, check_keys, check_null, check_numbers, check_text, required_values
 from unirl.errors import UserError
 from unirl.hooks.arguments import PluginArgument, resolve
 from unirl.training.datamodule import PromptsDataModule
@@ -80,3 +84,39 @@ def test_class_path_and_init_args_of_another_type_are_an_error() -> None:
             resolve({"class_path": value}, argument)
         with pytest.raises(UserError, match=r"^init_args of a backbone: expected options by name, got "):
             resolve({"init_args": value}, argument)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("trainer: {a: 1}\nmodel: {}\ntrainer: {b: 2}\n", "line 3: trainer stands in line 1, too"),
+        ('{"model": {"lr": 1e-3, "lr": 1e-5}}', "line 1: model.lr stands in line 1, too"),
+        ("model.lr: 1\nmodel:\n  lr: 2\n", "line 3: model.lr stands in line 1, too"),
+        ("callbacks:\n- a: 1\n  b: 2\n  a: 3\n", r"line 4: callbacks\[0\].a stands in line 2, too"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(content: str, message: str) -> None:
+    """The loader would drop the first value without a word."""
+    with pytest.raises(UserError, match=message):
+        check_keys(content)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=12,
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_a_config_without_such_keys_passes(value: object) -> None:
+    content = yaml.safe_dump({"a": value, "b": [value, value]})  # with anchors and aliases
+    if not any("." in key for key in _keys_of(value)):
+        check_keys(content)
+
+
+def _keys_of(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys_of(part)

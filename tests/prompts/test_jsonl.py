@@ -110,6 +110,12 @@ def test_other_line_separators_stay_in_the_text(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid JSON"),
         ("[1, 2]", r"got \[1, 2\]"),
         ("null", "got null"),
+        (
+            '{"prompt": "p", "question": "q", "answer": "a", "prompt": "b"}',
+            "field 'prompt' stands twice; write it once",
+        ),
+        ('{"prompt": "p", "questions": [{"text": "q", "answer": "a", "text": "r"}]}', "field 'text' stands twice"),
+        ({**LINE, "category": "overall"}, "category 'overall' is the name of the mean over all categories"),
         ({"prompt": "p", "question": "q"}, "'answer' is missing"),
         ({**LINE, "answer": 3}, "'answer' is 3"),
         ({**LINE, "prompt": "  "}, "'prompt' is"),

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typing_extensions import override
 
@@ -237,7 +238,7 @@ def results_table(before: Metrics | None, after: Metrics) -> Table:
         cells = [
             _cell((before or {}).get(name, {}).get(category), values.get(category)) for name, values in columns.items()
         ]
-        table.add_row(category, *cells, style="bold" if is_overall else None)
+        table.add_row(escape(category), *cells, style="bold" if is_overall else None)
     return table
 
 

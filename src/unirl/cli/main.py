@@ -59,9 +59,10 @@ def _dispatch(argv: list[str]) -> None:
         return
     command, arguments = argv[0], argv[1:]
     if command in RUN_COMMANDS:
-        # Before the import of torch. The option is saved in the config of the run.
-        arguments = resolve_requirements(arguments)
-        arguments = [f"--plugin_options={reproducible_options()}", *arguments]
+        arguments = resolve_requirements(arguments)  # before the import of torch
+        if not any(argument.partition("=")[0].endswith(".help") for argument in arguments):
+            # Last, over those of the configs, and saved in the config of the run.
+            arguments = [*arguments, f"--plugin_options={reproducible_options()}"]
     _function(command)(arguments)
 
 

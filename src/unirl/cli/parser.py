@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unirl.cli.class_changes import class_changes, default_options, sources_of
 from unirl.cli.messages import explain_option, root_message
-from unirl.cli.validation import check_null, check_numbers, check_text, required_values
+from unirl.cli.validation import check_keys, check_null, check_numbers, check_text, required_values
 from unirl.errors import UserError
 from unirl.hooks.arguments import (
     PluginArgument,
@@ -117,6 +117,7 @@ class PluginParser(LightningArgumentParser):
         if not isinstance(config, dict):
             raise UserError(f"expected options by name, such as 'model: ...', got {content.strip()[:60]!r}")
         check_text(config)
+        check_keys(content)
         # `export: false` is short for `export: {enabled: false}`.
         config = {
             key: {SWITCH: value} if key in self._switches and isinstance(value, bool) else value

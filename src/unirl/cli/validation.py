@@ -1,9 +1,10 @@
-"""Checks of config values that jsonargparse does not make: ranges of numbers, null, null bytes."""
+"""Checks of config values that jsonargparse does not make: ranges, null, null bytes, keys that stand twice."""
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_args
 
+import yaml
 from jsonargparse import Namespace
 
 from unirl.errors import UserError, check_range
@@ -81,6 +82,35 @@ def check_text(value: object) -> None:
         raise UserError(f"{value[:60]!r} contains a null byte; remove it")
     for part in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ():
         check_text(part)
+
+
+def check_keys(content: str) -> None:
+    """Refuse a key that stands twice in a config, nested or dotted: the loader would drop the first value.
+
+    Args:
+        content: Valid YAML or JSON.
+
+    Raises:
+        UserError: names the key and both lines.
+    """
+    lines: dict[str, int] = {}
+    for key, line in _keys(yaml.compose(content), ""):
+        if key in lines:
+            raise UserError(f"line {line}: {key} stands in line {lines[key]}, too; write it once, with all its options")
+        lines[key] = line
+
+
+def _keys(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    """Each key of a config with its place and line. What an alias repeats is not looked at again."""
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            yield from _keys(item, f"{prefix.removesuffix('.')}[{i}].")
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            yield name, key.start_mark.line + 1
+            if value.start_mark.index >= key.start_mark.index:  # an alias is the node that it names
+                yield from _keys(value, f"{name}.")
 
 
 def required_values(owner: Any) -> set[str]:

@@ -1,9 +1,9 @@
 """Prompts from JSON Lines files."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from random import Random
@@ -109,7 +109,7 @@ def read(path: str) -> dict[int, Example]:
 
 def _example(line: bytes, location: str) -> Example:
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=partial(_object, location))
     except UnicodeDecodeError as error:
         raise UserError(f"{location}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
@@ -133,6 +133,14 @@ def _example(line: bytes, location: str) -> Example:
         return Example(**fields)
     except UserError as error:
         raise UserError(f"{location}: {error}") from error
+
+
+def _object(location: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = Counter(name for name, _ in pairs)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise UserError(f"{location}: the field {twice[0]!r} stands twice; write it once")
+    return dict(pairs)
 
 
 def _fields(value: object, allowed: tuple[str, ...], location: str) -> dict[str, Any]:
