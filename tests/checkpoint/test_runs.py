@@ -19,12 +19,13 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package
 
 from interrupted_runs import is_equal, run_forked
+from lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_stopped_runs import fit_arguments, fit_with_event
 
 from unirl.checkpoint import AtomicCheckpointIO, latest_valid
 from unirl.checkpoint.resume import RUN, resolve_last
-from unirl.checkpoint.run_folder import take_version
+from unirl.checkpoint.run_folder import RunFolder, take_version
 from unirl.cli.main import main
 
 MEASURED = {"limit_val_batches": 1.0, "num_sanity_val_steps": -1, "max_epochs": 2}
@@ -194,3 +195,13 @@ def test_the_newest_checkpoint_is_that_of_the_last_run_with_the_highest_step(tmp
 def test_an_evaluation_does_not_start_without_the_checkpoint_it_was_asked_for(tmp_path: Path) -> None:
     assert resolve_last([tmp_path]) == (None, None)
     assert "no checkpoint to evaluate" in str(resolve_last([tmp_path], may_start=False)[1])
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_run_that_does_not_start_leaves_no_folder_but_one_with_results(measured: bool, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs", "a run")
+    path = folder.take(Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False))
+    if measured:
+        (path / "results.json").touch()
+    folder.remove()
+    assert path.exists() == (tmp_path / "runs").exists() == measured

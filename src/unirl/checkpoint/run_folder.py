@@ -55,7 +55,9 @@ class RunFolder:
         return self.path
 
     def remove(self) -> None:
-        """Remove the folders that were made, those above them only if they are empty."""
+        """Remove the folders that were made, unless results were written; those above them only if they are empty."""
+        if any(path.joinpath("results.json").is_file() for path in self._made):
+            return
         for path in reversed(self._made):
             if version_of(path.name) >= 0:
                 shutil.rmtree(path, ignore_errors=True)
