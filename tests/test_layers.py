@@ -14,6 +14,7 @@ KINDS = ("backbones", "rewards", "updates", "prompts", "judges")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "lazy": (),
+    "output": (),
     "examples": ("errors",),
     "types": VALUES,
     "functional": ("types",),
@@ -26,7 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "distributed": (*VALUES, "backbones", "sampling"),
     "metrics": (*VALUES, "functional", "backbones", "rewards"),
     "hooks": (*VALUES, *KINDS),
-    "callbacks": (*VALUES, "lazy", "functional", "backbones", "distributed"),
+    "callbacks": (*VALUES, "lazy", "output", "functional", "backbones", "distributed"),
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
     "doctor": (*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),

@@ -74,6 +74,23 @@ def test_a_run_leaves_everything_in_its_folder(uninterrupted: Path) -> None:
     assert sorted(path.name for path in (uninterrupted / "images").iterdir())[0] == "step-000000.png"
 
 
+def test_a_terminal_without_arrows_ends_no_run(uninterrupted: Path, tmp_path: Path) -> None:
+    """As a redirect on Windows, or in the C locale. The table has arrows, and plugins print what they like."""
+    plugin = tmp_path / "loud.py"
+    plugin.write_text("from unirl import hookimpl\n\n@hookimpl\ndef unirl_validated(metrics):\n    print('→ done')\n")
+
+    def validate() -> None:
+        sys.stdout = open(tmp_path / "out", "w", encoding="ascii")  # noqa: SIM115 - of a process of its own
+        sys.stderr = open(tmp_path / "err", "w", encoding="ascii")  # noqa: SIM115
+        main(
+            ["validate", "--config", str(uninterrupted / "config.yaml"), "--plugin", str(plugin), "--results", "false"]
+        )
+        main(["plugins"])
+
+    assert run_forked(validate, tmp_path / "log") == 0, (tmp_path / "err").read_text()
+    assert r"\u2192 done" in (tmp_path / "out").read_text()
+
+
 def test_results_and_logs_have_the_validation_before_training(uninterrupted: Path) -> None:
     results = results_of(uninterrupted)
     assert results["steps"] == 4

@@ -21,6 +21,7 @@ from typing_extensions import override
 from unirl.callbacks.results import is_partial_sanity_check
 from unirl.functional import difference_errors
 from unirl.hooks import hookimpl
+from unirl.output import escape_unknown_characters
 from unirl.types import Rollout
 
 WINDOW = 10
@@ -79,6 +80,7 @@ class Guards(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer, self._module = trainer, pl_module
+        escape_unknown_characters()
 
     @hookimpl
     def unirl_rollout_scored(self, rollout: Rollout) -> None:

@@ -27,6 +27,7 @@ from unirl.callbacks.status import (
     values_text,
 )
 from unirl.errors import check_range
+from unirl.output import escape_unknown_characters
 
 MIN_REFRESH = 0.5
 """Least seconds between two readings of the metrics, since each waits for the device."""
@@ -54,6 +55,7 @@ class RunProgressBar(ProgressBar):
     def __init__(self, interval: float = 30.0) -> None:
         super().__init__()
         check_range(0.001, 1e9, "RunProgressBar", interval=interval)
+        escape_unknown_characters()
         self.interval = interval
         self._enabled = True
         self._bar: TerminalBar | None = None

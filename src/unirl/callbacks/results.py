@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from typing_extensions import override
 
+from unirl.output import escape_unknown_characters
+
 EXPLANATIONS = {
     "generation": "images that the judge accepts",
     "understanding": "correct answers about given images",
@@ -124,6 +126,7 @@ class ResultsTable(Callback):
 
     def _print(self, trainer: Trainer, before: Metrics | None, after: Metrics, title: str) -> None:
         if trainer.is_global_zero and after:
+            escape_unknown_characters()
             print_results(Console(), before, after, title)
 
     def _write(self, trainer: Trainer, results: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from unirl.errors import UserError, suggest
 from unirl.hooks.host import plugin_options, reproducible_options
 from unirl.hooks.options import HELP
 from unirl.hooks.requirements import resolve_requirements
+from unirl.output import escape_unknown_characters
 
 COMMANDS = {
     "fit": ("train a model by self-improvement", "unirl.cli.train:fit"),
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         >>> main(["--version"])
         unirl 0.1.0
     """
+    escape_unknown_characters()
     try:
         with plugin_options(sys.argv[1:] if argv is None else argv) as rest:
             _dispatch(rest)
