@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from unirl.cli.main import main
+from unirl.doctor.environment import check_import_name
 from unirl.hooks import inspect
+from unirl.rewards.scoring import distribution_of
 
 GOOD = """
 from unirl import hookimpl
@@ -148,3 +150,21 @@ def test_the_table_fits_the_terminal(install, monkeypatch, capsys, columns: int)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= columns
     assert " ".join(" ".join(lines).split()).count("word") == 60
+
+
+def test_what_is_left_of_a_removed_distribution_breaks_nothing(
+    world, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dist-info folder without METADATA has neither a name nor a version; one of them still lists a plugin."""
+    for name, entry_points in (("left", "[unirl]\nleft = left\n"), ("empty", "")):
+        info = tmp_path / "site" / f"{name}-1.0.dist-info"
+        info.mkdir()
+        if entry_points:
+            (info / "entry_points.txt").write_text(entry_points)
+    main(["plugins"])
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left")]
+    assert row.split()[1:4] == ["unknown", "?", "failed"]
+    main(["fit", "--config", "base.yaml"])
+    assert world.Model.last is not None
+    assert check_import_name() == []
+    assert distribution_of(world.Model.last).startswith(("demoplug", "module"))

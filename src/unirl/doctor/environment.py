@@ -151,7 +151,7 @@ def check_plugins() -> list[Finding]:
 
 def check_import_name() -> list[Finding]:
     """Warn if another distribution installs a package `unirl`, and so may have overwritten files of this one."""
-    owners = {canonicalize_name(name) for name in metadata.packages_distributions().get("unirl", [])}
+    owners = {canonicalize_name(name) for name in metadata.packages_distributions().get("unirl", []) if name}
     return [
         Finding(
             "warning",

@@ -65,8 +65,14 @@ def candidates(files: Iterable[str]) -> list[Candidate]:
 
 def _installed() -> Iterator[Candidate]:
     for entry in metadata.entry_points(group=PROJECT):
-        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "?")
-        yield Candidate(entry.name, distribution, version, entry.value, entry.load)
+        yield Candidate(entry.name, *_origin(entry.dist), entry.value, entry.load)
+
+
+def _origin(distribution: metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version of a distribution, which what is left of a removed one does not have."""
+    names = ("Name", "Version")
+    name, version = (distribution.metadata[key] if distribution and distribution.metadata else None for key in names)
+    return name or "unknown", version or "?"
 
 
 def _from_file(path: Path) -> Candidate:

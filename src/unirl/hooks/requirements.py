@@ -51,12 +51,14 @@ def _check_installed(source: str, text: str) -> None:
         version = metadata.version(name)
     except metadata.PackageNotFoundError as error:
         raise UserError(f"{source}: {text!r} is required, but not installed{_plugin_hint(name)}; {command}") from error
-    if not requirement.specifier.contains(version, prereleases=True):
-        raise UserError(f"{source}: {text!r} is required, but {name} {version} is installed; {command}")
+    if not version or not requirement.specifier.contains(version, prereleases=True):
+        raise UserError(f"{source}: {text!r} is required, but {name} {version or '?'} is installed; {command}")
 
 
 def _plugin_hint(name: str) -> str:
-    distributions = {entry.name: entry.dist.name for entry in metadata.entry_points(group=PROJECT) if entry.dist}
+    distributions = {
+        entry.name: entry.dist.name for entry in metadata.entry_points(group=PROJECT) if entry.dist and entry.dist.name
+    }
     return f" (the plugin {name!r} is in the distribution {distributions[name]!r})" if name in distributions else ""
 
 

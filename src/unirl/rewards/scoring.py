@@ -236,7 +236,7 @@ def _distribution(package: str) -> str | None:
     """Name and version of the distribution of a package. Every step asks for those of its rewards."""
     # Entry points come first: editable installs are missing from the map of packages.
     for entry in entry_points(group=PROJECT):
-        if entry.module.partition(".")[0] == package and entry.dist is not None:
+        if entry.module.partition(".")[0] == package and entry.dist is not None and entry.dist.name:
             return f"{entry.dist.name} {entry.dist.version}"
-    names = packages_distributions().get(package)
+    names = [name for name in packages_distributions().get(package, ()) if name]
     return f"{names[0]} {version(names[0])}" if names else None
