@@ -1,6 +1,7 @@
 """Which answers understanding learns: the labels of an update rule's answer loss."""
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from unirl.backbones.base import Backbone
 from unirl.distributed.collectives import global_masked_mean
 from unirl.errors import check_range, check_temperature
 from unirl.functional.posterior import candidate_priors, posterior
+from unirl.functional.reductions import zero_loss
 from unirl.types import AnswerLabels, Answers, Candidates, CandidateSampling, Images, ImageSampling, Rollout
 from unirl.updates.base import UpdateRule
 from unirl.updates.batching import scoring_batch
@@ -24,6 +26,8 @@ ImageSource = Literal["policy", "reference"]
 LabelSource = Literal["prompt", "accepted", "self", "posterior"]
 """The prompt's answer about all images, the same about accepted images, the model's own answer, or the candidate of
 largest posterior probability."""
+Term = tuple[str, Tensor]
+"""A task, "image" or "answer", and a term of the loss that trains it: a scalar with gradient."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ class AnswerLabeler:
 
 
 class LabeledRule(UpdateRule):
-    """An update rule whose answer loss takes its labels from an `AnswerLabeler`.
+    """An update rule whose answer loss takes its labels from an `AnswerLabeler`, and whose loss is a sum of `terms`.
 
     Attributes:
         labeler: Where labels come from.
@@ -249,6 +253,28 @@ class LabeledRule(UpdateRule):
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
     ) -> Rollout:
         return self.labeler.prepare(backbone, rollout, self._reference) if self.answer_weight else rollout
+
+    @abstractmethod
+    def terms(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> tuple[list[Term], dict[str, Tensor]]:
+        """The terms of the loss, each with its task, and the metrics. Arguments as for `loss`."""
+
+    @override
+    def loss(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms, metrics = self.terms(backbone, rollout, sampling, generator)
+        return sum((term for _, term in terms), zero_loss(backbone)), metrics
+
+    @override
+    def task_losses(
+        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        losses = {"image": zero_loss(backbone), "answer": zero_loss(backbone)}
+        for task, term in self.terms(backbone, rollout, sampling, generator)[0]:
+            losses[task] = losses[task] + term
+        return losses
 
 
 def label_loss(backbone: Backbone, rollout: Rollout, labels: AnswerLabels) -> Tensor:

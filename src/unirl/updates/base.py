@@ -1,7 +1,7 @@
 """The contract of update rules: how samples and scores become a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,9 +9,6 @@ from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.types import CandidateSampling, Images, ImageSampling, Rollout
-
-Term = tuple[str, Tensor]
-"""A task, "image" or "answer", and a term of the loss that trains it: a scalar with gradient."""
 
 
 class UpdateRule(ABC):
@@ -135,23 +132,6 @@ class UpdateRule(ABC):
             returns scalars with gradient.
         """
         return {}
-
-
-def add_terms(terms: Iterable[Term], zero: Tensor) -> dict[str, Tensor]:
-    """The sum of the terms of each task.
-
-    Args:
-        terms: Of both tasks, of one or of none.
-        zero: 0 with a gradient, where a task has no term.
-
-    Example:
-        >>> add_terms([("image", torch.tensor(1.0)), ("image", torch.tensor(2.0))], torch.tensor(0.0))
-        {'image': tensor(3.), 'answer': tensor(0.)}
-    """
-    losses = {"image": zero, "answer": zero}
-    for task, term in terms:
-        losses[task] = losses[task] + term
-    return losses
 
 
 def warn_guidance_mismatch(rule: str, loss_guidance: float | None, sampling: ImageSampling) -> None:

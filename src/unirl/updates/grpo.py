@@ -17,7 +17,6 @@ from unirl.distributed.collectives import all_reduce_mean
 from unirl.errors import UserError, check_range
 from unirl.functional.advantages import group_advantages
 from unirl.functional.policy_gradient import Reduction, clip_ratio, clipped_objective, decision_weights, k3
-from unirl.functional.reductions import zero_loss
 from unirl.types import ImageSampling, Rollout
 from unirl.updates.answer_labels import (
     AnswerLabeler,
@@ -25,9 +24,10 @@ from unirl.updates.answer_labels import (
     LabeledRule,
     LabelSource,
     PosteriorLabels,
+    Term,
     label_loss,
 )
-from unirl.updates.base import Term, add_terms, warn_guidance_mismatch
+from unirl.updates.base import warn_guidance_mismatch
 from unirl.updates.batching import ScoringBatch, scoring_batch
 
 Scored = tuple[Tensor, Tensor]
@@ -216,22 +216,9 @@ class GRPO(LabeledRule):
         return {name: torch.cat(log_probs) for name, log_probs in parts.items()}
 
     @override
-    def loss(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        terms, metrics = self._terms(backbone, rollout, sampling, generator)
-        return sum((term for _, term in terms), zero_loss(backbone)), metrics
-
-    @override
-    def task_losses(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        return add_terms(self._terms(backbone, rollout, sampling, generator)[0], zero_loss(backbone))
-
-    def _terms(
+    def terms(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[list[Term], dict[str, Tensor]]:
-        """The terms of the loss, each with its task, and the metrics."""
         reference_generator = torch.Generator(generator.device).set_state(generator.get_state())
         tasks = self._tasks(backbone, rollout)
         policy = self._score(backbone, tasks, sampling, generator)

@@ -21,10 +21,11 @@ from unirl.updates.answer_labels import (
     LabeledRule,
     LabelSource,
     PosteriorLabels,
+    Term,
     label_loss,
     prompt_answers,
 )
-from unirl.updates.base import Term, add_terms, warn_guidance_mismatch
+from unirl.updates.base import warn_guidance_mismatch
 from unirl.updates.batching import scoring_batch
 from unirl.updates.kl import answer_kl
 
@@ -120,22 +121,9 @@ class SFT(LabeledRule):
         return self.answer_beta > 0 or super().needs_reference
 
     @override
-    def loss(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        terms, metrics = self._terms(backbone, rollout, sampling, generator)
-        return sum((term for _, term in terms), zero_loss(backbone)), metrics
-
-    @override
-    def task_losses(
-        self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        return add_terms(self._terms(backbone, rollout, sampling, generator)[0], zero_loss(backbone))
-
-    def _terms(
+    def terms(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generator: torch.Generator
     ) -> tuple[list[Term], dict[str, Tensor]]:
-        """The terms of the loss, each with its task, and the metrics."""
         zero = zero_loss(backbone)
         samples = rollout.answer_samples
         labels = self.labeler.labels(backbone, samples, self._reference) if self.answer_weight else None
