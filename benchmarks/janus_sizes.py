@@ -28,12 +28,16 @@ SAMPLING = ImageSampling(guidance=4.0, temperature=1.0)
 GREEDY = ImageSampling(guidance=4.0, temperature=0.0)
 SCALE = 5.0
 """The same guidance in the notation of transformers."""
-TEXT = {"hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 16}
-TEXT |= {"intermediate_size": 2816, "vocab_size": 102400, "max_position_embeddings": 2048}
-VISION = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 1024}
-VISION |= {"image_size": 384, "patch_size": 16, "num_image_tokens": 576}
+TEXT = {"num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 102400, "max_position_embeddings": 2048}
+WIDTHS = {
+    "middle": {"hidden_size": 1024, "num_hidden_layers": 12, "intermediate_size": 2816},
+    "1b": {"hidden_size": 2048, "num_hidden_layers": 24, "intermediate_size": 5632},
+}
+"""The language models; `1b` is that of Janus-Pro-1B."""
+VISION = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 384, "patch_size": 16}
+VISION |= {"num_image_tokens": 576}
 """The vision tower is small, since it is not used in generation."""
-VQ = {"projection_dim": 1024, "image_token_embed_dim": 1024, "num_embeddings": 16384, "base_channels": 32}
+VQ = {"num_embeddings": 16384, "base_channels": 32}
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ class Case:
 
 
 def make(size: str, codes: int | None = None) -> Case:
-    """The case of a size, `tiny` (the embedded world's) or `middle`; with fewer codes, for trials."""
+    """The case of a size, `tiny` (the embedded world's), `middle` or `1b`; with fewer codes, for trials."""
     torch.manual_seed(SEED)
-    backbone = (tiny() if size == "tiny" else middle()).eval()
+    backbone = (tiny() if size == "tiny" else public(**WIDTHS[size])).eval()
     if codes:
         backbone.num_image_codes = backbone.transformer.base_model.vision_model.config.num_image_tokens = codes
     prompt = sample_example(Random(SEED), "train").prompt
@@ -75,18 +79,19 @@ def tiny() -> Janus:
         return untrained(Path(folder), JanusVQVAE(JanusVQVAEConfig(**VQ_SIZES)), SEED)
 
 
-def middle() -> Janus:
-    """Hidden 1024, 12 layers; codes and text vocabulary of the public models."""
-    words = chat_tokenizer()
+def public(**sizes: int) -> Janus:
+    """Codes and text vocabulary of the public models, and a language model of any size."""
+    words, width = chat_tokenizer(), {"projection_dim": sizes["hidden_size"]}
     ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
     image = {"image_token_id": words.get_vocab()[words.image_token], "tie_word_embeddings": False}
+    vq = VQ | width | {"image_token_embed_dim": sizes["hidden_size"]}
     model = JanusForConditionalGeneration(
-        JanusConfig(text_config=TEXT | ids, vision_config=VISION, vq_config=VQ, **image)
+        JanusConfig(text_config=TEXT | sizes | ids, vision_config=VISION | width, vq_config=vq, **image)
     )
     initialize_weights(model)
     begin = {"boi_token_id": words.get_vocab()[words.boi_token]}
     model.generation_config = GenerationConfig(**ids, guidance_scale=SCALE, generation_kwargs=begin)
-    backbone = Janus("middle")  # assembled here: a checkpoint of it would be 1.6 GB
+    backbone = Janus("public")  # assembled here: a checkpoint of it would take gigabytes
     backbone._assemble(model)
     images = JanusImageProcessor(size={"height": 384, "width": 384})
     backbone._add_processor(JanusProcessor(images, words, chat_template=TEMPLATE, num_image_tokens=576))

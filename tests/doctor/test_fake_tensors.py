@@ -77,7 +77,7 @@ def test_autocast_computes_in_the_types_of_cuda() -> None:
         assert F.layer_norm(torch.ones(2, 8).bfloat16(), (8,)).dtype == torch.bfloat16
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="the list is compared with CUDA's own")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: UNIRL_TEST_GPU=1 pytest -k gpu")
 def test_the_types_are_those_of_a_gpu() -> None:
     with torch.autocast("cuda", torch.bfloat16):
         hidden = nn.Linear(8, 8, device="cuda")(torch.ones(2, 8, device="cuda"))

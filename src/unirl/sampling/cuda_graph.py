@@ -9,7 +9,8 @@ Graphs live as long as a rollout. To capture them takes little more than the ste
 be watched between rollouts: the optimizer may change the weights, FSDP may move them, autocast may cast them anew, and
 the memory of keys and values is free for the loss.
 
-Not run on a GPU by this project's tests: they record and replay PyTorch's operators in the place of `CUDACapture`.
+Tests record and replay PyTorch's operators in the place of `CUDACapture`; `benchmarks/cuda_graphs.py` and
+`UNIRL_TEST_GPU=1 pytest -k gpu` run it on a GPU.
 """
 
 from collections import Counter
@@ -54,7 +55,7 @@ class Graph(Protocol):
 
 
 class CUDACapture:
-    """Captures CUDA graphs on a stream of its own. Not run on a GPU by this project's tests.
+    """Captures CUDA graphs on a stream of its own.
 
     Args:
         device: A CUDA device.

@@ -198,7 +198,7 @@ def test_a_cpu_has_no_graphs(large: Janus) -> None:
         generate(large, PROMPTS, GUIDED, True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; not run on a GPU by this project")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: UNIRL_TEST_GPU=1 pytest -k gpu")
 @pytest.mark.parametrize("sampling", [PLAIN, GUIDED, GREEDY], ids=["plain", "guided", "greedy"])
 def test_a_gpu_samples_the_codes_of_the_loop(tmp_path: Path, sampling: ImageSampling) -> None:
     backbone = Janus.from_pretrained(str(save(tmp_path, size=48))).eval().cuda()

@@ -47,8 +47,7 @@ class Emu3(AutoregressiveImages, TextAnswers):
         system: The first message of every conversation about an image; empty for none.
         gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
         cuda_graph: Sample images by CUDA graphs. By default wherever the model is on a CUDA device, and without one,
-            with a warning, where none can be captured; true insists, false never tries. Not run on a GPU by this
-            project's tests.
+            with a warning, where none can be captured; true insists, false never tries.
     """
 
     transformer: Emu3Transformer

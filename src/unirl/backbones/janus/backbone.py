@@ -39,7 +39,7 @@ class Janus(AutoregressiveImages, TextAnswers):
         gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
         cuda_graph: Sample images by CUDA graphs, which small models and groups gain most from. By default wherever
             the model is on a CUDA device, and without one, with a warning, where none can be captured; true insists,
-            false never tries. Not run on a GPU by this project's tests.
+            false never tries.
         do_normalize: Whether images that are asked about are normalized; generated ones are decoded by the same mean
             and deviation in any case. By default as the checkpoint says, and always in the authors' format, where
             Janus-1.3B says false, with a warning. What is chosen is saved with the model.
