@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unirl.judges.base import Verdict
 from unirl.types import Item
 
 Box = tuple[float, float, float, float]
@@ -33,19 +34,6 @@ class Detection:
     box: Box
     confidence: float
     color: str | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of `verdict`.
-
-    Args:
-        correct: Whether the image is correct.
-        reason: What is missing or wrong; empty for a correct image.
-    """
-
-    correct: bool
-    reason: str = ""
 
 
 def spatial_relations(box: Box, reference: Box) -> set[str]:
