@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -125,6 +126,17 @@ class Backbone(nn.Module, ABC):
         Raises:
             UserError: the images have another size.
         """
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images of any size as the pixels (B, 3, H, W) in [0, 1] that `encode` takes. Optional; evaluation needs it.
+
+        Args:
+            images: In RGB.
+
+        Raises:
+            UserError: the backbone does not define it.
+        """
+        raise UserError(f"{type(self).__name__} reads images of its own size only: it does not define `preprocess`")
 
     @abstractmethod
     def sample_answers(

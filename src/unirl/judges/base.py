@@ -117,13 +117,26 @@ class Judge(ABC):
             seed: The same seed gives the same set.
 
         Returns:
-            Examples whose `answer` is true of their image, and the images; or None where the judge has none. An answer
-            counts as correct where it equals `answer` up to case.
+            Examples whose `answer` is true of their image, and the images; or None where the judge has none. For
+            `unirl evaluate` the images may be paths of files, which the backbone preprocesses.
 
         Shapes:
             images (count, 3, H, W) in [0, 1].
         """
         return None
+
+    def accepts_answer(self, example: Example, answer: str) -> bool:
+        """Whether an answer about an image of `understanding_set` is correct. By default where it equals the right one.
+
+        Args:
+            example: With the right answer.
+            answer: The model's; case does not matter.
+
+        Example:
+            >>> Judge.accepts_answer(None, Example("", "how many ?", "two"), "Two")
+            True
+        """
+        return answer.casefold() == example.answer.casefold()
 
     def references(self, examples: Sequence[Example]) -> Tensor | None:
         """A correct image for each example, to measure the consistency of generation and understanding.
