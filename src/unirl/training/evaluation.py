@@ -20,6 +20,7 @@ from unirl.rewards import Reward
 from unirl.training.config import EvaluationConfig
 from unirl.training.rollout import Rollouts
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
+from unirl.unicode import normalize_text
 
 Metrics = dict[str, dict[str, Tensor]]
 """Values by metric and category, such as `{"generation": {"counting": ..., "overall": ...}}`."""
@@ -139,7 +140,8 @@ class Evaluator:
             rows = list(indices[start : start + batch_size])
             part = [examples[i] for i in rows]
             answers = self._answer(pixels[rows], part)
-            correct = [a.casefold() == e.answer.casefold() for a, e in zip(answers.text, part, strict=True)]
+            pairs = zip(answers.text, part, strict=True)
+            correct = [normalize_text(text) == normalize_text(example.answer) for text, example in pairs]
             self._metrics["understanding"].update(
                 torch.tensor(correct, device=self._device), [example.category for example in part]
             )
