@@ -9,13 +9,14 @@ from pathlib import Path
 import unirl
 
 SOURCE = Path(__file__).parents[1] / "src" / "unirl"
-VALUES = ("errors", "examples", "types", "unicode")
+VALUES = ("errors", "examples", "types", "unicode", "plugin_outputs")
 KINDS = ("backbones", "rewards", "updates", "prompts", "judges")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "lazy": (),
     "output": (),
     "unicode": (),
+    "plugin_outputs": (),
     "examples": ("errors", "unicode"),
     "types": VALUES,
     "functional": ("types",),
