@@ -147,15 +147,23 @@ def _read(text: str, names: Mapping[tuple[str, ...], str]) -> Iterator[Read]:
     normalized = [normalize_word(token) for token in tokens]
     known = {**_COMPOUND_NAMES, **names} if names else {}
     longest_first = sorted(known, key=len, reverse=True)
-    position = 0
+    position, follows_name = 0, False
     while position < len(tokens):
         rest, normalized_rest = tokens[position:], normalized[position:]
         name = next((parts for parts in longest_first if tuple(normalized_rest[: len(parts)]) == parts), None)
         if name and rest[0] in COLORS and _is_adjective(rest[1:], normalized_rest[1:], known):
             name = None  # "an orange cup" has no orange
         word = Word("object", known[name], name in names) if name else _word(rest, normalized_rest[0], not names)
+        if follows_name and _is_shade(rest):
+            word = Word("object", normalized_rest[0])
         position += len(name) if name else 1
-        yield Read(word, tokens[position - 1], bool(name))
+        follows_name = bool(name)
+        yield Read(word, tokens[position - 1], follows_name)
+
+
+def _is_shade(tokens: list[str]) -> bool:
+    """Whether a shade is a thing, after the name of another one: "a lamp shade", but not "a lamp, a shade of red"."""
+    return tokens[0] in ("shade", "shades") and tokens[1:2] != ["of"]
 
 
 def split(text: str) -> list[str]:
