@@ -46,7 +46,7 @@ def plain(value: Tensor) -> Tensor:
     """
     value = value.detach().clone()
     has_own_memory = type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__
-    return value if has_own_memory else value.as_subclass(Tensor)  # type: ignore[arg-type]
+    return value if has_own_memory else value.as_subclass(Tensor)
 
 
 def _find_storage(value: Tensor) -> str | None:

@@ -51,6 +51,7 @@ class Emu3(AutoregressiveImages, TextAnswers):
             project's tests.
     """
 
+    model_types = ("emu3", "Emu3")
     transformer: Emu3Transformer
     chat: Emu3Chat | PlaceholderChat
     mean: Tensor
