@@ -187,22 +187,6 @@ def _singular(word: str) -> str:
     return str(_engine(classical).singular_noun(word) or word)
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a text, folded, in order. An emoji is a word.
-
-    Scripts that do not part words by spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) give each letter with its
-    marks: what is compared then are their letters.
-
-    Args:
-        text: Any text. Underscores, hyphens and other punctuation part words.
-
-    Example:
-        >>> split_words("TRAFFIC‑light, ２ हाथी"), split_words("红色的猫")
-        (['traffic', 'light', '2', 'हाथी'], ['红', '色', '的', '猫'])
-    """
-    return _word_pattern().findall(fold(text))
-
-
 @cache
 def _word_pattern() -> re.Pattern[str]:
     mark = f"[{marks()}]"
@@ -211,15 +195,20 @@ def _word_pattern() -> re.Pattern[str]:
 
 
 def keywords(text: str) -> list[str]:
-    """The words of a text that carry meaning, normalized, in order, with repetitions.
+    """The words of a text that carry meaning, normalized, in order, with repetitions. An emoji is a word.
+
+    Scripts that do not part words by spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) give each letter with its
+    marks: what is compared then are their letters.
 
     Args:
-        text: Any text. Case, punctuation and the form of Unicode make no difference.
+        text: Any text. Case, punctuation and the form of Unicode make no difference; see `unirl.unicode.fold`.
 
     Example:
+        >>> keywords("TRAFFIC‑light, ２ हाथी"), keywords("红色的猫")
+        (['traffic', 'light', 'two', 'हाथी'], ['红', '色', '的', '猫'])
         >>> keywords("There are 4 bowls, and a pair of scissors!")
         ['four', 'bowl', 'scissor']
     """
-    words = split_words(_POSSESSIVE.sub("", fold(text)))
+    words = _word_pattern().findall(_POSSESSIVE.sub("", fold(text)))
     normalized = [normalize_word(word) for word in words if word not in STOP_WORDS]
     return [word for word in normalized if word not in STOP_WORDS]  # a singular may be a stop word, too
