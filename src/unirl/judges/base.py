@@ -118,7 +118,7 @@ class Judge(ABC):
 
         Returns:
             Examples whose `answer` is true of their image, and the images; or None where the judge has none. An answer
-            counts as correct where it equals `answer` up to case.
+            counts as correct where it equals `answer` up to case, spaces and the form of Unicode.
 
         Shapes:
             images (count, 3, H, W) in [0, 1].
