@@ -75,9 +75,10 @@ def killed_after(count: int, write: Callable[..., None]) -> Callable[..., None]:
 def test_a_killed_evaluation_goes_on_with_the_rest(
     backbone: Showo, finished: Path, tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(runner, "write_image", killed_after(count, runner.write_image))
-        evaluate(backbone, ShapesJudge(), tmp_path, **COUNT)
+        with pytest.raises(Killed):
+            evaluate(backbone, ShapesJudge(), tmp_path, **COUNT)
     before = {path: (tmp_path / path).stat().st_mtime_ns for path in files_of(tmp_path)}
     assert len(before) == count
     verdicts = next((tmp_path / "verdicts").iterdir(), None) if (tmp_path / "verdicts").exists() else None

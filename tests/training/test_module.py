@@ -22,6 +22,7 @@ from unirl import (
     SelfImprovement,
     UserError,
     hookimpl,
+    validate,
 )
 from unirl.backbones.showo import Showo
 from unirl.metrics.self_reward import SelfRewardAccuracy

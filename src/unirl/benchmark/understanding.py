@@ -13,6 +13,7 @@ from unirl.backbones.precision import cached_casts
 from unirl.errors import UserError
 from unirl.judges import Judge
 from unirl.types import AnswerSampling, Example, Images
+from unirl.unicode import fold
 
 YES, NO = "yes", "no"
 
@@ -104,7 +105,7 @@ def accuracies(judge: Judge, examples: Sequence[Example], answers: Sequence[str]
         "standard_error": errors | {"overall": math.sqrt(math.fsum(variances.values())) / count},
         "questions": {name: len(values) for name, values in by_category.items()},
     }
-    asked = [(e.answer.casefold(), first_word(text)) for e, text in zip(examples, answers, strict=True)]
+    asked = [(fold(e.answer), first_word(text)) for e, text in zip(examples, answers, strict=True)]
     closed = [pair for pair in asked if pair[0] in (YES, NO)]
     if closed:
         result["yes_no"] = yes_no_metrics(closed)
@@ -125,7 +126,7 @@ def first_word(text: str) -> str:
         >>> first_word("Yes, there is.")
         'yes'
     """
-    words = text.casefold().split()
+    words = fold(text).split()
     return words[0].strip(".,;:!?\"'") if words else ""
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unirl.backbones.checkpoints import PretrainedModel
 from unirl.types import Example
+from unirl.unicode import normalize_text
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,13 @@ class Judge(ABC):
 
         Args:
             example: With the right answer.
-            answer: The model's; case does not matter.
+            answer: The model's. Case, spaces and the form of Unicode do not matter.
 
         Example:
             >>> Judge.accepts_answer(None, Example("", "how many ?", "two"), "Two")
             True
         """
-        return answer.casefold() == example.answer.casefold()
+        return normalize_text(answer) == normalize_text(example.answer)
 
     def references(self, examples: Sequence[Example]) -> Tensor | None:
         """A correct image for each example, to measure the consistency of generation and understanding.

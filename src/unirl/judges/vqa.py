@@ -13,6 +13,7 @@ from typing_extensions import override
 from unirl.errors import UserError
 from unirl.judges.base import Judge
 from unirl.types import Example, Question
+from unirl.unicode import fold
 
 FIELDS = ("image", "question", "answer", "answers", "choices", "category")
 _ARTICLES = {"a", "an", "the"}
@@ -91,7 +92,7 @@ class VQA(Judge):
 
 def _words(text: str) -> list[str]:
     """The words of an answer that count."""
-    words = re.findall(r"\w+(?:[.']\w+)*|\S", text.casefold())
+    words = re.findall(r"\w+(?:[.']\w+)*|\S", fold(text))
     return [word for word in words if word not in _ARTICLES and re.match(r"\w", word)]
 
 

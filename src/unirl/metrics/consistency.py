@@ -8,6 +8,7 @@ from torchmetrics import Metric
 
 from unirl.rewards.attribute import extract_facts, recall
 from unirl.types import Example
+from unirl.unicode import normalize_text
 
 
 class Consistency(Metric):
@@ -74,5 +75,5 @@ def is_correct_answer(example: Example, text: str) -> bool:
     """
     target = extract_facts(example.answer, example.objects)
     if not target:
-        return text.casefold().split() == example.answer.casefold().split()
+        return normalize_text(text) == normalize_text(example.answer)
     return recall(target, extract_facts(text, example.objects)) == 1

@@ -14,6 +14,7 @@ from torch import Tensor
 from unirl.errors import UserError, check_plugin
 from unirl.functional import group_advantages
 from unirl.hooks import PROJECT
+from unirl.plugin_outputs import find_mismatch, plain
 from unirl.rewards.base import Reward, reaches
 from unirl.rewards.timeout import time_limit
 from unirl.types import Answers, Example, Images, cloned
@@ -175,16 +176,10 @@ def _first_failing_sample(reward: Reward, examples: Sequence[Example], images: I
 
 def _check_scores(reward: Reward, values: object, examples: Sequence[Example], answers: Answers) -> Tensor:
     first = f"the first sample: prompt {examples[0].prompt!r}, answer {answers.text[0]!r}"
-    if not isinstance(values, Tensor):
-        mismatch = f"{type(values).__name__}, expected a tensor of {len(examples)} numbers"
+    mismatch = find_mismatch(values, (len(examples),), answers.ids.device)
+    if mismatch is not None or not isinstance(values, Tensor):
         raise UserError(f"{_describe(reward)} returned {mismatch}; {first}")
-    if values.shape != (len(examples),):
-        mismatch = f"shape {tuple(values.shape)}, expected ({len(examples)},): one number for each sample"
-        raise UserError(f"{_describe(reward)} returned {mismatch}; {first}")
-    if values.device != answers.ids.device:
-        mismatch = f"a tensor on {values.device}, expected {answers.ids.device}, the device of the answers"
-        raise UserError(f"{_describe(reward)} returned {mismatch}; {first}")
-    scores = values.detach().float()  # numbers beyond its range become infinite
+    scores = plain(values).float()  # numbers beyond its range become infinite
     bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
     if bad:
         raise UserError(
@@ -203,14 +198,10 @@ def _accepts(reward: Reward, examples: Sequence[Example], scores: Tensor) -> Ten
         raise UserError(f"{_failure(reward, error)} {first}. Earlier checkpoints are intact") from error
     if accepted is None:
         return None
-    if not isinstance(accepted, Tensor):
-        returned = type(accepted).__name__
-    elif accepted.dtype != torch.bool or accepted.shape != scores.shape or accepted.device != scores.device:
-        returned = f"{accepted.dtype} {tuple(accepted.shape)} on {accepted.device}"
-    else:
-        return accepted
-    expected = f"torch.bool {tuple(scores.shape)} on {scores.device}, or None"
-    raise UserError(f"{_describe(reward)}: accepts returned {returned}, expected {expected}")
+    mismatch = find_mismatch(accepted, tuple(scores.shape), scores.device, is_bool=True)
+    if mismatch is not None or not isinstance(accepted, Tensor):
+        raise UserError(f"{_describe(reward)}: accepts returned {mismatch}; where it has no verdict, return None")
+    return plain(accepted)
 
 
 def _describe(reward: Reward) -> str:

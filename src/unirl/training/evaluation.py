@@ -11,6 +11,7 @@ from unirl.backbones import Backbone
 from unirl.errors import check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
+from unirl.judges.verdict_checks import checked_references, checked_understanding_set, checked_verdicts
 from unirl.metrics.accuracy import AccuracyByCategory
 from unirl.metrics.consistency import Consistency, is_correct_answer
 from unirl.metrics.diversity import GroupDiversity, TimmFeatures
@@ -77,7 +78,7 @@ class Evaluator:
         self._examples, self._device = list(examples), torch.device(device)
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
-        self._understanding_set = None if judge is None else judge.understanding_set(count)
+        self._understanding_set = None if judge is None else checked_understanding_set(judge, count)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
         metrics: dict[str, Metric] = {}
@@ -90,7 +91,7 @@ class Evaluator:
             metrics["generation"] = AccuracyByCategory(categories)
             metrics["understanding"] = AccuracyByCategory(categories)
             metrics["self_reward"] = SelfRewardAccuracy(categories)
-            if self.judge.references(all_examples[:1]) is not None:
+            if checked_references(self.judge, all_examples[:1]) is not None:
                 metrics["consistency"] = Consistency()
         self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
 
@@ -110,7 +111,7 @@ class Evaluator:
         )
         if self.judge is None or rollout.images.pixels is None:
             return rollout
-        correct = self.judge.verdicts(list(examples), rollout.images.pixels.clone())
+        correct = checked_verdicts(self.judge, examples, rollout.images.pixels)
         categories = [example.category for example in examples]
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)
@@ -147,7 +148,7 @@ class Evaluator:
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
         """Compare answers about generated images with answers about correct reference images."""
-        pixels = judge.references(list(examples))
+        pixels = checked_references(judge, examples)
         assert pixels is not None
         batches = (answers, self._answer(pixels, examples))
         correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]
