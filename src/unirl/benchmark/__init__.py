@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from unirl.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from unirl.benchmark.comparison import Comparison, compare
+    from unirl.benchmark.paired import Comparison, compare
     from unirl.benchmark.runner import evaluate
     from unirl.benchmark.scores import BenchmarkResults
 
@@ -14,7 +14,7 @@ __all__ = ["BenchmarkResults", "Comparison", "compare", "evaluate"]
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "comparison": ("Comparison", "compare"),
+        "paired": ("Comparison", "compare"),
         "runner": ("evaluate",),
         "scores": ("BenchmarkResults",),
     },

@@ -19,9 +19,7 @@ from typing_extensions import override
 from unirl.backbones import Backbone
 from unirl.backbones.precision import cached_casts
 from unirl.benchmark.folder import ImageFile, found_images, planned_images, read_image, write_image, write_metadata
-from unirl.benchmark.records import Records
-from unirl.benchmark.scores import RESULTS, BenchmarkResults, count_by_category, doubts, score
-from unirl.benchmark.settings import (
+from unirl.benchmark.provenance import (
     answer_settings,
     claim,
     fingerprint,
@@ -30,6 +28,8 @@ from unirl.benchmark.settings import (
     saved_settings,
     versions,
 )
+from unirl.benchmark.records import Records
+from unirl.benchmark.scores import RESULTS, BenchmarkResults, count_by_category, doubts, score
 from unirl.benchmark.understanding import accuracies, answer_batch
 from unirl.errors import UserError, check_plugin, check_range
 from unirl.functional.seeding import PerImageGenerator, generator_for
@@ -75,11 +75,15 @@ def evaluate(
     Example:
         >>> import tempfile
         >>> from unirl.testing import TinyBackbone
-        >>> from unirl_shapes.judge import ShapesJudge
+        >>> class Bright(Judge):
+        ...     def verdicts(self, examples, pixels):
+        ...         return pixels.mean((1, 2, 3)) >= 0
+        ...
+        ...     def benchmark(self):
+        ...         return [Example("a cat"), Example("a dog")]
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     results = evaluate(TinyBackbone(), ShapesJudge(), folder, images=1, limit=2, num_understanding=0)
-        >>> sum(count["images"] for count in results.counts.values())
-        2
+        ...     evaluate(TinyBackbone(), Bright(), folder, images=2).score
+        1.0
     """
     check_plugin("benchmark", benchmark, Judge)
     check_range(1, 10_000, "evaluate", images=images)
@@ -227,8 +231,8 @@ class _Run(LightningModule):
         assert self.questions is not None
         if all(str(row) in self.answers for row in rows):
             return
-        examples, pictures = self.questions
-        texts = answer_batch(self.backbone, [examples[i] for i in rows], pictures, rows, self.answer_sampling)
+        examples, given = self.questions
+        texts = answer_batch(self.backbone, [examples[i] for i in rows], given, rows, self.answer_sampling)
         for row, text in zip(rows, texts, strict=True):
             if str(row) not in self.answers:
                 self.answers.append(str(row), text)

@@ -20,25 +20,25 @@ YES, NO = "yes", "no"
 
 @torch.no_grad()
 def answer_batch(
-    backbone: Backbone, examples: Sequence[Example], pictures: Any, rows: Sequence[int], sampling: AnswerSampling
+    backbone: Backbone, examples: Sequence[Example], given: Any, rows: Sequence[int], sampling: AnswerSampling
 ) -> list[str]:
     """Answer the questions about some images. A question with choices is answered by the most probable of them.
 
     Args:
         backbone: The model.
         examples: With the questions, one for each row.
-        pictures: All images: a tensor (N, 3, H, W) in [0, 1], or paths of files.
-        rows: Which of the pictures.
+        given: All images: a tensor (N, 3, H, W) in [0, 1], or paths of files.
+        rows: Which of the given.
         sampling: How open questions are answered.
 
     Raises:
         UserError: a file is no image.
     """
     device = next(backbone.parameters()).device
-    if isinstance(pictures, Tensor):
-        pixels = pictures[list(rows)]
+    if isinstance(given, Tensor):
+        pixels = given[list(rows)]
     else:
-        pixels = backbone.preprocess([_open(pictures[row]) for row in rows])
+        pixels = backbone.preprocess([_open(given[row]) for row in rows])
     with cached_casts(device):
         images = backbone.encode(pixels.to(device))
         closed = [i for i, example in enumerate(examples) if example.questions[0].choices]

@@ -2,21 +2,22 @@
 
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from rich.console import Console
 from typing_extensions import override
 
 from unirl.backbones import Backbone
 from unirl.backbones.sampling_config import SamplingConfig
-from unirl.benchmark.comparison import compare
+from unirl.benchmark.paired import compare
 from unirl.benchmark.runner import evaluate, make_trainer
 from unirl.benchmark.scores import RESULTS, BenchmarkResults
 from unirl.callbacks.status import clock
+from unirl.cli.lightning_messages import silence_lightning
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.distributed import strategies
@@ -100,45 +101,61 @@ def main(argv: list[str]) -> None:
     parser = PluginParser(prog="unirl evaluate", description="Evaluate a model on a benchmark.")
     parser.add_class_arguments(Options, as_group=False)
     parser.add_argument("--config", action="config", help="a file of these options")
-    parsed = parser.parse_args(list(_arguments(argv)))
+    try:
+        parsed = parser.parse_args(_arguments(argv))
+    except UserError as error:
+        advice = "; `unirl plugins show NAME` lists the options of a benchmark"
+        raise UserError(str(error).replace("; give them in a file: --config FILE", advice)) from None
     name = registered_name("judge", parsed.benchmark.class_path)
     values = dict(parser.instantiate_classes(parsed))
     values.pop("config", None)
     _print(_evaluate(values, name), Path(values["out"]))
 
 
-def _arguments(argv: list[str]) -> Iterator[str]:
+def _arguments(argv: list[str]) -> list[str]:
     """Hyphens in options become underscores, flags get a value, and `--checkpoint` is the backbone's."""
-    if not argv:
-        raise UserError("give --benchmark NAME and --out FOLDER; see `unirl evaluate --help`")
-    checkpoint, words = None, iter(argv)
-    given = []
-    for word in words:
+    given, checkpoint = _take_checkpoint([_with_underscores(word) for word in argv])
+    names = [word.partition("=")[0] for word in given]
+    for name in ("--benchmark", "--out"):
+        if name not in names and "--config" not in names:
+            raise UserError(f"give --benchmark NAME and --out FOLDER ({name} is missing); see `unirl evaluate --help`")
+    if "--judge_only=true" in given or "--config" in names:
+        return given
+    if "--backbone" not in names:
+        given.append("--backbone=showo")
+    if checkpoint is None and not any(name.startswith("--backbone.") for name in names):
+        following = [*given[1:], ""]
+        chosen = [w.partition("=")[2] or following[i] for i, w in enumerate(given) if w.startswith("--backbone")]
+        checkpoint = DEFAULT_CHECKPOINT.format(chosen[0])
+    return given if checkpoint is None else [*given, f"--backbone.init_args.checkpoint={checkpoint}"]
+
+
+def _with_underscores(word: str) -> str:
+    """An option as the parser knows it."""
+    option, equals, value = word.partition("=")
+    if not option.startswith("--"):
+        return word
+    head, dot, rest = option[2:].partition(".")
+    name = f"{head.replace('-', '_')}{dot}{rest}"
+    return f"--{name}=true" if name in FLAGS and not equals else f"--{name}{equals}{value}"
+
+
+def _take_checkpoint(words: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without `--checkpoint`, and its value."""
+    rest, checkpoint, remaining = [], None, iter(words)
+    for word in remaining:
         option, equals, value = word.partition("=")
         if option == "--checkpoint":
-            checkpoint = value if equals else next(words, "")
-            continue
-        if option.startswith("--"):
-            head, dot, rest = option[2:].partition(".")
-            option = f"--{head.replace('-', '_')}{dot}{rest}"
-        is_flag = option[2:] in FLAGS and not equals
-        given.append(f"{option}=true" if is_flag else f"{option}{equals}{value}")
-    names = [word.partition("=")[0] for word in given]
-    if "--judge_only=true" not in given:
-        if "--backbone" not in names and "--config" not in names:
-            given.append("--backbone=showo")
-        if checkpoint is None and not any(name.startswith(("--backbone.", "--config")) for name in names):
-            chosen = dict(zip(given, [*given[1:], ""], strict=True))
-            backbone = next((w.partition("=")[2] or chosen[w] for w in given if w.startswith("--backbone")), "showo")
-            checkpoint = DEFAULT_CHECKPOINT.format(backbone)
-        if checkpoint is not None:
-            given.append(f"--backbone.init_args.checkpoint={checkpoint}")
-    yield from given
+            checkpoint = value if equals else next(remaining, "")
+        else:
+            rest.append(word)
+    return rest, checkpoint
 
 
 def _evaluate(values: dict[str, Any], name: str) -> BenchmarkResults:
     backbone = None if values.pop("judge_only") else values["backbone"]
     strategies.register()
+    silence_lightning()
     values |= {"backbone": backbone, "name": name, "trainer": _trainer(values)}
     sampling = {key: values.pop(key) for key in ("steps", "guidance", "temperature", "confidence_noise")}
     max_tokens = values.pop("max_tokens")
@@ -161,7 +178,10 @@ def _trainer(values: dict[str, Any]) -> Trainer:
     if str(options["devices"]).isdecimal():
         options["devices"] = int(options["devices"])
     with translate():
-        return make_trainer(**options, enable_progress_bar=sys.stderr.isatty(), callbacks=[_Lines()])
+        trainer = make_trainer(**options, enable_progress_bar=sys.stderr.isatty(), callbacks=[_Lines()])
+    if isinstance(trainer.strategy, ModelParallelStrategy | FSDPStrategy | DeepSpeedStrategy):
+        raise UserError(f"--strategy {options['strategy']!r} shards weights, and evaluation does not; take ddp or auto")
+    return trainer
 
 
 class _Lines(Callback):
@@ -212,7 +232,6 @@ def _compare(argv: list[str]) -> None:
 
 
 def _help() -> str:
-    lines = (Options.__doc__ or "").partition("Args:\n")[2].splitlines()
-    return "\n" + "\n".join(
-        line.replace("        ", "  --", 1) if line.startswith("        ") else line for line in lines
-    )
+    lines = (Options.__doc__ or "").partition("Args:\n")[2].rstrip().splitlines()
+    options = (line.strip().partition(": ") for line in lines)
+    return "\n" + "\n".join(f"  --{name.replace('_', '-'):<18} {text}" for name, _, text in options)

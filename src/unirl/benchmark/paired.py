@@ -103,14 +103,14 @@ def _check(a: BenchmarkResults, b: BenchmarkResults) -> None:
 
 def _difference(pairs: Sequence[tuple[BenchmarkResults, BenchmarkResults]], name: str) -> Difference:
     count = len(pairs)
-    means = [math.fsum(pair[i].scores[name] for pair in pairs) / count for i in (0, 1)]
+    first, second = (math.fsum(pair[i].scores[name] for pair in pairs) / count for i in (0, 1))
     seeds = tuple(b.scores[name] - a.scores[name] for a, b in pairs)
     without = {prompt: _mean_difference(pairs, prompt, name) for prompt in pairs[0][0].without_prompt}
-    difference = means[1] - means[0]
+    difference = second - first
     error = jackknife_error(difference, without, pairs[0][0].categories)
     if error is None:
-        return Difference(*means, None, None, seeds)
-    return Difference(*means, difference - CONFIDENCE_95 * error, difference + CONFIDENCE_95 * error, seeds)
+        return Difference(first, second, None, None, seeds)
+    return Difference(first, second, difference - CONFIDENCE_95 * error, difference + CONFIDENCE_95 * error, seeds)
 
 
 def _mean_difference(
