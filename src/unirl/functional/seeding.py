@@ -102,10 +102,3 @@ def draw_rows(
     # Under FSDP2 further rows are appended, whose results are not used.
     order = torch.arange(rows // per_image, device=generator.rows.device).clamp(max=len(generator.rows) - 1)
     return whole[:, generator.rows[order]].flatten(0, 1)
-
-
-class PerImageGenerator(torch.Generator):  # STAND-IN
-    def __new__(cls, generators):
-        made = super().__new__(cls, generators[0].device)
-        made.set_state(generators[0].get_state())
-        return made
