@@ -31,6 +31,7 @@ from unirl.checkpoint.run_folder import RunFolder
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DEFAULTS, TRAINER_TITLE
+from unirl.cli.trainer_options import check_trainer_options, trainer_error
 from unirl.distributed import strategies
 from unirl.distributed.slurm import is_restarted_job, slurm_job_id
 from unirl.doctor.settings import check_before_fit
@@ -190,10 +191,11 @@ class Run(LightningCLI):
             # The default of 120 s would lose the last steps of a run that is killed.
             kwargs["logger"] = TensorBoardLogger(options.trainer.default_root_dir, name=options.name, flush_secs=1)
         kwargs["callbacks"] = _with_progress(options.trainer)
+        check_trainer_options(options.trainer)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
-            raise UserError(f"trainer: {error}") from error
+        except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
+            raise trainer_error(error) from error
         assert isinstance(trainer, AtomicTrainer)
         trainer.resume_folders = self._resume_folders
         strategies.check(trainer.strategy)
