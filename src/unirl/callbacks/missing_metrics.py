@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -21,8 +20,8 @@ class TolerateMissingMetrics(Callback):
 
     Lightning ends such a run before anything is saved. A validation may leave a metric out: the accuracy of the
     self-reward has no value where every image is correct. For ModelCheckpoint it is then the worst value, so that a
-    checkpoint is saved where there is none; EarlyStopping does not count that validation. A warning names the metric. In
-    the name of a checkpoint, a metric without a value is nan, where Lightning writes 0.
+    checkpoint is saved where there is none; EarlyStopping does not count that validation. A warning names the metric.
+    In the name of a checkpoint, a metric without a value is nan, where Lightning writes 0.
     """
 
     def __init__(self) -> None:

@@ -58,7 +58,11 @@ class QualityControl(Callback):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """What it may log, by its settings."""
-        checks = {"saturated": self.max_saturation is not None, "low_confidence": self.min_confidence, "duplicate": True}
+        checks = {
+            "saturated": self.max_saturation is not None,
+            "low_confidence": self.min_confidence,
+            "duplicate": True,
+        }
         return (*(f"quality/frac_{name}" for name, checked in checks.items() if checked), "quality/mean_weight")
 
     @override

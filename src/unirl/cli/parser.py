@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, NoReturn
 
 import yaml
@@ -26,6 +27,9 @@ from unirl.hooks.arguments import (
     resolve_all,
     with_names,
 )
+
+# A default of Lightning's Timer is a member of an enum, which no safe dumper can write.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
 SWITCH = "enabled"
 """Option of a group that can be switched off as a whole."""

@@ -1,4 +1,4 @@
-"""Options of Lightning's Trainer that do not fit these runs, or each other, refused in the words of the command line."""
+"""Options of Lightning's Trainer that do not fit these runs, or each other, refused in one sentence."""
 
 import re
 from collections.abc import Iterator
@@ -6,9 +6,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
+    Callback,
     Checkpoint,
     DeviceStatsMonitor,
     GradientAccumulationScheduler,
@@ -19,6 +21,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
+from unirl.callbacks import fault_tolerance_callbacks
 from unirl.errors import UserError, suggest
 
 PROFILERS = ("simple", "advanced", "pytorch", "xla")
@@ -31,6 +34,11 @@ REFUSED_CALLBACKS: dict[type, str] = {
     ModelPruning: "it prunes the weights before they are loaded",
 }
 """Callbacks of Lightning that a run cannot have, and why."""
+OF_EVERY_RUN = {
+    **{"Guards": "guards", "LogImages": "images", "ResultsTable": "results", "ExportPretrained": "export"},
+    **dict.fromkeys(type(callback).__name__ for callback in fault_tolerance_callbacks()),
+}
+"""Callbacks that every run has, with the group of their options."""
 NEED_LOGGER = (LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor)
 _SAME_STATE = re.compile(r"Found more than one stateful callback of type `(\w+)`")
 _ADDRESS = re.compile(r" object at 0x[0-9a-f]+")
@@ -73,6 +81,7 @@ def _problems(options: Namespace) -> Iterator[str]:
             f"overfit_batches {options.overfit_batches}: prompts are drawn anew for each step, so no batches can be "
             "kept; to overfit, give a file of few prompts (data.prompts: jsonl), and limit_train_batches for the length"
         )
+    yield from _folder_problems(options)
     yield from _callback_problems(options)
     yield from _plugin_problems(options)
     if isinstance(options.profiler, str):
@@ -87,6 +96,23 @@ def _problems(options: Namespace) -> Iterator[str]:
         )
 
 
+def _folder_problems(options: Namespace) -> Iterator[str]:
+    folder = str(options.default_root_dir)
+    protocol, separator, _ = folder.partition("://")
+    if not separator:
+        return
+    try:
+        get_filesystem(folder)
+    except (ImportError, ValueError) as error:
+        yield f"default_root_dir {folder}: {error}; install what it names, or give a folder of this machine"
+    linking = [one for one in _listed(options.callbacks) if getattr(one, "save_last", None) == "link"]
+    if linking and protocol != "file":
+        yield (
+            f"default_root_dir {folder}, and ModelCheckpoint has save_last: link, which links files of this machine "
+            "only; set save_last: true, or give a folder of this machine"
+        )
+
+
 def _callback_problems(options: Namespace) -> Iterator[str]:
     callbacks = _listed(options.callbacks)
     saving = [type(callback).__name__ for callback in callbacks if isinstance(callback, Checkpoint)]
@@ -96,16 +122,26 @@ def _callback_problems(options: Namespace) -> Iterator[str]:
             "take one of them out: --trainer.callbacks null takes out all callbacks of the config"
         )
     for callback in callbacks:
-        for kind, reason in REFUSED_CALLBACKS.items():
-            if isinstance(callback, kind):
-                yield f"callbacks: {type(callback).__name__} cannot be used: {reason}"
-        if isinstance(callback, NEED_LOGGER) and (options.logger is False or options.logger == []):
-            yield f"callbacks: {type(callback).__name__} writes to a logger, and trainer.logger is false; drop one of them"
+        yield from _refused(callback, has_logger=options.logger is not False and options.logger != [])
     if any(isinstance(one, GradientAccumulationScheduler) for one in callbacks) and options.accumulate_grad_batches > 1:
         yield (
             f"accumulate_grad_batches {options.accumulate_grad_batches}, and trainer.callbacks has "
             "GradientAccumulationScheduler, which sets it, too; take one of them out"
         )
+
+
+def _refused(callback: Callback, has_logger: bool) -> Iterator[str]:
+    name = type(callback).__name__
+    if name in OF_EVERY_RUN:
+        group = OF_EVERY_RUN[name]
+        yield f"callbacks: {name} is part of every run; " + (
+            f"set its options under {group}" if group else "leave it out"
+        )
+    for kind, reason in REFUSED_CALLBACKS.items():
+        if isinstance(callback, kind):
+            yield f"callbacks: {name} cannot be used: {reason}"
+    if isinstance(callback, NEED_LOGGER) and not has_logger:
+        yield f"callbacks: {name} writes to a logger, and trainer.logger is false; take one of them out"
 
 
 def trainer_error(error: Exception) -> UserError:

@@ -20,21 +20,24 @@ def check_length(data: Any, trainer: Any) -> Iterator[Finding]:
         trainer: Of the run.
     """
     if problem := _no_training(trainer):
-        advice = "take 1 or more, or -1 for no limit; `unirl validate` measures a model without training"
+        advice = "take more, or leave it out; `unirl validate` measures a model without training"
         yield Finding("error", SUBJECT, f"{problem}: the run would train nothing", advice)
         return
     if trainer.fast_dev_run:
         return
-    total, epoch = num_batches(data, trainer), epoch_length(data, trainer)
-    least = max(
-        (trainer.min_epochs or 0) * epoch if trainer.min_epochs else 0,
-        (trainer.min_steps or 0) * trainer.accumulate_grad_batches,
-    )
-    if not math.isinf(least) and least > total:
-        text = f"trainer.min_steps {trainer.min_steps} and min_epochs {trainer.min_epochs} need {least} batches, and"
-        limits = f"max_steps {trainer.max_steps} and max_epochs {trainer.max_epochs} end the run after {total:.0f}"
-        yield Finding("error", SUBJECT, f"{text} {limits}", "lower the first, or raise the second")
+    total = num_batches(data, trainer)
+    for name, least in _shortest(data, trainer).items():
+        if total < least < math.inf:
+            limits = f"max_steps {trainer.max_steps} and max_epochs {trainer.max_epochs} end the run after {total:.0f}"
+            text = f"trainer.{name} {getattr(trainer, name)} needs {least:.0f} batches, and {limits}"
+            yield Finding("error", SUBJECT, text, f"lower {name}, or raise the others")
     yield from _check_saving(data, trainer)
+
+
+def _shortest(data: Any, trainer: Any) -> dict[str, float]:
+    """Training batches that a run has at least, by option."""
+    by_epochs = trainer.min_epochs * epoch_length(data, trainer) if trainer.min_epochs else 0
+    return {"min_epochs": by_epochs, "min_steps": (trainer.min_steps or 0) * trainer.accumulate_grad_batches}
 
 
 def _no_training(trainer: Any) -> str | None:

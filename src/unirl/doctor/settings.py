@@ -62,8 +62,21 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_accumulation(run.datamodule, trainer)
     yield from check_schedule(run.model, trainer)
     yield from check_diversity_model(run.model)
-    yield from check_length(run.datamodule, trainer)
-    yield from check_watched_metrics(run.model, run.datamodule, trainer)
+    yield from check_samplers(trainer)
+    if getattr(run, "subcommand", "fit") == "fit":
+        yield from check_length(run.datamodule, trainer)
+        yield from check_watched_metrics(run.model, run.datamodule, trainer)
+
+
+def check_samplers(trainer: Any) -> Iterator[Finding]:
+    """Check that Lightning does not divide among the devices what the data module has divided already.
+
+    Args:
+        trainer: Of the run.
+    """
+    if trainer.num_devices * trainer.num_nodes > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        text = "trainer.use_distributed_sampler true: each device would get a share of its share of the prompts"
+        yield Finding("error", "sizes", text, "leave it out: the data module gives each device its own prompts")
 
 
 def check_schedule(model: Any, trainer: Any) -> list[Finding]:

@@ -1,6 +1,7 @@
 """Checks of the metrics that callbacks and schedules watch, and of those in the names of checkpoints."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,6 @@ from torch import nn
 from unirl.callbacks.missing_metrics import ALWAYS, template_names
 from unirl.doctor.findings import Finding
 from unirl.doctor.run_length import first_validation, num_batches
-from unirl.errors import suggest
 from unirl.training.logged import LoggedMetrics, logged_metrics
 
 SUBJECT = "metrics"
@@ -61,7 +61,7 @@ def _watched(model: Any, trainer: Trainer) -> Iterator[Watched]:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = getattr(callback, "monitor", None)
         if isinstance(name, str):
-            mode = callback.mode if isinstance(callback, ModelCheckpoint | EarlyStopping) else None
+            mode: Any = callback.mode if isinstance(callback, ModelCheckpoint | EarlyStopping) else None
             yield Watched(f"{type(callback).__name__}'s monitor", name, mode)
     make_scheduler = getattr(model, "lr_scheduler", None)
     if make_scheduler is not None:
@@ -86,7 +86,7 @@ def _check(watched: Watched, logged: LoggedMetrics, never: bool) -> Iterator[Fin
     """
     start = f"{watched.owner} {watched.name!r}"
     if watched.name not in logged.names:
-        advice = f"{suggest(watched.name, logged.names)}; logged are {', '.join(sorted(logged.names))}"
+        advice = _advice(watched.name, logged.names)
         if logged.others:
             text = f"{start} is logged only if {', '.join(logged.others)} logs it; without it, it is ignored"
             yield Finding("warning", SUBJECT, text, advice)
@@ -101,6 +101,14 @@ def _check(watched: Watched, logged: LoggedMetrics, never: bool) -> Iterator[Fin
         yield Finding("warning", SUBJECT, text, f"set mode: {better}")
 
 
+def _advice(name: str, names: Sequence[str]) -> str:
+    """The nearest names, or those that end alike, and all names."""
+    alike = [one for one in names if one.rpartition("/")[2] == name.rpartition("/")[2]]
+    close = difflib.get_close_matches(name, names, 3, cutoff=0.5) or alike[:3]
+    nearest = f"nearest: {', '.join(close)}; " if close else ""
+    return f"{nearest}logged are {', '.join(sorted(names))}"
+
+
 def _better(name: str) -> str | None:
     if name.startswith(LOWER_IS_BETTER):
         return "min"
@@ -110,7 +118,8 @@ def _better(name: str) -> str | None:
 def _check_template(owner: str, callback: ModelCheckpoint) -> Iterator[Finding]:
     """Make a name of a checkpoint as the callback does, with other numbers."""
     assert callback.filename is not None
-    numbers = dict.fromkeys(template_names(callback.filename), torch.tensor(0.5)) | dict.fromkeys(ALWAYS, torch.tensor(1))
+    numbers = dict.fromkeys(ALWAYS, torch.tensor(1))
+    numbers |= dict.fromkeys(template_names(callback.filename), torch.tensor(0.5))
     try:
         callback.format_checkpoint_name(numbers, callback.filename)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
