@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,15 @@ NOTATIONS = {
 }
 
 
+def outcome(make: Callable[[], Any]) -> tuple[Any, str]:
+    """What is made, or why it is refused, in one line."""
+    try:
+        return make(), ""
+    except UserError as error:
+        (line,) = str(error).splitlines() or [""]
+        return None, line or "empty"
+
+
 @pytest.fixture(scope="module")
 def parser() -> PluginParser:
     made = PluginParser(exit_on_error=False)
@@ -138,11 +148,9 @@ def test_a_config_comes_back_whole(parser: PluginParser, value: dict[str, Any], 
     content = NOTATIONS[notation]({"owner": value, "other": value})
     if str(value["maybe"]).strip().lower() in NULL_WORDS[1:]:
         value = {**value, "maybe": None}
-    try:
-        config = parser.parse_string(content)
-    except UserError as error:
-        assert re.search("means null in YAML|control character", str(error)), error
-        assert "\n" not in str(error)
+    config, problem = outcome(lambda: parser.parse_string(content))
+    if problem:
+        assert re.search("means null in YAML|control character", problem)
         return
     written = parser.parse_string(parser.dump(config, skip_none=False))  # as Lightning writes it
     for parsed in (config, written):
@@ -150,10 +158,11 @@ def test_a_config_comes_back_whole(parser: PluginParser, value: dict[str, Any], 
             assert parsed[name].as_dict() == value, content
 
 
-questions = st.builds(Question, texts, texts, st.lists(texts, max_size=3).map(tuple), st.just(()))
-items = st.builds(Item, texts, st.integers(1, 9), st.none() | texts)
+spoken = texts.filter(str.strip)
+questions = st.builds(Question, spoken, spoken, st.just(()) | st.lists(spoken, max_size=3).map(tuple), st.just(()))
+items = st.builds(Item, spoken, st.integers(1, 9), st.none() | spoken)
 examples = st.builds(
-    Example, texts, texts, texts, texts.filter(lambda name: name != "overall"), st.tuples(items), st.tuples(items)
+    Example, spoken, spoken, spoken, spoken.filter(lambda name: name != "overall"), st.tuples(items), st.tuples(items)
 )
 
 
@@ -173,12 +182,12 @@ def test_a_line_of_prompts_comes_back_whole(
         row = {"prompt": example.prompt, "category": example.category, "questions": [*map(dataclasses.asdict, asked)]}
     path = tmp_path_factory.getbasetemp() / "prompts.jsonl"
     path.write_bytes(f"\ufeff{json.dumps(row, ensure_ascii=ascii_only)}{end}".encode())
-    try:
-        (same,) = read(str(path)).values()
-    except UserError as error:
-        assert "\n" not in str(error)
-        return
-    assert same == (Example(example.prompt, category=example.category, questions=tuple(asked)) if asked else example)
+    read_back, problem = outcome(lambda: [*read(str(path)).values()])
+    if not problem:
+        questions = tuple(asked)
+        assert read_back == [
+            Example(example.prompt, category=example.category, questions=questions) if asked else example
+        ]
 
 
 @given(content=st.binary(max_size=60) | texts.map(lambda text: f'{{"prompt": "{text}"}}'.encode("utf-16")))
@@ -186,9 +195,7 @@ def test_a_line_of_prompts_comes_back_whole(
 def test_any_bytes_are_prompts_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
     path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        read(str(path))
-    assert "\n" not in str(caught.value)
+    assert outcome(lambda: read(str(path)))[1]
 
 
 @pytest.fixture(scope="module")
