@@ -67,11 +67,11 @@ def plateau(monitor: str, mode: Any) -> SelfImprovement:
 
 def test_a_metric_that_no_part_of_the_run_logs_is_an_error_with_the_nearest_names() -> None:
     cases: list[tuple[str, Any, Sequence[Callback]]] = [
-        ("ModelCheckpoint's monitor 'drawing/overall'", None, [ModelCheckpoint(monitor="drawing/overall")]),
+        ("ModelCheckpoint's monitor 'generation/overal'", None, [ModelCheckpoint(monitor="generation/overal")]),
         ("EarlyStopping's monitor 'val/overal'", None, [EarlyStopping("val/overal")]),
         ("Watching's monitor 'val/overall'", None, [Watching()]),
         ("model.lr_scheduler's monitor 'overall'", plateau("overall", "max"), []),
-        ("ModelCheckpoint's filename 'val/overall'", None, [ModelCheckpoint(filename="{epoch}-{val/overall:.3f}")]),
+        ("ModelCheckpoint's filename 'overall'", None, [ModelCheckpoint(filename="{epoch}-{overall:.3f}")]),
     ]
     for start, module, callbacks in cases:
         (finding,) = found(*callbacks, module=module)
@@ -88,7 +88,8 @@ def test_a_metric_that_another_callback_may_log_is_a_warning() -> None:
 
 
 def test_metrics_that_are_logged_pass() -> None:
-    good = ModelCheckpoint(monitor=OVERALL, mode="max", filename="{epoch}-{step:06d}-{val/generation/overall:.3f}")
+    name = "{epoch}-{step:06d}-{val/generation/overall:.3f}"
+    good = ModelCheckpoint(monitor=OVERALL, mode="max", filename=name, auto_insert_metric_name=False)
     assert not found(good, ModelCheckpoint(every_n_train_steps=2), EarlyStopping("loss"), module=plateau("loss", "min"))
     assert not found(good, module=SimpleNamespace())  # a module of another kind: nothing is known
 
@@ -118,7 +119,7 @@ def test_a_mode_that_keeps_the_worst_is_a_warning() -> None:
     assert not found(ModelCheckpoint(monitor="grad_norm"))
 
 
-@pytest.mark.parametrize("filename", ["{epoch:zz}", "{step", "{loss:d}", "{}"])
+@pytest.mark.parametrize("filename", ["{epoch:zz}", "{step", "{loss:d}", "{}", "{val/generation/overall}"])
 def test_a_name_of_a_checkpoint_that_cannot_be_made_is_an_error(filename: str) -> None:
     assert [finding for finding in found(ModelCheckpoint(filename=filename)) if finding.startswith("error")]
 

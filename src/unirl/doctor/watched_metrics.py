@@ -118,10 +118,14 @@ def _better(name: str) -> str | None:
 def _check_template(owner: str, callback: ModelCheckpoint) -> Iterator[Finding]:
     """Make a name of a checkpoint as the callback does, with other numbers."""
     assert callback.filename is not None
+    if callback.auto_insert_metric_name and any("/" in name for name in template_names(callback.filename)):
+        text = f"{owner} {callback.filename!r}: the slash in the name of a metric would make folders"
+        advice = "set its auto_insert_metric_name: false, so that only the value is in the name of the file"
+        yield Finding("error", SUBJECT, text, advice)
     numbers = dict.fromkeys(ALWAYS, torch.tensor(1))
     numbers |= dict.fromkeys(template_names(callback.filename), torch.tensor(0.5))
     try:
         callback.format_checkpoint_name(numbers, callback.filename)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         text = f"{owner} {callback.filename!r}: {error}"
-        yield Finding("error", SUBJECT, text, "write names in braces, such as '{epoch}-{val/generation/overall:.3f}'")
+        yield Finding("error", SUBJECT, text, "write names in braces, such as 'epoch{epoch}-reward{reward:.3f}'")
