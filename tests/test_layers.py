@@ -32,7 +32,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "callbacks": (*VALUES, "lazy", "output", "functional", "backbones", "distributed"),
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
-    "doctor": (*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
+    "doctor": (
+        *(*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
+        "callbacks.missing_metrics",
+    ),
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),
     "cli": ("",),  # everything
     "__main__": ("cli",),
