@@ -9,13 +9,15 @@ from pathlib import Path
 import unirl
 
 SOURCE = Path(__file__).parents[1] / "src" / "unirl"
-VALUES = ("errors", "examples", "types")
+VALUES = ("errors", "examples", "types", "unicode", "plugin_outputs")
 KINDS = ("backbones", "rewards", "updates", "prompts", "judges")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "lazy": (),
     "output": (),
-    "examples": ("errors",),
+    "unicode": (),
+    "plugin_outputs": (),
+    "examples": ("errors", "unicode"),
     "types": VALUES,
     "functional": ("types",),
     "sampling": ("types", "functional"),
@@ -30,7 +32,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "callbacks": (*VALUES, "lazy", "output", "functional", "backbones", "distributed"),
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
-    "doctor": (*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
+    "doctor": (
+        *(*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
+        "callbacks.missing_metrics",
+    ),
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),
     "cli": ("",),  # everything
     "__main__": ("cli",),
@@ -38,7 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 """What each package may import besides itself. All may import `unirl.hooks` for `hookimpl`, but not its modules."""
 BASES = (
-    *("types", "errors", "functional", "backbones.checkpoints", "backbones.sampling_config"),
+    *("types", "errors", "unicode", "functional", "backbones.checkpoints", "backbones.sampling_config"),
     *(f"{kind}.base" for kind in KINDS),
 )
 """What the contract of a plugin kind, its `base.py`, may import."""

@@ -6,6 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import ClassVar
 
 from unirl.errors import UserError
+from unirl.unicode import normalize_text
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,12 @@ def _find_invalid_text(question: Question) -> str | None:
         if not text.strip():
             return f"has an empty {name} ({text!r}); write one"
     choices = question.choices
+    normalized = [normalize_text(choice) for choice in choices]
     if any(not choice.strip() for choice in choices):
         return f"has an empty choice in {list(choices)}; remove it"
-    if len(set(choices)) < len(choices):
+    if len(set(normalized)) < len(choices):
         return f"has a choice twice in {list(choices)}; keep one of them"
-    if choices and question.answer not in choices:
+    if choices and normalize_text(question.answer) not in normalized:
         return f"has the answer {question.answer!r}, which is not among its choices {list(choices)}; add it to them"
     if len(choices) == 1:
         return f"has the one choice {choices[0]!r}; give two or more, or none for an open question"

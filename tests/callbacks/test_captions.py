@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import ImageDraw, ImageFont
 
-from unirl.callbacks import Caption, captions, image_grid
+from unirl.callbacks import Caption, captions, grids, image_grid
 from unirl.callbacks.captions import DOTS, FONT_SIZE, LINE_HEIGHT, MAX_LINES, wrap
-from unirl.callbacks.grids import MARGIN, SIZE
+from unirl.callbacks.grids import MARGIN, MAX_SIDE, SIZE
 
 TEXTS = (
     "fünf große Äpfel",
@@ -93,6 +93,34 @@ def test_a_row_is_as_high_as_its_own_captions() -> None:
     assert image_grid(pixels, [short, short, short, long], columns=2).height == MARGIN + 2 * row + LINE_HEIGHT * (
         1 + 4 * MAX_LINES
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "words", "shown"),
+    [(500, 4, 1, 76), (500, 4, 2000, 16), (500, 1, 2000, 4), (500, 1000, 1, 418), (66, 4, 1, 66), (4, 1, 2000, 4)],
+)
+def test_a_logged_grid_is_bounded_and_says_what_is_missing(
+    count: int, columns: int, words: int, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of images, of columns and of words is; all rows that are there are whole."""
+    notes: list[str] = []
+    original = grids.draw_line
+    monkeypatch.setattr(grids, "draw_line", lambda *args: [notes.append(args[3]), original(*args)])
+    text = "a ring " * words
+    caption = Caption(text, text, True, text, text) if words > 1 else Caption(text, "")
+    grid = image_grid(torch.zeros(count, 3, 8, 8), [caption] * count, columns, max_side=MAX_SIDE)
+    assert grid.width <= MAX_SIDE
+    assert grid.height <= MAX_SIDE
+    note = " ".join(line for line in notes[-2:] if "ring" not in line)
+    assert note == (f"{count - shown} more images are not shown" if shown < count else "")
+
+
+def test_a_long_text_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = captions._escape
+    monkeypatch.setattr(captions, "_escape", lambda text: [read.append(text), original(text)][1])
+    assert len(wrap("a ring " * 1_000_000, SIZE)) == MAX_LINES
+    assert len(read[0]) < 10_000
 
 
 def test_question_and_expected_answer_are_drawn() -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image, ImageColor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from unirl import UserError
 from unirl.callbacks import Caption, LogImages, image_grid
 from unirl.callbacks import images as callback_module
 from unirl.callbacks.grids import CORRECT_COLOR, FRAME_COLOR, MARGIN, SIZE, WRONG_COLOR
@@ -79,10 +80,16 @@ def test_without_a_judge_frames_are_gray(tmp_path: Path) -> None:
     assert frame(Image.open(tmp_path / "images" / "step-000000.png"), 0) == ImageColor.getrgb(FRAME_COLOR)
 
 
+def test_a_grid_of_no_images_is_refused() -> None:
+    for settings in ({"count": 0}, {"columns": 0}, {"count": -3}):
+        with pytest.raises(UserError, match=f"LogImages: {next(iter(settings))}"):
+            LogImages(**settings)
+
+
 def test_captions_have_the_answer_to_the_first_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captions: list[Caption] = []
 
-    def record(pixels: torch.Tensor, given: list[Caption], columns: int) -> Image.Image:
+    def record(pixels: torch.Tensor, given: list[Caption], columns: int, max_side: int) -> Image.Image:
         captions.extend(given)
         return Image.new("L", (1, 1))
 

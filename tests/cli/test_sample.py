@@ -1,5 +1,6 @@
 """`unirl sample`: what it writes, its settings, the best of several images, its errors."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from unirl.backbones.showo.checkpoint import PUBLIC
 from unirl.callbacks import Caption, image_grid
 from unirl.cli.main import main
 from unirl.cli.sample import choose_device
+from unirl.cli.sample_backbone import choose_backbone
 from unirl.functional.seeding import generator_for
 from unirl.rewards import Likelihood
 from unirl_shapes.examples import all_examples
@@ -149,6 +151,17 @@ def test_words_that_the_tokenizer_does_not_know_are_named(
     ]
 
 
+def test_the_backbone_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    for name in ("showo", "janus"):
+        assert choose_backbone(None, f"unirl_shapes:checkpoints/{name}") == name
+    for kind, name in (("multi_modality", "janus"), ("Emu3", "emu3"), ("emu3", "emu3")):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        assert choose_backbone(None, str(tmp_path)) == name
+    (tmp_path / "config.json").write_text("{}")  # the backbone says what is missing
+    assert choose_backbone(None, str(tmp_path)) == choose_backbone(None, None) == "showo"
+    assert choose_backbone("my_own", str(tmp_path)) == "my_own"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -161,6 +174,23 @@ def test_words_that_the_tokenizer_does_not_know_are_named(
         (["--prompt", "x", "--question", "", "--out", "x.png"], "--question is empty; give a text, or leave it out"),
         (["--prompt", "x", "--out", "x.png", "--count", "0"], "--count 0: it must be at least 1"),
         (["--prompt", "x", "--out", "x.png", "--backbone", "emu3"], "--backbone emu3: give --checkpoint with a folder"),
+        (
+            [
+                "--prompt",
+                "x",
+                "--out",
+                "x.png",
+                "--backbone",
+                "showo",
+                "--checkpoint",
+                "unirl_shapes:checkpoints/janus",
+            ],
+            "is a checkpoint of janus; give --backbone janus, or leave --backbone out",
+        ),
+        (
+            ["--prompt", "x", "--out", "x.png", "--checkpoint", "unirl_shapes:checkpoints/clip"],
+            "no registered backbone reads the type 'clip' of its config.json",
+        ),
         (["--prompt", "x", "--out", "x.png", "--steps", "0"], "steps 0"),
         (["--prompt", "x", "--out", "x.png", "--max_tokens", "0"], "max_tokens 0"),
         (["--prompt", "x", "--out", "x.png", "--answer_temperature", "-1"], "temperature -1"),

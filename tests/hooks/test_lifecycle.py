@@ -59,9 +59,9 @@ class FixedWeights:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (torch.ones(3), r"returned \(3,\), expected weights \(2,\)"),
+        (torch.ones(3), r"returned shape \(3,\), expected \(2,\)"),
         (torch.tensor([1.0, -1.0]), "returned a weight of -1.0; weights must be finite"),
-        (torch.ones(2, device="meta"), "returned weights on meta, expected cpu"),
+        (torch.ones(2, device="meta"), "returned a tensor on meta, expected cpu"),
     ],
 )
 def test_invalid_weights_are_an_error_that_names_the_plugins(weights: object, message: str) -> None:

@@ -196,7 +196,13 @@ def test_held_out_prompts_are_balanced_and_from_their_file(tmp_path: Path) -> No
 
 
 def test_a_held_out_prompt_that_is_a_training_prompt_is_reported(tmp_path: Path) -> None:
-    train = write(tmp_path / "train.jsonl", LINE, LINE)
-    held = write(tmp_path / "held.jsonl", *numbered(2), {**LINE, "prompt": "A  photo of a CUP"})
-    with pytest.raises(UserError, match=r"held\.jsonl:3: .*also a training prompt"):
-        JsonLines(train, held)
+    """In whatever spelling that reads the same."""
+    trained = [LINE, LINE, {**LINE, "prompt": "１２ cafe\u0301s"}, {**LINE, "prompt": "a dog’s t‑shirt"}]
+    train = write(tmp_path / "train.jsonl", *trained)
+    for prompt, line in (("A  photo of a CUP", 2), ("12\u00a0CAFÉS", 3), ("a dog's \u200et-shirt", 4)):
+        held = write(tmp_path / "held.jsonl", *numbered(2), {**LINE, "prompt": prompt})
+        with pytest.raises(UserError, match=rf"held\.jsonl:3: .*also a training prompt, in .*train\.jsonl:{line};"):
+            JsonLines(train, held)
+        found = JsonLines(train).find(prompt)
+        assert found is not None
+        assert found.prompt == trained[line - 1]["prompt"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unirl.judges import Judge
+from unirl.judges import Judge, Verdict
 from unirl.testing import EXAMPLES, JudgeConformance
 from unirl.types import Example
 
@@ -151,6 +151,34 @@ class OtherReferences(RedValue):
         raise KeyError(examples[0].prompt)
 
 
+class OtherReasons(RedValue):
+    def explain(self, examples: Sequence[Example], pixels: Tensor) -> list[Verdict]:
+        return [Verdict(not correct) for correct in self.verdicts(examples, pixels).tolist()]
+
+
+class WordsOnly(RedValue):
+    def explain(self, examples: Sequence[Example], pixels: Tensor) -> list[Any]:
+        return ["too dark" for _ in examples]
+
+
+class TwicePrompted(RedValue):
+    def benchmark(self) -> list[Example]:
+        return [EXAMPLES[0], EXAMPLES[0]]
+
+
+class Percent(RedValue):
+    def benchmark(self) -> list[Example]:
+        return list(EXAMPLES)
+
+    def summarize(self, examples: Sequence[Example], verdicts: Sequence[Verdict]) -> dict[str, float]:
+        return {"overall": 50.0}
+
+
+class NoOverall(Percent):
+    def summarize(self, examples: Sequence[Example], verdicts: Sequence[Verdict]) -> dict[str, float]:
+        return {"score": 0.5}
+
+
 CASES: list[tuple[type[Judge], str]] = [
     (MadeOnCPU, "MadeOnCPU.verdicts returned a tensor on cpu for pixels on another device; return it there"),
     (Numpy, "Numpy.verdicts failed on another device than the CPU with TypeError: can't convert pretend:0 device"),
@@ -172,6 +200,11 @@ CASES: list[tuple[type[Judge], str]] = [
     (TooSmallSet, "TooSmallSet.understanding_set(24) returned 23 examples, expected 24"),
     (ByteImages, "ByteImages.understanding_set(24) returned images of torch.uint8, expected floats in [0, 1]"),
     (NoAnswers, "for image 0, expected a unirl.Example with question and answer"),
+    (OtherReasons, "OtherReasons.explain says correct="),
+    (WordsOnly, "WordsOnly.explain returned a str, expected a unirl.judges.Verdict"),
+    (TwicePrompted, "TwicePrompted.benchmark has the prompt 'a photo of a ring' more than once"),
+    (Percent, "Percent.summarize returned {'overall': 50.0}, expected scores in [0, 1]"),
+    (NoOverall, "NoOverall.summarize returned ['score'], without the score of the benchmark, 'overall'"),
     (RandomSet, "RandomSet.understanding_set(24) returned another set in a second call"),
 ]
 

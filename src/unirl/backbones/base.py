@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ class Backbone(nn.Module, ABC):
     `sampling_config` and `unirl doctor`. One that reads text by a tokenizer of transformers keeps it in `tokenizer`.
     """
 
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """`model_type`, or else `_class_name`, in config.json of the checkpoints that it reads: `unirl sample` chooses a
+    backbone by it. Optional."""
     _sampling_config: SamplingConfig | None = None
 
     @abstractmethod

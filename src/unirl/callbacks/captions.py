@@ -14,6 +14,8 @@ FONT_SIZE, LINE_HEIGHT = 14, 17
 """Pixels."""
 MAX_LINES = 10
 """Lines of a text; a longer one is cut, and ends with three dots."""
+MAX_CHARACTERS = 4000
+"""Of a text that are looked at: far more than fit in its lines."""
 DOTS = "..."
 FONT_NAMES = (
     "DejaVuSans.ttf",
@@ -43,7 +45,9 @@ def wrap(text: str, width: int, max_lines: int = MAX_LINES) -> list[str]:
         ['tag \\U0010fffe']
     """
     lines = [""]
-    for part in _parts(_escape(text), width):
+    for part in _parts(_escape(text[:MAX_CHARACTERS]), width):
+        if len(lines) > max_lines:
+            break
         if lines[-1] and _length(lines[-1] + part.rstrip()) > width:
             lines[-1:] = [lines[-1].rstrip(), ""]
         lines[-1] += part

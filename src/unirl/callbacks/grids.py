@@ -13,6 +13,8 @@ SIZE, MARGIN = 168, 12
 """Pixels of an image and around it."""
 TEXT_COLOR, CORRECT_COLOR, WRONG_COLOR, FRAME_COLOR = "#222222", "#15803d", "#b91c1c", "#bbbbbb"
 QUESTION_COLOR = "#666666"
+MAX_SIDE = 4096
+"""Largest width and height of a grid that is logged, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Caption:
     accepted: bool | None = None
 
 
-def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) -> Image.Image:
+def image_grid(
+    pixels: Tensor, captions: Sequence[Caption], columns: int = 4, max_side: int | None = None
+) -> Image.Image:
     """Images in rows with their captions. The frame of a correct image and an accepted answer are green, others red.
 
     A row is as high as its longest caption; long texts are cut.
@@ -45,6 +49,8 @@ def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) ->
         pixels: The images.
         captions: One for each image.
         columns: Images in a row.
+        max_side: Largest width and height in pixels. There are as many columns and whole rows as fit, at least one, and
+            a last line says how many images are not shown. None shows all images.
 
     Shapes:
         pixels (B, 3, H, W) in [0, 1].
@@ -53,10 +59,12 @@ def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) ->
         >>> image_grid(torch.rand(2, 3, 8, 8), [Caption("a red circle", "a circle", True), Caption("a ring", "")]).size
         (372, 238)
     """
-    lines = [list(_lines(caption)) for caption in captions]
-    rows = [range(start, min(start + columns, len(captions))) for start in range(0, len(captions), columns)]
-    heights = [SIZE + MARGIN + max(len(lines[i]) for i in row) * LINE_HEIGHT + MARGIN for row in rows]
-    grid = Image.new("RGB", (MARGIN + (SIZE + MARGIN) * min(columns, len(captions)), MARGIN + sum(heights)), "white")
+    if max_side is not None:
+        columns = max(1, min(columns, (max_side - MARGIN) // (SIZE + MARGIN)))
+    lines, rows, heights = _layout(captions, columns, max_side)
+    width = MARGIN + (SIZE + MARGIN) * min(columns, len(captions))
+    note = _note(len(captions) - sum(map(len, rows)), width)
+    grid = Image.new("RGB", (width, MARGIN + sum(heights) + len(note) * LINE_HEIGHT), "white")
     canvas, y = ImageDraw.Draw(grid), MARGIN
     for row, height in zip(rows, heights, strict=True):
         for column, i in enumerate(row):
@@ -66,7 +74,41 @@ def image_grid(pixels: Tensor, captions: Sequence[Caption], columns: int = 4) ->
             for n, (line, color) in enumerate(lines[i]):
                 draw_line(canvas, x, y + SIZE + 4 + n * LINE_HEIGHT, line, color)
         y += height
+    for n, line in enumerate(note):
+        draw_line(canvas, MARGIN, y - MARGIN + n * LINE_HEIGHT, line, TEXT_COLOR)
     return grid
+
+
+_Lines = list[tuple[str, str]]
+
+
+def _layout(
+    captions: Sequence[Caption], columns: int, max_height: int | None
+) -> tuple[list[_Lines], list[range], list[int]]:
+    """The lines of the captions, the images of each row that fits, and the heights of the rows."""
+    lines: list[_Lines] = []
+    rows: list[range] = []
+    heights: list[int] = []
+    for start in range(0, len(captions), columns):
+        row = range(start, min(start + columns, len(captions)))
+        lines += [list(_lines(captions[i])) for i in row]
+        height = SIZE + MARGIN + max(len(lines[i]) for i in row) * LINE_HEIGHT + MARGIN
+        is_last = row.stop == len(captions)
+        note_height = 0 if is_last else LINE_HEIGHT * _NOTE_LINES
+        if rows and max_height is not None and MARGIN + sum(heights) + height + note_height > max_height:
+            break
+        rows.append(row)
+        heights.append(height)
+    return lines, rows, heights
+
+
+_NOTE_LINES = 2
+"""Most lines of the note below a grid of one column."""
+
+
+def _note(count: int, width: int) -> list[str]:
+    text = f"{count} more {'image is' if count == 1 else 'images are'} not shown" if count else ""
+    return wrap(text, width - 2 * MARGIN, _NOTE_LINES)
 
 
 def _lines(caption: Caption) -> Iterator[tuple[str, str]]:

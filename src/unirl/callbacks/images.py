@@ -8,7 +8,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
-from unirl.callbacks.grids import Caption, image_grid
+from unirl.callbacks.grids import MAX_SIDE, Caption, image_grid
+from unirl.errors import check_minimum
 from unirl.types import Rollout
 
 
@@ -18,13 +19,20 @@ class LogImages(Callback):
     Written to `images/` in the folder of the run, and to TensorBoard as `val/images`. The prompts and the random
     numbers are the same every time, so that grids can be compared.
 
+    A grid is at most 4096 pixels wide and high: it has as many columns and rows as fit, and says how many images are
+    not shown.
+
     Args:
-        count: Images in the grid.
+        count: Images in the grid, at most those of the first batch.
         columns: Images in a row.
         enabled: Whether there are grids.
+
+    Raises:
+        UserError: a number is below 1.
     """
 
     def __init__(self, count: int = 12, columns: int = 4, enabled: bool = True) -> None:
+        check_minimum(1, "LogImages", count=count, columns=columns)
         self.count, self.columns, self.enabled = count, columns, enabled
         self._log_dir: str | None = None
 
@@ -47,7 +55,7 @@ class LogImages(Callback):
             for example, text, verdict, accepted in rows
         ]
         assert rollout.images.pixels is not None
-        grid = image_grid(rollout.images.pixels[:count].cpu(), captions, self.columns)
+        grid = image_grid(rollout.images.pixels[:count].cpu(), captions, self.columns, MAX_SIDE)
         if self._log_dir is not None:
             folder = Path(self._log_dir) / "images"
             folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unirl.cli.messages import CommandParser
+from unirl.cli.sample_backbone import choose_backbone
 from unirl.errors import UserError
 from unirl.hooks.host import host
 
@@ -61,7 +62,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--prompts", help=source)
     best = "generate N images in place of each, and keep the one whose expected answer the model finds most probable"
     parser.add_argument("--best-of", type=int, metavar="N", help=best)
-    parser.add_argument("--backbone", default="showo", help="a registered backbone (default: showo)")
+    parser.add_argument(
+        "--backbone", help="a registered backbone (default: that of the checkpoint, or showo without one)"
+    )
     checkpoint = DEFAULT_CHECKPOINT.format("BACKBONE")
     parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {checkpoint})")
     parser.add_argument("--count", type=int, default=1, help="images for each prompt (default: 1)")
@@ -90,7 +93,7 @@ def _sample(options: argparse.Namespace, out: Path) -> None:
 
     requested = requested_examples(options)
     device = choose_device(options.device)
-    backbone = _load(options.backbone, options.checkpoint).to(device)
+    backbone = _load(choose_backbone(options.backbone, options.checkpoint), options.checkpoint).to(device)
     config = _sampling_config(options, backbone.sampling_config)
     _tell(f"sampling: {_describe(config.image_sampling)}; answers: {_describe(config.answer_sampling)}")
     _tell_unknown_words(backbone, requested)

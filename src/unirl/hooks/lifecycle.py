@@ -10,6 +10,7 @@ from unirl.errors import UserError
 from unirl.hooks import PROJECT, specs
 from unirl.hooks.host import host
 from unirl.hooks.implementations import implementations, traced
+from unirl.plugin_outputs import find_mismatch, plain
 from unirl.types import Rollout, cloned
 
 
@@ -67,14 +68,15 @@ class Lifecycle:
         names = f"unirl_rollout_scored (one of: {', '.join(one.plugin_name for one in hook.get_hookimpls())})"
         weights: Tensor | None = None
         for result in results:
-            if not isinstance(result, Tensor) or result.shape != rollout.scores.shape:
-                got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-                raise UserError(f"{names} returned {got}, expected weights {tuple(rollout.scores.shape)}")
-            if result.device != device:
-                raise UserError(f"{names} returned weights on {result.device}, expected {device}, the scores' device")
-            if not (torch.isfinite(result) & (result >= 0)).all():
-                raise UserError(f"{names} returned a weight of {result.min()}; weights must be finite and 0 or more")
-            weights = result.float() if weights is None else weights * result
+            mismatch = find_mismatch(result, tuple(rollout.scores.shape), device)
+            if mismatch is not None:
+                raise UserError(f"{names} returned {mismatch}; return a weight for each sample, or None")
+            values = plain(result).float()
+            if not (torch.isfinite(values) & (values >= 0)).all():
+                raise UserError(f"{names} returned a weight of {values.min()}; weights must be finite and 0 or more")
+            weights = values if weights is None else weights * values
+        if weights is not None and not torch.isfinite(weights).all():
+            raise UserError(f"{names} returned weights whose product is not finite; return smaller ones")
         return weights
 
     def validated(self, metrics: Mapping[str, float]) -> None:

@@ -1,7 +1,8 @@
 """The contract of judges, which decide whether an image is correct."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -9,11 +10,27 @@ from unirl.backbones.checkpoints import PretrainedModel
 from unirl.types import Example
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says about an image.
+
+    Args:
+        correct: Whether the image is correct.
+        reason: What is missing or wrong; empty for a correct image.
+        scores: Graded scores by name, of judges that have some. They are saved with the verdict.
+    """
+
+    correct: bool
+    reason: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+
 class Judge(ABC):
     """Decides from pixels whether an image is correct. Used in evaluation, never in training.
 
     `verdicts` is required. A judge that can make images of its own measures more: `understanding_set` is for validation
-    of understanding, `references` for the consistency of generation and understanding.
+    of understanding, `references` for the consistency of generation and understanding. A judge that brings prompts of
+    its own is a benchmark: `unirl evaluate --benchmark NAME` takes its registered name.
 
     Example:
         >>> class Bright(Judge):
@@ -39,6 +56,54 @@ class Judge(ABC):
             UserError: the images are of a size that this judge cannot read.
         """
 
+    def explain(self, examples: Sequence[Example], pixels: Tensor) -> Sequence[Verdict]:
+        """Verdicts with their reasons. Optional; by default those of `verdicts`, without reasons.
+
+        Args:
+            examples: As for `verdicts`.
+            pixels: As for `verdicts`.
+
+        Returns:
+            One for each image; `correct` is what `verdicts` returns.
+
+        Shapes:
+            pixels (B, 3, H, W).
+        """
+        return [Verdict(correct) for correct in self.verdicts(examples, pixels).tolist()]
+
+    def benchmark(self) -> Sequence[Example]:
+        """The examples of the benchmark that this judge is, always the same ones. Optional; by default none.
+
+        `fit` refuses to train on their prompts.
+        """
+        return ()
+
+    def summarize(self, examples: Sequence[Example], verdicts: Sequence[Verdict]) -> dict[str, float]:
+        """The scores of a benchmark, from the verdicts about all images. Optional.
+
+        By default the share of correct images in each category, and "overall", the mean of these shares.
+
+        Args:
+            examples: One for each image; several images of a prompt follow each other.
+            verdicts: One for each image.
+
+        Returns:
+            Scores in [0, 1] by name; "overall" is the score of the benchmark.
+
+        Example:
+            >>> class Bright(Judge):
+            ...     def verdicts(self, examples, pixels):
+            ...         return pixels.mean((1, 2, 3)) > 0.5
+            >>> examples = [Example("a cat", category="one"), Example("two cats", category="two")]
+            >>> Bright().summarize(examples, [Verdict(True), Verdict(False)])
+            {'one': 1.0, 'two': 0.0, 'overall': 0.5}
+        """
+        correct: dict[str, list[bool]] = {}
+        for example, verdict in zip(examples, verdicts, strict=True):
+            correct.setdefault(example.category, []).append(verdict.correct)
+        shares = {category: sum(values) / len(values) for category, values in correct.items()}
+        return shares | ({"overall": sum(shares.values()) / len(shares)} if shares else {})
+
     @property
     def pretrained_models(self) -> Sequence[PretrainedModel]:
         """The checkpoints that the judge loads, for `unirl doctor`. By default none."""
@@ -53,7 +118,7 @@ class Judge(ABC):
 
         Returns:
             Examples whose `answer` is true of their image, and the images; or None where the judge has none. An answer
-            counts as correct where it equals `answer` up to case.
+            counts as correct where it equals `answer` up to case, spaces and the form of Unicode.
 
         Shapes:
             images (count, 3, H, W) in [0, 1].

@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unirl.judges.base import Verdict
 from unirl.types import Item
+from unirl.unicode import normalize_text
 
 Box = tuple[float, float, float, float]
 """`(x0, y0, x1, y1)`, y growing downwards."""
@@ -33,19 +35,6 @@ class Detection:
     box: Box
     confidence: float
     color: str | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result of `verdict`.
-
-    Args:
-        correct: Whether the image is correct.
-        reason: What is missing or wrong; empty for a correct image.
-    """
-
-    correct: bool
-    reason: str = ""
 
 
 def spatial_relations(box: Box, reference: Box) -> set[str]:
@@ -84,6 +73,8 @@ def verdict(
 ) -> Verdict:
     """Whether the detections show all `objects` and nothing of `exclude`. Other objects make no difference.
 
+    Names and colors are compared as people read them, see `unirl.unicode`.
+
     Args:
         objects: What the image must show; a relation refers to an earlier item.
         exclude: What it must not show: `count` or more of the class.
@@ -104,12 +95,12 @@ def verdict(
     reasons: list[str] = []
     matched: list[list[Detection] | None] = []
     for item in objects:
-        candidates = detected.get(item.name, [])[: item.count]
+        candidates = detected.get(normalize_text(item.name), [])[: item.count]
         reason = _mismatch(item, candidates, matched)
         matched.append(None if reason else candidates)
         reasons += [reason] if reason else []
     for item in exclude:
-        count = len(detected.get(item.name, []))
+        count = len(detected.get(normalize_text(item.name), []))
         if count >= item.count:
             reasons.append(f"expected {item.name}<{item.count}, found {count}")
     return Verdict(not reasons, "; ".join(reasons))
@@ -118,7 +109,7 @@ def verdict(
 def _by_class(detections: Sequence[Detection], threshold: float, max_per_class: int) -> dict[str, list[Detection]]:
     detected: dict[str, list[Detection]] = {}
     for detection in sorted(detections, key=lambda d: -d.confidence):
-        same_class = detected.setdefault(detection.name, [])
+        same_class = detected.setdefault(normalize_text(detection.name), [])
         if detection.confidence > threshold and len(same_class) < max_per_class:
             same_class.append(detection)
     return detected
@@ -129,7 +120,8 @@ def _mismatch(item: Item, candidates: list[Detection], matched: list[list[Detect
     if len(candidates) < item.count:
         return f"expected {item.name}>={item.count}, found {len(candidates)}"
     if item.color is not None:
-        count = sum(candidate.color == item.color for candidate in candidates)
+        color = normalize_text(item.color)
+        count = sum(normalize_text(candidate.color or "") == color for candidate in candidates)
         if count < item.count:
             return f"expected {item.color} {item.name}>={item.count}, found {count}"
     return "" if item.relation is None else _relation_mismatch(item, item.relation, candidates, matched)

@@ -4,5 +4,16 @@ from unirl.prompts.base import Prompts
 from unirl.prompts.geneval import GenEval
 from unirl.prompts.jsonl import JsonLines
 from unirl.prompts.words import NUMBERS, article, keywords, normalize_word, plural
+from unirl.unicode import normalize_text
 
-__all__ = ["NUMBERS", "GenEval", "JsonLines", "Prompts", "article", "keywords", "normalize_word", "plural"]
+__all__ = [
+    "NUMBERS",
+    "GenEval",
+    "JsonLines",
+    "Prompts",
+    "article",
+    "keywords",
+    "normalize_text",
+    "normalize_word",
+    "plural",
+]

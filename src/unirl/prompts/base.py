@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from unirl.errors import UserError
 from unirl.types import Example
+from unirl.unicode import normalize_text
 
 MAX_SEARCHED = 10_000
 """Training examples among which `Prompts.sample_category` and `Prompts.find` search."""
@@ -68,7 +69,7 @@ class Prompts(ABC):
         1,000 held-out ones. Override it where the examples of a prompt are known.
 
         Args:
-            prompt: Case and spaces between words do not matter.
+            prompt: Case, spaces between words and the form of Unicode do not matter.
 
         Returns:
             None where no such example is found.
@@ -79,10 +80,10 @@ class Prompts(ABC):
             >>> GenEval().find(example.prompt.upper()).answer == example.answer
             True
         """
-        words, listed = prompt.casefold().split(), self.train_examples()
+        normalized, listed = normalize_text(prompt), self.train_examples()
         sampled = (self.sample(0, index) for index in range(0 if listed else MAX_SEARCHED))
         every = chain(listed, self.held_out(MAX_HELD_OUT), sampled)
-        return next((example for example in every if example.prompt.casefold().split() == words), None)
+        return next((example for example in every if normalize_text(example.prompt) == normalized), None)
 
     # --- for adaptive sampling: a source that sets `categories`, or that is a finite list, needs no more ---
 

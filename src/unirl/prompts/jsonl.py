@@ -15,6 +15,7 @@ from unirl.errors import UserError, suggest
 from unirl.prompts.base import Prompts
 from unirl.prompts.vocabulary import RELATIONS
 from unirl.types import Example, Item, Question
+from unirl.unicode import normalize_text
 
 _REQUIRED = ("prompt", "question", "answer")
 _ALIASES = {"tag": "category", "include": "objects", "class": "name", "position": "relation"}
@@ -39,7 +40,8 @@ class JsonLines(Prompts):
 
     Args:
         path: File of training prompts, UTF-8.
-        held_out_path: File of held-out prompts in the same form. None of them may be a training prompt.
+        held_out_path: File of held-out prompts in the same form. None of them may be a training prompt, however it is
+            written: case, spaces and the form of Unicode make no difference.
 
     Raises:
         UserError: a file cannot be read, has no prompts or an invalid line, or a held-out prompt is a training prompt.
@@ -48,14 +50,16 @@ class JsonLines(Prompts):
     """
 
     def __init__(self, path: str, held_out_path: str | None = None) -> None:
-        self.examples = list(read(path).values())
+        train = read(path)
+        self.examples = list(train.values())
         held_out = read(held_out_path) if held_out_path is not None else {}
-        train_prompts = {_normalize(example.prompt) for example in self.examples}
+        lines = {normalize_text(example.prompt): number for number, example in train.items()}
         for number, example in held_out.items():
-            if _normalize(example.prompt) in train_prompts:
+            line = lines.get(normalize_text(example.prompt))
+            if line is not None:
                 raise UserError(
-                    f"{held_out_path}:{number}: the prompt {example.prompt!r} is also a training prompt in {path}; "
-                    "a held-out prompt must not be trained on, so remove it from one of the two files"
+                    f"{held_out_path}:{number}: the prompt {example.prompt!r} is also a training prompt, in "
+                    f"{path}:{line}; a held-out prompt must not be trained on, so remove it from one of the two files"
                 )
         self.held_out_examples = list(held_out.values())
 
@@ -80,7 +84,8 @@ class JsonLines(Prompts):
     @override
     def find(self, prompt: str) -> Example | None:
         every = (*self.examples, *self.held_out_examples)
-        return next((example for example in every if _normalize(example.prompt) == _normalize(prompt)), None)
+        normalized = normalize_text(prompt)
+        return next((example for example in every if normalize_text(example.prompt) == normalized), None)
 
 
 def read(path: str) -> dict[int, Example]:
@@ -233,10 +238,6 @@ def _shorten(value: object) -> str:
 
 def _quoted(names: tuple[str, ...]) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _normalize(prompt: str) -> str:
-    return " ".join(prompt.casefold().split())
 
 
 @lru_cache(maxsize=4)

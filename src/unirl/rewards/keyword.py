@@ -16,8 +16,9 @@ class Keyword(Reward):
     """Counts the keywords of the correct answer that the model's answer contains.
 
     Of "four bowls", the answer "two chairs" has 0, "three bowls" 1 and "four bowls" 2. Keywords are whole words; case,
-    punctuation, plurals and digits make no difference. Each keyword is counted at most once. Extra words cost nothing:
-    an answer that lists all numbers has the full score, so monitor the length of answers.
+    punctuation, plurals, digits and the form of Unicode make no difference. Each keyword is counted at most
+    once. Extra words cost nothing: an answer that lists all numbers has the full score, so monitor the length of
+    answers. Of scripts that do not part words by spaces, such as Chinese and Thai, the letters are compared.
 
     A sample is accepted if all keywords are found.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unirl.judges import Judge
+from unirl.judges.verdict_checks import checked_verdicts
 from unirl.rewards.base import Reward
 from unirl.types import Answers, Example, Images
 
@@ -35,4 +36,4 @@ class Oracle(Reward):
             returns (B,), float32.
         """
         assert images.pixels is not None
-        return self.judge.verdicts(examples, images.pixels).float()
+        return checked_verdicts(self.judge, examples, images.pixels).float()

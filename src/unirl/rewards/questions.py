@@ -12,7 +12,8 @@ from unirl.rewards.attribute import Attribute
 from unirl.rewards.base import Reward, reaches
 from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import ModelReward
-from unirl.types import Answers, Example, Images
+from unirl.types import Answers, Example, Images, Question
+from unirl.unicode import normalize_text
 
 
 class Questions(ModelReward):
@@ -142,7 +143,7 @@ class Questions(ModelReward):
             closed = [question for question in example.questions if question.choices]
             sizes = [len(question.choices) for question in closed]
             for question, part in zip(closed, torch.split(own[: sum(sizes)], sizes), strict=True):
-                probabilities.append(part.softmax(0)[question.choices.index(question.answer)])
+                probabilities.append(part.softmax(0)[_answer_index(question)])
         return torch.stack(probabilities)
 
 
@@ -154,6 +155,11 @@ def _rows(examples: Sequence[Example], k: int, has_choices: bool) -> list[int]:
         for i, question in enumerate(example.questions)
         if bool(question.choices) == has_choices
     ]
+
+
+def _answer_index(question: Question) -> int:
+    """Which choice is the correct answer, perhaps in another form of Unicode."""
+    return [normalize_text(choice) for choice in question.choices].index(normalize_text(question.answer))
 
 
 def _count_choices(example: Example) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from unirl.errors import UserError, check_plugin
 from unirl.functional import group_advantages
 from unirl.hooks import PROJECT
+from unirl.plugin_outputs import find_mismatch, plain
 from unirl.rewards.base import Reward, reaches
 from unirl.rewards.timeout import time_limit
 from unirl.types import Answers, Example, Images, cloned
@@ -63,8 +64,7 @@ def score(
     parts: dict[str, Tensor] = {}
     k = len(answers) // len(examples)
     first = answers if k == 1 else answers[::k]
-    for reward in rewards:
-        name = reward.name if reward.name not in parts else f"{reward.name}_{len(parts)}"
+    for name, reward in zip(unique_names(rewards), rewards, strict=True):
         with time_limit(timeout, _describe(reward)):
             values = _call(reward, examples, images, answers if reward.all_questions else first)
         parts[name] = _check_scores(reward, values, examples, first)
@@ -74,6 +74,23 @@ def score(
     if accept_threshold is not None:
         return total, parts, reaches(total, accept_threshold)
     return total, parts, accepted_samples(rewards, examples, parts)
+
+
+def unique_names(rewards: Sequence[Reward]) -> list[str]:
+    """The names of rewards, by which their scores are known; one that is there already gets a number.
+
+    Args:
+        rewards: In the order of the config.
+
+    Example:
+        >>> from unirl.rewards import Keyword
+        >>> unique_names([Keyword(), Keyword()])
+        ['keyword', 'keyword_1']
+    """
+    names: list[str] = []
+    for reward in rewards:
+        names.append(reward.name if reward.name not in names else f"{reward.name}_{len(names)}")
+    return names
 
 
 def accepted_samples(rewards: Sequence[Reward], examples: Sequence[Example], parts: Mapping[str, Tensor]) -> Tensor:
@@ -175,16 +192,10 @@ def _first_failing_sample(reward: Reward, examples: Sequence[Example], images: I
 
 def _check_scores(reward: Reward, values: object, examples: Sequence[Example], answers: Answers) -> Tensor:
     first = f"the first sample: prompt {examples[0].prompt!r}, answer {answers.text[0]!r}"
-    if not isinstance(values, Tensor):
-        mismatch = f"{type(values).__name__}, expected a tensor of {len(examples)} numbers"
+    mismatch = find_mismatch(values, (len(examples),), answers.ids.device)
+    if mismatch is not None or not isinstance(values, Tensor):
         raise UserError(f"{_describe(reward)} returned {mismatch}; {first}")
-    if values.shape != (len(examples),):
-        mismatch = f"shape {tuple(values.shape)}, expected ({len(examples)},): one number for each sample"
-        raise UserError(f"{_describe(reward)} returned {mismatch}; {first}")
-    if values.device != answers.ids.device:
-        mismatch = f"a tensor on {values.device}, expected {answers.ids.device}, the device of the answers"
-        raise UserError(f"{_describe(reward)} returned {mismatch}; {first}")
-    scores = values.detach().float()  # numbers beyond its range become infinite
+    scores = plain(values).float()  # numbers beyond its range become infinite
     bad = (~torch.isfinite(scores)).nonzero().flatten().tolist()
     if bad:
         raise UserError(
@@ -203,14 +214,10 @@ def _accepts(reward: Reward, examples: Sequence[Example], scores: Tensor) -> Ten
         raise UserError(f"{_failure(reward, error)} {first}. Earlier checkpoints are intact") from error
     if accepted is None:
         return None
-    if not isinstance(accepted, Tensor):
-        returned = type(accepted).__name__
-    elif accepted.dtype != torch.bool or accepted.shape != scores.shape or accepted.device != scores.device:
-        returned = f"{accepted.dtype} {tuple(accepted.shape)} on {accepted.device}"
-    else:
-        return accepted
-    expected = f"torch.bool {tuple(scores.shape)} on {scores.device}, or None"
-    raise UserError(f"{_describe(reward)}: accepts returned {returned}, expected {expected}")
+    mismatch = find_mismatch(accepted, tuple(scores.shape), scores.device, is_bool=True)
+    if mismatch is not None or not isinstance(accepted, Tensor):
+        raise UserError(f"{_describe(reward)}: accepts returned {mismatch}; where it has no verdict, return None")
+    return plain(accepted)
 
 
 def _describe(reward: Reward) -> str:

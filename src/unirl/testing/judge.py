@@ -1,6 +1,7 @@
 """The conformance class of judges."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unirl.judges.base import Judge
+from unirl.judges.base import Judge, Verdict
 from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
 from unirl.testing.devices import ADVICE, on_pretend_device
 from unirl.testing.samples import EXAMPLES, make_images
@@ -201,6 +202,34 @@ class JudgeConformance(ABC):
         seed_global_rngs(1)
         repeated = self.make().understanding_set(count)
         assert is_equal(result, repeated), f"{method} returned another set in a second call; seed it with `seed`"
+
+    def test_explanations_agree_with_verdicts(self) -> None:
+        """`explain` gives a `unirl.judges.Verdict` for each image, which is what `verdicts` says."""
+        judge, pixels = self.make(), self.make_pixels()
+        verdicts, method = self._verdicts(judge, self.examples, pixels).tolist(), method_name(judge, "explain")
+        explained: Any = judge.explain(self.examples, pixels)
+        for i, (one, correct) in enumerate(zip(explained, verdicts, strict=True)):
+            assert isinstance(one, Verdict), f"{method} returned {describe_type(one)}, expected a unirl.judges.Verdict"
+            assert one.correct == correct, (
+                f"{method} says correct={one.correct} for image {i}, and verdicts says {correct}; let one of them call "
+                "the other"
+            )
+
+    def test_a_benchmark_is_always_the_same(self) -> None:
+        """The benchmark's prompts are different ones, always the same, and its scores are in [0, 1]."""
+        examples, method = list(self.make().benchmark()), method_name(self.make(), "benchmark")
+        if not examples:
+            pytest.skip("benchmark returns nothing")
+        seed_global_rngs(1)
+        assert examples == list(self.make().benchmark()), f"{method} returned other examples in a second call"
+        twice = [prompt for prompt, count in Counter(one.prompt for one in examples).items() if count > 1]
+        assert not twice, f"{method} has the prompt {twice[0]!r} more than once; results are by prompt"
+        verdicts = [Verdict(i % 2 == 0) for i in range(len(examples))]
+        method = method_name(self.make(), "summarize")
+        scores: Any = self.make().summarize(examples, verdicts)
+        assert "overall" in scores, f"{method} returned {sorted(scores)}, without the score of the benchmark, 'overall'"
+        outside = {name: value for name, value in scores.items() if not 0 <= value <= 1}
+        assert not outside, f"{method} returned {outside}, expected scores in [0, 1]"
 
 
 def _checked_pixels(pixels: object, count: int, method: str) -> Tensor:

@@ -14,6 +14,7 @@ from unirl.prompts.base import Prompts
 from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
 from unirl.testing.subprocesses import SubprocessError, run_in_subprocesses
 from unirl.types import Example, Item
+from unirl.unicode import normalize_text
 
 SEEDED = "make a random.Random from both, such as Random(f'{seed}/{index}')"
 UNORDERED = "avoid hash(), id() and the order of sets; sort, or seed random.Random with a string"
@@ -121,12 +122,12 @@ class PromptsConformance(ABC):
         )
 
     def test_held_out_prompts_are_never_sampled(self) -> None:
-        """No training prompt is a held-out prompt, up to case and spaces."""
+        """No training prompt is a held-out prompt, however they are written."""
         prompts = self.make()
-        held_out = {_normalize(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
+        held_out = {normalize_text(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
         for seed in (0, 1):
             for i, example in enumerate(self._samples(prompts, seed)):
-                assert _normalize(example.prompt) not in held_out, (
+                assert normalize_text(example.prompt) not in held_out, (
                     f"{method_name(prompts, 'sample')}({seed}, {i}) returned the held-out prompt {example.prompt!r}; "
                     "exclude held-out prompts from training"
                 )
@@ -138,7 +139,7 @@ class PromptsConformance(ABC):
         if not shares:
             pytest.skip("the source does not say which categories it has, so data.sampler: adaptive refuses it")
         _assert_shares(shares, method_name(prompts, "category_shares"), prompts)
-        held_out = {_normalize(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
+        held_out = {normalize_text(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
         for category in shares:
             for i in range(3):
                 call = f"{method_name(prompts, 'sample_category')}(0, {i}, {category!r})"
@@ -147,7 +148,7 @@ class PromptsConformance(ABC):
                 _assert_complete(example, call, (category,))
                 seed_global_rngs(i + 1)
                 assert again.sample_category(0, i, category) == example, f"{call} returned two examples; {SEEDED}"
-                assert _normalize(example.prompt) not in held_out, (
+                assert normalize_text(example.prompt) not in held_out, (
                     f"{call} returned the held-out prompt {example.prompt!r}; exclude held-out prompts from training"
                 )
 
@@ -167,10 +168,10 @@ class PromptsConformance(ABC):
         listed, method = list(prompts.train_examples()), method_name(prompts, "train_examples")
         equal = listed == list(self.make().train_examples())
         assert equal, f"{method} of a second source from make returned other examples; {UNORDERED}"
-        held_out = {_normalize(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
+        held_out = {normalize_text(example.prompt) for example in prompts.held_out(10 * self.num_held_out)}
         for i, example in enumerate(listed):
             _assert_complete(example, f"{method}()[{i}]", prompts.categories)
-            assert _normalize(example.prompt) not in held_out, (
+            assert normalize_text(example.prompt) not in held_out, (
                 f"{method}()[{i}] is the held-out prompt {example.prompt!r}; leave held-out prompts out"
             )
         for i, example in enumerate(self._samples(prompts) if listed else []):
@@ -237,7 +238,3 @@ def _assert_shares(shares: object, method: str, prompts: Prompts) -> None:
 
 def _first_difference(first: list[Example], second: list[Example]) -> int | None:
     return next((i for i, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1]), None)
-
-
-def _normalize(prompt: str) -> str:
-    return " ".join(prompt.casefold().split())

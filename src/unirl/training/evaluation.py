@@ -11,6 +11,7 @@ from unirl.backbones import Backbone
 from unirl.errors import check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
+from unirl.judges.verdict_checks import checked_references, checked_understanding_set, checked_verdicts
 from unirl.metrics.accuracy import AccuracyByCategory
 from unirl.metrics.consistency import Consistency, is_correct_answer
 from unirl.metrics.diversity import GroupDiversity, TimmFeatures
@@ -20,6 +21,7 @@ from unirl.rewards import Reward
 from unirl.training.config import EvaluationConfig
 from unirl.training.rollout import Rollouts
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
+from unirl.unicode import normalize_text
 
 Metrics = dict[str, dict[str, Tensor]]
 """Values by metric and category, such as `{"generation": {"counting": ..., "overall": ...}}`."""
@@ -77,22 +79,49 @@ class Evaluator:
         self._examples, self._device = list(examples), torch.device(device)
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
-        self._understanding_set = None if judge is None else judge.understanding_set(count)
+        self._understanding_set = None if judge is None else checked_understanding_set(judge, count)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
+        metrics = self._new_metrics(categories, all_examples[:1])
+        if "diversity/features" in metrics and self.config.diversity_model:
+            self._features = TimmFeatures(self.config.diversity_model, self._device)
+        self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
+
+    def _new_metrics(self, categories: Sequence[str], examples: Sequence[Example]) -> dict[str, Metric]:
+        """What is measured, by kind; an example tells whether the judge has references."""
         metrics: dict[str, Metric] = {}
         if self.config.num_diversity_prompts:
             metrics["diversity/codes"] = GroupDiversity("hamming")
             if self.config.diversity_model:
-                self._features = TimmFeatures(self.config.diversity_model, self._device)
                 metrics["diversity/features"] = GroupDiversity("cosine")
         if self.judge is not None:
             metrics["generation"] = AccuracyByCategory(categories)
             metrics["understanding"] = AccuracyByCategory(categories)
             metrics["self_reward"] = SelfRewardAccuracy(categories)
-            if self.judge.references(all_examples[:1]) is not None:
+            if checked_references(self.judge, examples) is not None:
                 metrics["consistency"] = Consistency()
-        self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
+        return metrics
+
+    def metric_names(self, examples: Sequence[Example]) -> list[str]:
+        """Names of what an evaluation may measure, such as "generation/counting". Loads no model.
+
+        Some are left out of an evaluation in which they have no value: the accuracy of the self-reward where every
+        image is correct.
+
+        Args:
+            examples: All held-out examples.
+        """
+        understanding = None if self.judge is None else self.judge.understanding_set(self.config.num_understanding)
+        asked = understanding[0] if understanding else []
+        generated = [*dict.fromkeys(example.category for example in examples), "overall"]
+        parts = {
+            "generation": generated,
+            "understanding": [*dict.fromkeys(example.category for example in asked), "overall"] if asked else [],
+            "self_reward": generated,
+            "consistency": Consistency.names,
+        }
+        metrics = self._new_metrics((), [*examples, *asked][:1])
+        return [name if "/" in name else f"{name}/{part}" for name in metrics for part in parts.get(name, ("",))]
 
     def step(self, examples: Sequence[Example], batch_idx: int) -> Rollout:
         """Generate one image for each example and measure it.
@@ -110,7 +139,7 @@ class Evaluator:
         )
         if self.judge is None or rollout.images.pixels is None:
             return rollout
-        correct = self.judge.verdicts(list(examples), rollout.images.pixels.clone())
+        correct = checked_verdicts(self.judge, examples, rollout.images.pixels)
         categories = [example.category for example in examples]
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)
@@ -139,14 +168,15 @@ class Evaluator:
             rows = list(indices[start : start + batch_size])
             part = [examples[i] for i in rows]
             answers = self._answer(pixels[rows], part)
-            correct = [a.casefold() == e.answer.casefold() for a, e in zip(answers.text, part, strict=True)]
+            pairs = zip(answers.text, part, strict=True)
+            correct = [normalize_text(text) == normalize_text(example.answer) for text, example in pairs]
             self._metrics["understanding"].update(
                 torch.tensor(correct, device=self._device), [example.category for example in part]
             )
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
         """Compare answers about generated images with answers about correct reference images."""
-        pixels = judge.references(list(examples))
+        pixels = checked_references(judge, examples)
         assert pixels is not None
         batches = (answers, self._answer(pixels, examples))
         correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]

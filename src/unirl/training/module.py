@@ -54,6 +54,7 @@ from unirl.training.optimizers import (
 from unirl.training.rollout import Rollouts
 from unirl.types import Example, Rollout, to_device
 from unirl.updates import UpdateRule
+from unirl.updates.loss_checks import check_loss, check_scalar
 
 
 class SelfImprovement(LightningModule):
@@ -177,7 +178,8 @@ class SelfImprovement(LightningModule):
         scheduler = with_total_steps(self.lr_scheduler(optimizer), lambda: int(self.trainer.estimated_stepping_batches))
         settings: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, ReduceLROnPlateau):
-            settings |= {"interval": "epoch", "monitor": scheduler.monitor}
+            every = self.trainer.check_val_every_n_epoch if scheduler.monitor.startswith("val/") else None
+            settings |= {"interval": "epoch", "monitor": scheduler.monitor, "frequency": every or 1, "strict": False}
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
     # --- training ---
@@ -219,7 +221,8 @@ class SelfImprovement(LightningModule):
         return loss, metrics
 
     def _loss_of(self, rollout: Rollout) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return self.update.loss(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
+        result = self.update.loss(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
+        return check_loss(self.update, result, self.device)
 
     def _backpropagated(self, result: tuple[Tensor, Mapping[str, Tensor]]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Backpropagate a loss as Lightning does that of a batch whose gradients are accumulated.
@@ -261,7 +264,10 @@ class SelfImprovement(LightningModule):
         return norms
 
     def _task_losses(self, rollout: Rollout) -> dict[str, Tensor]:
-        return self.update.task_losses(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
+        losses = self.update.task_losses(self.backbone, rollout, self.rollout.image_sampling, self.rng("update"))
+        for task, loss in losses.items():
+            check_scalar(self.update, f"the {task} loss", loss, self.device)
+        return losses
 
     def position(self) -> tuple[int, int]:
         """Which iteration on its rollout the current batch is, and which of the batches of an optimizer step.

@@ -50,6 +50,7 @@ class Emu3(AutoregressiveImages, TextAnswers):
             with a warning, where none can be captured; true insists, false never tries.
     """
 
+    model_types = ("emu3", "Emu3")
     transformer: Emu3Transformer
     chat: Emu3Chat | PlaceholderChat
     mean: Tensor

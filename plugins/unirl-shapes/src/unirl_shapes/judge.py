@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unirl import Example, UserError
-from unirl.judges import Judge, verdict
+from unirl.judges import Judge, Verdict, verdict
 from unirl_shapes.complex_examples import comparison_of
 from unirl_shapes.detector import MIN_CONFIDENCE, detect, detect_scene
 from unirl_shapes.examples import check_categories, held_out_examples, train_examples, true_answer
@@ -18,6 +18,9 @@ from unirl_shapes.render import check_size, render_batch
 from unirl_shapes.scenes import near_miss, scene_for
 from unirl_shapes.truth import answer
 from unirl_shapes.vocabulary import CATEGORIES, COLORS, COMPLEX, SHAPES
+
+BENCHMARK_PROMPTS = 100
+"""Of each category of the benchmark, where so many are held out."""
 
 
 class ShapesJudge(Judge):
@@ -56,14 +59,24 @@ class ShapesJudge(Judge):
             UserError: the images are not square RGB images of a supported size, or not one for each example; or an
                 example has no objects, or others than those of the shapes world.
         """
+        return torch.tensor(
+            [one.correct for one in self.explain(examples, pixels)], dtype=torch.bool, device=pixels.device
+        )
+
+    def explain(self, examples: Sequence[Example], pixels: Tensor) -> list[Verdict]:
+        """Verdicts with their reasons. Arguments, shapes and errors are those of `verdicts`."""
         _check_objects(examples)
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
             raise UserError(f"the shapes judge reads square images (B, 3, H, H), got {tuple(pixels.shape)}")
         if len(examples) != len(pixels):
             raise UserError(f"the shapes judge needs one image for each example, got {len(pixels)} for {len(examples)}")
         check_size(pixels.shape[-1])
-        correct = [is_correct(example, image) for example, image in zip(examples, pixels, strict=True)]
-        return torch.tensor(correct, dtype=torch.bool, device=pixels.device)
+        return [decide(example, image) for example, image in zip(examples, pixels, strict=True)]
+
+    def benchmark(self) -> list[Example]:
+        """The held-out prompts of the judge's categories, up to 100 of each: 142 of the six of GenEval."""
+        found = held_out_examples(self.categories, BENCHMARK_PROMPTS * len(self.categories))
+        return list({example.prompt: example for example in found}.values())
 
     def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor]:
         """Questions about rendered scenes with true answers. Half of the images are correct for their prompt.
@@ -136,8 +149,8 @@ def _is_correct_image(index: int, seed: int, num_categories: int) -> bool:
     return first == (turn % 2 == 0)
 
 
-def is_correct(example: Example, pixels: Tensor) -> bool:
-    """Whether an image is correct for an example: by GenEval's rule, and where numbers are compared, by the truth.
+def decide(example: Example, pixels: Tensor) -> Verdict:
+    """The verdict about an image: by GenEval's rule, and where numbers are compared, by the truth.
 
     Args:
         example: An example of the shapes world.
@@ -146,7 +159,9 @@ def is_correct(example: Example, pixels: Tensor) -> bool:
     Shapes:
         pixels (3, H, H).
     """
-    if not verdict(example.objects, example.exclude, detect(pixels), threshold=MIN_CONFIDENCE).correct:
-        return False
+    found = verdict(example.objects, example.exclude, detect(pixels), threshold=MIN_CONFIDENCE)
     question = comparison_of(example)
-    return question is None or answer(question, detect_scene(pixels)) == "yes"
+    if not found.correct or question is None:
+        return found
+    said = answer(question, detect_scene(pixels))
+    return Verdict(said == "yes", "" if said == "yes" else f"{question!r} is answered {said!r}")

@@ -6,7 +6,7 @@ from random import Random
 from typing import ClassVar
 
 from unirl import Example, UserError
-from unirl.prompts import Prompts
+from unirl.prompts import Prompts, normalize_text
 from unirl_shapes.examples import all_examples, check_categories, held_out_examples, sample_example
 from unirl_shapes.questions import with_questions
 from unirl_shapes.vocabulary import ALL_CATEGORIES, CATEGORIES, COMPLEX
@@ -49,9 +49,9 @@ class ShapesPrompts(Prompts):
 
     def find(self, prompt: str) -> Example | None:
         """The example of a prompt of any category, whatever the weights are."""
-        words = prompt.casefold().split()
+        normalized = normalize_text(prompt)
         every = (example for category in ALL_CATEGORIES for example in all_examples(category))
-        example = next((example for example in every if example.prompt.split() == words), None)
+        example = next((example for example in every if example.prompt == normalized), None)
         if example is None or not self.question_sets:
             return example
         return with_questions(example, Random(f"questions {example.prompt}"))

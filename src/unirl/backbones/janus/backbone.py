@@ -47,6 +47,7 @@ class Janus(AutoregressiveImages, TextAnswers):
             code does on the way through a file. Straight-through codes have the same gradient either way.
     """
 
+    model_types = ("janus", "multi_modality")
     transformer: JanusTransformer
     chat: JanusChat | PlaceholderChat
     mean: Tensor

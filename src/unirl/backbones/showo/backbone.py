@@ -43,6 +43,7 @@ class Showo(TextAnswers):
             needed where the checkpoint's name says another one.
     """
 
+    model_types = ("Showo",)
     config: ShowoConfig
     transformer: ShowoTransformer
     tokenizer: PreTrainedTokenizerBase

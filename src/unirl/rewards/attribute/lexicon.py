@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import get_args
 
 from unirl.prompts.words import NUMBERS, normalize_word
 from unirl.rewards.attribute.nouns import Read, resolve_nouns
 from unirl.rewards.attribute.roles import Kind, Stating, Word
+from unirl.unicode import fold, marks
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
 SYNONYMS = {
@@ -122,7 +124,6 @@ _PHRASES = (
     (r"\b(?:could|would) (?=be)", "may "),
 )
 """Phrases that cannot be read word by word, and their replacements."""
-_TOKEN = re.compile(r"\d+(?=x\b|[^\W\d_]{3})|'s|[^\W_]+|--|[,.;&:()/|!?—–\n]")
 
 
 def tokenize(text: str, names: Mapping[tuple[str, ...], str]) -> list[Word]:
@@ -146,19 +147,27 @@ def _read(text: str, names: Mapping[tuple[str, ...], str]) -> Iterator[Read]:
     normalized = [normalize_word(token) for token in tokens]
     known = {**_COMPOUND_NAMES, **names} if names else {}
     longest_first = sorted(known, key=len, reverse=True)
-    position = 0
+    position, follows_name = 0, False
     while position < len(tokens):
         rest, normalized_rest = tokens[position:], normalized[position:]
         name = next((parts for parts in longest_first if tuple(normalized_rest[: len(parts)]) == parts), None)
         if name and rest[0] in COLORS and _is_adjective(rest[1:], normalized_rest[1:], known):
             name = None  # "an orange cup" has no orange
         word = Word("object", known[name], name in names) if name else _word(rest, normalized_rest[0], not names)
+        if follows_name and _is_shade(rest):
+            word = Word("object", normalized_rest[0])
         position += len(name) if name else 1
-        yield Read(word, tokens[position - 1], bool(name))
+        follows_name = bool(name)
+        yield Read(word, tokens[position - 1], follows_name)
+
+
+def _is_shade(tokens: list[str]) -> bool:
+    """Whether a shade is a thing, after the name of another one: "a lamp shade", but not "a lamp, a shade of red"."""
+    return tokens[0] in ("shade", "shades") and tokens[1:2] != ["of"]
 
 
 def split(text: str) -> list[str]:
-    """Lower-case words and punctuation marks, with phrases replaced.
+    """Folded words and punctuation marks, with phrases replaced.
 
     Args:
         text: Any text.
@@ -167,10 +176,15 @@ def split(text: str) -> list[str]:
         >>> split("The dog's twenty-one cups aren't red.")
         ['the', 'dog', "'s", '21', 'cups', 'are', 'not', 'red', '.']
     """
-    text = text.lower()
+    text = fold(text)
     for pattern, replacement in _PHRASES:
         text = re.sub(pattern, replacement, text)
-    return _TOKEN.findall(re.sub(_COMPOUND_NUMBER, lambda m: str(_TENS[m[1]] + NUMBERS.index(m[2])), text))
+    return _token_pattern().findall(re.sub(_COMPOUND_NUMBER, lambda m: str(_TENS[m[1]] + NUMBERS.index(m[2])), text))
+
+
+@cache
+def _token_pattern() -> re.Pattern[str]:
+    return re.compile(rf"\d+(?=x\b|[^\W\d_]{{3}})|'s|[^\W_](?:[^\W_]|[{marks()}])*|--|[,.;&:()/|!?—–\n]")
 
 
 def _is_adjective(tokens: list[str], normalized: list[str], names: Mapping[tuple[str, ...], str]) -> bool:

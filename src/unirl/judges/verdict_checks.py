@@ -1,0 +1,96 @@
+"""What a judge returns, checked: a verdict is true or false, and an image three channels of real numbers."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from unirl.errors import UserError
+from unirl.judges.base import Judge
+from unirl.plugin_outputs import find_mismatch, plain
+from unirl.types import Example
+
+
+def checked_verdicts(judge: Judge, examples: Sequence[Example], pixels: Tensor) -> Tensor:
+    """The verdicts of a judge, which gets a copy of the images.
+
+    Args:
+        judge: The judge.
+        examples: What each image was generated for.
+        pixels: The images, in [0, 1].
+
+    Shapes:
+        pixels (B, 3, H, W); returns (B,) bool.
+
+    Raises:
+        UserError: it returned something else.
+
+    Example:
+        >>> import torch
+        >>> class Shares(Judge):
+        ...     def verdicts(self, examples, pixels):
+        ...         return pixels.mean((1, 2, 3))
+        >>> try:
+        ...     checked_verdicts(Shares(), [Example("a cup")], torch.ones(1, 3, 8, 8))
+        ... except UserError as error:
+        ...     print(error)
+        judge Shares: verdicts returned torch.float32, expected torch.bool: compare with a threshold
+    """
+    verdicts: object = judge.verdicts(list(examples), pixels.clone())
+    mismatch = find_mismatch(verdicts, (len(examples),), pixels.device, is_bool=True)
+    if mismatch is not None or not isinstance(verdicts, Tensor):
+        raise UserError(f"{_name(judge)}: verdicts returned {mismatch}")
+    return plain(verdicts)
+
+
+def checked_references(judge: Judge, examples: Sequence[Example]) -> Tensor | None:
+    """The reference images of a judge; None where it has none.
+
+    Args:
+        judge: The judge.
+        examples: What the images must show.
+
+    Shapes:
+        returns (B, 3, H, W).
+
+    Raises:
+        UserError: it returned something else.
+    """
+    images: object = judge.references(list(examples))
+    return None if images is None else _checked_images(judge, "references", images, len(examples))
+
+
+def checked_understanding_set(judge: Judge, count: int) -> tuple[list[Example], Tensor] | None:
+    """The images with questions of a judge; None where it has none.
+
+    Args:
+        judge: The judge.
+        count: Number of images.
+
+    Shapes:
+        images (N, 3, H, W), one for each example.
+
+    Raises:
+        UserError: it returned something else.
+    """
+    pair: object = judge.understanding_set(count)
+    if pair is None:
+        return None
+    if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(one, Example) for one in pair[0]):
+        raise UserError(f"{_name(judge)}: understanding_set returned no pair of a list of examples and their images")
+    return list(pair[0]), _checked_images(judge, "understanding_set", pair[1], len(pair[0]))
+
+
+def _checked_images(judge: Judge, method: str, images: object, count: int) -> Tensor:
+    shape = tuple(images.shape) if isinstance(images, Tensor) and not images.is_nested else (count,)
+    mismatch = find_mismatch(images, shape)
+    if mismatch is None and (len(shape) != 4 or shape[:2] != (count, 3)):
+        mismatch = f"images of shape {shape}, expected ({count}, 3, H, W)"
+    if mismatch is None and isinstance(images, Tensor) and not images.is_floating_point():
+        mismatch = f"images of {images.dtype}, expected floats in [0, 1]"
+    if mismatch is not None or not isinstance(images, Tensor):
+        raise UserError(f"{_name(judge)}: {method} returned {mismatch}")
+    return images
+
+
+def _name(judge: Judge) -> str:
+    return f"judge {type(judge).__name__}"
