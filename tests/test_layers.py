@@ -33,7 +33,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
     "benchmark": (*VALUES, "lazy", "functional", "backbones", "judges", "training"),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
-    "doctor": (*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
+    "doctor": (
+        *(*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
+        "callbacks.missing_metrics",
+    ),
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),
     "cli": ("",),  # everything
     "__main__": ("cli",),

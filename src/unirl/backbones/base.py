@@ -62,7 +62,8 @@ class Backbone(nn.Module, ABC):
         Args:
             prompts: B prompts.
             sampling: Sampling parameters.
-            generator: The only source of randomness.
+            generator: The only source of randomness. Of a `PerImageGenerator`, each image draws from its own generator
+                only, by `unirl.functional.draw_rows` and `multinomial`: the other images do not change it.
 
         Shapes:
             returns codes (B, N), and log_probs and actions (B, A); `memory` holds what scoring needs.
@@ -155,7 +156,8 @@ class Backbone(nn.Module, ABC):
             images: B images.
             questions: k x B questions: the first k are about the first image, and so on.
             sampling: Sampling parameters.
-            generator: The only source of randomness.
+            generator: The only source of randomness. A `PerImageGenerator` has a generator for each image, or for each
+                question: the answer does not depend on the other ones.
 
         Shapes:
             returns ids, mask and log_probs, each (k x B, T).

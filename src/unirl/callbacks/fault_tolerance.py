@@ -6,6 +6,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
+from unirl.callbacks.missing_metrics import TolerateMissingMetrics
 from unirl.callbacks.preemption import StopOnSigterm
 
 VALIDATION_DUE = "validation_due"
@@ -17,10 +18,10 @@ def fault_tolerance_callbacks() -> list[Callback]:
 
     Example:
         >>> [type(callback).__name__ for callback in fault_tolerance_callbacks()]
-        ['ReplayMissedValidation', 'StopOnSigterm', 'RestoreLastSavedStep']
+        ['ReplayMissedValidation', 'StopOnSigterm', 'RestoreLastSavedStep', 'TolerateMissingMetrics']
     """
     # A checkpoint that StopOnSigterm saves holds whether a validation is due.
-    return [ReplayMissedValidation(), StopOnSigterm(), RestoreLastSavedStep()]
+    return [ReplayMissedValidation(), StopOnSigterm(), RestoreLastSavedStep(), TolerateMissingMetrics()]
 
 
 class ReplayMissedValidation(Callback):

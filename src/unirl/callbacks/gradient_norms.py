@@ -28,6 +28,9 @@ class TaskGradientNorms(Callback):
         10
     """
 
+    metric_names = ("grad_norm/image", "grad_norm/answer")
+    """What it logs."""
+
     def __init__(self, every_n_steps: int = 50) -> None:
         check_range(1, 10**9, "TaskGradientNorms", every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps

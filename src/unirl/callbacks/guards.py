@@ -56,6 +56,9 @@ class Guards(Callback):
         []
     """
 
+    metric_names = ("guards/warnings", "guards/skipped_steps")
+    """What it logs."""
+
     def __init__(
         self,
         zero_variance_patience: int = 20,
@@ -126,8 +129,8 @@ class Guards(Callback):
         if self._new_rollout:  # with num_iterations, several steps train on one rollout
             self._check_rollout(trainer.callback_metrics)
         self._new_rollout = False
-        pl_module.log("guards/warnings", float(len(self.warnings)))
-        pl_module.log("guards/skipped_steps", float(self.non_finite.skipped))
+        counts = float(len(self.warnings)), float(self.non_finite.skipped)
+        pl_module.log_dict(dict(zip(self.metric_names, counts, strict=True)))
 
     @override
     def state_dict(self) -> dict[str, Any]:

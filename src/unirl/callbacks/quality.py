@@ -55,6 +55,16 @@ class QualityControl(Callback):
         self._dropped: list[dict[str, Any]] = []
         self._metrics: dict[str, float] = {}
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What it may log, by its settings."""
+        checks = {
+            "saturated": self.max_saturation is not None,
+            "low_confidence": self.min_confidence,
+            "duplicate": True,
+        }
+        return (*(f"quality/frac_{name}" for name, checked in checks.items() if checked), "quality/mean_weight")
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._module = pl_module

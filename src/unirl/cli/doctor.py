@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from typing_extensions import override
 
 from unirl.cli.train import Run
+from unirl.cli.trainer_options import is_about_devices
 from unirl.distributed import strategies
 from unirl.doctor.environment import available_devices, check_import_name, check_plugins
 from unirl.doctor.findings import Finding, format_findings
@@ -82,7 +83,9 @@ def examine(argv: list[str]) -> Iterator[Finding]:
     yield Finding("ok", "config", "all options are valid; model, data and trainer can be made")
     setup = setup_of(run.config[run.subcommand].trainer, run.trainer)
     if run.trainer is None:
-        yield Finding("error", "devices", run.problem, available_devices())
+        about_devices = is_about_devices(run.problem)
+        advice = available_devices() if about_devices else ""
+        yield Finding("error", "devices" if about_devices else "trainer", run.problem, advice)
     yield from (*check_models(run.model), *check_verdicts(run.model))
     if run.trainer is None:
         yield from check_sizes(run.model, run.datamodule, setup.devices)

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, NoReturn
 
 import yaml
@@ -14,7 +15,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unirl.cli.class_changes import class_changes, default_options, sources_of
 from unirl.cli.messages import explain_option, root_message
-from unirl.cli.validation import check_keys, check_null, check_numbers, check_text, required_values
+from unirl.cli.validation import (
+    check_keys,
+    check_lost_text,
+    check_null,
+    check_numbers,
+    check_text,
+    json_as_yaml,
+    required_values,
+)
 from unirl.errors import UserError
 from unirl.hooks.arguments import (
     PluginArgument,
@@ -26,6 +35,13 @@ from unirl.hooks.arguments import (
     resolve_all,
     with_names,
 )
+from unirl.hooks.configs import option_values
+
+# A default of Lightning's Timer is a member of an enum, which no safe dumper can write.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
+# jsonargparse reads these as numbers, and PyYAML does not: a text "1e-5" must be written with quotes.
+_FLOAT = re.compile(r"^(?:[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+|\.[0-9_]+(?:[eE][-+][0-9]+)?)$")
+yaml.SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 SWITCH = "enabled"
 """Option of a group that can be switched off as a whole."""
@@ -65,6 +81,9 @@ class PluginParser(LightningArgumentParser):
         argv = args and list(self._resolve_argv(args))
         config = super().parse_args(argv, *rest, **kwargs)
         check_numbers(config)
+        for option, value in option_values(argv or ()):
+            command = f"{config.get('subcommand')}." if config.get("subcommand") else ""
+            check_lost_text({option: value}, {option: config.get(f"{command}{option.lstrip('-')}", value)})
         if argv and self._plugin_arguments:
             given = sources_of(argv, lambda one: resolve_all(one, self._plugin_arguments))
             defaults = (default_options(action.dest, action.default) for action in self._actions)
@@ -106,6 +125,7 @@ class PluginParser(LightningArgumentParser):
         Raises:
             UserError: the text is not YAML, or a value is wrong.
         """
+        content = json_as_yaml(content)
         try:
             config = get_loader(self.parser_mode)(content)
         except yaml.MarkedYAMLError as error:
@@ -126,8 +146,10 @@ class PluginParser(LightningArgumentParser):
         self._check_options(config)
         check_null(config, self._required_values)
         # Quoted and tagged, because a plain 1e-5 is a number to one loader and a string to another.
-        content = yaml.safe_dump(resolve_all(config, self._plugin_arguments), default_style='"', sort_keys=False)
-        return super().parse_string(content, *rest, **kwargs)
+        config = resolve_all(config, self._plugin_arguments)
+        parsed = super().parse_string(yaml.safe_dump(config, default_style='"', sort_keys=False), *rest, **kwargs)
+        check_lost_text(config, parsed)
+        return parsed
 
     def dump(self, namespace: Any, format: str = "parser_mode", *rest: Any, **kwargs: Any) -> str:
         """Write a config as text, with registered names in place of class paths."""

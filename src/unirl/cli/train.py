@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -30,6 +30,7 @@ from unirl.cli.lightning_messages import silence_lightning
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DEFAULTS, TRAINER_TITLE
+from unirl.cli.trainer_options import check_trainer_options, trainer_error
 from unirl.distributed import strategies
 from unirl.distributed.slurm import is_restarted_job, slurm_job_id
 from unirl.doctor.settings import check_before_fit
@@ -170,20 +171,25 @@ class Run(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self.config_init[self.subcommand]
+        check_trainer_options(options.trainer)
         if options.trainer.logger is None or options.trainer.logger is True:
             # The default of 120 s would lose the last steps of a run that is killed.
             kwargs["logger"] = TensorBoardLogger(options.trainer.default_root_dir, name=options.name, flush_secs=1)
         kwargs["callbacks"] = _with_progress(options.trainer)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
-            raise UserError(f"trainer: {error}") from error
+        except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
+            raise trainer_error(error) from error
         assert isinstance(trainer, AtomicTrainer)
         trainer.resume_folders = self._resume_folders
         strategies.check(trainer.strategy)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # the default
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        if not options.trainer.fast_dev_run and "://" not in trainer.default_root_dir:  # a short trial leaves nothing
+        if options.trainer.fast_dev_run:  # a short trial leaves nothing
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint):
+                    callback.save_last = None  # written at the end all the same
+        elif "://" not in trainer.default_root_dir:
             trainer.run_folder = RunFolder(Path(trainer.default_root_dir), options.name)
         return trainer
 

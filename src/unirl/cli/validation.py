@@ -1,6 +1,8 @@
 """Checks of config values that jsonargparse does not make: ranges, null, null bytes, keys that stand twice."""
 
 import inspect
+import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_args
 
@@ -47,6 +49,13 @@ give the range.
 """
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+NULL_WORDS = ("", "null", "~")
+_ESCAPE = re.compile(r"\\(?:u(d[89ab]..)\\u(d[c-f]..)|.)", re.IGNORECASE)
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON may contain, and YAML reads as a line break or not at all."""
+
+
 def check_numbers(config: Namespace) -> None:
     """Check numbers that would fail only later, or exhaust the machine; and that a run has a folder.
 
@@ -70,18 +79,42 @@ def check_numbers(config: Namespace) -> None:
 
 
 def check_text(value: object) -> None:
-    """Refuse null bytes in a config: no file name contains one.
+    """Refuse control characters in a config: no name of a file has a null byte, and YAML folds others into blanks.
 
     Args:
         value: As loaded from YAML, nested to any depth.
 
     Raises:
-        UserError: a string contains a null byte.
+        UserError: a string contains a control character other than a tab or a line break.
     """
-    if isinstance(value, str) and "\0" in value:
-        raise UserError(f"{value[:60]!r} contains a null byte; remove it")
+    if isinstance(value, str) and (match := _CONTROL.search(value)):
+        what = "a null byte" if match[0] == "\0" else f"the control character {match[0]!r}"
+        raise UserError(f"{value[:60]!r} contains {what}; remove it")
     for part in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ():
         check_text(part)
+
+
+def json_as_yaml(content: str) -> str:
+    r"""JSON as PyYAML reads it: without tabs, surrogates in pairs, or raw characters that are line breaks in YAML.
+
+    Args:
+        content: JSON, or anything else, which is returned as it is.
+
+    Example:
+        >>> json_as_yaml(r'{"name": "\ud83d\ude00"}')
+        '{"name": "\\U0001f600"}'
+    """
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    content = _ESCAPE.sub(lambda match: _join(match) if match[1] else match[0], content.replace("\t", " "))
+    return _NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", content)
+
+
+def _join(pair: re.Match[str]) -> str:
+    high, low = int(pair[1], 16), int(pair[2], 16)
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + low - 0xDC00:08x}"
 
 
 def check_keys(content: str) -> None:
@@ -147,3 +180,30 @@ def check_null(config: Mapping[str, Any], required: Collection[str], prefix: str
             raise UserError(f"{name}: expected a value, got null; omit the option for its default")
         if isinstance(value, Mapping):
             check_null(value, required, f"{name}.")
+
+
+def check_lost_text(given: object, parsed: object, name: str = "") -> None:
+    """Refuse a text that was read as null, because YAML takes it for a comment or an anchor.
+
+    Args:
+        given: As loaded from YAML.
+        parsed: What became of it: a namespace, a list, or a value.
+        name: The dotted key of both.
+
+    Raises:
+        UserError: names the option.
+
+    Example:
+        >>> check_lost_text({"seed": "null"}, {"seed": None})
+    """
+    if isinstance(given, Mapping) and isinstance(parsed, Namespace | dict):
+        for key, value in given.items():
+            if key in parsed:
+                check_lost_text(value, parsed[key], f"{name}.{key}".removeprefix("."))
+    elif isinstance(given, list) and isinstance(parsed, list) and len(given) == len(parsed):
+        for i, (value, one) in enumerate(zip(given, parsed, strict=True)):
+            check_lost_text(value, one, f"{name}[{i}]")
+    elif isinstance(given, str) and parsed is None and given.strip().lower() not in NULL_WORDS:
+        raise UserError(
+            f"{name}: the text {given!r} means null in YAML, in which it is a comment or an anchor; rename it"
+        )

@@ -10,6 +10,7 @@ equally often; the number of samples may differ, since it is padded to the large
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -234,7 +235,7 @@ def frozen_copy(backbone: Backbone) -> Backbone:
         backbone: Built, and not unsharded at the moment.
     """
     if not is_sharded(backbone):
-        return copy.deepcopy(backbone).requires_grad_(False).eval()
+        return copy.deepcopy(backbone, _without_profiler(backbone)).requires_grad_(False).eval()
     sharding: Sharding = backbone.__dict__[SHARDING]
     frozen = copy.deepcopy(sharding.meta_copy).requires_grad_(False).eval()
     shard(frozen, sharding.mesh, sharding.mp_policy, sharding.offload_copy)
@@ -246,7 +247,23 @@ def frozen_copy(backbone: Backbone) -> Backbone:
 
 def _copy_to_meta(backbone: Backbone) -> Backbone:
     memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
-    return copy.deepcopy(backbone, memo)
+    return copy.deepcopy(backbone, memo | _without_profiler(backbone))
+
+
+def _without_profiler(backbone: Backbone) -> dict[int, Any]:
+    """A memo for `deepcopy` that leaves out the hooks of Lightning's PyTorchProfiler, which cannot be copied."""
+    memo: dict[int, Any] = {}
+    for module in backbone.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            own = {key: hook for key, hook in hooks.items() if _owner(hook) != "RegisterRecordFunction"}
+            if len(own) < len(hooks):
+                memo[id(hooks)] = OrderedDict(own)
+    return memo
+
+
+def _owner(hook: Any) -> str:
+    """The name of the class of whose object a hook is a method."""
+    return type(getattr(getattr(hook, "func", hook), "__self__", None)).__name__
 
 
 def _wrap_method(backbone: Backbone, name: str, sharding: Sharding) -> None:

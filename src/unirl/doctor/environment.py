@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from packaging.utils import canonicalize_name
@@ -41,6 +42,11 @@ def check_devices(trainer: Trainer) -> list[Finding]:
     if device == "cpu" and torch.cuda.is_available():
         text = "training on the CPU, although there is a GPU"
         findings.append(Finding("warning", "devices", text, "--trainer.accelerator gpu uses it"))
+    environment = trainer._accelerator_connector.cluster_environment
+    if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
+        text = f"trainer.num_nodes {nodes}, and MASTER_ADDR is not set: this process would wait for other nodes"
+        advice = "start it on every node by torchrun or SLURM (docs/clusters.md), or set trainer.num_nodes: 1"
+        findings.append(Finding("warning", "devices", text, advice))
     return [*findings, _check_precision(str(trainer.precision), device)]
 
 

@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
+from unirl.doctor.run_length import check_length
+from unirl.doctor.watched_metrics import check_watched_metrics
 from unirl.errors import UserError
 from unirl.training.config import missing_verdicts
 from unirl.training.optimizers import check_run_length
@@ -60,6 +62,21 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_accumulation(run.datamodule, trainer)
     yield from check_schedule(run.model, trainer)
     yield from check_diversity_model(run.model)
+    yield from check_samplers(trainer)
+    if getattr(run, "subcommand", "fit") == "fit":
+        yield from check_length(run.datamodule, trainer)
+        yield from check_watched_metrics(run.model, run.datamodule, trainer)
+
+
+def check_samplers(trainer: Any) -> Iterator[Finding]:
+    """Check that Lightning does not divide among the devices what the data module has divided already.
+
+    Args:
+        trainer: Of the run.
+    """
+    if trainer.num_devices * trainer.num_nodes > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        text = "trainer.use_distributed_sampler true: each device would get a share of its share of the prompts"
+        yield Finding("error", "sizes", text, "leave it out: the data module gives each device its own prompts")
 
 
 def check_schedule(model: Any, trainer: Any) -> list[Finding]:

@@ -31,6 +31,7 @@ class Consistency(Metric):
     """
 
     full_state_update = False
+    names = ("mmu_given_t2i", "t2i_given_mmu", "imbalance")
     counts: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
@@ -54,12 +55,9 @@ class Consistency(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Shares in [0, 1]. A share of no prompts is left out, and the imbalance with it."""
         generated_and_own, generated, generated_and_reference, reference = self.counts
-        values = {
-            "mmu_given_t2i": generated_and_own / generated,
-            "t2i_given_mmu": generated_and_reference / reference,
-        }
-        values["imbalance"] = (values["mmu_given_t2i"] - values["t2i_given_mmu"]).abs()
-        return {name: value for name, value in values.items() if torch.isfinite(value)}
+        shares = generated_and_own / generated, generated_and_reference / reference
+        values = zip(self.names, (*shares, (shares[0] - shares[1]).abs()), strict=True)
+        return {name: value for name, value in values if torch.isfinite(value)}
 
 
 def is_correct_answer(example: Example, text: str) -> bool:

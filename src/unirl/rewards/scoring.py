@@ -64,8 +64,7 @@ def score(
     parts: dict[str, Tensor] = {}
     k = len(answers) // len(examples)
     first = answers if k == 1 else answers[::k]
-    for reward in rewards:
-        name = reward.name if reward.name not in parts else f"{reward.name}_{len(parts)}"
+    for name, reward in zip(unique_names(rewards), rewards, strict=True):
         with time_limit(timeout, _describe(reward)):
             values = _call(reward, examples, images, answers if reward.all_questions else first)
         parts[name] = _check_scores(reward, values, examples, first)
@@ -75,6 +74,23 @@ def score(
     if accept_threshold is not None:
         return total, parts, reaches(total, accept_threshold)
     return total, parts, accepted_samples(rewards, examples, parts)
+
+
+def unique_names(rewards: Sequence[Reward]) -> list[str]:
+    """The names of rewards, by which their scores are known; one that is there already gets a number.
+
+    Args:
+        rewards: In the order of the config.
+
+    Example:
+        >>> from unirl.rewards import Keyword
+        >>> unique_names([Keyword(), Keyword()])
+        ['keyword', 'keyword_1']
+    """
+    names: list[str] = []
+    for reward in rewards:
+        names.append(reward.name if reward.name not in names else f"{reward.name}_{len(names)}")
+    return names
 
 
 def accepted_samples(rewards: Sequence[Reward], examples: Sequence[Example], parts: Mapping[str, Tensor]) -> Tensor:

@@ -207,7 +207,7 @@ class UpdateConformance(BatchChecks):
             )
 
     def test_logged_names_are_constant(self) -> None:
-        """The names of the logs do not depend on the rollout."""
+        """The names of the logs do not depend on the rollout, and are those of `metric_names` where it says some."""
         trainer = self._trainer()
         names = {name: list(trainer.loss(rollout)[1]) for name, rollout in rollout_cases(trainer.rollout).items()}
         expected = names["different scores"]
@@ -216,6 +216,11 @@ class UpdateConformance(BatchChecks):
                 f"{method_name(trainer.rule, 'loss')} logs {logged} for a rollout with {name}, expected {expected}; "
                 "processes that log different names deadlock"
             )
+        declared = trainer.rule.metric_names
+        assert declared is None or set(declared) == set(expected), (
+            f"{type(trainer.rule).__name__}.metric_names has {sorted(declared or ())}, and `loss` logs "
+            f"{sorted(expected)}; callbacks that watch a metric are checked by them"
+        )
 
     def test_prepare_keeps_the_rollout_reusable(self) -> None:
         """`prepare` only sets `old_log_probs` and `answer_labels`, and checkpoints can hold the rollout."""

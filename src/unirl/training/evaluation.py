@@ -81,19 +81,46 @@ class Evaluator:
         self._understanding_set = None if judge is None else checked_understanding_set(judge, count)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
+        metrics = self._new_metrics(categories, all_examples[:1])
+        if "diversity/features" in metrics and self.config.diversity_model:
+            self._features = TimmFeatures(self.config.diversity_model, self._device)
+        self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
+
+    def _new_metrics(self, categories: Sequence[str], examples: Sequence[Example]) -> dict[str, Metric]:
+        """What is measured, by kind; an example tells whether the judge has references."""
         metrics: dict[str, Metric] = {}
         if self.config.num_diversity_prompts:
             metrics["diversity/codes"] = GroupDiversity("hamming")
             if self.config.diversity_model:
-                self._features = TimmFeatures(self.config.diversity_model, self._device)
                 metrics["diversity/features"] = GroupDiversity("cosine")
         if self.judge is not None:
             metrics["generation"] = AccuracyByCategory(categories)
             metrics["understanding"] = AccuracyByCategory(categories)
             metrics["self_reward"] = SelfRewardAccuracy(categories)
-            if checked_references(self.judge, all_examples[:1]) is not None:
+            if checked_references(self.judge, examples) is not None:
                 metrics["consistency"] = Consistency()
-        self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
+        return metrics
+
+    def metric_names(self, examples: Sequence[Example]) -> list[str]:
+        """Names of what an evaluation may measure, such as "generation/counting". Loads no model.
+
+        Some are left out of an evaluation in which they have no value: the accuracy of the self-reward where every
+        image is correct.
+
+        Args:
+            examples: All held-out examples.
+        """
+        understanding = None if self.judge is None else self.judge.understanding_set(self.config.num_understanding)
+        asked = understanding[0] if understanding else []
+        generated = [*dict.fromkeys(example.category for example in examples), "overall"]
+        parts = {
+            "generation": generated,
+            "understanding": [*dict.fromkeys(example.category for example in asked), "overall"] if asked else [],
+            "self_reward": generated,
+            "consistency": Consistency.names,
+        }
+        metrics = self._new_metrics((), [*examples, *asked][:1])
+        return [name if "/" in name else f"{name}/{part}" for name in metrics for part in parts.get(name, ("",))]
 
     def step(self, examples: Sequence[Example], batch_idx: int) -> Rollout:
         """Generate one image for each example and measure it.

@@ -178,7 +178,8 @@ class SelfImprovement(LightningModule):
         scheduler = with_total_steps(self.lr_scheduler(optimizer), lambda: int(self.trainer.estimated_stepping_batches))
         settings: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, ReduceLROnPlateau):
-            settings |= {"interval": "epoch", "monitor": scheduler.monitor}
+            every = self.trainer.check_val_every_n_epoch if scheduler.monitor.startswith("val/") else None
+            settings |= {"interval": "epoch", "monitor": scheduler.monitor, "frequency": every or 1, "strict": False}
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
     # --- training ---

@@ -198,6 +198,7 @@ def _norm(grads: Sequence[Tensor]) -> Tensor:
     local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
     if not local:
         return torch.zeros((), dtype=torch.float32)
-    norms = torch.stack([torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in local])
+    types = (torch.promote_types(grad.dtype, torch.float32) for grad in local)  # a float64 norm cannot be narrowed
+    norms = torch.stack([torch.linalg.vector_norm(g, dtype=t).float() for g, t in zip(local, types, strict=True)])
     norm: Tensor = torch.linalg.vector_norm(norms)
     return norm

@@ -162,6 +162,11 @@ class AnswerLabeler:
         accepted = rollout.accepted.repeat_interleave(rollout.num_questions) if self.source == "accepted" else None
         return AnswerLabels(prompt_answers(backbone, rollout), accepted)
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of `metrics`."""
+        return ("answer_labels/frac_trained", "answer_labels/frac_prompt") if self.source == "posterior" else ()
+
     def metrics(self, rollout: Rollout, labels: AnswerLabels | None) -> dict[str, Tensor]:
         """What to log about labels that are decided by the model: how many are trained, and how many say the prompt's.
 
@@ -184,7 +189,7 @@ class AnswerLabeler:
             is_prompt = torch.tensor([text == target for text, target in texts], device=counts.device)
             trained = (rollout.per_answer(rollout.sample_weights) * labels.weights > 0)[rows]
             counts = torch.stack((trained.sum(), (trained & is_prompt[rows]).sum())) / asked.sum()
-        return {"answer_labels/frac_trained": counts[0], "answer_labels/frac_prompt": counts[1]}
+        return dict(zip(self.metric_names, counts, strict=True))
 
     def _posterior_labels(self, backbone: Backbone, rollout: Rollout, reference: Reference | None) -> AnswerLabels:
         config, candidates = self.config, rollout.candidates or _own_and_prompt_answers(backbone, rollout)

@@ -1,7 +1,7 @@
 """The contract of update rules: how samples and scores become a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +19,14 @@ class UpdateRule(ABC):
     loss_unit: Literal["sample", "group"] | None = None
     """What the loss is a sum over: with "sample" it can be computed in micro-batches of any samples, with "group" in
     micro-batches of whole groups. None refuses `model.rollout.loss_batch_size`. See `loss`."""
+
+    @property
+    def metric_names(self) -> Collection[str] | None:
+        """Names of the metrics that `loss` returns, so that a callback that watches another one is refused at start.
+
+        None, the default, does not say; then such a callback is warned about.
+        """
+        return None
 
     @property
     def candidate_sampling(self) -> CandidateSampling | None:

@@ -4,7 +4,7 @@ Source: Shao et al. 2024 (GRPO, arXiv 2402.03300) as UniRL (arXiv 2505.23380) us
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -193,6 +193,12 @@ class GRPO(LabeledRule):
     def needs_reference(self) -> bool:
         return any(self.betas.values()) or super().needs_reference
 
+    @property
+    @override
+    def metric_names(self) -> Collection[str]:
+        own = self.labeler.source in ("self", "accepted")
+        return (*self._own_metric_names, *(() if own else ("loss/answer",)), *self.labeler.metric_names)
+
     @override
     def prepare(
         self, backbone: Backbone, rollout: Rollout, sampling: ImageSampling, generators: Sequence[torch.Generator]
@@ -279,12 +285,14 @@ class GRPO(LabeledRule):
             return rollout.accepted.float()
         return torch.full_like(rollout.scores, float(self.labeler.source == "self"))
 
+    @property
+    def _own_metric_names(self) -> list[str]:
+        penalties = [f"kl/{name}" for name, beta in self.betas.items() if beta]
+        return [f"clip_ratio/{name}" for name in self.betas] + penalties
+
     def _zero_metrics(self, rollout: Rollout) -> dict[str, Tensor]:
         """The same names on every rank, also where its own samples have nothing to learn."""
-        names = [f"clip_ratio/{name}" for name in self.betas] + [
-            f"kl/{name}" for name, beta in self.betas.items() if beta
-        ]
-        return dict.fromkeys(names, rollout.scores.new_zeros(()))
+        return dict.fromkeys(self._own_metric_names, rollout.scores.new_zeros(()))
 
     def _score(
         self, backbone: Backbone, tasks: Sequence[_Task], sampling: ImageSampling, generator: torch.Generator

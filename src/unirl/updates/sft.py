@@ -4,6 +4,7 @@ Source: UniRL (arXiv 2505.23380). `end_to_end` is the paper's main variant, the 
 """
 
 import dataclasses
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -119,6 +120,12 @@ class SFT(LabeledRule):
     @override
     def needs_reference(self) -> bool:
         return self.answer_beta > 0 or super().needs_reference
+
+    @property
+    @override
+    def metric_names(self) -> Collection[str]:
+        divergence = ("kl/answer",) if self.answer_beta else ()
+        return ("loss/image", "loss/answer", *divergence, *self.labeler.metric_names)
 
     @override
     def terms(

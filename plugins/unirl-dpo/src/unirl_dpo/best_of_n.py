@@ -39,6 +39,10 @@ class BestOfN(UpdateRule):
         self.select, self.weight_by_failure_rate, self.num_masks = select, weight_by_failure_rate, num_masks
         self.learns_from_accepted = select == "accepted"
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("loss/image", "frac_trained_groups")
+
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if group_size < 2:
             raise UserError(
@@ -59,7 +63,8 @@ class BestOfN(UpdateRule):
             )
             total = weights[batch.all_rows].sum().clamp(min=1e-9)
             image = -((log_probs * terms).sum(1) * weights[batch.rows]).sum() / total
-        return image + zero_loss(backbone), {"loss/image": image.detach(), "frac_trained_groups": frac_trained}
+        metrics = dict(zip(self.metric_names, (image.detach(), frac_trained), strict=True))
+        return image + zero_loss(backbone), metrics
 
     def _candidates(self, rollout: Rollout) -> Tensor:
         """Which samples may be trained on. (B,)"""

@@ -74,6 +74,10 @@ class DPO(UpdateRule):
         self.reduction, self.likelihood, self.num_masks = reduction, likelihood, num_masks
         self._reference: Reference | None = None
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("frac_unpaired_groups", *METRICS)
+
     def check(self, backbone: Backbone, group_size: int, sampling: ImageSampling) -> None:
         if group_size < 2:
             raise UserError(f"dpo pairs the images of a group, and group_size is {group_size}; take 2 or more")
@@ -114,7 +118,7 @@ class DPO(UpdateRule):
         means = (dpo.detach(), sft.detach(), *((value * weights).sum() / total for value in values))
         # The same names on every rank, also where its own samples have no pair.
         frac_unpaired = rollout.scores.new_tensor((len(rollout.rows) - num_paired) / len(rollout))
-        metrics = {"frac_unpaired_groups": frac_unpaired} | dict(zip(METRICS, means, strict=True))
+        metrics = dict(zip(self.metric_names, (frac_unpaired, *means), strict=True))
         return dpo + self.sft_weight * sft + zero_loss(backbone), metrics
 
     def _pairs(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
