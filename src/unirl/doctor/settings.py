@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
+from unirl.doctor.scored_prompts import check_prompts
 from unirl.errors import UserError
 from unirl.training.config import missing_verdicts
 from unirl.training.optimizers import check_run_length
@@ -60,6 +61,7 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_accumulation(run.datamodule, trainer)
     yield from check_schedule(run.model, trainer)
     yield from check_diversity_model(run.model)
+    yield from check_prompts(run, trainer)
 
 
 def check_schedule(model: Any, trainer: Any) -> list[Finding]:
@@ -109,9 +111,6 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
         return [Finding("error", "sizes", text, "take a smaller model.rollout.group_size or data.prompts_per_step")]
     text = f"{prompts} prompts x group_size {group_size} = {prompts * group_size} images a step, {images} a device"
     findings = [Finding("ok", "sizes", text), *_check_adaptive(data, group_size)]
-    if not len(getattr(data, "val_examples", ())):
-        text = "there are no held-out prompts, so validation generates no images"
-        findings.append(Finding("warning", "sizes", text, "raise data.num_val_prompts"))
     return findings
 
 

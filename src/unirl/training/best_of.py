@@ -57,8 +57,8 @@ def sample(
         generator: The only source of randomness.
 
     Raises:
-        UserError: a setting is out of range, some examples have a question or an answer and others have none, or
-            `best_of` has no expected answer to decide by.
+        UserError: a setting is out of range, some examples have a question or an answer and others have none, an
+            expected answer cannot be compared, or `best_of` has no expected answer to decide by.
 
     Example:
         >>> from unirl.testing import TinyBackbone
@@ -73,6 +73,8 @@ def sample(
         given = sum(bool(getattr(example, name)) for example in requested)
         if given not in (0, len(requested)):
             raise UserError(f"sample: {given} of {len(requested)} examples have a {name}; give it to all, or to none")
+    if all(example.question and example.answer for example in requested):
+        _check_scored(requested)
     backbone.build()
     config = backbone.sampling_config
     image_sampling = config.image_sampling if image_sampling is None else image_sampling
@@ -112,6 +114,15 @@ def _sample(
     if not all(example.answer for example in examples):
         return Samples(images, first)
     return Samples(images, first, _score(backbone, examples, images, answers))
+
+
+def _check_scored(examples: Sequence[Example]) -> None:
+    likelihood, questions = Likelihood(), Questions()
+    for example in examples:
+        try:
+            (questions if is_question_set(example) else likelihood).check_example(example)
+        except UserError as error:
+            raise UserError(f"prompt {example.prompt!r}: {error}; correct it, or leave out what is expected") from error
 
 
 def _score(backbone: Backbone, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

@@ -1,14 +1,17 @@
 """Measuring a model: generation, understanding, its own reward, consistency of both tasks, diversity."""
 
+import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from unirl.backbones import Backbone
-from unirl.errors import check_plugin
+from unirl.errors import UserError, check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.metrics.accuracy import AccuracyByCategory
@@ -17,8 +20,10 @@ from unirl.metrics.diversity import GroupDiversity, TimmFeatures
 from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.prompts import Prompts
 from unirl.rewards import Reward
+from unirl.rewards.scoring import distribution_of
 from unirl.training.config import EvaluationConfig
 from unirl.training.rollout import Rollouts
+from unirl.training.scorable import find_refused, raise_errors
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
 
 Metrics = dict[str, dict[str, Tensor]]
@@ -77,7 +82,7 @@ class Evaluator:
         self._examples, self._device = list(examples), torch.device(device)
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
-        self._understanding_set = None if judge is None else judge.understanding_set(count)
+        self._understanding_set = None if judge is None else _ask(judge, "understanding_set", count)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
         metrics: dict[str, Metric] = {}
@@ -90,7 +95,7 @@ class Evaluator:
             metrics["generation"] = AccuracyByCategory(categories)
             metrics["understanding"] = AccuracyByCategory(categories)
             metrics["self_reward"] = SelfRewardAccuracy(categories)
-            if self.judge.references(all_examples[:1]) is not None:
+            if _ask(self.judge, "references", all_examples[:1]) is not None:
                 metrics["consistency"] = Consistency()
         self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
 
@@ -110,7 +115,7 @@ class Evaluator:
         )
         if self.judge is None or rollout.images.pixels is None:
             return rollout
-        correct = self.judge.verdicts(list(examples), rollout.images.pixels.clone())
+        correct = _ask(self.judge, "verdicts", list(examples), rollout.images.pixels.clone())
         categories = [example.category for example in examples]
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)
@@ -146,7 +151,7 @@ class Evaluator:
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
         """Compare answers about generated images with answers about correct reference images."""
-        pixels = judge.references(list(examples))
+        pixels = _ask(judge, "references", list(examples))
         assert pixels is not None
         batches = (answers, self._answer(pixels, examples))
         correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]
@@ -169,6 +174,20 @@ class Evaluator:
         self._metrics["diversity/codes"].update(images.codes, group_size)
         if "diversity/features" in self._metrics:
             self._metrics["diversity/features"].update(self._features(self.backbone.decode(images)), group_size)
+
+
+def _ask(judge: Judge, method: str, *args: Any) -> Any:
+    """Call a method of the judge. What it raises ends the run in one line that names the judge."""
+    try:
+        return getattr(judge, method)(*args)
+    except Exception as error:
+        name = f"judge {type(judge).__name__} ({distribution_of(judge)})"
+        if isinstance(error, UserError):
+            raise UserError(f"{name}: {error}") from error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        failure = f"{method} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        advice = "take prompts that it can judge, or --model.judge null; its check_example may refuse the others"
+        raise UserError(f"{name}: {failure}; {advice}") from error
 
 
 def flatten(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
@@ -209,14 +228,18 @@ def evaluate(
         Values by name, such as "generation/overall"; accuracies in [0, 1].
 
     Raises:
-        UserError: a setting is out of range, or a reward failed.
+        UserError: a setting is out of range, a reward cannot score a prompt or the judge not judge it, or one failed.
     """
     check_plugin("backbone", backbone, Backbone)
     check_plugin("rewards", rewards, Reward, is_list=True)
     if judge is not None:
         check_plugin("judge", judge, Judge)
+    source = examples if isinstance(examples, Prompts) else None
+    held_out = list(examples) if source is None else source.held_out(num_prompts)
+    raise_errors(find_refused(held_out, rewards, judge, "{} held-out prompts", source))
+    if not held_out:
+        warnings.warn("evaluate: there are no held-out prompts, so no image is generated and judged", stacklevel=2)
     backbone.build()
-    held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
     own = backbone.sampling_config
     settings = (image_sampling or own.image_sampling, answer_sampling or own.answer_sampling)
     evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, *settings)
