@@ -206,7 +206,7 @@ def _find_invalid_text(question: Question) -> str | None:
     choices = question.choices
     if any(not choice.strip() for choice in choices):
         return f"has an empty choice in {list(choices)}; remove it"
-    if len(set(choices)) < len(choices):
+    if len({" ".join(choice.split()) for choice in choices}) < len(choices):
         return f"has a choice twice in {list(choices)}; keep one of them"
     if choices and question.answer not in choices:
         return f"has the answer {question.answer!r}, which is not among its choices {list(choices)}; add it to them"

@@ -74,7 +74,7 @@ class Keyword(Reward):
     def _score(self, example: Example, text: str) -> float:
         target = keywords(example.answer)
         if not target:
-            raise UserError(f"{_no_keyword(example)}; correct it, or use another reward")
+            raise UserError(f"prompt {example.prompt!r}: {_no_keyword(example)}; correct it, or use another reward")
         matches = count_matches(target, keywords(text), self.ordered)
         return matches / len(target) if self.normalize else float(matches)
 

@@ -234,8 +234,8 @@ def evaluate(
     check_plugin("rewards", rewards, Reward, is_list=True)
     if judge is not None:
         check_plugin("judge", judge, Judge)
+    held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
     source = examples if isinstance(examples, Prompts) else None
-    held_out = list(examples) if source is None else source.held_out(num_prompts)
     raise_errors(find_refused(held_out, rewards, judge, "{} held-out prompts", source))
     if not held_out:
         warnings.warn("evaluate: there are no held-out prompts, so no image is generated and judged", stacklevel=2)

@@ -76,5 +76,5 @@ def _no_fact(example: Example) -> str:
 def _score(example: Example, text: str) -> float:
     target = extract_facts(example.answer, example.objects)
     if not target:
-        raise UserError(f"{_no_fact(example)}; correct it, or use another reward")
+        raise UserError(f"prompt {example.prompt!r}: {_no_fact(example)}; correct it, or use another reward")
     return recall(target, extract_facts(text, example.objects))
