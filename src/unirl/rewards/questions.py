@@ -159,6 +159,8 @@ class Questions(ModelReward):
 
 def _one_question_each(example: Example) -> list[Example]:
     """An example for each question, with that one only."""
+    if len(example.questions) == 1:
+        return [example]
     return [replace(example, question=one.text, answer=one.answer, questions=()) for one in example.questions]
 
 

@@ -64,7 +64,7 @@ class Attribute(Reward):
             raise UserError(_no_fact(example))
 
 
-@lru_cache(10_000)  # many lines of a file have the same answer
+@lru_cache(100_000)  # many lines of a file have the same answer
 def _states_facts(answer: str, objects: tuple[str, ...]) -> bool:
     return bool(extract_facts(answer, [Item(name) for name in objects]))
 
