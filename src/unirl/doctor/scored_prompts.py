@@ -24,6 +24,6 @@ def check_prompts(run: Any, trainer: Any) -> Iterator[Finding]:
         yield Finding(problem.level, PROMPTS, problem.text, problem.advice)
     if not problems:
         train, held_out = len(data.prompts.train_examples()), len(data.val_examples)
-        fewer = f" (data.num_val_prompts {data.num_val_prompts})" if held_out < data.num_val_prompts else ""
-        text = f"rewards and judge fit {train or 'the first'} training prompts and {held_out} held-out ones{fewer}"
+        fewer = f" (fewer than data.num_val_prompts {data.num_val_prompts})" if held_out < data.num_val_prompts else ""
+        text = f"{train or 'the first'} training and {held_out} held-out prompts{fewer} fit rewards and judge"
         yield Finding("ok", PROMPTS, text)

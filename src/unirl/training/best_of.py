@@ -73,8 +73,7 @@ def sample(
         given = sum(bool(getattr(example, name)) for example in requested)
         if given not in (0, len(requested)):
             raise UserError(f"sample: {given} of {len(requested)} examples have a {name}; give it to all, or to none")
-    if all(example.question and example.answer for example in requested):
-        _check_scored(requested)
+    check_expected(requested)
     backbone.build()
     config = backbone.sampling_config
     image_sampling = config.image_sampling if image_sampling is None else image_sampling
@@ -116,9 +115,18 @@ def _sample(
     return Samples(images, first, _score(backbone, examples, images, answers))
 
 
-def _check_scored(examples: Sequence[Example]) -> None:
+def check_expected(examples: Sequence[Example]) -> None:
+    """Refuse expected answers that cannot be compared with what the model says.
+
+    Args:
+        examples: What is sampled. Nothing is compared where one has no question or no answer.
+
+    Raises:
+        UserError: for the first one.
+    """
     likelihood, questions = Likelihood(), Questions()
-    for example in examples:
+    is_compared = all(example.question and example.answer for example in examples)
+    for example in examples if is_compared else ():
         try:
             (questions if is_question_set(example) else likelihood).check_example(example)
         except UserError as error:

@@ -147,7 +147,8 @@ def _nothing_validated(data: Any, judge: Judge | None, stage: str, limit: float 
         reason = "data.num_val_prompts is 0"
     else:
         reason, advice = f"{type(data.prompts).__name__} has no held-out prompts", "give it some"
+    done = "tested" if stage == "test" else "validated"
     if judge is None:
-        return Problem("warning", f"{reason}, so nothing is validated", advice)
-    text = f"{reason}, so nothing is validated, and the judge {type(judge).__name__} is asked about no image"
+        return Problem("warning", f"{reason}, so nothing is {done}", advice)
+    text = f"{reason}, so nothing is {done}, and the judge {type(judge).__name__} is asked about no image"
     return Problem("warning", text, f"{advice}, or leave the judge out (--model.judge null)")
