@@ -59,6 +59,7 @@ IGNORED_WARNINGS = (
     "to estimate number of stepping batches",
     "already configured with model summary",
     "weights_only` was not set",
+    "Total length of `DataLoader` across ranks is zero",  # said before the run
 )
 """Parts of Lightning's messages that users can do nothing about."""
 

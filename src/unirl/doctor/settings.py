@@ -13,6 +13,7 @@ from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
 from unirl.doctor.run_length import check_length
+from unirl.doctor.scored_prompts import check_prompts
 from unirl.doctor.watched_metrics import check_watched_metrics
 from unirl.errors import UserError
 from unirl.training.config import missing_verdicts
@@ -62,6 +63,7 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_accumulation(run.datamodule, trainer)
     yield from check_schedule(run.model, trainer)
     yield from check_diversity_model(run.model)
+    yield from check_prompts(run, trainer)
     yield from check_samplers(trainer)
     if getattr(run, "subcommand", "fit") == "fit":
         yield from check_length(run.datamodule, trainer)
@@ -126,9 +128,6 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
         return [Finding("error", "sizes", text, "take a smaller model.rollout.group_size or data.prompts_per_step")]
     text = f"{prompts} prompts x group_size {group_size} = {prompts * group_size} images a step, {images} a device"
     findings = [Finding("ok", "sizes", text), *_check_adaptive(data, group_size)]
-    if not len(getattr(data, "val_examples", ())):
-        text = "there are no held-out prompts, so validation generates no images"
-        findings.append(Finding("warning", "sizes", text, "raise data.num_val_prompts"))
     return findings
 
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 from unirl.backbones.base import Backbone
 from unirl.backbones.checkpoints import PretrainedModel
 from unirl.errors import UserError, check_minimum
-from unirl.rewards.base import Reward
+from unirl.rewards.base import Reward, check_not_blank
 from unirl.types import Answers, Example, Images
 
 
@@ -108,6 +108,10 @@ class PretrainedReward(Reward):
     @override
     def attach(self, backbone: Backbone | None) -> None:
         _ = self.loaded
+
+    @override
+    def check_example(self, example: Example) -> None:
+        check_not_blank(example, "prompt")
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

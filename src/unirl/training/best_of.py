@@ -57,8 +57,8 @@ def sample(
         generator: The only source of randomness.
 
     Raises:
-        UserError: a setting is out of range, some examples have a question or an answer and others have none, or
-            `best_of` has no expected answer to decide by.
+        UserError: a setting is out of range, some examples have a question or an answer and others have none, an
+            expected answer cannot be compared, or `best_of` has no expected answer to decide by.
 
     Example:
         >>> from unirl.testing import TinyBackbone
@@ -73,6 +73,7 @@ def sample(
         given = sum(bool(getattr(example, name)) for example in requested)
         if given not in (0, len(requested)):
             raise UserError(f"sample: {given} of {len(requested)} examples have a {name}; give it to all, or to none")
+    check_expected(requested)
     backbone.build()
     config = backbone.sampling_config
     image_sampling = config.image_sampling if image_sampling is None else image_sampling
@@ -112,6 +113,24 @@ def _sample(
     if not all(example.answer for example in examples):
         return Samples(images, first)
     return Samples(images, first, _score(backbone, examples, images, answers))
+
+
+def check_expected(examples: Sequence[Example]) -> None:
+    """Refuse expected answers that cannot be compared with what the model says.
+
+    Args:
+        examples: What is sampled. Nothing is compared where one has no question or no answer.
+
+    Raises:
+        UserError: for the first one.
+    """
+    likelihood, questions = Likelihood(), Questions()
+    is_compared = all(example.question and example.answer for example in examples)
+    for example in examples if is_compared else ():
+        try:
+            (questions if is_question_set(example) else likelihood).check_example(example)
+        except UserError as error:
+            raise UserError(f"prompt {example.prompt!r}: {error}; correct it, or leave out what is expected") from error
 
 
 def _score(backbone: Backbone, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

@@ -1,14 +1,17 @@
 """Measuring a model: generation, understanding, its own reward, consistency of both tasks, diversity."""
 
-from collections.abc import Mapping, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from unirl.backbones import Backbone
-from unirl.errors import check_plugin
+from unirl.errors import UserError, check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.judges.verdict_checks import checked_references, checked_understanding_set, checked_verdicts
@@ -18,8 +21,10 @@ from unirl.metrics.diversity import GroupDiversity, TimmFeatures
 from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.prompts import Prompts
 from unirl.rewards import Reward
+from unirl.rewards.scoring import distribution_of
 from unirl.training.config import EvaluationConfig
 from unirl.training.rollout import Rollouts
+from unirl.training.scorable import find_refused, raise_errors
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
 from unirl.unicode import normalize_text
 
@@ -79,7 +84,7 @@ class Evaluator:
         self._examples, self._device = list(examples), torch.device(device)
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
-        self._understanding_set = None if judge is None else checked_understanding_set(judge, count)
+        self._understanding_set = None if judge is None else _ask(judge, checked_understanding_set, count)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
         metrics = self._new_metrics(categories, all_examples[:1])
@@ -98,7 +103,7 @@ class Evaluator:
             metrics["generation"] = AccuracyByCategory(categories)
             metrics["understanding"] = AccuracyByCategory(categories)
             metrics["self_reward"] = SelfRewardAccuracy(categories)
-            if checked_references(self.judge, examples) is not None:
+            if _ask(self.judge, checked_references, examples) is not None:
                 metrics["consistency"] = Consistency()
         return metrics
 
@@ -111,7 +116,8 @@ class Evaluator:
         Args:
             examples: All held-out examples.
         """
-        understanding = None if self.judge is None else self.judge.understanding_set(self.config.num_understanding)
+        count = self.config.num_understanding
+        understanding = None if self.judge is None else _ask(self.judge, checked_understanding_set, count)
         asked = understanding[0] if understanding else []
         generated = [*dict.fromkeys(example.category for example in examples), "overall"]
         parts = {
@@ -139,7 +145,7 @@ class Evaluator:
         )
         if self.judge is None or rollout.images.pixels is None:
             return rollout
-        correct = checked_verdicts(self.judge, examples, rollout.images.pixels)
+        correct = _ask(self.judge, checked_verdicts, examples, rollout.images.pixels)
         categories = [example.category for example in examples]
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)
@@ -176,7 +182,7 @@ class Evaluator:
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
         """Compare answers about generated images with answers about correct reference images."""
-        pixels = checked_references(judge, examples)
+        pixels = _ask(judge, checked_references, examples)
         assert pixels is not None
         batches = (answers, self._answer(pixels, examples))
         correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]
@@ -199,6 +205,22 @@ class Evaluator:
         self._metrics["diversity/codes"].update(images.codes, group_size)
         if "diversity/features" in self._metrics:
             self._metrics["diversity/features"].update(self._features(self.backbone.decode(images)), group_size)
+
+
+def _ask(judge: Judge, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the judge. What it raises ends the run in one line that names the judge."""
+    try:
+        return function(judge, *args)
+    except Exception as error:
+        name = f"judge {type(judge).__name__} ({distribution_of(judge)})"
+        if isinstance(error, UserError):
+            message = str(error).removeprefix(f"judge {type(judge).__name__}: ")
+            raise UserError(f"{name}: {message}") from error
+        method = function.__name__.removeprefix("checked_")
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        failure = f"{method} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        advice = "take prompts that it can judge, or --model.judge null; its check_example may refuse the others"
+        raise UserError(f"{name}: {failure}; {advice}") from error
 
 
 def flatten(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
@@ -239,14 +261,18 @@ def evaluate(
         Values by name, such as "generation/overall"; accuracies in [0, 1].
 
     Raises:
-        UserError: a setting is out of range, or a reward failed.
+        UserError: a setting is out of range, a reward cannot score a prompt or the judge not judge it, or one failed.
     """
     check_plugin("backbone", backbone, Backbone)
     check_plugin("rewards", rewards, Reward, is_list=True)
     if judge is not None:
         check_plugin("judge", judge, Judge)
-    backbone.build()
     held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
+    source = examples if isinstance(examples, Prompts) else None
+    raise_errors(find_refused(held_out, rewards, judge, "{} held-out prompts", source))
+    if not held_out:
+        warnings.warn("evaluate: there are no held-out prompts, so no image is generated and judged", stacklevel=2)
+    backbone.build()
     own = backbone.sampling_config
     settings = (image_sampling or own.image_sampling, answer_sampling or own.answer_sampling)
     evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, *settings)
