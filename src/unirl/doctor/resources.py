@@ -13,6 +13,7 @@ from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import describe_error, locate_local
 from unirl.doctor.environment import check_disk, log_folder, max_checkpoints
 from unirl.doctor.findings import Finding, format_bytes
+from unirl.doctor.lengths import check_lengths
 from unirl.doctor.measure import Measurement, measure
 from unirl.doctor.setup import Setup
 from unirl.errors import UserError
@@ -48,6 +49,7 @@ def check_resources(model: Any, data: Any, setup: Setup, trainer: Trainer | None
         if trainer is not None:
             yield from check_disk(log_folder(trainer))
         return
+    yield from check_lengths(model, data)
     measured, finding = _measure(model, data, setup)
     yield finding
     if measured is not None and really:

@@ -12,12 +12,14 @@ from unirl.errors import check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.metrics.accuracy import AccuracyByCategory
+from unirl.metrics.completions import ClippedRatio
 from unirl.metrics.consistency import Consistency, is_correct_answer
 from unirl.metrics.diversity import GroupDiversity, TimmFeatures
 from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.prompts import Prompts
 from unirl.rewards import Reward
 from unirl.training.config import EvaluationConfig
+from unirl.training.lengths import clipped_answers
 from unirl.training.rollout import Rollouts
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
 
@@ -78,9 +80,12 @@ class Evaluator:
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
         self._understanding_set = None if judge is None else judge.understanding_set(count)
+        if self._understanding_set is not None:
+            given, max_tokens = self._understanding_set[0], self.answer_sampling.max_tokens
+            self.rollouts.lengths.warn(given, max_tokens, "questions about given images", generates=False)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
-        metrics: dict[str, Metric] = {}
+        metrics: dict[str, Metric] = {"completions": ClippedRatio()}
         if self.config.num_diversity_prompts:
             metrics["diversity/codes"] = GroupDiversity("hamming")
             if self.config.diversity_model:
@@ -108,6 +113,7 @@ class Evaluator:
         rollout = self.rollouts.sample(
             examples, self.image_sampling, self.answer_sampling, generator, decode=True, all_questions=False
         )
+        self._count_clipped(rollout.answers)
         if self.judge is None or rollout.images.pixels is None:
             return rollout
         correct = self.judge.verdicts(list(examples), rollout.images.pixels.clone())
@@ -155,7 +161,14 @@ class Evaluator:
 
     def _answer(self, pixels: Tensor, examples: Sequence[Example]) -> Answers:
         images = self.backbone.encode(pixels.to(self._device))
-        return self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
+        answers = self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
+        self._count_clipped(answers)
+        return answers
+
+    def _count_clipped(self, answers: Answers) -> None:
+        """Count sampled answers, and those that were cut off at `max_tokens`."""
+        max_tokens, ends = self.answer_sampling.max_tokens, self.backbone.eos_token_ids
+        self._metrics["completions"].update(clipped_answers(answers, max_tokens, ends))
 
     @torch.no_grad()
     def _diversity(self, group_size: int = 4) -> None:
@@ -224,6 +237,7 @@ def evaluate(
         reward.attach(backbone)
     was_training = backbone.training
     backbone.eval()
+    evaluator.rollouts.lengths.warn(held_out, evaluator.answer_sampling.max_tokens, "prompts", "max_tokens")
     evaluator.start(held_out, next(backbone.parameters()).device)
     for batch_idx, start in enumerate(range(0, len(held_out), batch_size)):
         evaluator.step(held_out[start : start + batch_size], batch_idx)

@@ -8,6 +8,7 @@ import torch
 from unirl.backbones import Backbone
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
+from unirl.training.lengths import LengthWarnings
 from unirl.types import (
     Answers,
     AnswerSampling,
@@ -41,6 +42,7 @@ class Rollouts:
     ) -> None:
         self.backbone, self.rewards = backbone, list(rewards)
         self.accept_threshold, self.reward_timeout = accept_threshold, reward_timeout
+        self.lengths = LengthWarnings(backbone)
 
     @property
     def needs_pixels(self) -> bool:
@@ -104,6 +106,7 @@ class Rollouts:
         Raises:
             UserError: a reward failed or returned unusable numbers.
         """
+        self.lengths.watch(examples, answer_sampling.max_tokens)
         group_size = len(images) // len(examples)
         examples = [example for example in examples for _ in range(group_size)]
         questions = self._questions(examples, all_questions)
