@@ -211,7 +211,7 @@ class ZeroVariance(StreakCounter):
             )
             yield (
                 f"in each of the last {self.patience} rollouts, all samples of every group had the same reward (mean "
-                f"{reward:.2f}), so there was no advantage to train on. {cause or advice}"
+                f"{reward:.2f}), so there was no advantage to train on. {cause if cause and reward <= 0.5 else advice}"
             )
 
 

@@ -35,7 +35,7 @@ class Evaluator:
 
     Args:
         rollouts: Generates, answers and scores.
-        judge: Decides whether an image is correct. Without one, only diversity is measured.
+        judge: Decides whether an image is correct. Without one, only diversity and cut-off answers are measured.
         config: What is measured.
         image_sampling: How images are generated where `config` does not say.
         answer_sampling: How questions are answered; its temperature is set to 0.

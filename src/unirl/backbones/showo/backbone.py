@@ -75,8 +75,9 @@ class Showo(TextAnswers):
             return
         if meta:
             config, self.tokenizer = files.meta_config(self.checkpoint, self.overrides, self.resolution)
+            text_model = files.build_text_model_on_meta(config, config.llm, self.checkpoint)
             with torch.device("meta"):
-                self._assemble(files.build_text_model(config, config.llm), Magvit(config.magvit), config)
+                self._assemble(text_model, Magvit(config.magvit), config)
             return
         with building_on_cpu():
             self._load()

@@ -138,9 +138,14 @@ class ShowoConfig:
         Raises:
             UserError: `max_text_len` is too large.
         """
-        if not isinstance(max_position_embeddings, int):
+        if not isinstance(max_position_embeddings, int):  # transformers' default, or refused by it
             return
         most = max_position_embeddings - self.num_vq_tokens - IMAGE_MARKS
+        if most < MIN_TEXT_LEN:
+            raise UserError(
+                f"{where}: the text model has {max_position_embeddings} positions (max_position_embeddings), too few "
+                f"for a prompt and an image of {self.num_vq_tokens} codes (num_vq_tokens); they do not belong together"
+            )
         if self.max_text_len > most:
             raise UserError(
                 f"{where}: max_text_len {self.max_text_len}; the text model has {max_position_embeddings} positions "
@@ -173,11 +178,13 @@ def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
     """
     values = read_json(folder / "config.json") | overrides
     needed = ("vocab_size", "llm_vocab_size", "llm_model_path", "codebook_size", "num_vq_tokens")
-    missing = [name for name in needed if name not in values]
+    missing = [name for name in needed if values.get(name) is None]
     if missing:
         raise UserError(f"{folder}/config.json is not Show-o's: {missing[0]} is missing; it needs {', '.join(needed)}")
     names = {f.name for f in dataclasses.fields(ShowoConfig)} - {"llm", "magvit"}
-    values.setdefault("mask_token_id", values["vocab_size"] - 1)
+    check_whole_number(f"{folder}/config.json", values["vocab_size"], "vocab_size", 1)
+    if values.get("mask_token_id") is None:
+        values["mask_token_id"] = values["vocab_size"] - 1
     config = ShowoConfig(**{name: value for name, value in values.items() if name in names and value is not None})
     config.check(str(folder))
     return config
@@ -258,13 +265,33 @@ def build_text_model(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM
     return PhiForCausalLM(PhiConfig(**settings))
 
 
+def build_text_model_on_meta(config: ShowoConfig, llm: dict[str, Any], where: Path | str) -> PhiForCausalLM:
+    """The same on the meta device.
+
+    Args:
+        config: The vocabulary.
+        llm: The text model's config.
+        where: The checkpoint, for the error message.
+
+    Raises:
+        UserError: no model can be built of this config.
+    """
+    try:
+        with torch.device("meta"):
+            return build_text_model(config, llm)
+    except Exception as error:  # transformers and torch raise errors of many types
+        raise UserError(
+            f"{where}: no text model can be built of the config.json of {config.llm_model_path} "
+            f"({describe_error(error)})"
+        ) from None
+
+
 def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
     """Phi with the checkpoint's weights."""
     llm = read_json(locate(config.llm_model_path, inside=folder, files=CONFIG_FILES) / "config.json")
     config.check_text_len(llm.get("max_position_embeddings"), str(folder))
     weights = {n.removeprefix(PREFIX): w for n, w in read_weights(folder).items() if n.startswith(PREFIX)}
-    with torch.device("meta"):
-        model = build_text_model(config, llm)
+    model = build_text_model_on_meta(config, llm, folder)
     load_exactly(model, weights, folder)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # its buffers are not in the checkpoint
     return model
