@@ -29,8 +29,8 @@ WINDOW = 10
 MOST_CLIPPED = 0.5
 """Share of answers that were cut off above which that is named as the cause of equal rewards."""
 CLIPPED = (
-    "{clipped:.0%} of the answers of the last one were cut off at {max_tokens} tokens before they ended "
-    "(completions/clipped_ratio): raise model.rollout.answer_sampling.max_tokens"
+    "First raise model.rollout.answer_sampling.max_tokens: {clipped:.0%} of the answers of the last one were cut off at "
+    "{max_tokens} tokens before they ended (completions/clipped_ratio). "
 )
 NUM_ERRORS = 2.0
 """Standard errors of the difference up to which a drop of accuracy may be chance."""
@@ -202,16 +202,14 @@ class ZeroVariance(StreakCounter):
         Args:
             frac_zero_variance: Fraction of groups whose samples, without dropped ones, have the same reward.
             reward: Mean reward.
-            cause: A known cause and what to do; empty where none is known.
+            cause: What to do first, a sentence and a blank; empty where no cause is known.
         """
         if self.update(frac_zero_variance == 1):
             prompts = "harder" if reward > 0.5 else "easier"
-            advice = (
-                f"Try {prompts} prompts, larger groups, a higher sampling temperature, or a reward with partial credit"
-            )
             yield (
                 f"in each of the last {self.patience} rollouts, all samples of every group had the same reward (mean "
-                f"{reward:.2f}), so there was no advantage to train on. {cause if cause and reward <= 0.5 else advice}"
+                f"{reward:.2f}), so there was no advantage to train on. {'' if reward > 0.5 else cause}Try {prompts} "
+                "prompts, larger groups, a higher sampling temperature, or a reward with partial credit"
             )
 
 
@@ -227,14 +225,11 @@ class ZeroAccepted(StreakCounter):
             cause: As for `ZeroVariance`.
         """
         if self.update(frac_accepted == 0):
-            advice = (
-                "Try easier prompts or larger groups; set the sum of rewards that counts as correct "
-                "(model.rollout.accept_threshold) where a reward never reaches its maximum; or train on relative "
-                "rewards (grpo)"
-            )
             yield (
                 f"in each of the last {self.patience} rollouts, no sample was accepted (mean reward {reward:.2f}), so "
-                f"an update rule that trains on accepted samples had none. {cause or advice}"
+                f"an update rule that trains on accepted samples had none. {cause}Try easier prompts or larger groups; "
+                "set the sum of rewards that counts as correct (model.rollout.accept_threshold) where a reward never "
+                "reaches its maximum; or train on relative rewards (grpo)"
             )
 
 

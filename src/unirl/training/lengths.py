@@ -180,7 +180,7 @@ def sources_of_run(data: Any, trains: bool = True) -> Iterator[tuple[str, Sequen
         yield "training prompts", listed
     elif trains:
         drawn = [data.prompts.sample(data.seed, index) for index in range(NUM_DRAWN)]
-        yield f"first {NUM_DRAWN} training prompts", drawn
+        yield "drawn training prompts", drawn
     yield "held-out prompts", data.val_examples
 
 
@@ -194,7 +194,7 @@ class LengthWarnings:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._unseen = {"prompts", "questions", "answers"}
-        """Kinds of texts that are watched in drawn prompts, since no warning was given of them."""
+        """Kinds of texts that are watched in training prompts, since no warning was given of them."""
         self._sources: set[str] = set()
 
     def warn(
@@ -236,7 +236,7 @@ class LengthWarnings:
                 self._unseen.clear()
 
     def watch(self, examples: Sequence[Example], max_tokens: int) -> None:
-        """Warn of a batch of drawn prompts, once for each kind of text.
+        """Warn of a batch of training prompts that are not known before it, once for each kind of text.
 
         Args:
             examples: Those of the batch.
@@ -244,7 +244,7 @@ class LengthWarnings:
         """
         if not self._unseen:
             return
-        for kind, *problem in find_long_texts(self.backbone, examples, max_tokens, "prompts of this batch"):
+        for kind, *problem in find_long_texts(self.backbone, examples, max_tokens, "training prompts of this batch"):
             if kind in self._unseen:
                 warnings.warn("; ".join([*problem, "further ones are not told"]), stacklevel=2)
                 self._unseen.discard(kind)

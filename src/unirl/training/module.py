@@ -298,6 +298,7 @@ class SelfImprovement(LightningModule):
     @torch.no_grad()
     def _fresh_rollout(self, batch: Sequence[Example], first: int) -> Rollout:
         config, rngs = self.rollout, (self.rng("images"), self.rng("answers"))
+        self.rollouts.lengths.watch(batch, config.answer_sampling.max_tokens)
         rollout = self.rollouts.sample(batch, config.image_sampling, config.answer_sampling, *rngs, config.group_size)
         weights = self._lifecycle.weights(rollout)
         normalized = normalized_rewards(self.rewards, rollout.score_parts, config.group_size, weights)

@@ -106,7 +106,6 @@ class Rollouts:
         Raises:
             UserError: a reward failed or returned unusable numbers.
         """
-        self.lengths.watch(examples, answer_sampling.max_tokens)
         group_size = len(images) // len(examples)
         examples = [example for example in examples for _ in range(group_size)]
         questions = self._questions(examples, all_questions)
