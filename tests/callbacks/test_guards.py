@@ -240,7 +240,7 @@ def test_answers_that_are_cut_off_are_named_as_the_cause(shapes_checkpoint: Path
     guards = Guards(zero_variance_patience=4, zero_accepted_patience=4)
     sampling = AnswerSampling(1)
     model = fit(shapes_checkpoint, guards, update=SFT(end_to_end=False), reward=Zero(), answer_sampling=sampling)
-    cause = "First raise model.rollout.answer_sampling.max_tokens: 100% of the answers of the last one were cut off at 1"
+    cause = "First raise model.rollout.answer_sampling.max_tokens: 100% of the answers of the last one were cut off"
     assert [cause in warning for warning in guards.warnings] == [True, True]
     assert float(model.trainer.callback_metrics["completions/clipped_ratio"]) == 1
 

@@ -102,7 +102,10 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (outputs.LimitWithoutLengths, "prompt_lengths raised TypeError: .*; define it, or give the backbone a"),
     ],
     "test_what_is_longer_than_the_limit_is_cut_off": [
-        (outputs.CutsNothing, "image_log_probs returned values that differ by .* for prompts that differ only behind 8 tokens"),
+        (
+            outputs.CutsNothing,
+            "values that differ by .* for prompts that differ only behind 8 tokens",
+        ),
     ],
     "test_answers_end_with_an_end_of_text": [
         (outputs.WrongEnd, r"tokenize_answers returned an answer that ends with the token 0, .* eos_token_ids, \[5\]"),

@@ -3,22 +3,22 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from unirl_shapes.prompts import ShapesPrompts
 
-from unirl import Question, UserError, evaluate, sample
+from unirl import PromptsDataModule, Question, evaluate, sample
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
-from unirl.callbacks import Guards
-from unirl.prompts import Prompts
-from unirl.rewards import Keyword
+from unirl.doctor.text_lengths import check_lengths
+from unirl.rewards import Keyword, PretrainedReward
+from unirl.rewards.clip import CLIP as Clip
 from unirl.testing import TinyBackbone
 from unirl.training.lengths import LengthWarnings, clipped_answers, find_long_texts, longer_texts
-from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Images
+from unirl.types import Answers, AnswerSampling, Example, ImageSampling
+from unirl_shapes.prompts import ShapesPrompts
 
 JANUS = "unirl_shapes:checkpoints/janus"
 LONG = " ".join(["a red circle and"] * 8)
@@ -85,8 +85,8 @@ def test_what_goes_beyond_the_context_is_counted(janus: Janus, showo: Showo) -> 
         fits, question = (" ".join(["red"] * n) for n in (words, words + 1))
         assert not problems(backbone, Example("a cup", fits, "red"))
         found = problems(backbone, Example("a cup", "what is it ?", "red"), Example("a cup", question, "red"))
-        start = f"1 of 2 questions of the training prompts are, with an answer, longer than the {reads} tokens that {name}"
-        assert found["questions"].startswith(start), found
+        text = f"1 of 2 questions of the training prompts are, with an answer, longer than the {reads} tokens that"
+        assert found["questions"].startswith(f"{text} {name} reads after an image"), found
         # The answer that is taught, and each choice, is read with its question.
         answer = " ".join(["red"] * reads)
         for example in (
@@ -108,23 +108,19 @@ def test_right_answers_that_max_tokens_cuts_are_counted(showo: Showo) -> None:
     assert found.startswith("2 of 4 right answers of the training prompts need up to 10 tokens, end of text included")
     assert "model.rollout.answer_sampling.max_tokens is 6" in found
     choices = ("red", "red red red red red red red")
-    questions = [Question("what is it ?", "red"), Question("which ?", choices[1], choices), Question("and ?", choices[1])]
+    questions = [
+        Question("what is it ?", "red"),
+        Question("which ?", choices[1], choices),
+        Question("and ?", choices[1]),
+    ]
     (found,) = problems(showo, Example("a cup", questions=tuple(questions))).values()
     assert found.startswith("1 of 2 right answers")  # those of later questions with choices are never sampled
 
 
 def test_a_placeholder_tokenizer_is_not_counted_with() -> None:
-    from unirl.doctor.text_lengths import check_lengths
-
     backbone = Janus("deepseek-ai/Janus-1.3B")
     backbone.build(meta=True)
-
-    class Model:
-        pass
-
-    model = Model()
-    model.backbone = backbone  # type: ignore[attr-defined]
-    (finding,) = check_lengths(model, None)
+    (finding,) = check_lengths(SimpleNamespace(backbone=backbone), None)
     assert "not counted: the tokenizer of deepseek-ai/Janus-1.3B is not on this machine" in finding.text
 
 
@@ -137,8 +133,6 @@ class Drawn(ShapesPrompts):
 
 
 def test_drawn_prompts_are_told_of_once(showo: Showo) -> None:
-    from unirl import PromptsDataModule
-
     source, lengths = Drawn(), LengthWarnings(showo)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -147,13 +141,45 @@ def test_drawn_prompts_are_told_of_once(showo: Showo) -> None:
         for step in range(4):
             lengths.watch([source.sample(0, 1000 + 2 * step + i) for i in range(2)], 6)
         (warning,) = caught
-    assert str(warning.message).startswith("1 of 2 training prompts of this batch are longer than the 24 tokens that Showo")
+    text = "1 of 2 training prompts of this batch are longer than the 24 tokens that Showo reads"
+    assert str(warning.message).startswith(text)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         listed = LengthWarnings(showo)
         listed.warn_of_run(None, 6)  # a data module of another kind
         with pytest.raises(UserWarning, match="of 256 right answers of the drawn training prompts"):
             listed.warn_of_run(PromptsDataModule(ShapesPrompts(), num_val_prompts=0), 2)
+
+
+class ShortSighted(PretrainedReward):
+    """Reads five words."""
+
+    @property
+    def max_prompt_length(self) -> int:
+        return 5
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        return [len(prompt.split()) for prompt in prompts]
+
+    def load(self) -> None:
+        pass
+
+    def measure(self, prompts: Sequence[str], pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.mean((1, 2, 3))
+
+
+def test_prompts_longer_than_a_reward_reads_are_counted() -> None:
+    examples = [Example("one two three four five six", "how many ?", "one"), Example("one", "how many ?", "one")]
+    with pytest.warns(UserWarning, match="1 of 2 prompts are longer than the 5 tokens that shortsighted reads"):
+        evaluate(TinyBackbone(), examples, [ShortSighted("a", 0.0, 1.0)])
+    for built in (False, True):  # the limit is that of the tokenizer and the model, which are loaded when a run starts
+        clip = Clip("unirl_shapes:checkpoints/clip")
+        if built:
+            clip.attach(None)
+        assert clip.max_prompt_length == (24 if built else None)
+    added = clip.prompt_lengths(["red"])[0] - 1
+    prompts = [" ".join(["red"] * (n - added)) for n in (24, 25, 40)]
+    assert longer_texts(prompts, clip.prompt_lengths, 24).keys() == set(prompts[1:])
 
 
 def test_python_functions_warn_of_long_texts() -> None:

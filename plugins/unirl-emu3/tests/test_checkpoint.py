@@ -80,7 +80,7 @@ def test_lengths_are_known_without_weights(checkpoint: Path) -> None:
 
 
 def test_negative_prompts_longer_than_the_context_are_refused(checkpoint: Path) -> None:
-    with pytest.raises(UserError, match="negative_prompt has [0-9]+ tokens, and the model reads 441 before an image"):
+    with pytest.raises(UserError, match=r"negative_prompt has [0-9]+ tokens, and the model reads 441 before an image"):
         Emu3.from_pretrained(str(checkpoint), negative_prompt="blurry, " * 100)
 
 

@@ -29,8 +29,8 @@ WINDOW = 10
 MOST_CLIPPED = 0.5
 """Share of answers that were cut off above which that is named as the cause of equal rewards."""
 CLIPPED = (
-    "First raise model.rollout.answer_sampling.max_tokens: {clipped:.0%} of the answers of the last one were cut off at "
-    "{max_tokens} tokens before they ended (completions/clipped_ratio). "
+    "First raise model.rollout.answer_sampling.max_tokens: {clipped:.0%} of the answers of the last one were cut off "
+    "at {max_tokens} tokens before they ended (completions/clipped_ratio). "
 )
 NUM_ERRORS = 2.0
 """Standard errors of the difference up to which a drop of accuracy may be chance."""

@@ -13,9 +13,9 @@ from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import describe_error, locate_local
 from unirl.doctor.environment import check_disk, log_folder, max_checkpoints
 from unirl.doctor.findings import Finding, format_bytes
-from unirl.doctor.text_lengths import check_lengths
 from unirl.doctor.measure import Measurement, measure
 from unirl.doctor.setup import Setup
+from unirl.doctor.text_lengths import check_lengths
 from unirl.errors import UserError
 
 SPARE = 1.1

@@ -9,6 +9,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones import Backbone, PlaceholderTokenizer
+from unirl.prompts import Prompts
+from unirl.rewards import PretrainedReward, Reward
 from unirl.types import Answers, Example, Question, Rollout
 
 NUM_DRAWN = 256
@@ -79,28 +81,29 @@ def find_long_texts(
     yield from find_long_answers(backbone, examples, max_tokens, source, option)
 
 
-def find_long_prompts(backbone: Backbone, prompts: Sequence[str], source: str) -> Iterator[Problem]:
-    """Prompts that are longer than a backbone reads.
+def find_long_prompts(reader: Backbone | PretrainedReward, prompts: Sequence[str], source: str) -> Iterator[Problem]:
+    """Prompts that are longer than a backbone or a reward reads.
 
     Args:
-        backbone: Built, perhaps on the meta device.
+        reader: The backbone, built, perhaps on the meta device; or a reward.
         prompts: Those of one source.
         source: Their name.
     """
-    limit = backbone.max_prompt_length
+    limit = reader.max_prompt_length
     if limit is None:
         return
     limit = max(0, limit)
-    longer = longer_texts(prompts, backbone.prompt_lengths, limit)
+    longer = longer_texts(prompts, reader.prompt_lengths, limit)
     if longer:
+        name, same = (type(reader).__name__, "image") if isinstance(reader, Backbone) else (reader.name, "score")
         effect = (
-            "what comes after is cut off, so prompts that differ only there give the same image"
-            if backbone.truncates_prompts
+            f"what comes after is cut off, so prompts that differ only there give the same {same}"
+            if not isinstance(reader, Backbone) or reader.truncates_prompts
             else "an image after a longer one goes beyond the positions that the model was made for"
         )
         yield (
             "prompts",
-            f"{_count(prompts, longer)} {source} are longer than the {limit} tokens that {type(backbone).__name__} "
+            f"{_count(prompts, longer)} {source} are longer than the {limit} tokens that {name} "
             f"reads, such as {_longest(longer)}: {effect}",
             "shorten them",
         )
@@ -174,12 +177,13 @@ def sources_of_run(data: Any, trains: bool = True) -> Iterator[tuple[str, Sequen
         data: A `PromptsDataModule`, or a custom module, which has none.
         trains: Whether training prompts are used.
     """
-    if not all(hasattr(data, name) for name in ("prompts", "val_examples")):
+    prompts = getattr(data, "prompts", None)
+    if not isinstance(prompts, Prompts):
         return
-    if trains and (listed := data.prompts.train_examples()):
+    if trains and (listed := prompts.train_examples()):
         yield "training prompts", listed
     elif trains:
-        drawn = [data.prompts.sample(data.seed, index) for index in range(NUM_DRAWN)]
+        drawn = [prompts.sample(data.seed, index) for index in range(NUM_DRAWN)]
         yield "drawn training prompts", drawn
     yield "held-out prompts", data.val_examples
 
@@ -189,10 +193,12 @@ class LengthWarnings:
 
     Args:
         backbone: The model; need not be built yet.
+        rewards: Those of them that read prompts by a pretrained model are asked for their limits, too.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, rewards: Sequence[Reward] = ()) -> None:
         self.backbone = backbone
+        self._readers = [reward for reward in rewards if isinstance(reward, PretrainedReward)]
         self._unseen = {"prompts", "questions", "answers"}
         """Kinds of texts that are watched in training prompts, since no warning was given of them."""
         self._sources: set[str] = set()
@@ -217,7 +223,10 @@ class LengthWarnings:
         if source in self._sources:
             return
         self._sources.add(source)
-        for kind, *problem in find_long_texts(self.backbone, examples, max_tokens, source, option, generates):
+        found = [*find_long_texts(self.backbone, examples, max_tokens, source, option, generates)]
+        if generates:
+            found += self._find_for_rewards(examples, source)
+        for kind, *problem in found:
             rank_zero_warn("; ".join(problem))
             if "training" in source:
                 self._unseen.discard(kind)
@@ -244,10 +253,17 @@ class LengthWarnings:
         """
         if not self._unseen:
             return
-        for kind, *problem in find_long_texts(self.backbone, examples, max_tokens, "training prompts of this batch"):
+        source = "training prompts of this batch"
+        found = [*find_long_texts(self.backbone, examples, max_tokens, source)]
+        for kind, *problem in [*found, *self._find_for_rewards(examples, source)]:
             if kind in self._unseen:
                 warnings.warn("; ".join([*problem, "further ones are not told"]), stacklevel=2)
                 self._unseen.discard(kind)
+
+    def _find_for_rewards(self, examples: Sequence[Example], source: str) -> Iterator[Problem]:
+        prompts = [example.prompt for example in examples]
+        for reward in self._readers:
+            yield from find_long_prompts(reward, prompts, source)
 
 
 def _given_answers(question: Question) -> list[str]:

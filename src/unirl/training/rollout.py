@@ -42,7 +42,7 @@ class Rollouts:
     ) -> None:
         self.backbone, self.rewards = backbone, list(rewards)
         self.accept_threshold, self.reward_timeout = accept_threshold, reward_timeout
-        self.lengths = LengthWarnings(backbone)
+        self.lengths = LengthWarnings(backbone, self.rewards)
 
     @property
     def needs_pixels(self) -> bool:

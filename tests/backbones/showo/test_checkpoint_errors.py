@@ -90,8 +90,9 @@ def test_numbers_of_another_model(changes: dict[str, Any], words: tuple[str, ...
     complaint(lambda: load(copy), *words)
 
 
+TEXT_LENGTHS = (-5, 0, 2, 9.5, "8")
 WRONG_SIZES = [
-    *(("config.json", {"max_text_len": value}, f"max_text_len is {value!r}; expected") for value in (-5, 0, 2, 9.5, "8")),
+    *(("config.json", {"max_text_len": n}, f"max_text_len is {n!r}; expected a whole number") for n in TEXT_LENGTHS),
     ("config.json", {"max_text_len": 10**6}, "max_text_len 1000000; the text model has"),
     ("config.json", {"vocab_size": "8"}, "vocab_size is '8'; expected a whole number of 1 or more"),
     ("config.json", {"num_vq_tokens": 10**8}, "too few for a prompt and an image of 100000000 codes"),

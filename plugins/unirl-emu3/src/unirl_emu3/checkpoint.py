@@ -130,7 +130,8 @@ def check_generation(model: Emu3ForConditionalGeneration, folder: Path) -> None:
         UserError: names the field.
     """
     generation: Any = model.generation_config
-    file, vocab_size = folder / "generation_config.json", model.config.text_config.vocab_size
+    config: Any = model.config
+    file, vocab_size = folder / "generation_config.json", config.text_config.vocab_size
     ratio, area = getattr(generation, "ratio", None), getattr(generation, "image_area", None)
     check_size("1:1" if ratio is None else ratio, 64 if area is None else area, f"{file}: ")
     ends = generation.eos_token_id

@@ -93,7 +93,9 @@ def guidance_of(generation: Any, where: str) -> float:
     if scale is None:
         return 0.0
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= 1000:
-        raise UserError(f"{where}: generation_config.json's guidance_scale is {scale!r}; expected a number from 0 to 1000")
+        raise UserError(
+            f"{where}: generation_config.json's guidance_scale is {scale!r}; expected a number from 0 to 1000"
+        )
     return scale - 1.0
 
 

@@ -127,7 +127,6 @@ class ShowoConfig:
         if self.side**2 != self.num_vq_tokens:
             raise UserError(f"{where}: num_vq_tokens {self.num_vq_tokens} is not a square number; check config.json")
 
-
     def check_text_len(self, max_position_embeddings: object, where: str) -> None:
         """Refuse prompts for which the text model has no positions before an image.
 
