@@ -101,6 +101,22 @@ class PretrainedReward(Reward):
         """
 
     @property
+    def max_prompt_length(self) -> int | None:
+        """Most tokens of a prompt that the loaded model reads; the rest is cut off. None where it is not known.
+
+        Longer prompts are counted when a run starts, by `prompt_lengths`. Optional.
+        """
+        return None
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Number of tokens of each prompt, with those that are added; needed by `max_prompt_length`.
+
+        Args:
+            prompts: Different prompts.
+        """
+        raise TypeError(f"{type(self).__name__} has a max_prompt_length: define prompt_lengths")
+
+    @property
     @override
     def pretrained_models(self) -> Sequence[PretrainedModel]:
         return (PretrainedModel(self.model),)

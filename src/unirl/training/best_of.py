@@ -12,6 +12,7 @@ from unirl.backbones import Backbone
 from unirl.errors import UserError, check_range, check_temperature
 from unirl.rewards import Likelihood, Questions
 from unirl.training.config import check_image_sampling
+from unirl.training.lengths import LengthWarnings
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, question_rows
 
 
@@ -47,6 +48,8 @@ def sample(
 ) -> Samples:
     """Generate an image for each example, ask about it, and score it by the model's own verdict.
 
+    Texts that are longer than the model reads or writes are warned of.
+
     Args:
         backbone: The model. It is built if it is not yet.
         examples: Prompts, or examples. An empty question is not asked, and an empty answer is not expected; either all
@@ -81,6 +84,7 @@ def sample(
     check_image_sampling("sample", backbone, image_sampling)
     check_range(1, 10_000, "sample: answers", max_tokens=answer_sampling.max_tokens)
     check_temperature("sample: answers", answer_sampling.temperature)
+    LengthWarnings(backbone).warn(requested, answer_sampling.max_tokens, "prompts", "max_tokens")
     was_training = backbone.training
     backbone.eval()
     best = _sample(backbone, requested, image_sampling, answer_sampling, generator)

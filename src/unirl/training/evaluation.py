@@ -16,6 +16,7 @@ from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.judges.verdict_checks import checked_references, checked_understanding_set, checked_verdicts
 from unirl.metrics.accuracy import AccuracyByCategory
+from unirl.metrics.completions import ClippedRatio
 from unirl.metrics.consistency import Consistency, is_correct_answer
 from unirl.metrics.diversity import GroupDiversity, TimmFeatures
 from unirl.metrics.self_reward import SelfRewardAccuracy
@@ -23,6 +24,7 @@ from unirl.prompts import Prompts
 from unirl.rewards import Reward
 from unirl.rewards.scoring import distribution_of
 from unirl.training.config import EvaluationConfig
+from unirl.training.lengths import clipped_answers
 from unirl.training.rollout import Rollouts
 from unirl.training.scorable import find_refused, raise_errors
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
@@ -40,7 +42,7 @@ class Evaluator:
 
     Args:
         rollouts: Generates, answers and scores.
-        judge: Decides whether an image is correct. Without one, only diversity is measured.
+        judge: Decides whether an image is correct. Without one, only diversity and cut-off answers are measured.
         config: What is measured.
         image_sampling: How images are generated where `config` does not say.
         answer_sampling: How questions are answered; its temperature is set to 0.
@@ -85,6 +87,9 @@ class Evaluator:
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
         self._understanding_set = None if judge is None else _ask(judge, checked_understanding_set, count)
+        if self._understanding_set is not None:
+            given, max_tokens = self._understanding_set[0], self.answer_sampling.max_tokens
+            self.rollouts.lengths.warn(given, max_tokens, "questions about given images", generates=False)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
         metrics = self._new_metrics(categories, all_examples[:1])
@@ -94,7 +99,7 @@ class Evaluator:
 
     def _new_metrics(self, categories: Sequence[str], examples: Sequence[Example]) -> dict[str, Metric]:
         """What is measured, by kind; an example tells whether the judge has references."""
-        metrics: dict[str, Metric] = {}
+        metrics: dict[str, Metric] = {"completions": ClippedRatio()}
         if self.config.num_diversity_prompts:
             metrics["diversity/codes"] = GroupDiversity("hamming")
             if self.config.diversity_model:
@@ -125,6 +130,7 @@ class Evaluator:
             "understanding": [*dict.fromkeys(example.category for example in asked), "overall"] if asked else [],
             "self_reward": generated,
             "consistency": Consistency.names,
+            "completions": ClippedRatio.names,
         }
         metrics = self._new_metrics((), [*examples, *asked][:1])
         return [name if "/" in name else f"{name}/{part}" for name in metrics for part in parts.get(name, ("",))]
@@ -143,6 +149,7 @@ class Evaluator:
         rollout = self.rollouts.sample(
             examples, self.image_sampling, self.answer_sampling, generator, decode=True, all_questions=False
         )
+        self._count_clipped(rollout.answers)
         if self.judge is None or rollout.images.pixels is None:
             return rollout
         correct = _ask(self.judge, checked_verdicts, examples, rollout.images.pixels)
@@ -191,7 +198,14 @@ class Evaluator:
 
     def _answer(self, pixels: Tensor, examples: Sequence[Example]) -> Answers:
         images = self.backbone.encode(pixels.to(self._device))
-        return self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
+        answers = self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
+        self._count_clipped(answers)
+        return answers
+
+    def _count_clipped(self, answers: Answers) -> None:
+        """Count sampled answers, and those that were cut off at `max_tokens`."""
+        max_tokens, ends = self.answer_sampling.max_tokens, self.backbone.eos_token_ids
+        self._metrics["completions"].update(clipped_answers(answers, max_tokens, ends))
 
     @torch.no_grad()
     def _diversity(self, group_size: int = 4) -> None:
@@ -280,6 +294,7 @@ def evaluate(
         reward.attach(backbone)
     was_training = backbone.training
     backbone.eval()
+    evaluator.rollouts.lengths.warn(held_out, evaluator.answer_sampling.max_tokens, "prompts", "max_tokens")
     evaluator.start(held_out, next(backbone.parameters()).device)
     for batch_idx, start in enumerate(range(0, len(held_out), batch_size)):
         evaluator.step(held_out[start : start + batch_size], batch_idx)

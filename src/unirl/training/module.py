@@ -42,6 +42,7 @@ from unirl.training.config import (
     reward_timeout,
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
+from unirl.training.lengths import completion_metrics
 from unirl.training.optimizers import (
     average_gradients,
     check_optimizer,
@@ -141,6 +142,9 @@ class SelfImprovement(LightningModule):
             if self._trainer is not None:
                 self.frozen_digest = self.trainer.strategy.broadcast(self.frozen_digest)
         self._built = True
+        if self._trainer is not None:
+            trains, data = self.trainer.state.fn == "fit", getattr(self.trainer, "datamodule", None)
+            self.rollouts.lengths.warn_of_run(data, self.rollout.answer_sampling.max_tokens, trains)
 
     def _build(self, mesh: DeviceMesh | None) -> None:
         self.backbone.build()
@@ -300,6 +304,7 @@ class SelfImprovement(LightningModule):
     @torch.no_grad()
     def _fresh_rollout(self, batch: Sequence[Example], first: int) -> Rollout:
         config, rngs = self.rollout, (self.rng("images"), self.rng("answers"))
+        self.rollouts.lengths.watch(batch, config.answer_sampling.max_tokens)
         rollout = self.rollouts.sample(batch, config.image_sampling, config.answer_sampling, *rngs, config.group_size)
         weights = self._lifecycle.weights(rollout)
         normalized = normalized_rewards(self.rewards, rollout.score_parts, config.group_size, weights)
@@ -349,7 +354,7 @@ class SelfImprovement(LightningModule):
             "reward_std": group_std(rollout.scores, size).mean(),
             "frac_reward_zero_std": zero_variance.float().mean(),
             "frac_accepted": (rollout.accepted & (weights > 0)).float().mean(),
-            "completions/mean_length": _mean_length(rollout),
+            **completion_metrics(rollout, self.rollout.answer_sampling.max_tokens, self.backbone.eos_token_ids),
             **{f"rewards/{name}/mean": part.mean() for name, part in rollout.score_parts.items()},
             **self._entropies(rollout),
             **metrics,
@@ -428,9 +433,3 @@ class SelfImprovement(LightningModule):
         saved: list[Rollout] = local_item(checkpoint.get("rollouts")) or []
         if all(len(rollout.old_log_probs) in (0, self.rollout.num_iterations) for rollout in saved):
             self._kept = saved
-
-
-def _mean_length(rollout: Rollout) -> Tensor:
-    """Mean number of tokens of an answer, without the rows that are ignored."""
-    asked = rollout.answer_weights > 0
-    return (rollout.answers.mask.sum(1) * asked).sum().float() / asked.sum()

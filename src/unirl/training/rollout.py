@@ -8,6 +8,7 @@ import torch
 from unirl.backbones import Backbone
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
+from unirl.training.lengths import LengthWarnings
 from unirl.types import (
     Answers,
     AnswerSampling,
@@ -41,6 +42,7 @@ class Rollouts:
     ) -> None:
         self.backbone, self.rewards = backbone, list(rewards)
         self.accept_threshold, self.reward_timeout = accept_threshold, reward_timeout
+        self.lengths = LengthWarnings(backbone, self.rewards)
 
     @property
     def needs_pixels(self) -> bool:
