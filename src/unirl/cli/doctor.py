@@ -14,6 +14,7 @@ from unirl.doctor.environment import available_devices, check_import_name, check
 from unirl.doctor.findings import Finding, format_findings
 from unirl.doctor.models import check_models
 from unirl.doctor.resources import check_resources
+from unirl.doctor.resuming import check_resume
 from unirl.doctor.settings import check_settings, check_sizes, check_verdicts
 from unirl.doctor.setup import setup_of
 from unirl.errors import UserError
@@ -88,6 +89,7 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         yield from check_sizes(run.model, run.datamodule, setup.devices)
     else:
         yield from check_settings(run, run.trainer)
+    yield from check_resume(run, verify=True)
     yield from check_resources(run.model, run.datamodule, setup, run.trainer, really)
 
 

@@ -33,6 +33,7 @@ from unirl.cli.run_errors import translate
 from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DEFAULTS, TRAINER_TITLE
 from unirl.distributed import strategies
 from unirl.distributed.slurm import is_restarted_job, slurm_job_id
+from unirl.doctor.resuming import CONFIG
 from unirl.doctor.settings import check_before_fit
 from unirl.errors import UserError
 from unirl.training.datamodule import PromptsDataModule
@@ -63,7 +64,7 @@ IGNORED_WARNINGS = (
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the config in the folder of the run, and the name of that folder in checkpoints."""
+    """Saves the config in the folder of the run, and in checkpoints with the name of that folder."""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -74,6 +75,7 @@ class SaveConfig(SaveConfigCallback):
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG] = self.parser.dump(self.config, skip_none=False)
         folder = getattr(trainer, "run_folder", None)
         if folder is not None and folder.path is not None:
             checkpoint[RUN] = folder.path.name
@@ -173,6 +175,19 @@ class Run(LightningCLI):
         elif self.config.subcommand == "fit" and is_restarted_job():
             self._resume_folders = checkpoint_folders(options, slurm_job_id())
 
+    @property
+    def ckpt_path(self) -> Path | list[Path] | None:
+        """The checkpoint to load, or the folders whose newest one it is; None for none, or a remote one."""
+        given = self.config[self.config.subcommand].get("ckpt_path")
+        if self._resume_folders is not None or not given:
+            return self._resume_folders
+        return None if given == "hpc" or "://" in given else Path(given)
+
+    def config_text(self) -> str:
+        """The config of the run, in YAML."""
+        text: str = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        return text
+
     @override
     def instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
@@ -192,7 +207,7 @@ class Run(LightningCLI):
         kwargs["callbacks"] = _with_progress(options.trainer)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+        except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"trainer: {error}") from error
         assert isinstance(trainer, AtomicTrainer)
         trainer.resume_folders = self._resume_folders

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, OnExceptionCheckpoint, Timer
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
+from unirl.doctor.resuming import ParsedRun, check_resume
 from unirl.errors import UserError
 from unirl.training.config import missing_verdicts
 from unirl.training.optimizers import check_run_length
@@ -19,14 +20,6 @@ from unirl.training.optimizers import check_run_length
 MAX_IMAGES = 100_000
 """Images of a step on a device: far more than any device can hold, so more is a typing error."""
 HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
-
-
-class ParsedRun(Protocol):
-    """A parsed command line, as `LightningCLI` holds it: everything is instantiated, nothing is built."""
-
-    model: Any
-    datamodule: Any
-    trainer: Any
 
 
 def check_before_fit(run: ParsedRun) -> None:
@@ -38,7 +31,7 @@ def check_before_fit(run: ParsedRun) -> None:
     Raises:
         UserError: the run would fail.
     """
-    findings = [*check_settings(run, run.trainer), *check_disk(log_folder(run.trainer))]
+    findings = [*check_settings(run, run.trainer), *check_resume(run), *check_disk(log_folder(run.trainer))]
     raise_errors(findings)
     for finding in findings:
         if finding.level == "warning":

@@ -42,6 +42,7 @@ from unirl.training.config import (
     reward_timeout,
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
+from unirl.training.held_settings import SETTINGS, Settings, check_held, held_settings, same_sampling
 from unirl.training.optimizers import (
     average_gradients,
     check_optimizer,
@@ -117,6 +118,7 @@ class SelfImprovement(LightningModule):
         self._current: Rollout | None = None
         self._kept: list[Rollout] = []  # with `num_iterations`, a rollout for each batch of an optimizer step
         self._built, self._lifecycle = False, Lifecycle()
+        self._settings: Settings = {}
 
     @property
     def sampling_config(self) -> SamplingConfig:
@@ -162,6 +164,7 @@ class SelfImprovement(LightningModule):
         if stage == "fit":
             check_precision(str(self.trainer.precision))
             check_run_length(self.lr_scheduler, self.trainer.max_epochs, self.trainer.max_steps)
+            self._settings = held_settings(self, self.trainer, getattr(self.trainer, "datamodule", None))
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
         self.rollouts.reward_timeout = reward_timeout(self.rollout, self.trainer.strategy)
         for loop in (self.trainer.fit_loop.epoch_loop.val_loop, self.trainer.validate_loop, self.trainer.test_loop):
@@ -411,6 +414,7 @@ class SelfImprovement(LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SETTINGS] = self._settings
         if self.frozen_digest is not None:
             checkpoint[DIGEST] = self.frozen_digest
         if self.rollout.num_iterations > 1:  # a run may stop between two of them
@@ -418,10 +422,25 @@ class SelfImprovement(LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_digest(checkpoint.get(DIGEST), self.frozen_digest)
+        self.check_checkpoint(checkpoint, str(self.trainer.ckpt_path))
         saved: list[Rollout] = local_item(checkpoint.get("rollouts")) or []
-        if all(len(rollout.old_log_probs) in (0, self.rollout.num_iterations) for rollout in saved):
+        same = same_sampling(checkpoint.get(SETTINGS, {}), self._settings)
+        if same and all(len(rollout.old_log_probs) in (0, self.rollout.num_iterations) for rollout in saved):
             self._kept = saved
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any], ckpt_path: str) -> None:
+        """Refuse a checkpoint whose state holds other settings than this run has, before it is loaded.
+
+        Args:
+            checkpoint: What it holds besides tensors.
+            ckpt_path: Its path, for the message.
+
+        Raises:
+            UserError: names the settings.
+        """
+        settings, training = self._settings or held_settings(self), self.trainer.state.fn == "fit"
+        check_held(checkpoint.get(SETTINGS, {}), settings, ckpt_path, training)
+        check_digest(checkpoint.get(DIGEST), self.frozen_digest)
 
 
 def _mean_length(rollout: Rollout) -> Tensor:
