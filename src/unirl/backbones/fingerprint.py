@@ -16,6 +16,8 @@ WHOLE = 1 << 24
 def fingerprint(path_or_id: str) -> str | None:
     """A hash that a copy of a checkpoint shares, and a checkpoint with other weights does not.
 
+    Weights in folders inside the checkpoint, as of an image tokenizer, do not count.
+
     Args:
         path_or_id: A local folder, `package:folder`, or a hub id.
 
