@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from unirl.backbones.frozen import DIGEST, check_digest, exclude_from_state_dict, frozen_names
 from unirl.backbones.lora import select_trainable
 from unirl.checkpoint.integrity import find_corruption
 from unirl.checkpoint.resume import corrupt_message, latest_readable, resolve_last
@@ -76,6 +77,8 @@ def check_resume(run: ParsedRun, verify: bool = False) -> Iterator[Finding]:
 
 
 def _check_model(path: Path, checkpoint: Mapping[str, Any], run: ParsedRun, training: bool) -> None:
+    if not run.model.exclude_frozen_parameters:
+        check_digest(checkpoint.get(DIGEST), None)
     if (saved := checkpoint.get(SETTINGS)) is not None:
         check_held(saved, held_settings(run.model, run.trainer, run.datamodule), str(path), training)
     elif (model := _on_meta(run.model)) is not None:
@@ -101,6 +104,8 @@ def _on_meta(model: SelfImprovement) -> SelfImprovement | None:
         select_trainable(model.backbone, model.trainable_modules, model.lora)
     except Exception:  # building the model, which comes next, says what is wrong
         return None
+    if model.exclude_frozen_parameters:
+        exclude_from_state_dict(model, [f"backbone.{name}" for name in frozen_names(model.backbone)])
     return model
 
 

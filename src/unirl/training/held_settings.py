@@ -232,7 +232,7 @@ def _differences(option: str, old: Any, new: Any) -> Iterator[tuple[str, Any, An
         names = [name for name in new if name in old] if "class" in old else sorted({*old, *new}, key=str)
         for name in names:
             yield from _differences(f"{option}.{name}", old.get(name), new.get(name))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _are_objects(old + new):
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and _are_dicts(old + new):
         for i, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from _differences(f"{option}[{i}]" if len(new) > 1 else option, one, other)
     elif old != new and repr(old) != repr(new):  # NaN differs from itself
@@ -258,12 +258,12 @@ def _is(value: Any, key: str) -> bool:
     return isinstance(value, dict) and key in value
 
 
-def _are_objects(values: list[Any]) -> bool:
-    return bool(values) and all(_is(value, "class") or _is(value, CHECKPOINT) for value in values)
+def _are_dicts(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values)
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, list) and _are_objects(value):
+    if isinstance(value, list) and _are_dicts(value):
         value = ", ".join(map(_shown, value))
     elif isinstance(value, dict):
         value = value.get("class", value.get(CHECKPOINT, value))
