@@ -66,16 +66,19 @@ IGNORED_WARNINGS = (
 class SaveConfig(SaveConfigCallback):
     """Saves the config in the folder of the run, and in checkpoints with the name of that folder."""
 
+    _text = ""
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self._text = self.parser.dump(self.config, skip_none=False)
         log_dir, job_id = trainer.log_dir, slurm_job_id()  # log_dir is collective
         if log_dir is not None and job_id is not None and trainer.is_global_zero:
             (Path(log_dir) / JOB_FILE).write_text(job_id, encoding="utf-8")
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CONFIG] = self.parser.dump(self.config, skip_none=False)
+        checkpoint[CONFIG] = self._text
         folder = getattr(trainer, "run_folder", None)
         if folder is not None and folder.path is not None:
             checkpoint[RUN] = folder.path.name
