@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, OnExceptionCheckpoint, Timer
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from unirl.backbones.checkpoints import locate
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
+from unirl.doctor.resuming import ParsedRun, check_resume
 from unirl.doctor.run_length import check_length
 from unirl.doctor.scored_prompts import check_prompts
 from unirl.doctor.watched_metrics import check_watched_metrics
@@ -24,14 +25,6 @@ MAX_IMAGES = 100_000
 HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
 
 
-class ParsedRun(Protocol):
-    """A parsed command line, as `LightningCLI` holds it: everything is instantiated, nothing is built."""
-
-    model: Any
-    datamodule: Any
-    trainer: Any
-
-
 def check_before_fit(run: ParsedRun) -> None:
     """The fast checks, for `fit`. The checkpoint is not checked: building the backbone, which comes next, does so.
 
@@ -41,7 +34,7 @@ def check_before_fit(run: ParsedRun) -> None:
     Raises:
         UserError: the run would fail.
     """
-    findings = [*check_settings(run, run.trainer), *check_disk(log_folder(run.trainer))]
+    findings = [*check_settings(run, run.trainer), *check_resume(run), *check_disk(log_folder(run.trainer))]
     raise_errors(findings)
     for finding in findings:
         if finding.level == "warning":
