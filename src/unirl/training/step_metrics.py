@@ -1,6 +1,6 @@
 """What a training step logs about its samples."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from unirl.training.lengths import completion_metrics
 from unirl.types import Rollout
 
 
-def step_metrics(rollout: Rollout, config: RolloutConfig, eos_token_ids: Collection[int]) -> dict[str, Tensor]:
+def step_metrics(rollout: Rollout, config: RolloutConfig, eos_token_ids: Sequence[int]) -> dict[str, Tensor]:
     """Scalars by name: spread of the rewards, shares of groups and samples, lengths, rewards, entropies.
 
     Args:
