@@ -42,10 +42,10 @@ def test_evaluate_builds_a_model_that_is_not(shapes_checkpoint: Path) -> None:
     assert validate(Showo(str(shapes_checkpoint)), ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
 
 
-def test_without_a_judge_only_diversity_is_measured(shapes_checkpoint: Path) -> None:
+def test_without_a_judge_only_diversity_and_cut_off_answers_are_measured(shapes_checkpoint: Path) -> None:
     backbone = Showo.from_pretrained(str(shapes_checkpoint))
     metrics = validate(backbone, ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
-    assert list(metrics) == ["diversity/codes"]
+    assert list(metrics) == ["completions/clipped_ratio", "diversity/codes"]
 
 
 def test_rewards_are_attached_to_the_measured_backbone(shapes_checkpoint: Path) -> None:

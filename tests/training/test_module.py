@@ -292,7 +292,9 @@ def test_a_failing_reward_stops_the_run_by_name_and_the_last_checkpoint_resumes(
     for i, failure in enumerate(failures):
         with pytest.raises(UserError, match="reward 'failing'"):
             fit(tmp_path / str(i), reward=Failing(failure))
-    complete, resumed = fit(tmp_path / "complete"), fit(tmp_path / "resumed", ckpt_path=tmp_path / "0" / "step-2.ckpt")
+    complete, mended = fit(tmp_path / "complete"), Failing()
+    mended.calls = -100
+    resumed = fit(tmp_path / "resumed", ckpt_path=tmp_path / "0" / "step-2.ckpt", reward=mended)
     assert resumed.steps == complete.steps[2:]
 
 

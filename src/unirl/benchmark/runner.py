@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -35,6 +36,7 @@ from unirl.errors import UserError, check_plugin, check_range
 from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.judges import Judge, Verdict
 from unirl.training.config import check_image_sampling
+from unirl.training.lengths import find_long_texts
 from unirl.types import AnswerSampling, Example, ImageSampling
 
 
@@ -144,6 +146,7 @@ class _Run(LightningModule):
             *(("questions", _slice(i, batch_size, count)) for i in range(0, count, batch_size)),
         ]
         self.settings: dict[str, Any] = {}
+        self.problems: list[str] = []
 
     def use(self, image_sampling: ImageSampling, answer_sampling: AnswerSampling | None) -> None:
         """Set how images and answers are sampled."""
@@ -151,6 +154,15 @@ class _Run(LightningModule):
         check_image_sampling("evaluate", self.backbone, image_sampling)
         own = answer_sampling or self.backbone.sampling_config.answer_sampling
         self.image_sampling, self.answer_sampling = image_sampling, replace(own, temperature=0.0)
+        generated = list({file.example.prompt: file.example for file in self.files}.values())
+        sources = [("prompts of the benchmark", generated, True)]
+        sources += [("questions about given images", list(self.questions[0]), False)] if self.questions else []
+        for source, examples, generates in sources:
+            option, count = "answer_sampling.max_tokens", self.answer_sampling.max_tokens
+            found = find_long_texts(self.backbone, examples, count, source, option, generates)
+            self.problems += ["; ".join(problem) for _, *problem in found]
+        for problem in self.problems:
+            rank_zero_warn(problem)
 
     @override
     def setup(self, stage: str) -> None:
@@ -279,7 +291,7 @@ class _Run(LightningModule):
             understanding = BenchmarkResults.load(self.folder).understanding
         settings = {**self.settings, "resolution": sorted(sizes), "versions": versions()}
         counts = count_by_category(self.files)
-        warnings = doubts(self.files, verdicts, len(self.judge.benchmark()))
+        warnings = self.problems + doubts(self.files, verdicts, len(self.judge.benchmark()))
         return BenchmarkResults(self.name, scores, errors, counts, settings, images, understanding, warnings, without)
 
 

@@ -20,6 +20,7 @@ from unirl.callbacks.status import clock
 from unirl.cli.lightning_messages import silence_lightning
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
+from unirl.cli.sample_backbone import choose_backbone
 from unirl.distributed import strategies
 from unirl.errors import UserError
 from unirl.hooks.arguments import registered_name
@@ -39,7 +40,7 @@ class Options:
     Args:
         benchmark: A judge with prompts or questions of its own, such as shapes, geneval or vqa.
         out: Folder of images, verdicts and results. The same command goes on where it was stopped.
-        backbone: The model: a registered name, with its options below it.
+        backbone: The model: a registered name, its options below it. By default by the checkpoint's format.
         images: Images of each prompt.
         batch_size: Images generated at a time.
         seed: Of the images: each is seeded by (seed, prompt, number).
@@ -121,12 +122,12 @@ def _arguments(argv: list[str]) -> list[str]:
             raise UserError(f"give --benchmark NAME and --out FOLDER ({name} is missing); see `unirl evaluate --help`")
     if "--judge_only=true" in given or "--config" in names:
         return given
-    if "--backbone" not in names:
-        given.append("--backbone=showo")
+    following = [*given[1:], ""]
+    named = [w.partition("=")[2] or following[i] for i, w in enumerate(given) if names[i] == "--backbone"]
+    backbone = choose_backbone(named[0] if named else None, checkpoint)
+    given += [] if named else [f"--backbone={backbone}"]
     if checkpoint is None and not any(name.startswith("--backbone.") for name in names):
-        following = [*given[1:], ""]
-        chosen = [w.partition("=")[2] or following[i] for i, w in enumerate(given) if w.startswith("--backbone")]
-        checkpoint = DEFAULT_CHECKPOINT.format(chosen[0])
+        checkpoint = DEFAULT_CHECKPOINT.format(backbone)
     return given if checkpoint is None else [*given, f"--backbone.init_args.checkpoint={checkpoint}"]
 
 

@@ -17,6 +17,7 @@ IGNORED_WARNINGS = (
     "already configured with model summary",
     "weights_only` was not set",
     "predict returned None",
+    "Total length of `DataLoader` across ranks is zero",  # said before the run
 )
 """Parts of Lightning's messages that users can do nothing about."""
 

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
@@ -90,6 +92,7 @@ def _sample(options: argparse.Namespace, out: Path) -> None:
     from unirl.cli.sample_examples import report, requested_examples  # noqa: PLC0415
     from unirl.functional.seeding import generator_for  # noqa: PLC0415
     from unirl.training.best_of import sample  # noqa: PLC0415
+    from unirl.training.lengths import clipped_answers  # noqa: PLC0415
 
     requested = requested_examples(options)
     device = choose_device(options.device)
@@ -100,7 +103,7 @@ def _sample(options: argparse.Namespace, out: Path) -> None:
     examples = [example for example in requested for _ in range(options.count)]
     generator = generator_for(device, options.seed, "sample")
     settings = (config.image_sampling, config.answer_sampling, generator)
-    with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+    with _told_warnings(), torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
         samples = sample(backbone, examples, options.best_of or 1, *settings)
     answers = [""] * len(examples) if samples.answers is None else samples.answers.text
     captions = [
@@ -111,12 +114,25 @@ def _sample(options: argparse.Namespace, out: Path) -> None:
     image_grid(samples.images.pixels, captions).save(out)
     for text in [] if samples.answers is None else answers:
         print(" ".join(text.split()))
+    if samples.answers is not None:
+        max_tokens = config.answer_sampling.max_tokens
+        clipped = int(clipped_answers(samples.answers, max_tokens, backbone.eos_token_ids).sum())
+        if clipped:
+            _tell(f"warning: {clipped} of {len(answers)} answers were cut off at --max_tokens {max_tokens}")
     for line in report(examples, samples.all_scores):
         _tell(line)
 
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Print warnings as lines of this command, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
+        yield
 
 
 def _sampling_config(options: argparse.Namespace, config: "SamplingConfig") -> "SamplingConfig":

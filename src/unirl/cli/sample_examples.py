@@ -8,7 +8,7 @@ from torch import Tensor
 from unirl.errors import UserError
 from unirl.hooks.host import load
 from unirl.prompts import JsonLines, Prompts
-from unirl.training.best_of import is_question_set
+from unirl.training.best_of import check_expected, is_question_set
 from unirl.types import Example
 
 
@@ -31,7 +31,9 @@ def requested_examples(options: argparse.Namespace) -> list[Example]:
         if options.question or options.answer:
             raise UserError(f"--prompts {options.prompts} has questions and answers; leave out --question and --answer")
         source = _source(options.prompts)
-        return [_find(source, options.prompts, prompt) for prompt in options.prompt]
+        found = [_find(source, options.prompts, prompt) for prompt in options.prompt]
+        check_expected(found)
+        return found
     if options.answer and not options.question:
         raise UserError("--answer: to which question? Give --question, too")
     if options.best_of is not None and not (options.question and options.answer):

@@ -33,6 +33,7 @@ from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DE
 from unirl.cli.trainer_options import check_trainer_options, trainer_error
 from unirl.distributed import strategies
 from unirl.distributed.slurm import is_restarted_job, slurm_job_id
+from unirl.doctor.resuming import CONFIG
 from unirl.doctor.settings import check_before_fit
 from unirl.errors import UserError
 from unirl.training.datamodule import PromptsDataModule
@@ -48,17 +49,21 @@ USAGE = "--config FILE [--config OVERLAY] [--OPTION VALUE] ..."
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the config in the folder of the run, and the name of that folder in checkpoints."""
+    """Saves the config in the folder of the run, and in checkpoints with the name of that folder."""
+
+    _text = ""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self._text = self.parser.dump(self.config, skip_none=False)
         log_dir, job_id = trainer.log_dir, slurm_job_id()  # log_dir is collective
         if log_dir is not None and job_id is not None and trainer.is_global_zero:
             (Path(log_dir) / JOB_FILE).write_text(job_id, encoding="utf-8")
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG] = self._text
         folder = getattr(trainer, "run_folder", None)
         if folder is not None and folder.path is not None:
             checkpoint[RUN] = folder.path.name
@@ -157,6 +162,19 @@ class Run(LightningCLI):
             check_ckpt_path(options.ckpt_path)
         elif self.config.subcommand == "fit" and is_restarted_job():
             self._resume_folders = checkpoint_folders(options, slurm_job_id())
+
+    @property
+    def ckpt_path(self) -> Path | list[Path] | None:
+        """The checkpoint to load, or the folders whose newest one it is; None for none, or a remote one."""
+        given = self.config[self.config.subcommand].get("ckpt_path")
+        if self._resume_folders is not None or not given:
+            return self._resume_folders
+        return None if given == "hpc" or "://" in given else Path(given)
+
+    def config_text(self) -> str:
+        """The config of the run, in YAML."""
+        text: str = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        return text
 
     @override
     def instantiate_classes(self) -> None:

@@ -29,9 +29,10 @@ class Verdict:
 class Judge(ABC):
     """Decides from pixels whether an image is correct. Used in evaluation, never in training.
 
-    `verdicts` is required. A judge that can make images of its own measures more: `understanding_set` is for validation
-    of understanding, `references` for the consistency of generation and understanding. A judge that brings prompts of
-    its own is a benchmark: `unirl evaluate --benchmark NAME` takes its registered name.
+    `verdicts` is required; a judge that cannot judge every example says so in `check_example`. A judge that can make
+    images of its own measures more: `understanding_set` is for validation of understanding, `references` for the
+    consistency of generation and understanding. A judge that brings prompts of its own is a benchmark:
+    `unirl evaluate --benchmark NAME` takes its registered name.
 
     Example:
         >>> class Bright(Judge):
@@ -55,6 +56,19 @@ class Judge(ABC):
 
         Raises:
             UserError: the images are of a size that this judge cannot read.
+        """
+
+    def check_example(self, example: Example) -> None:  # noqa: B027 - an optional hook
+        """Refuse an example that this judge cannot judge, such as one of objects that it does not know.
+
+        Called before the model is loaded, for all prompts that a validation generates. By default every example can be
+        judged.
+
+        Args:
+            example: A held-out example, or any example of a run with the reward `oracle`.
+
+        Raises:
+            UserError: why it cannot be judged. The caller names judge, prompt and line, and says what to do.
         """
 
     def explain(self, examples: Sequence[Example], pixels: Tensor) -> Sequence[Verdict]:

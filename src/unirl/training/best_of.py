@@ -12,6 +12,7 @@ from unirl.backbones import Backbone
 from unirl.errors import UserError, check_range, check_temperature
 from unirl.rewards import Likelihood, Questions
 from unirl.training.config import check_image_sampling
+from unirl.training.lengths import LengthWarnings
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, question_rows
 
 
@@ -47,6 +48,8 @@ def sample(
 ) -> Samples:
     """Generate an image for each example, ask about it, and score it by the model's own verdict.
 
+    Texts that are longer than the model reads or writes are warned of.
+
     Args:
         backbone: The model. It is built if it is not yet.
         examples: Prompts, or examples. An empty question is not asked, and an empty answer is not expected; either all
@@ -57,8 +60,8 @@ def sample(
         generator: The only source of randomness.
 
     Raises:
-        UserError: a setting is out of range, some examples have a question or an answer and others have none, or
-            `best_of` has no expected answer to decide by.
+        UserError: a setting is out of range, some examples have a question or an answer and others have none, an
+            expected answer cannot be compared, or `best_of` has no expected answer to decide by.
 
     Example:
         >>> from unirl.testing import TinyBackbone
@@ -73,6 +76,7 @@ def sample(
         given = sum(bool(getattr(example, name)) for example in requested)
         if given not in (0, len(requested)):
             raise UserError(f"sample: {given} of {len(requested)} examples have a {name}; give it to all, or to none")
+    check_expected(requested)
     backbone.build()
     config = backbone.sampling_config
     image_sampling = config.image_sampling if image_sampling is None else image_sampling
@@ -80,6 +84,7 @@ def sample(
     check_image_sampling("sample", backbone, image_sampling)
     check_range(1, 10_000, "sample: answers", max_tokens=answer_sampling.max_tokens)
     check_temperature("sample: answers", answer_sampling.temperature)
+    LengthWarnings(backbone).warn(requested, answer_sampling.max_tokens, "prompts", "max_tokens")
     was_training = backbone.training
     backbone.eval()
     best = _sample(backbone, requested, image_sampling, answer_sampling, generator)
@@ -112,6 +117,24 @@ def _sample(
     if not all(example.answer for example in examples):
         return Samples(images, first)
     return Samples(images, first, _score(backbone, examples, images, answers))
+
+
+def check_expected(examples: Sequence[Example]) -> None:
+    """Refuse expected answers that cannot be compared with what the model says.
+
+    Args:
+        examples: What is sampled. Nothing is compared where one has no question or no answer.
+
+    Raises:
+        UserError: for the first one.
+    """
+    likelihood, questions = Likelihood(), Questions()
+    is_compared = all(example.question and example.answer for example in examples)
+    for example in examples if is_compared else ():
+        try:
+            (questions if is_question_set(example) else likelihood).check_example(example)
+        except UserError as error:
+            raise UserError(f"prompt {example.prompt!r}: {error}; correct it, or leave out what is expected") from error
 
 
 def _score(backbone: Backbone, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

@@ -140,8 +140,8 @@ class Janus(AutoregressiveImages, TextAnswers):
     @override
     def default_sampling_config(self) -> SamplingConfig:
         """With the guidance of the checkpoint's `generation_config.json`."""
-        scale = getattr(self.transformer.janus.generation_config, "guidance_scale", None) or 1.0
-        return SamplingConfig(ImageSampling(guidance=scale - 1.0))
+        guidance = files.guidance_of(self.transformer.janus.generation_config, self.checkpoint)
+        return SamplingConfig(ImageSampling(guidance=guidance))
 
     @property
     @override
