@@ -92,6 +92,17 @@ class FixedSeed(TinyBackbone):
         return super().sample_images(prompts, sampling, torch.Generator().manual_seed(3))
 
 
+class OneGeneratorForAllImages(TinyBackbone):
+    def sample_images(self, prompts: Sequence[str], sampling: Any, generator: Any = None) -> Images:
+        return super().sample_images(prompts, sampling, torch.Generator().set_state(generator.get_state()))
+
+
+class OneGeneratorForAllAnswers(TinyBackbone):
+    def sample_answers(self, images: Images, questions: Sequence[str], sampling: Any, generator: Any = None) -> Answers:
+        only = torch.Generator().set_state(generator.get_state())
+        return super().sample_answers(images, questions, sampling, only)
+
+
 class OneImagePerPrompt(TinyBackbone):
     def sample_images(self, prompts: Sequence[str], sampling: Any, generator: Any = None) -> Images:
         sample = super().sample_images

@@ -69,6 +69,12 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (outputs.FixedSeed, "sample_images returned equal images with differently seeded generators"),
         (outputs.OneImagePerPrompt, "sample_images returned 8 equal images of one prompt"),
     ],
+    "test_each_image_uses_only_its_own_generator": [
+        (outputs.OneGeneratorForAllImages, "sample_images returned another image .* draw random numbers by"),
+    ],
+    "test_each_answer_uses_only_the_generator_of_its_image": [
+        (outputs.OneGeneratorForAllAnswers, "sample_answers returned other answers about image 2 alone"),
+    ],
     "test_image_scoring_uses_only_the_generator": [
         (outputs.RandomScores, "image_log_likelihood uses PyTorch's global random numbers"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from unirl import PromptsDataModule, Question, evaluate, sample
+from unirl import PromptsDataModule, Question, sample, validate
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo
 from unirl.doctor.text_lengths import check_lengths
@@ -171,7 +171,7 @@ class ShortSighted(PretrainedReward):
 def test_prompts_longer_than_a_reward_reads_are_counted() -> None:
     examples = [Example("one two three four five six", "how many ?", "one"), Example("one", "how many ?", "one")]
     with pytest.warns(UserWarning, match="1 of 2 prompts are longer than the 5 tokens that shortsighted reads"):
-        evaluate(TinyBackbone(), examples, [ShortSighted("a", 0.0, 1.0)])
+        validate(TinyBackbone(), examples, [ShortSighted("a", 0.0, 1.0)])
     for built in (False, True):  # the limit is that of the tokenizer and the model, which are loaded when a run starts
         clip = Clip("unirl_shapes:checkpoints/clip")
         if built:
@@ -188,7 +188,7 @@ def test_python_functions_warn_of_long_texts() -> None:
     with pytest.warns(UserWarning, match="1 of 1 right answers of the prompts need up to 21 tokens.* max_tokens is 16"):
         sample(backbone, examples)
     with pytest.warns(UserWarning, match="1 of 1 right answers of the prompts need up to 21 tokens"):
-        metrics = evaluate(backbone, examples, [Keyword()])
+        metrics = validate(backbone, examples, [Keyword()])
     assert set(metrics) == {"completions/clipped_ratio", "diversity/codes"}
 
 

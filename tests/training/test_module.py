@@ -21,8 +21,8 @@ from unirl import (
     ResultsTable,
     SelfImprovement,
     UserError,
-    evaluate,
     hookimpl,
+    validate,
 )
 from unirl.backbones.showo import Showo
 from unirl.metrics.self_reward import SelfRewardAccuracy
@@ -356,7 +356,7 @@ def test_classes_names_and_single_rewards_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.prompts: expected an object of class Prompts, got 'shapes'"):
         PromptsDataModule("shapes")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="rewards: expected a list of objects of class Reward, got a Keyword"):
-        evaluate(backbone, [], Keyword())  # type: ignore[arg-type]
+        validate(backbone, [], Keyword())  # type: ignore[arg-type]
 
 
 def test_training_batches_hold_no_images(runs) -> None:

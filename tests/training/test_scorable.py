@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unirl import EvaluationConfig, Example, Item, PromptsDataModule, Question, UserError, evaluate, sample
+from unirl import EvaluationConfig, Example, Item, PromptsDataModule, Question, UserError, sample, validate
 from unirl.cli.main import main
 from unirl.judges import Judge
 from unirl.prompts import GenEval, JsonLines, Prompts
@@ -205,16 +205,16 @@ def test_three_fields_with_a_shipped_config(
 def test_evaluate_and_sample_refuse_them_before_the_model_is_loaded() -> None:
     no_keyword = Example("a cup", "what ?", "there is")
     with pytest.raises(UserError, match="'keyword' cannot score 1 of 1 held-out prompts"):
-        evaluate(NotLoaded(), [no_keyword], [Keyword()])
+        validate(NotLoaded(), [no_keyword], [Keyword()])
     with pytest.raises(UserError, match="ShapesJudge cannot judge 4 of 4 held-out prompts"):
-        evaluate(NotLoaded(), GenEval(), [Keyword()], ShapesJudge(), num_prompts=4)
+        validate(NotLoaded(), GenEval(), [Keyword()], ShapesJudge(), num_prompts=4)
     several = Example("a cup", questions=(Question("a cup ?", "yes"), Question("how ?", "there is")))
     with pytest.raises(UserError, match=r"prompt 'a cup': questions\[1\]: the answer 'there is' states no fact"):
         sample(NotLoaded(), [several])
     with pytest.raises(UserError, match="lone surrogate U\\+D83D at position 5"):
         sample(NotLoaded(), ["cup \ud83d"])
     with pytest.warns(UserWarning, match="no held-out prompts"), pytest.raises(AssertionError, match="loaded"):
-        evaluate(NotLoaded(), [], [Keyword()])
+        validate(NotLoaded(), [], [Keyword()])
 
 
 class OneWord(Judge):

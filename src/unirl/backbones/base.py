@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -64,7 +65,8 @@ class Backbone(nn.Module, ABC):
         Args:
             prompts: B prompts.
             sampling: Sampling parameters.
-            generator: The only source of randomness.
+            generator: The only source of randomness. Of a `PerImageGenerator`, each image draws from its own generator
+                only, by `unirl.functional.draw_rows` and `multinomial`: the other images do not change it.
 
         Shapes:
             returns codes (B, N), and log_probs and actions (B, A); `memory` holds what scoring needs.
@@ -132,6 +134,17 @@ class Backbone(nn.Module, ABC):
             UserError: the images have another size.
         """
 
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images of any size as the pixels (B, 3, H, W) in [0, 1] that `encode` takes. Optional; evaluation needs it.
+
+        Args:
+            images: In RGB.
+
+        Raises:
+            UserError: the backbone does not define it.
+        """
+        raise UserError(f"{type(self).__name__} reads images of its own size only: it does not define `preprocess`")
+
     @abstractmethod
     def sample_answers(
         self,
@@ -146,7 +159,8 @@ class Backbone(nn.Module, ABC):
             images: B images.
             questions: k x B questions: the first k are about the first image, and so on.
             sampling: Sampling parameters.
-            generator: The only source of randomness.
+            generator: The only source of randomness. A `PerImageGenerator` has a generator for each image, or for each
+                question: the answer does not depend on the other ones.
 
         Shapes:
             returns ids, mask and log_probs, each (k x B, T).

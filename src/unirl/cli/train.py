@@ -1,7 +1,5 @@
 """`unirl fit`, `validate` and `test`: Lightning's command line with defaults and error messages for these runs."""
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from unirl.callbacks import (
 from unirl.checkpoint import AtomicCheckpointIO, AtomicTrainer
 from unirl.checkpoint.resume import JOB_FILE, RUN, check_ckpt_path, checkpoint_folders
 from unirl.checkpoint.run_folder import RunFolder
+from unirl.cli.lightning_messages import silence_lightning
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DEFAULTS, TRAINER_TITLE
@@ -47,22 +46,6 @@ CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "ex
 SEEDED = ("model", "data")
 """Option groups whose `seed` is that of `--seed_everything` unless it is given."""
 USAGE = "--config FILE [--config OVERLAY] [--OPTION VALUE] ..."
-IGNORED_WARNINGS = (
-    "does not have many workers",  # prompts are made in the training process
-    "Tip: For seamless",
-    "Detected KeyboardInterrupt",
-    "`max_epochs` was not set",
-    "treespec, LeafSpec",
-    "The dirpath has changed",
-    "accumulate the metric across devices",  # torchmetrics does
-    "module.s. in eval mode",  # the image tokenizer is frozen
-    "TPU available: False",
-    "to estimate number of stepping batches",
-    "already configured with model summary",
-    "weights_only` was not set",
-    "Total length of `DataLoader` across ranks is zero",  # said before the run
-)
-"""Parts of Lightning's messages that users can do nothing about."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -285,13 +268,6 @@ def _with_progress(trainer: Namespace) -> list[Callback]:
 
 
 def _run(argv: list[str]) -> None:
-    _ignore_warnings()
+    silence_lightning()
     strategies.register()
     Run(SelfImprovement, PromptsDataModule, argv)
-
-
-def _ignore_warnings() -> None:
-    for text in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", f".*{text}.*")
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: not any(text in record.getMessage() for text in IGNORED_WARNINGS))

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from unirl.backbones.checkpoints import locate
+from unirl.doctor.benchmark_prompts import check_benchmark_prompts
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
 from unirl.doctor.resuming import ParsedRun, check_resume
@@ -57,6 +58,7 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_schedule(run.model, trainer)
     yield from check_diversity_model(run.model)
     yield from check_prompts(run, trainer)
+    yield from check_benchmark_prompts(run)
     yield from check_samplers(trainer)
     if getattr(run, "subcommand", "fit") == "fit":
         yield from check_length(run.datamodule, trainer)

@@ -12,11 +12,19 @@ from unirl.functional.policy_gradient import (
 )
 from unirl.functional.posterior import candidate_priors, posterior
 from unirl.functional.reductions import masked_mean, zero_loss
-from unirl.functional.seeding import RowGenerator, derive_seed, draw_rows, generator_for
+from unirl.functional.seeding import (
+    PerImageGenerator,
+    RowGenerator,
+    derive_seed,
+    draw_rows,
+    generator_for,
+    multinomial,
+)
 from unirl.functional.shares import variance_shares
 from unirl.functional.standard_errors import difference_errors
 
 __all__ = [
+    "PerImageGenerator",
     "Reduction",
     "RowGenerator",
     "candidate_priors",
@@ -35,6 +43,7 @@ __all__ = [
     "gumbel",
     "k3",
     "masked_mean",
+    "multinomial",
     "posterior",
     "straight_through",
     "variance_shares",

@@ -21,8 +21,8 @@ def gumbel(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         torch.Size([2, 3])
     """
 
-    def draw(rows: int) -> Tensor:
-        return torch.rand(rows, *like.shape[1:], generator=generator, device=like.device, dtype=torch.float32)
+    def draw(rows: int, source: torch.Generator | None) -> Tensor:
+        return torch.rand(rows, *like.shape[1:], generator=source, device=like.device, dtype=torch.float32)
 
     uniform = draw_rows(draw, len(like), generator)
     return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))

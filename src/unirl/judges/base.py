@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unirl.backbones.checkpoints import PretrainedModel
 from unirl.types import Example
+from unirl.unicode import normalize_text
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,26 @@ class Judge(ABC):
             seed: The same seed gives the same set.
 
         Returns:
-            Examples whose `answer` is true of their image, and the images; or None where the judge has none. An answer
-            counts as correct where it equals `answer` up to case, spaces and the form of Unicode.
+            Examples whose `answer` is true of their image, and the images; or None where the judge has none. For
+            `unirl evaluate` the images may be paths of files, which the backbone preprocesses.
 
         Shapes:
             images (count, 3, H, W) in [0, 1].
         """
         return None
+
+    def accepts_answer(self, example: Example, answer: str) -> bool:
+        """Whether an answer about an image of `understanding_set` is correct. By default where it equals the right one.
+
+        Args:
+            example: With the right answer.
+            answer: The model's. Case, spaces and the form of Unicode do not matter.
+
+        Example:
+            >>> Judge.accepts_answer(None, Example("", "how many ?", "two"), "Two")
+            True
+        """
+        return normalize_text(answer) == normalize_text(example.answer)
 
     def references(self, examples: Sequence[Example]) -> Tensor | None:
         """A correct image for each example, to measure the consistency of generation and understanding.

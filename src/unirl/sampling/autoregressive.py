@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unirl.functional.seeding import draw_rows
+
 
 @dataclass(frozen=True)
 class SampledCodes:
@@ -79,7 +81,11 @@ def sample_inverse_cdf(logits: Tensor, temperature: float, uniforms: Tensor) -> 
 
 def sample_uniforms(length: int, batch: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """The random numbers of `sample_codes`, (length, batch), in [0, 1)."""
-    return torch.rand(length, batch, generator=generator, dtype=torch.float32, device=device)
+
+    def draw(rows: int, source: torch.Generator | None) -> Tensor:
+        return torch.rand(length, rows, generator=source, dtype=torch.float32, device=device).T
+
+    return draw_rows(draw, batch, generator).T.contiguous()
 
 
 def guide(cond: Tensor, uncond: Tensor, guidance: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unirl.functional.gumbel import gumbel
-from unirl.functional.seeding import draw_rows
+from unirl.functional.seeding import draw_rows, multinomial
 from unirl.types import ImageSampling
 
 
@@ -89,7 +89,7 @@ def sample_masked(
 def _sample_codes(logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """One code at each position from its own distribution, and its log-probability."""
     log_probs = logits.log_softmax(-1)
-    codes = torch.multinomial(log_probs.exp().flatten(0, 1), 1, generator=generator).view(logits.shape[:-1])
+    codes = multinomial(log_probs.exp(), generator)
     return codes, log_probs.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
 
 
@@ -154,11 +154,11 @@ def random_contexts(
     """
     num_masked = torch.tensor([length, *cosine_schedule(length, steps)], device=device)
 
-    def draw_steps(count: int) -> Tensor:
-        return torch.randint(steps, (count,), generator=generator, device=device)
+    def draw_steps(count: int, source: torch.Generator | None) -> Tensor:
+        return torch.randint(steps, (count,), generator=source, device=device)
 
-    def draw_noise(count: int) -> Tensor:
-        return torch.rand(count, length, generator=generator, dtype=torch.float32, device=device)
+    def draw_noise(count: int, source: torch.Generator | None) -> Tensor:
+        return torch.rand(count, length, generator=source, dtype=torch.float32, device=device)
 
     step = draw_rows(draw_steps, batch, generator, per_image)
     rank = draw_rows(draw_noise, batch, generator, per_image).argsort(1).argsort(1)

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unirl.functional.seeding import multinomial
 from unirl.sampling.kv_cache import CachedTransformer, Prefix, extend, pad_right
 from unirl.types import AnswerSampling
 
@@ -53,8 +54,8 @@ def _sample_token(logits: Tensor, temperature: float, generator: torch.Generator
     if temperature == 0:
         best = log_probs.max(-1)
         return best.indices, best.values
-    token = torch.multinomial(log_probs.exp(), 1, generator=generator)
-    return token.squeeze(1), log_probs.gather(1, token).squeeze(1)
+    token = multinomial(log_probs.exp(), generator)
+    return token, log_probs.gather(1, token.unsqueeze(1)).squeeze(1)
 
 
 class TextModel(CachedTransformer, Protocol):

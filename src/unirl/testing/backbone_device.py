@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
+from unirl.functional.seeding import PerImageGenerator
 from unirl.testing.backbone_settings import BackboneSettings, with_pixels
 from unirl.testing.comparison import max_difference
 from unirl.testing.devices import ADVICE, on_pretend_device
@@ -47,7 +48,7 @@ class DeviceChecks(BackboneSettings):
         """No line of `sample_images` waits for the device, or copies to it, as often as codes or steps are sampled."""
         sampling = dataclasses.replace(self.image_sampling, steps=max(FEWEST, self.image_sampling.steps))
         with on_pretend_device(backbone) as accelerator, accelerator.count() as counts:
-            generator = torch.Generator(accelerator.device).manual_seed(0)
+            generator = PerImageGenerator([torch.Generator(accelerator.device).manual_seed(0)])
             images = backbone.sample_images([self.prompts[0]], sampling, generator)
         times = min(images.codes.shape[1], sampling.steps)
         if times < FEWEST:
@@ -66,7 +67,9 @@ class DeviceChecks(BackboneSettings):
 
             def sample(sampling: Any, repeats: int = 1) -> tuple[int, Counter[str]]:
                 questions = [question for question in self.questions for _ in range(repeats)]
-                generator = torch.Generator(accelerator.device).manual_seed(0)
+                generator = PerImageGenerator(
+                    torch.Generator(accelerator.device).manual_seed(i) for i in range(len(images))
+                )
                 with accelerator.count() as counts:
                     answers = backbone.sample_answers(images, questions, sampling, generator)
                 return answers.ids.shape[1], counts.waits

@@ -1,13 +1,14 @@
 """Checks that sampling and scoring of a backbone agree, by every input and by nothing else."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import pytest
 import torch
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
-from unirl.functional.seeding import RowGenerator
+from unirl.functional.seeding import PerImageGenerator, RowGenerator
 from unirl.testing.backbone_settings import (
     BackboneSettings,
     assert_answers,
@@ -18,6 +19,10 @@ from unirl.testing.comparison import call_without_global_rng, make_generator, ma
 from unirl.types import Images, ImageSampling
 
 REPRODUCIBLE = "take every random number from the `generator` argument"
+PER_IMAGE = (
+    "draw random numbers by unirl.functional.draw_rows or unirl.functional.multinomial, which take those of each image "
+    "from its own generator"
+)
 
 
 class SamplingChecks(BackboneSettings):
@@ -87,6 +92,18 @@ class SamplingChecks(BackboneSettings):
         assert distinct > 1, (
             "sample_images returned 8 equal images of one prompt; each image needs its own random numbers"
         )
+
+    def test_each_image_uses_only_its_own_generator(self, backbone: Backbone) -> None:
+        """With a `PerImageGenerator`, an image is the same whatever else is sampled with it."""
+        prompts = [*self.prompts, self.prompts[0]]
+        codes = self._sample_images_alone(backbone, prompts, range(len(prompts))).codes
+        for rows in ([len(prompts) - 1], [1, 0]):
+            others = self._sample_images_alone(backbone, prompts, rows).codes
+            for i, other in zip(rows, others, strict=True):
+                assert torch.equal(codes[i], other), (
+                    f"sample_images returned another image {i} in a batch of {len(rows)} than in one of {len(codes)}, "
+                    f"with a PerImageGenerator that has an equal generator for it; {PER_IMAGE}"
+                )
 
     def test_image_scoring_uses_only_the_generator(self, backbone: Backbone) -> None:
         """The generator determines random masks, scored steps and Gumbel noise."""
@@ -208,6 +225,24 @@ class SamplingChecks(BackboneSettings):
             varies = any(not torch.equal(first, sample(seed)) for seed in range(1, 4))
             assert varies, f"sample_answers returned equal answers with differently seeded generators; {REPRODUCIBLE}"
 
+    def test_each_answer_uses_only_the_generator_of_its_image(self, backbone: Backbone) -> None:
+        """With a `PerImageGenerator`, answers about an image are the same whatever else is asked about."""
+        images = with_pixels(backbone, self._sample_images(backbone))
+        questions = [question for question in self.questions for _ in range(2)]
+        sampling = dataclasses.replace(self.answer_sampling, temperature=self.answer_sampling.temperature or 1.0)
+
+        def sample(rows: list[int]) -> list[list[int]]:
+            asked = [question for i in rows for question in questions[2 * i : 2 * i + 2]]
+            generator = PerImageGenerator(make_generator(i) for i in rows)
+            answers = backbone.sample_answers(images[torch.tensor(rows)], asked, sampling, generator)
+            return [ids[mask].tolist() for ids, mask in zip(answers.ids, answers.mask, strict=True)]
+
+        together, i = sample(list(range(len(images)))), len(images) - 1
+        assert sample([i]) == together[2 * i :], (
+            f"sample_answers returned other answers about image {i} alone than in a batch, with a PerImageGenerator "
+            f"that has an equal generator for it; {PER_IMAGE}"
+        )
+
     @torch.no_grad()
     def test_answers_do_not_depend_on_the_batch(self, backbone: Backbone) -> None:
         """Answers and their log-probabilities are the same alone and in a batch."""
@@ -314,6 +349,11 @@ class SamplingChecks(BackboneSettings):
             f"answer_log_probs returned values that differ by {difference:.2g} nats with other padding tokens; ignore "
             "tokens outside the mask"
         )
+
+    def _sample_images_alone(self, backbone: Backbone, prompts: list[str], rows: Iterable[int]) -> Images:
+        """Images of some of the prompts, each with a generator that is seeded by its index."""
+        generator = PerImageGenerator(make_generator(i) for i in rows)
+        return backbone.sample_images([prompts[i] for i in rows], self.image_sampling, generator)
 
     def _image_samplings(self) -> list[ImageSampling]:
         """Guidance and temperature neutral, each alone, and together."""

@@ -12,7 +12,7 @@ from typing_extensions import override
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.functional.gumbel import straight_through
-from unirl.functional.seeding import draw_rows
+from unirl.functional.seeding import draw_rows, multinomial
 from unirl.testing.comparison import make_generator
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Rollout
 
@@ -73,7 +73,7 @@ class BanditBackbone(Backbone):
         self, prompts: Sequence[str], sampling: ImageSampling, generator: torch.Generator | None = None
     ) -> Images:
         probabilities = self.code_logits(prompts, sampling).softmax(-1)
-        codes = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(len(prompts), NUM_CODES)
+        codes = multinomial(probabilities, generator)
         return Images(codes, actions=codes, log_probs=_gather(probabilities.log(), codes))
 
     @override
@@ -140,7 +140,7 @@ class BanditBackbone(Backbone):
             probabilities = (logits / sampling.temperature).softmax(-1)
         else:
             probabilities = F.one_hot(logits.argmax(-1), CODEBOOK_SIZE).float()
-        tokens = torch.multinomial(probabilities, 1, generator=generator).flatten().tolist()
+        tokens = multinomial(probabilities, generator).tolist()
         answers = self.tokenize_answers([str(token) for token in tokens])
         log_probs = self.answer_log_probs(images, questions, answers)
         return dataclasses.replace(answers, log_probs=log_probs)
@@ -240,8 +240,8 @@ def _one_hot(images: Images) -> Tensor:
 def _uniforms(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform random numbers (B, A) for the decisions of B images."""
 
-    def draw(rows: int) -> Tensor:
-        return torch.rand(rows, like.shape[1], generator=generator, dtype=torch.float32, device=like.device)
+    def draw(rows: int, source: torch.Generator | None) -> Tensor:
+        return torch.rand(rows, like.shape[1], generator=source, dtype=torch.float32, device=like.device)
 
     return draw_rows(draw, len(like), generator)
 

@@ -28,7 +28,6 @@ from unirl.training.lengths import clipped_answers
 from unirl.training.rollout import Rollouts
 from unirl.training.scorable import find_refused, raise_errors
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
-from unirl.unicode import normalize_text
 
 Metrics = dict[str, dict[str, Tensor]]
 """Values by metric and category, such as `{"generation": {"counting": ..., "overall": ...}}`."""
@@ -173,7 +172,8 @@ class Evaluator:
     @torch.no_grad()
     def _understanding(self, batch_size: int = 60) -> None:
         """Ask about given images, each rank its share of them."""
-        if self._understanding_set is None:
+        judge = self.judge
+        if judge is None or self._understanding_set is None:
             return
         examples, pixels = self._understanding_set
         indices = range(self._rank, len(examples), self._world_size)
@@ -181,8 +181,7 @@ class Evaluator:
             rows = list(indices[start : start + batch_size])
             part = [examples[i] for i in rows]
             answers = self._answer(pixels[rows], part)
-            pairs = zip(answers.text, part, strict=True)
-            correct = [normalize_text(text) == normalize_text(example.answer) for text, example in pairs]
+            correct = [judge.accepts_answer(example, text) for example, text in zip(part, answers.text, strict=True)]
             self._metrics["understanding"].update(
                 torch.tensor(correct, device=self._device), [example.category for example in part]
             )
@@ -247,7 +246,7 @@ def flatten(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     return {f"{kind}/{name}": float(value) for kind, values in measured.items() for name, value in values.items()}
 
 
-def evaluate(
+def validate(
     backbone: Backbone,
     examples: Sequence[Example] | Prompts,
     rewards: Sequence[Reward],

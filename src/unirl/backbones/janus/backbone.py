@@ -183,6 +183,7 @@ class Janus(AutoregressiveImages, TextAnswers):
             raise UserError(f"images of shape {tuple(pixels.shape[1:])}; this checkpoint reads {expected}")
         return Images(torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device), pixels)
 
+    @override
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
         """Images of any size as the pixels (B, 3, H, W) that `encode` takes, resized as in the authors' code.
 

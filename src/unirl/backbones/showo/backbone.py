@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PhiForCausalLM, PreTrainedTokenizerBase
 from transformers.models.phi.modeling_phi import PhiDecoderLayer
@@ -290,6 +292,16 @@ class Showo(TextAnswers):
             raise UserError(f"images of shape {tuple(pixels.shape[1:])}; this checkpoint reads (3, {size}, {size})")
         return Images(self.image_tokenizer.encode(pixels * 2 - 1).flatten(1), pixels=pixels)
 
+    @override
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """The middle square of each image, as in the public demo.
+
+        Args:
+            images: In RGB.
+        """
+        size = self.config.side * self.image_tokenizer.config.stride
+        return torch.stack([_middle_square(image, size) for image in images])
+
     # --- checkpoints ---
 
     @property
@@ -301,6 +313,16 @@ class Showo(TextAnswers):
     def save_pretrained(self, path: str | Path) -> None:
         files.save_checkpoint(Path(path), self.config, self.transformer.phi, self.image_tokenizer, self.tokenizer)
         self.sampling_config.save_pretrained(path)
+
+
+def _middle_square(image: Image.Image, size: int) -> Tensor:
+    """The shorter side is resized to `size`, and the rest of the longer one is cut off; (3, size, size) in [0, 1]."""
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    left, top = (round((side - size) / 2) for side in (width, height))
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    square = resized.crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
 
 
 def _guide(hidden: Tensor, guidance: float) -> Tensor:
