@@ -158,7 +158,7 @@ def test_a_config_comes_back_whole(parser: PluginParser, value: dict[str, Any], 
             assert parsed[name].as_dict() == value, content
 
 
-spoken = texts.filter(str.strip)
+spoken = texts.filter(lambda text: text.strip() and not outcome(lambda: Example(text))[1])  # what an example accepts
 questions = st.builds(Question, spoken, spoken, st.just(()) | st.lists(spoken, max_size=3).map(tuple), st.just(()))
 items = st.builds(Item, spoken, st.integers(1, 9), st.none() | spoken)
 examples = st.builds(

@@ -42,7 +42,7 @@ def check_devices(trainer: Trainer) -> list[Finding]:
     if device == "cpu" and torch.cuda.is_available():
         text = "training on the CPU, although there is a GPU"
         findings.append(Finding("warning", "devices", text, "--trainer.accelerator gpu uses it"))
-    environment = trainer._accelerator_connector.cluster_environment
+    environment = getattr(trainer.strategy, "cluster_environment", None)
     if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         text = f"trainer.num_nodes {nodes}, and MASTER_ADDR is not set: this process would wait for other nodes"
         advice = "start it on every node by torchrun or SLURM (docs/clusters.md), or set trainer.num_nodes: 1"

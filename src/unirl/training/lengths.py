@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from unirl.backbones import Backbone, PlaceholderTokenizer
@@ -226,6 +225,8 @@ class LengthWarnings:
         found = [*find_long_texts(self.backbone, examples, max_tokens, source, option, generates)]
         if generates:
             found += self._find_for_rewards(examples, source)
+        from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # noqa: PLC0415 - `sample` needs no trainer
+
         for kind, *problem in found:
             rank_zero_warn("; ".join(problem))
             if "training" in source:
