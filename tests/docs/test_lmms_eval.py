@@ -1,4 +1,4 @@
-"""The adapter for lmms-eval in docs/evaluate.md, on its own interface where it is installed, and else on the same methods."""
+"""The adapter for lmms-eval in docs/evaluate.md: on its interface where it is installed, else on the same methods."""
 
 import re
 import sys
@@ -67,8 +67,10 @@ def test_it_answers_and_scores(adapter: Any) -> None:
     assert len(answers) == 3
     assert answers[0] == answers[1] == answers[2]
     scored = adapter.loglikelihood(
-        [Request("is there a ring ?", lambda doc: doc["answer"], visual, 0, "pope", "test")]
-        + [Request("is there a ring ?", answers[0], visual, 0, "pope", "test")]
+        [
+            Request("is there a ring ?", target, visual, 0, "pope", "test")
+            for target in (lambda doc: doc["answer"], answers[0])
+        ]
     )
     assert all(log_prob < 0 for log_prob, _ in scored)
     assert scored[1][1]
