@@ -16,8 +16,8 @@ def test_training_on_a_benchmark_is_refused(
 ) -> None:
     config = Path(__file__).parents[2] / "configs" / "showo_sft.yaml"
     monkeypatch.chdir(tmp_path)
-    example = ShapesJudge().benchmark()[0]
-    prompts = ["a photo of a circle", example.prompt.upper()]
+    examples = ShapesJudge().benchmark()[: 1 if judge == "shapes" else 80]
+    prompts = ["a photo of a circle", *(example.prompt.upper() for example in examples)]
     lines = [{"prompt": prompt, "question": "what is it ?", "answer": "a circle"} for prompt in prompts]
     Path("mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     arguments = ["--data.prompts=jsonl", "--data.prompts.path=mine.jsonl", f"--model.judge={judge}"]
@@ -26,5 +26,5 @@ def test_training_on_a_benchmark_is_refused(
     assert ended.value.code == 2
     printed = capsys.readouterr()
     said = " ".join((printed.out + printed.err).split())
-    assert "1 training prompts are prompts of the benchmark" in said
+    assert f"{len(examples)} training prompts are prompts of the benchmark" in said
     assert "mine.jsonl:2" in said
