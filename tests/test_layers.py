@@ -31,6 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "hooks": (*VALUES, *KINDS),
     "callbacks": (*VALUES, "lazy", "output", "functional", "backbones", "distributed"),
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
+    "benchmark": (*VALUES, "lazy", "functional", "backbones", "judges", "training"),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
     "doctor": (
         *(*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),
@@ -39,7 +40,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "testing": (*VALUES, *KINDS, "functional", "sampling", "distributed", "hooks", "training"),
     "cli": ("",),  # everything
     "__main__": ("cli",),
-    "__init__": (*VALUES, "hooks", "backbones.lora", "backbones.sampling_config", "training", "callbacks"),
+    "__init__": (*VALUES, "hooks", "backbones.lora", "backbones.sampling_config", "training", "callbacks", "benchmark"),
 }
 """What each package may import besides itself. All may import `unirl.hooks` for `hookimpl`, but not its modules."""
 BASES = (

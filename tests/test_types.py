@@ -1,12 +1,17 @@
-"""Questions of an example: one as short as ever, sets of them, and sets that cannot be scored."""
+"""Examples: their texts and items, one question or a set of them, and sets that cannot be scored."""
 
+import json
 import pickle
+import unicodedata
 from dataclasses import replace
 
 import pytest
 import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from unirl import Example, Question, Rollout, UserError, question_rows
+from unirl import Example, Item, Question, Rollout, UserError, question_rows
 from unirl.testing import make_answers, make_images
 from unirl.types import to_device
 
@@ -90,3 +95,43 @@ def test_checkpoints_hold_sets_of_questions(tmp_path) -> None:
     several = to_device(rollout(), torch.device("cpu"))
     torch.save(several, tmp_path / "rollout")
     assert torch.load(tmp_path / "rollout", weights_only=True).examples == several.examples
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Example, "the prompt"),
+        (lambda text: Example("p", text), "the question"),
+        (lambda text: Example("p", "q", text), "the answer"),
+        (lambda text: Example("p", "q", "a", text), "the category"),
+        (lambda text: Question("q", "a", ("a", text)), "the choice"),
+        (Item, "the name of an object"),
+        (lambda text: Item("cup", color=text), "the color of 'cup'"),
+    ],
+)
+def test_text_that_cannot_be_tokenized_or_printed_is_refused_with_its_place(make, message: str) -> None:
+    for bad in ("\ud83d", "\udcff", "\0", "\x1b", "\x7f", "\x9b"):
+        with pytest.raises(UserError, match=rf"{message} .* U\+{ord(bad):04X} at position 8"):
+            make(f"two red{bad} cups")
+    with pytest.raises(UserError, match=f"{message} .*3; it must be text"):
+        make(3)
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_text_that_is_accepted_can_be_written(text: str) -> None:
+    try:
+        example = Example(text)
+    except UserError:
+        assert any(category in ("Cc", "Cs") for category in map(unicodedata.category, text))
+        return
+    assert json.loads(json.dumps(example.prompt, ensure_ascii=False).encode()) == text
+    assert yaml.safe_load(yaml.safe_dump([text])) == [text]
+
+
+def test_items_that_no_image_can_show_are_refused() -> None:
+    with pytest.raises(UserError, match="the count of 'cup' is 0; it must be 1 or more"):
+        Item("cup", 0)
+    with pytest.raises(
+        UserError, match=r"objects\[0\] has the relation \('above', 0\); its number must be that of an ear"
+    ):
+        Example("p", objects=(Item("cup", relation=("above", 0)),))

@@ -12,6 +12,7 @@ from unirl.hooks import hookimpl
 if TYPE_CHECKING:
     from unirl.backbones.lora import LoRA
     from unirl.backbones.sampling_config import SamplingConfig
+    from unirl.benchmark import BenchmarkResults, Comparison, compare, evaluate
     from unirl.callbacks import (
         ExportPretrained,
         Guards,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
         Samples,
         SelfImprovement,
         WarmupSchedule,
-        evaluate,
         sample,
+        validate,
     )
     from unirl.types import (
         AnswerLabels,
@@ -56,9 +57,11 @@ __all__ = [
     "AnswerLabels",
     "AnswerSampling",
     "Answers",
+    "BenchmarkResults",
     "CandidateSampling",
     "Candidates",
     "Caption",
+    "Comparison",
     "EvaluationConfig",
     "Example",
     "ExportPretrained",
@@ -84,6 +87,7 @@ __all__ = [
     "UserError",
     "WarmupSchedule",
     "__version__",
+    "compare",
     "evaluate",
     "fault_tolerance_callbacks",
     "hookimpl",
@@ -91,11 +95,13 @@ __all__ = [
     "load",
     "question_rows",
     "sample",
+    "validate",
 ]
 
 _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
     "unirl.backbones.sampling_config": ("SamplingConfig",),
+    "unirl.benchmark": ("BenchmarkResults", "Comparison", "compare", "evaluate"),
     "unirl.callbacks": (
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
         *("RunProgressBar", "TaskGradientNorms", "TaskSchedule", "fault_tolerance_callbacks"),
@@ -105,7 +111,7 @@ _MODULES = {
     "unirl.hooks.specs": ("Register",),
     "unirl.training": (
         *("EvaluationConfig", "PromptsDataModule", "RolloutConfig", "Samples", "SelfImprovement", "WarmupSchedule"),
-        *("evaluate", "sample"),
+        *("validate", "sample"),
     ),
     "unirl.types": (
         *("AnswerLabels", "AnswerSampling", "Answers", "CandidateSampling", "Candidates", "Example", "ImageSampling"),

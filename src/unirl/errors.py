@@ -120,6 +120,25 @@ def check_minimum(minimum: float, owner: str, **settings: float) -> None:
             raise UserError(f"{owner}: {name} {value}; it must be {minimum} or more")
 
 
+def check_whole_number(owner: str, value: object, name: str, minimum: int) -> None:
+    """Refuse a value from a file that is no whole number, or is below a bound.
+
+    Args:
+        owner: The file, for the message.
+        value: What the file holds.
+        name: The field.
+        minimum: Smallest allowed value.
+
+    Raises:
+        UserError: the value is something else.
+
+    Example:
+        >>> check_whole_number("config.json", 128, "max_text_len", 3)
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise UserError(f"{owner}: {name} is {value!r}; expected a whole number of {minimum} or more")
+
+
 def check_temperature(owner: str, temperature: float | None, greedy: bool = True) -> None:
     """Refuse a sampling temperature that logits cannot be divided by.
 

@@ -1,5 +1,6 @@
 """Training examples: a prompt, and questions about the image with their correct answers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -7,6 +8,9 @@ from typing import ClassVar
 
 from unirl.errors import UserError
 from unirl.unicode import normalize_text
+
+_UNUSABLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Lone surrogates and control characters other than white space."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,9 @@ class Item:
         relation: `(relation, index)`: where it is as seen from the item number `index`, which comes earlier in the
             list. The relation is "left of", "right of", "above" or "below".
 
+    Raises:
+        UserError: name or color is no text that can be used, see `check_characters`; or the count is below 1.
+
     Example:
         >>> dog, cup = Item("dog"), Item("cup", color="red", relation=("left of", 0))  # a red cup left of a dog
         >>> Example("a red cup left of a dog", "Where is the cup?", "left", "position", (dog, cup)).objects[1].name
@@ -30,6 +37,13 @@ class Item:
     count: int = 1
     color: str | None = None
     relation: tuple[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        check_characters(self.name, "the name of an object")
+        if self.color is not None:
+            check_characters(self.color, f"the color of {self.name!r}")
+        if self.count < 1:
+            raise UserError(f"the count of {self.name!r} is {self.count}; it must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,9 @@ class Question:
         requires: Indices of the questions of the example that must be answered correctly first: where there is no cup,
             no color of it is correct.
 
+    Raises:
+        UserError: a text cannot be used, see `check_characters`.
+
     Example:
         >>> Question("What color is the cup?", "red", choices=("red", "blue", "green"), requires=(0,)).answer
         'red'
@@ -53,6 +70,10 @@ class Question:
     choices: tuple[str, ...] = ()
     requires: tuple[int, ...] = ()
     _is_derived: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name, text in (("question", self.text), ("answer", self.answer), *(("choice", c) for c in self.choices)):
+            check_characters(text, f"the {name}")
 
 
 @dataclass(frozen=True)
@@ -74,8 +95,9 @@ class Example:
         questions: All questions about the image.
 
     Raises:
-        UserError: a question of `questions` has an empty text, choices without the correct answer, or a requirement
-            that cannot be met; or `question` and `answer` are not those of the first one.
+        UserError: a text cannot be used, see `check_characters`; a question of `questions` has an empty text, choices
+            without the correct answer, or a requirement that cannot be met; `question` and `answer` are not those of
+            the first one; or a relation of `objects` does not refer to an earlier one.
 
     Example:
         >>> example = Example(
@@ -98,11 +120,19 @@ class Example:
     questions: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "category"):
+            check_characters(getattr(self, name), f"the {name}")
         if self.category == "overall":
             raise UserError(
                 f"prompt {self.prompt!r}: the category 'overall' is the name of the mean over all categories; give it "
                 "another name"
             )
+        for index, item in enumerate(self.objects):
+            if item.relation is not None and not 0 <= item.relation[1] < index:
+                raise UserError(
+                    f"prompt {self.prompt!r}: objects[{index}] has the relation {item.relation}; its number must be "
+                    "that of an earlier object, from 0"
+                )
         # `dataclasses.replace` gives all fields: a question that was made from the others is made anew.
         if not self.questions or (len(self.questions) == 1 and self.questions[0]._is_derived):
             question = Question(self.question, self.answer)
@@ -123,6 +153,40 @@ class Example:
             f"'question' and 'answer' are {given[0]!r} and {given[1]!r}, and questions[0] has {first[0]!r} and "
             f"{first[1]!r}; leave the first two out, or give the same"
         )
+
+
+def check_characters(text: object, name: str) -> None:
+    r"""Refuse what tokenizers, logs and files cannot take: no text, lone surrogates, control characters.
+
+    Line feeds, tabs and other white space are text.
+
+    Args:
+        text: A prompt, question, answer or name.
+        name: What it is, for the message.
+
+    Raises:
+        UserError: with the place of the character.
+
+    Example:
+        >>> check_characters("a photo of one cup", "the prompt")
+        >>> check_characters("a \x1b[31mred cup", "the prompt")
+        Traceback (most recent call last):
+            ...
+        unirl.errors.UserError: the prompt 'a \x1b[31mred cup' has the control character U+001B at position 3; remove it
+    """
+    if not isinstance(text, str):
+        raise UserError(f"{name} is {text!r}; it must be text")
+    if text.isprintable():  # most texts are, and this is fast
+        return
+    if (found := _UNUSABLE.search(text)) is None:
+        return
+    code = ord(found[0])
+    what, advice = "control character", "remove it"
+    if code > 0xFF:  # bytes of a command line that are not UTF-8 become surrogates, too
+        what, advice = "lone surrogate", "half of an emoji, or a byte that is not UTF-8: write it whole, or remove it"
+    start = max(0, found.start() - 30)
+    shown = text if len(text) <= 80 else f"...{text[start : start + 60]}..."
+    raise UserError(f"{name} {shown!r} has the {what} U+{code:04X} at position {found.start() + 1}; {advice}")
 
 
 def _find_invalid_question(questions: Sequence[Question]) -> str | None:

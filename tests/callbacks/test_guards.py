@@ -112,6 +112,15 @@ class Constant(Colorfulness):
         return torch.ones(len(examples))
 
 
+class Zero(Constant):
+    """Accepts nothing."""
+
+    accept_threshold = 1.0
+
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return torch.zeros(len(examples))
+
+
 class AcceptSecond(Constant):
     """Accepts the second sample of each group."""
 
@@ -151,12 +160,13 @@ def fit(
     **rollout: Any,
 ) -> SelfImprovement:
     """Four steps."""
-    settings = {"group_size": 2, "image_sampling": ImageSampling(steps=4)} | rollout
+    answers = AnswerSampling(4, temperature)
+    settings: dict[str, Any] = {"group_size": 2, "image_sampling": ImageSampling(steps=4), "answer_sampling": answers}
     model = SelfImprovement(
         Showo(str(checkpoint)),
         update or GRPO(answer_weight=0.0),
         [reward or Colorfulness()],
-        rollout=RolloutConfig(answer_sampling=AnswerSampling(4, temperature), **settings),
+        rollout=RolloutConfig(**settings | rollout),
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
     )
     data = PromptsDataModule(ShapesPrompts(), 2, steps_per_epoch=4, num_val_prompts=6, val_batch_size=6)
@@ -223,6 +233,16 @@ def test_zero_variance_counts_rollouts_rather_than_steps(
     assert guards.zero_variance.streak == len(guards._rewards) == rollouts
     (warning,) = guards.warnings
     assert "harder prompts" in warning
+    assert "max_tokens" not in warning  # the answers are cut off, and accepted
+
+
+def test_answers_that_are_cut_off_are_named_as_the_cause(shapes_checkpoint: Path) -> None:
+    guards = Guards(zero_variance_patience=4, zero_accepted_patience=4)
+    sampling = AnswerSampling(1)
+    model = fit(shapes_checkpoint, guards, update=SFT(end_to_end=False), reward=Zero(), answer_sampling=sampling)
+    cause = "First raise model.rollout.answer_sampling.max_tokens: 100% of the answers of the last one were cut off"
+    assert [cause in warning for warning in guards.warnings] == [True, True]
+    assert float(model.trainer.callback_metrics["completions/clipped_ratio"]) == 1
 
 
 def test_a_group_of_one_has_no_variance_to_miss(shapes_checkpoint: Path) -> None:

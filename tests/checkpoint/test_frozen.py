@@ -19,7 +19,7 @@ def resume(base: Path, folder: Path, exclude: bool, ckpt_path: Path | None = Non
     """A run of one more step. Its model's parameters and buffers."""
     model = make_model("showo", base, "sft", folder)
     model.exclude_frozen_parameters = exclude
-    fit(model, ckpt_path=ckpt_path, steps_per_epoch=2 if ckpt_path else 1)
+    fit(model, ckpt_path=ckpt_path, steps_per_epoch=1, max_epochs=2 if ckpt_path else 1)
     return dict(model.backbone.state_dict())
 
 

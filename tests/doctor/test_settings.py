@@ -33,7 +33,6 @@ def test_the_adaptive_sampler_needs_groups() -> None:
 
 
 def test_too_few_held_out_prompts() -> None:
-    assert "warning sizes: there are no held-out prompts" in sizes(4, 2, 1, num_val_prompts=0)
     data = SimpleNamespace(steps_per_epoch=5, val_batch_size=2, val_examples=["a"] * 3)
     trainer = {"num_devices": 2, "num_nodes": 2, "limit_train_batches": 1.0}
     (finding,) = check_limits(data, SimpleNamespace(**trainer, limit_val_batches=1.0))

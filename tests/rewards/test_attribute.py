@@ -154,5 +154,5 @@ def test_any_answer_has_a_score(words: list[str]) -> None:
 
 
 def test_a_right_answer_without_facts_is_refused() -> None:
-    with pytest.raises(UserError, match=r"answer 'Is it\?' of the prompt 'a photo' states no fact"):
+    with pytest.raises(UserError, match=r"prompt 'a photo': the answer 'Is it\?' states no fact"):
         score("Is it?", "a cup")

@@ -230,6 +230,26 @@ class NoEndOfText(TinyBackbone):
         return replace(answers, mask=answers.mask & (answers.ids != 0))
 
 
+class EndNotCounted(TinyBackbone):
+    def answer_lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+
+class LimitWithoutLengths(TinyBackbone):
+    max_prompt_length = 8
+
+
+class CutsNothing(TinyBackbone):
+    truncates_prompts, max_prompt_length = True, 8
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        return [len(prompt.split()) for prompt in prompts]
+
+
+class WrongEnd(TinyBackbone):
+    eos_token_ids = (5,)
+
+
 class IgnoredMaxTokens(TinyBackbone):
     def sample_answers(self, images: Images, questions: Sequence[str], sampling: Any, generator: Any = None) -> Answers:
         return super().sample_answers(images, questions, replace(sampling, max_tokens=40), generator)

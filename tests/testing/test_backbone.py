@@ -103,6 +103,19 @@ CASES: dict[str, list[tuple[type[Backbone], str]]] = {
         (outputs.LeftPadded, "tokenize_answers returned answers that are not right-padded"),
         (outputs.NoEndOfText, "tokenize_answers returned answers without a common last token"),
     ],
+    "test_lengths_count_tokens": [
+        (outputs.EndNotCounted, r"answer_lengths returned \[3, 10, 11\] .*, expected the tokens of tokenize_answers"),
+        (outputs.LimitWithoutLengths, "prompt_lengths raised TypeError: .*; define it, or give the backbone a"),
+    ],
+    "test_what_is_longer_than_the_limit_is_cut_off": [
+        (
+            outputs.CutsNothing,
+            "values that differ by .* for prompts that differ only behind 8 tokens",
+        ),
+    ],
+    "test_answers_end_with_an_end_of_text": [
+        (outputs.WrongEnd, r"tokenize_answers returned an answer that ends with the token 0, .* eos_token_ids, \[5\]"),
+    ],
     "test_padding_has_no_effect": [
         (outputs.PaddingInContext, "answer_log_probs returned values that differ .* with other padding tokens"),
     ],

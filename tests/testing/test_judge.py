@@ -179,11 +179,18 @@ class NoOverall(Percent):
         return {"score": 0.5}
 
 
+class KnownObjects(RedValue):
+    def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
+        assert all(example.objects[0].name != "unicorn" for example in examples)
+        return super().verdicts(examples, pixels)
+
+
 CASES: list[tuple[type[Judge], str]] = [
     (MadeOnCPU, "MadeOnCPU.verdicts returned a tensor on cpu for pixels on another device; return it there"),
     (Numpy, "Numpy.verdicts failed on another device than the CPU with TypeError: can't convert pretend:0 device"),
     (OtherWorld, "'a photo of a ring', 'a photo of a ring and a cross' and so on; set `examples` of the test class to"),
     (OtherReferences, "OtherReferences.references failed with KeyError: 'a photo of a ring', for the examples"),
+    (KnownObjects, "check_example accepted an example with the objects (), and the judge failed with IndexError"),
     (FloatVerdicts, "FloatVerdicts.verdicts returned torch.float32, expected torch.bool (6,) on cpu"),
     (ListOfVerdicts, "ListOfVerdicts.verdicts returned a list, expected torch.bool (6,)"),
     (OneVerdict, "OneVerdict.verdicts returned shape (), expected torch.bool (6,)"),

@@ -73,11 +73,6 @@ class NoQuestionHeldOut(Cups):
         return [replace(example, question="") for example in super().held_out(count, seed)]
 
 
-class IntegerAnswer(Cups):
-    def sample(self, seed: int, index: int) -> Example:
-        return replace(super().sample(seed, index), answer=3)  # type: ignore[arg-type]
-
-
 class UndeclaredCategory(Cups):
     categories = ("few",)
 
@@ -87,9 +82,9 @@ class ListOfObjects(Cups):
         return replace(super().sample(seed, index), objects=[Item("cup")])  # type: ignore[arg-type]
 
 
-class ForwardRelation(Cups):
-    def sample(self, seed: int, index: int) -> Example:
-        return replace(super().sample(seed, index), objects=(Item("cup", relation=("above", 0)),))
+class NumberAsLocation(Cups):
+    def location(self, example: Example) -> str | None:
+        return 3  # type: ignore[return-value]
 
 
 class IgnoredSeed(Cups):
@@ -196,10 +191,9 @@ CASES: list[tuple[type[Prompts], str]] = [
     (HeldOutInTraining, "exclude held-out prompts from training"),
     (NoAnswer, "NoAnswer.sample(0, 0) returned an empty answer"),
     (NoQuestionHeldOut, "NoQuestionHeldOut.held_out(24)[0] returned an empty question"),
-    (IntegerAnswer, "IntegerAnswer.sample(0, 0) returned the answer 3, expected a string"),
     (UndeclaredCategory, "returned the category 'many', expected one of `categories`"),
     (ListOfObjects, "ListOfObjects.sample(0, 0) returned objects [Item(name='cup'"),
-    (ForwardRelation, "with relation ('above', 0), expected the index of an earlier object"),
+    (NumberAsLocation, "NumberAsLocation.location returned a int, expected text or None"),
     (IgnoredSeed, "IgnoredSeed.sample returned equal examples for seeds 0 and 1"),
     (FiniteIndices, "FiniteIndices.sample(0, 1000000000) failed with IndexError"),
     (TooManyHeldOut, "TooManyHeldOut.held_out(0) returned 1 examples, expected at most 0"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unirl.errors import UserError
 from unirl.rewards import Reward
 from unirl.rewards.base import reaches
 from unirl.testing import RewardConformance
@@ -186,6 +187,16 @@ class MixedDevices(Brevity):
         return super().score(*args) * torch.ones(len(args[0]))
 
 
+class NeedsAnswer(Brevity):
+    def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
+        return super().score(examples, images, answers) / min(len(example.answer.split()) for example in examples)
+
+
+class RefusesAll(Brevity):
+    def check_example(self, example: Example) -> None:
+        raise UserError("it has no number")
+
+
 CASES: list[tuple[type[Reward], str]] = [
     (MadeOnCPU, "MadeOnCPU.score returned a tensor on cpu for answers on another device; return it there"),
     (MixedDevices, "MixedDevices.score failed on another device than the CPU with RuntimeError: Expected all tensors"),
@@ -211,6 +222,14 @@ CASES: list[tuple[type[Reward], str]] = [
     (NoSuperInit, "NoSuperInit.__init__ did not set 'weight'; call super().__init__(weight, standardize)"),
     (IgnoredOption, "IgnoredOption.__init__ got standardize=True and set False"),
     (AsciiOnly, "AsciiOnly.score failed for the answer"),
+    (
+        NeedsAnswer,
+        "returned [inf] for an example with {'answer': ''}, which NeedsAnswer.check_example does not refuse",
+    ),
+    (
+        RefusesAll,
+        "RefusesAll.check_example failed with UserError: it has no number, for the prompt 'a photo of a ring'",
+    ),
     (Unpicklable, "Unpicklable cannot be copied by pickle"),
     (FloatAccepts, "FloatAccepts.accepts returned torch.float32 (12,) on cpu, expected torch.bool (12,)"),
     (AcceptsLowScores, "AcceptsLowScores.accepts rejects a sample with score"),

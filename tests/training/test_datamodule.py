@@ -1,13 +1,11 @@
 """The data module gives each rank its own prompts under the trainer's defaults."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch.utils.data import DistributedSampler
 
-from unirl.prompts import JsonLines
 from unirl.training import PromptsDataModule
 from unirl_shapes.prompts import ShapesPrompts
 
@@ -38,13 +36,6 @@ def test_each_held_out_prompt_is_measured_once(count: int) -> None:
     parts = [prompts(data_of(rank, 2, num_val_prompts=count, val_batch_size=3).val_dataloader()) for rank in range(2)]
     measured = [prompt for part in parts for batch in part for prompt in batch]
     assert sorted(measured) == sorted(example.prompt for example in one.val_examples)
-
-
-def test_prompts_without_held_out_ones_are_a_warning(tmp_path: Path) -> None:
-    file = tmp_path / "mine.jsonl"
-    file.write_text('{"prompt": "a cat", "question": "what is it ?", "answer": "a cat"}')
-    with pytest.warns(UserWarning, match="JsonLines has no held-out prompts, so nothing is validated"):
-        PromptsDataModule(JsonLines(str(file)))
 
 
 def test_lightning_leaves_the_samplers_as_they_are() -> None:

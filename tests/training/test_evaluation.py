@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unirl import EvaluationConfig, ImageSampling, evaluate
+from unirl import EvaluationConfig, ImageSampling, validate
 from unirl.backbones.showo import Showo
 from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import Likelihood
@@ -30,28 +30,28 @@ def test_evaluate_gives_the_numbers_of_a_validation(runs, shapes_checkpoint: Pat
     backbone = Showo.from_pretrained(str(shapes_checkpoint)).train()
     sampling = {"image_sampling": ImageSampling(4), "answer_sampling": AnswerSampling(4)}
     prompts = ShapesPrompts()
-    metrics = evaluate(backbone, prompts, [Keyword()], ShapesJudge(), CONFIG, **sampling, num_prompts=12, batch_size=6)
+    metrics = validate(backbone, prompts, [Keyword()], ShapesJudge(), CONFIG, **sampling, num_prompts=12, batch_size=6)
     assert {f"val/{name}": value for name, value in metrics.items()} == pytest.approx(validated)
     assert backbone.training
     examples = prompts.held_out(12)
-    same = evaluate(backbone, examples, [Keyword()], ShapesJudge(), CONFIG, **sampling, batch_size=6)
+    same = validate(backbone, examples, [Keyword()], ShapesJudge(), CONFIG, **sampling, batch_size=6)
     assert same == metrics
 
 
 def test_evaluate_builds_a_model_that_is_not(shapes_checkpoint: Path) -> None:
-    assert evaluate(Showo(str(shapes_checkpoint)), ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
+    assert validate(Showo(str(shapes_checkpoint)), ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
 
 
-def test_without_a_judge_only_diversity_is_measured(shapes_checkpoint: Path) -> None:
+def test_without_a_judge_only_diversity_and_cut_off_answers_are_measured(shapes_checkpoint: Path) -> None:
     backbone = Showo.from_pretrained(str(shapes_checkpoint))
-    metrics = evaluate(backbone, ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
-    assert list(metrics) == ["diversity/codes"]
+    metrics = validate(backbone, ShapesPrompts(), [Keyword()], config=CONFIG, num_prompts=2)
+    assert list(metrics) == ["completions/clipped_ratio", "diversity/codes"]
 
 
 def test_rewards_are_attached_to_the_measured_backbone(shapes_checkpoint: Path) -> None:
     backbone = Showo.from_pretrained(str(shapes_checkpoint))
     config = EvaluationConfig(num_understanding=4, num_diversity_prompts=0)
-    metrics = evaluate(backbone, ShapesPrompts(), [Likelihood()], ShapesJudge(), config, num_prompts=2)
+    metrics = validate(backbone, ShapesPrompts(), [Likelihood()], ShapesJudge(), config, num_prompts=2)
     assert 0 <= metrics["generation/overall"] <= 1
 
 

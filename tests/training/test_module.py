@@ -21,8 +21,8 @@ from unirl import (
     ResultsTable,
     SelfImprovement,
     UserError,
-    evaluate,
     hookimpl,
+    validate,
 )
 from unirl.backbones.showo import Showo
 from unirl.metrics.self_reward import SelfRewardAccuracy
@@ -292,7 +292,9 @@ def test_a_failing_reward_stops_the_run_by_name_and_the_last_checkpoint_resumes(
     for i, failure in enumerate(failures):
         with pytest.raises(UserError, match="reward 'failing'"):
             fit(tmp_path / str(i), reward=Failing(failure))
-    complete, resumed = fit(tmp_path / "complete"), fit(tmp_path / "resumed", ckpt_path=tmp_path / "0" / "step-2.ckpt")
+    complete, mended = fit(tmp_path / "complete"), Failing()
+    mended.calls = -100
+    resumed = fit(tmp_path / "resumed", ckpt_path=tmp_path / "0" / "step-2.ckpt", reward=mended)
     assert resumed.steps == complete.steps[2:]
 
 
@@ -354,7 +356,7 @@ def test_classes_names_and_single_rewards_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.prompts: expected an object of class Prompts, got 'shapes'"):
         PromptsDataModule("shapes")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="rewards: expected a list of objects of class Reward, got a Keyword"):
-        evaluate(backbone, [], Keyword())  # type: ignore[arg-type]
+        validate(backbone, [], Keyword())  # type: ignore[arg-type]
 
 
 def test_training_batches_hold_no_images(runs) -> None:

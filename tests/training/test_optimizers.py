@@ -41,6 +41,7 @@ def test_a_resumed_schedule_takes_its_length_from_the_config() -> None:
     first.step()
     second.load_state_dict(first.state_dict())
     assert (second.total_steps, second.last_epoch) == (20, 1)
+    assert second.optimizer.param_groups[0]["lr"] == second.get_last_lr()[0] == pytest.approx(0.95 * second.base_lrs[0])
 
 
 @pytest.mark.parametrize(("decay", "last"), [("constant", 1.0), ("linear", 0.0), ("cosine", 0.0)])

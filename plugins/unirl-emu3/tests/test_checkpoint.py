@@ -67,6 +67,23 @@ def test_invalid_sizes_are_refused_by_the_constructor(options: dict[str, Any], m
         Emu3("anything", **options)
 
 
+def test_lengths_are_known_without_weights(checkpoint: Path) -> None:
+    unbuilt, built = Emu3(str(checkpoint)), Emu3.from_pretrained(str(checkpoint))
+    unbuilt.build(meta=True)
+    assert all(p.is_meta for p in unbuilt.parameters())
+    for backbone in (unbuilt, built):
+        # 512 positions, 8 lines of 8 codes; the last line needs no end where it is generated
+        assert backbone.max_prompt_length == 512 - 64 - 7
+        assert backbone.max_question_length == 512 - len(built.image_context_ids) - 72 + 1
+        assert backbone.prompt_lengths(["a red circle"]) == [len(built.prompt_ids(["a red circle"])[0])]
+        assert backbone.answer_lengths(["red"]) == [built.tokenize_answers(["red"]).ids.shape[1]]
+
+
+def test_negative_prompts_longer_than_the_context_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match=r"negative_prompt has [0-9]+ tokens, and the model reads 441 before an image"):
+        Emu3.from_pretrained(str(checkpoint), negative_prompt="blurry, " * 100)
+
+
 def test_images_longer_than_the_context_are_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="ratio 1:1 makes 90 lines of 90 codes; the model reads 512"):
         Emu3.from_pretrained(str(checkpoint), image_area=518400)
@@ -95,6 +112,8 @@ BROKEN: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
         r"<\|extra_200\|> is [0-9]+ in the tokenizer and 5 in config.json's vocabulary_map",
     ),
     ("generation_config.json", lambda c: c.update(ratio="wide"), "ratio 'wide': expected width:height"),
+    ("generation_config.json", lambda c: c.update(image_area=-5), "generation_config.json: image_area -5: expected"),
+    ("generation_config.json", lambda c: c.update(eos_token_id="8"), "eos_token_id is '8'; ids go from 0 to 304"),
     ("config.json", lambda c: c["text_config"].update(num_hidden_layers=3), "missing tensors, such as model"),
     ("config.json", lambda c: c["text_config"].update(hidden_size=48), "no Emu3 can be loaded|weight has shape"),
 ]

@@ -13,7 +13,7 @@ from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 from unirl_shapes.render import BACKGROUND, render, render_batch
 from unirl_shapes.scenes import SceneObject, near_miss, random_scene, scene_for
-from unirl_shapes.vocabulary import CATEGORIES, CELLS, COLORS, SHAPES
+from unirl_shapes.vocabulary import ALL_CATEGORIES, CATEGORIES, CELLS, COLORS, SHAPES
 
 KINDS = [(shape, color) for shape in SHAPES for color in COLORS]
 
@@ -183,7 +183,7 @@ def test_references_are_correct_and_always_the_same() -> None:
 @pytest.mark.parametrize(
     ("objects", "problem"),
     [
-        ((), "has none; give its 'objects'"),
+        ((), "it has no 'objects'"),
         ((Item("dog"),), "no 'dog'"),
         ((Item("ring", color="pink"),), "'pink ring'"),
     ],
@@ -197,6 +197,38 @@ def test_it_refuses_what_it_cannot_judge(objects, problem):
     ):
         with pytest.raises(UserError, match=problem):
             ask()
+
+
+def test_every_example_of_the_world_can_be_judged():
+    judge = ShapesJudge()
+    for example in ShapesPrompts(dict.fromkeys(ALL_CATEGORIES, 1.0)).held_out(200):
+        judge.check_example(example)
+
+
+@pytest.mark.parametrize(
+    ("objects", "problem"),
+    [
+        ((), "no 'objects'"),
+        ((Item("dog"),), "knows no 'dog'"),
+        ((Item("circle", 50),), "its 50 objects do not fit in an image"),
+        ((Item("circle"), Item("ring", relation=("behind", 0))), "there is no relation 'behind'"),
+        ((Item("circle", color="red"), Item("circle", color="blue")), "can make no correct image of it"),
+    ],
+)
+def test_it_says_which_examples_it_cannot_judge(objects, problem):
+    with pytest.raises(UserError, match=problem):
+        ShapesJudge().check_example(Example("a photo", "what is it ?", "a ring", "colors", objects))
+
+
+def test_a_full_image_has_a_reference():
+    full = [
+        Example(f"{count} circles", "what ?", "a ring", objects=(Item("circle", count),)) for count in range(13, 17)
+    ]
+    full.append(Example("all", "what ?", "a ring", objects=tuple(map(Item, SHAPES))))
+    judge = ShapesJudge()
+    assert judge.verdicts(full, judge.references(full)).all()
+    for example in full:
+        judge.check_example(example)
 
 
 def test_settings_can_be_chosen_on_training_questions() -> None:

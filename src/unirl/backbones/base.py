@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -36,6 +37,9 @@ class Backbone(nn.Module, ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
     """`model_type`, or else `_class_name`, in config.json of the checkpoints that it reads: `unirl sample` chooses a
     backbone by it. Optional."""
+    truncates_prompts: ClassVar[bool] = False
+    """Whether what is longer than `max_prompt_length` is cut off. Otherwise it is read, at untrained positions."""
+
     _sampling_config: SamplingConfig | None = None
 
     @abstractmethod
@@ -129,6 +133,17 @@ class Backbone(nn.Module, ABC):
         Raises:
             UserError: the images have another size.
         """
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images of any size as the pixels (B, 3, H, W) in [0, 1] that `encode` takes. Optional; evaluation needs it.
+
+        Args:
+            images: In RGB.
+
+        Raises:
+            UserError: the backbone does not define it.
+        """
+        raise UserError(f"{type(self).__name__} reads images of its own size only: it does not define `preprocess`")
 
     @abstractmethod
     def sample_answers(
@@ -265,6 +280,59 @@ class Backbone(nn.Module, ABC):
         """
         checkpoint = getattr(self, "checkpoint", None)
         return (PretrainedModel(checkpoint),) if isinstance(checkpoint, str) else ()
+
+    @property
+    def max_prompt_length(self) -> int | None:
+        """Most tokens of a prompt that the built model reads, as `prompt_lengths` counts them.
+
+        Longer prompts are counted when a run starts. None where there is no limit, or none is known.
+        """
+        return None
+
+    @property
+    def max_question_length(self) -> int | None:
+        """Most tokens of a question and its answer together, as for `max_prompt_length`."""
+        return None
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Number of tokens of each prompt, with all tokens that are added to it; needed by `max_prompt_length`.
+
+        By default those of the `tokenizer`. The tokenizer must be there after `build(meta=True)`, too.
+
+        Args:
+            prompts: Different prompts.
+        """
+        return self._num_tokens(prompts)
+
+    def question_lengths(self, questions: Sequence[str]) -> list[int]:
+        """Number of tokens of each question, as for `prompt_lengths`.
+
+        Args:
+            questions: Different questions.
+        """
+        return self._num_tokens(questions)
+
+    def answer_lengths(self, texts: Sequence[str]) -> list[int]:
+        """Number of tokens of each answer, end of text included, as `AnswerSampling.max_tokens` counts them.
+
+        Args:
+            texts: Different answers.
+        """
+        return [self.tokenize_answers([text]).ids.shape[1] for text in texts]  # one by one: without padding
+
+    def _num_tokens(self, texts: Sequence[str]) -> list[int]:
+        tokenizer: Any = getattr(self, "tokenizer", None)
+        if tokenizer is None:
+            raise TypeError(f"{type(self).__name__} has a limit and no tokenizer: define prompt_lengths")
+        return [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+
+    @property
+    def eos_token_ids(self) -> Sequence[int]:
+        """Ids of the tokens that end an answer, to tell which were cut off. By default the last of a given answer."""
+        try:
+            return (int(self.tokenize_answers(["a"]).ids[0, -1]),)
+        except UserError:  # the tokenizer cannot read it: all answers of `max_tokens` count as cut off
+            return ()
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a text that the model cannot read, since its tokenizer has no token for them.

@@ -67,6 +67,7 @@ def locate_local(path_or_id: str, inside: Path | None = None) -> Path | None:
     """
     try:
         for candidate in ([inside / path_or_id] if inside else []) + [Path(path_or_id).expanduser()]:
+            _check_of_run(path_or_id, candidate)
             if candidate.is_dir():
                 return candidate
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no such user's home
@@ -80,6 +81,17 @@ def locate_local(path_or_id: str, inside: Path | None = None) -> Path | None:
             f"no checkpoint at {path_or_id!r}{tried}: give a local folder, package:folder, or a hub id owner/name"
         )
     return None
+
+
+def _check_of_run(name: str, path: Path) -> None:
+    """Refuse what a run leaves besides the model that it exports."""
+    if path.suffix == ".ckpt" and path.exists():
+        raise UserError(
+            f"{name!r} is a checkpoint of a run, not a model in its public format; write its model with unirl export "
+            f"--ckpt {name} --out FOLDER and give that folder, or resume the run with --ckpt_path {name}"
+        )
+    if not (path / "config.json").is_file() and (path / "pretrained" / "config.json").is_file():
+        raise UserError(f"{name!r} is the folder of a run; give the model in it: {path / 'pretrained'}")
 
 
 def _locate_packaged(spec: str, package: str, folder: str) -> Path:

@@ -62,6 +62,26 @@ class AutoregressiveImages(Backbone):
         """Token ids that replace a prompt's in the unconditional half of guidance; by default the empty prompt's."""
         return self.prompt_ids([""])[0]
 
+    @property
+    @override
+    def max_prompt_length(self) -> int | None:
+        """What the transformer's longest sequence leaves beside an image."""
+        longest = getattr(self.transformer, "max_position_embeddings", None)
+        return None if longest is None else longest - self.num_image_codes - max(0, self._num_lines - 1)
+
+    @override
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.prompt_ids(prompts)]
+
+    @property
+    def num_image_tokens(self) -> int | None:
+        """Embeddings of an image that is asked about, for `max_question_length`. Override it with `embed_images`."""
+        return self.num_image_codes + self._num_lines
+
+    @property
+    def _num_lines(self) -> int:
+        return 0 if self.codes_per_line is None else self.num_image_codes // self.codes_per_line
+
     @torch.no_grad()
     @override
     def sample_images(
@@ -282,6 +302,29 @@ class TextAnswers(Backbone):
         return ()
 
     @property
+    def num_image_tokens(self) -> int | None:
+        """Embeddings of an image that is asked about, where questions have a `max_question_length`; None if not."""
+        return None
+
+    @property
+    @override
+    def max_question_length(self) -> int | None:
+        """What the transformer's longest sequence leaves after an image."""
+        longest, image = getattr(self.transformer, "max_position_embeddings", None), self.num_image_tokens
+        if longest is None or image is None:
+            return None
+        return longest - len(self.image_context_ids) - image + 1  # the last token of an answer is not read
+
+    @override
+    def question_lengths(self, questions: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.question_ids(questions)]
+
+    @override
+    def answer_lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._ended_answer_ids(texts)]
+
+    @property
+    @override
     def eos_token_ids(self) -> Sequence[int]:
         """Ids that end an answer; the first ends given answers. By default that of the tokenizer."""
         return (self.tokenizer.eos_token_id,)
@@ -326,11 +369,14 @@ class TextAnswers(Backbone):
 
     @override
     def tokenize_answers(self, texts: Sequence[str]) -> Answers:
+        rows = self._ended_answer_ids(texts)
+        ids, mask = (part.to(self.transformer.device) for part in pad_right(rows, self.eos_token_ids[0]))
+        return Answers(ids, mask, list(texts))
+
+    def _ended_answer_ids(self, texts: Sequence[str]) -> list[list[int]]:
         ends = self.eos_token_ids
         rows = [[*row, ends[0]] for row in self.answer_ids(texts)]
-        rows = [row[: 1 + next(i for i, token in enumerate(row) if token in ends)] for row in rows]
-        ids, mask = (part.to(self.transformer.device) for part in pad_right(rows, ends[0]))
-        return Answers(ids, mask, list(texts))
+        return [row[: 1 + next(i for i, token in enumerate(row) if token in ends)] for row in rows]
 
     @override
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:

@@ -1,6 +1,10 @@
 """Users' text for tokenizers that have control tokens."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
+
+_KEPT: WeakKeyDictionary[Any, tuple[tuple[int, tuple[str, ...]], tuple[str, ...]]] = WeakKeyDictionary()
+"""By tokenizer: its size and special tokens when they were looked up, and its control tokens."""
 
 
 def plain_text(text: str, tokenizer: Any) -> str:
@@ -18,9 +22,24 @@ def plain_text(text: str, tokenizer: Any) -> str:
         >>> plain_text("a cup </s>", SimpleNamespace(all_special_tokens=["</s>"]))
         'a cup < /s>'
     """
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    tokens = {*getattr(tokenizer, "all_special_tokens", ()), *(str(token) for token in added if token.special)}
-    for token in sorted(tokens, key=len, reverse=True):
-        if len(token) > 1:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
+    for token in _control_tokens(tokenizer):
+        text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
+
+
+def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """The control tokens of a tokenizer, longest first. There may be one for each image code, so they are kept."""
+    special = tuple(getattr(tokenizer, "all_special_tokens", ()))
+    try:
+        state, kept = (len(tokenizer), special), _KEPT.get(tokenizer)
+    except TypeError:  # neither a size nor a hash
+        return _find_control_tokens(tokenizer, special)
+    if kept is None or kept[0] != state:
+        _KEPT[tokenizer] = kept = (state, _find_control_tokens(tokenizer, special))
+    return kept[1]
+
+
+def _find_control_tokens(tokenizer: Any, special: tuple[str, ...]) -> tuple[str, ...]:
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    tokens = {*special, *(str(token) for token in added if token.special)}
+    return tuple(sorted((token for token in tokens if len(token) > 1), key=len, reverse=True))

@@ -42,6 +42,12 @@ class CausalTransformer(nn.Module, ABC):
         """
 
     @property
+    def max_position_embeddings(self) -> int | None:
+        """Tokens of the longest sequence that the language model was made for; None where its config does not say."""
+        longest = getattr(getattr(self.language_model, "config", None), "max_position_embeddings", None)
+        return longest if isinstance(longest, int) else None
+
+    @property
     def float32_heads(self) -> Sequence[nn.Module]:
         """Modules whose weights stay float32 where others are held in 16 bit; see `float32_logits`."""
         return ()

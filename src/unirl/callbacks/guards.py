@@ -26,6 +26,12 @@ from unirl.types import Rollout
 
 WINDOW = 10
 """Rollouts over which the training reward is averaged."""
+MOST_CLIPPED = 0.5
+"""Share of answers that were cut off above which that is named as the cause of equal rewards."""
+CLIPPED = (
+    "First raise model.rollout.answer_sampling.max_tokens: {clipped:.0%} of the answers of the last one were cut off "
+    "at {max_tokens} tokens before they ended (completions/clipped_ratio). "
+)
 NUM_ERRORS = 2.0
 """Standard errors of the difference up to which a drop of accuracy may be chance."""
 
@@ -153,13 +159,17 @@ class Guards(Callback):
 
     def _check_rollout(self, metrics: Mapping[str, Tensor]) -> None:
         """Check what was logged about a new rollout, which is reduced over all ranks."""
-        names = "reward", "frac_reward_zero_std", "frac_accepted"
-        reward, frac_zero_variance, frac_accepted = (float(metrics.get(name, math.nan)) for name in names)
+        names = "reward", "frac_reward_zero_std", "frac_accepted", "completions/clipped_ratio"
+        reward, frac_zero_variance, frac_accepted, clipped = (float(metrics.get(name, math.nan)) for name in names)
         self._rewards.append(reward)
+        cause = ""
+        if clipped > MOST_CLIPPED:
+            max_tokens = self._module.rollout.answer_sampling.max_tokens
+            cause = CLIPPED.format(clipped=clipped, max_tokens=max_tokens)
         if self._module.rollout.group_size > 1:  # a group of one has no variance
-            self._warn(self.zero_variance.check(frac_zero_variance, reward))
+            self._warn(self.zero_variance.check(frac_zero_variance, reward, cause))
         if self._module.update.learns_from_accepted:
-            self._warn(self.zero_accepted.check(frac_accepted, reward))
+            self._warn(self.zero_accepted.check(frac_accepted, reward, cause))
 
     def _warn(self, warnings: Iterable[str]) -> None:
         for warning in warnings:
@@ -189,38 +199,40 @@ class StreakCounter:
 class ZeroVariance(StreakCounter):
     """All groups have zero variance of rewards: there is no advantage to train on."""
 
-    def check(self, frac_zero_variance: float, reward: float) -> Iterator[str]:
+    def check(self, frac_zero_variance: float, reward: float, cause: str = "") -> Iterator[str]:
         """Check a rollout.
 
         Args:
             frac_zero_variance: Fraction of groups whose samples, without dropped ones, have the same reward.
             reward: Mean reward.
+            cause: What to do first, a sentence and a blank; empty where no cause is known.
         """
         if self.update(frac_zero_variance == 1):
             prompts = "harder" if reward > 0.5 else "easier"
             yield (
                 f"in each of the last {self.patience} rollouts, all samples of every group had the same reward (mean "
-                f"{reward:.2f}), so there was no advantage to train on. Try {prompts} prompts, larger groups, a higher "
-                "sampling temperature, or a reward with partial credit"
+                f"{reward:.2f}), so there was no advantage to train on. {'' if reward > 0.5 else cause}Try {prompts} "
+                "prompts, larger groups, a higher sampling temperature, or a reward with partial credit"
             )
 
 
 class ZeroAccepted(StreakCounter):
     """No sample was accepted, where the update rule trains on accepted samples."""
 
-    def check(self, frac_accepted: float, reward: float) -> Iterator[str]:
+    def check(self, frac_accepted: float, reward: float, cause: str = "") -> Iterator[str]:
         """Check a rollout.
 
         Args:
             frac_accepted: Fraction of samples that were accepted and not dropped.
             reward: Mean reward.
+            cause: As for `ZeroVariance`.
         """
         if self.update(frac_accepted == 0):
             yield (
                 f"in each of the last {self.patience} rollouts, no sample was accepted (mean reward {reward:.2f}), so "
-                "an update rule that trains on accepted samples had none. Try easier prompts or larger groups; set the "
-                "sum of rewards that counts as correct (model.rollout.accept_threshold) where a reward never reaches "
-                "its maximum; or train on relative rewards (grpo)"
+                f"an update rule that trains on accepted samples had none. {cause}Try easier prompts or larger groups; "
+                "set the sum of rewards that counts as correct (model.rollout.accept_threshold) where a reward never "
+                "reaches its maximum; or train on relative rewards (grpo)"
             )
 
 

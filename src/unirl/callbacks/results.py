@@ -21,9 +21,15 @@ EXPLANATIONS = {
     "self_reward": "own verdicts that agree with the judge (balanced accuracy)",
 }
 COLUMN_NAMES = {"self_reward": "self-reward"}
-ROW_NAMES = {"mmu_given_t2i": "Acc(MMU|T2I)", "t2i_given_mmu": "Acc(T2I|MMU)"}
-"""Names of the consistency metrics in the paper."""
-LOWER_IS_BETTER = ("imbalance",)
+ROW_NAMES = {
+    "mmu_given_t2i": "Acc(MMU|T2I)",
+    "t2i_given_mmu": "Acc(T2I|MMU)",
+    "clipped_ratio": "cut off at max_tokens",
+}
+"""Names of the metrics without categories: those of consistency as in the paper."""
+LOWER_IS_BETTER = ("imbalance", "clipped_ratio")
+HIDDEN_WHERE_ZERO = ("completions",)
+"""Metrics that have no line where their values are 0."""
 RESULTS = "results.json"
 """File in the folder of a run."""
 Metrics = dict[str, dict[str, float]]
@@ -251,6 +257,8 @@ def summary_lines(before: Metrics | None, after: Metrics) -> list[str]:
     for name, values in after.items():
         if "overall" not in values:
             earlier = (before or {}).get(name, {})
+            if name in HIDDEN_WHERE_ZERO and not any((*earlier.values(), *values.values())):
+                continue
             cells = [
                 f"{ROW_NAMES.get(key, key)} {_cell(earlier.get(key), value, key in LOWER_IS_BETTER)}"
                 for key, value in values.items()

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from unirl.checkpoint.integrity import find_corruption
 from unirl.checkpoint.run_folder import version_of
-from unirl.checkpoint.sharded import META
+from unirl.checkpoint.sharded import META, is_sharded_checkpoint
 from unirl.errors import UserError
 
 PARTIAL, REPLACED = ".part", ".old"
@@ -22,6 +22,10 @@ RUN = "run"
 """Checkpoint key: the name of the folder of the run that saved it, `version_N`."""
 JOB_FILE = "slurm_job_id"
 """File in the folder of a run: the SLURM job that the run belongs to."""
+CONFIG = "config.json"
+"""File in the folder of a model in its public format."""
+START_FROM = "--model.backbone.init_args.checkpoint"
+"""The option that takes such a folder."""
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # full
     *(errno.EROFS, errno.EACCES, errno.EPERM),  # not writable
@@ -87,6 +91,16 @@ def latest_valid(folders: Iterable[Path], corrupt: Path | None = None) -> Checkp
     newer = [path for path in unreadable if search.path is None or _time(path) > _time(search.path)]
     search.skipped = [f"{path}: {_why_unreadable(path)}" for path in newer] + search.skipped
     return search
+
+
+def latest_readable(folders: Iterable[Path]) -> Path | None:
+    """What `latest_valid` finds, if it is valid: no checkpoint is read whole.
+
+    Args:
+        folders: Where to look, not recursively.
+    """
+    progress = {path: found for path in _candidates(folders) if (found := _progress(path)) is not None}
+    return max(progress, key=lambda path: (*progress[path], _time(path)), default=None)
 
 
 def _progress(path: Path) -> tuple[int, int] | None:
@@ -162,9 +176,37 @@ def check_ckpt_path(path: str) -> None:
         raise UserError(
             "--ckpt_path best: only the process that trained knows which one was best; give its path, or 'last'"
         )
-    if path == "hpc" or "://" in path or (message := missing_message(Path(path))) is None:
+    if path == "hpc" or "://" in path:
         return
-    raise UserError(message if Path(path).is_symlink() else f"{message}, or 'last'")
+    if message := missing_message(Path(path)):
+        or_last = (
+            "" if Path(path).is_symlink() else f", or 'last'; a model of the hub or a package: {START_FROM} {path}"
+        )
+        raise UserError(message + or_last)
+    if message := no_checkpoint_message(Path(path)):
+        raise UserError(message)
+
+
+def no_checkpoint_message(path: Path, option: str = "--ckpt_path") -> str | None:
+    """The message about a file or folder that is something else than a checkpoint; None if it may be one.
+
+    Args:
+        path: It exists.
+        option: The option of the command that takes a checkpoint.
+    """
+    folder = path if path.is_dir() else path.parent
+    is_file = path.is_file() and path.suffix in (".safetensors", ".bin", ".json", ".yaml", ".yml")
+    if (path.is_dir() and (is_sharded_checkpoint(path) or path.suffix in SUFFIXES)) or (path.is_file() and not is_file):
+        return None  # an incomplete folder of shards is refused when it is verified
+    if (folder / CONFIG).is_file():
+        start = f"to start from it: {START_FROM} {folder} without {option}"
+        advice = start if option == "--ckpt_path" else "it needs no export"
+        return f"{option}: {str(path)!r} is a model in its public format, not a checkpoint of a run; {advice}"
+    below = [folder, folder / "checkpoints", *folder.glob("*/checkpoints")]
+    newest = latest_readable(below)
+    advice = f"its newest checkpoint: {option} {newest}" if newest else "it has no checkpoint"
+    what = "folder" if path.is_dir() else "file"
+    return f"{option}: {str(path)!r} is a {what}, not a checkpoint of a run; {advice}"
 
 
 def checkpoint_folders(options: Any, job_id: str | None = None) -> list[Path]:

@@ -52,23 +52,36 @@ def iter_shards(path: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{storage.relative_path}: {key.fqn}", file.read(storage.length)
 
 
+def tensor_sizes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors of the LightningModule, by name. None is read.
+
+    Args:
+        path: The folder.
+    """
+    return {name.removeprefix(prefix): tuple(entry.size) for prefix, name, entry in _entries(path)}
+
+
 def sharded_weights(path: Path) -> dict[str, Tensor]:
     """The full tensors of the LightningModule, by name.
 
     Args:
         path: A checkpoint in which `find_corruption` finds nothing.
     """
-    entries = read_metadata(path).state_dict_metadata
-    prefix = "state_dict." if any(name.startswith("state_dict.") for name in entries) else "model."  # FSDP2, FSDP1
-    weights = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in entries.items()
-        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
-    }
+    entries = list(_entries(path))
+    weights = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for _, name, entry in entries}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is only one process
         dcp.load(weights, storage_reader=dcp.FileSystemReader(path))
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return {name.removeprefix(prefix): weights[name] for prefix, name, _ in entries}
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str, TensorStorageMetadata]]:
+    """The tensors of the LightningModule, each with the prefix of its name."""
+    entries = read_metadata(path).state_dict_metadata
+    prefix = "state_dict." if any(name.startswith("state_dict.") for name in entries) else "model."  # FSDP2, FSDP1
+    for name, entry in entries.items():
+        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata):
+            yield prefix, name, entry
 
 
 class _MetadataUnpickler(pickle.Unpickler):

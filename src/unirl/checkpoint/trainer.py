@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
@@ -13,12 +12,11 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from unirl.backbones.frozen import DIGEST, check_digest
 from unirl.checkpoint.integrity import find_corruption, sha256_of, write_checksums
 from unirl.checkpoint.io import AtomicCheckpointIO, replace_folder
 from unirl.checkpoint.resume import corrupt_message, partial_path, resolve_last
 from unirl.checkpoint.run_folder import RunFolder
-from unirl.checkpoint.sharded import META, is_sharded_checkpoint
+from unirl.checkpoint.weights import check_strategy, check_weights, read_rest
 from unirl.errors import UserError
 
 
@@ -91,11 +89,12 @@ class _VerifyingConnector(_CheckpointConnector):
         strategy = self.trainer.strategy
         found = self._find(checkpoint_path) if self.trainer.is_global_zero else (None, None)
         path, problem = strategy.broadcast(found)
+        if problem is None and path is not None:
+            problem = strategy.broadcast(self._find_mismatch(path) if self.trainer.is_global_zero else None)
         if problem is not None:
             raise UserError(problem)
         if path is not None:
             self._ckpt_path = path  # what the trainer says as its `ckpt_path`
-            self._check_frozen(path)
             if isinstance(strategy.checkpoint_io, AtomicCheckpointIO):
                 strategy.checkpoint_io.verified = Path(path)
         super().resume_start(path, weights_only)
@@ -109,8 +108,22 @@ class _VerifyingConnector(_CheckpointConnector):
             return path, None
         return path, corrupt_message(Path(path), problem)
 
-    def _check_frozen(self, path: str) -> None:
-        """The strategy loads the shards, and fails where some are missing, before the module sees the checkpoint."""
-        if is_sharded_checkpoint(Path(path)):
-            saved = torch.load(Path(path) / META, "cpu", weights_only=True).get(DIGEST)
-            check_digest(saved, getattr(self.trainer.lightning_module, "frozen_digest", None))
+    def _find_mismatch(self, path: str) -> str | None:
+        """Why a checkpoint does not belong to this run.
+
+        The strategy loads shards, and fails where some are missing, before the module sees the checkpoint.
+        """
+        module: Any = self.trainer.lightning_module
+        checkpoint = None if "://" in path else read_rest(Path(path))
+        if checkpoint is None:
+            return None
+        try:
+            check_strategy(Path(path), self.trainer.strategy)
+            ours, training = hasattr(module, "check_checkpoint"), self.trainer.state.fn == TrainerFn.FITTING
+            if ours:
+                module.check_checkpoint(checkpoint, path)
+            if module.strict_loading and not isinstance(self.trainer.strategy, FSDPStrategy):  # it renames parameters
+                check_weights(Path(path), checkpoint, module, ours and training)
+        except UserError as error:
+            return str(error)
+        return None

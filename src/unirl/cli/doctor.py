@@ -15,6 +15,8 @@ from unirl.doctor.environment import available_devices, check_import_name, check
 from unirl.doctor.findings import Finding, format_findings
 from unirl.doctor.models import check_models
 from unirl.doctor.resources import check_resources
+from unirl.doctor.resuming import check_resume
+from unirl.doctor.scored_prompts import PROMPTS, check_prompts
 from unirl.doctor.settings import check_settings, check_sizes, check_verdicts
 from unirl.doctor.setup import setup_of
 from unirl.errors import UserError
@@ -88,10 +90,13 @@ def examine(argv: list[str]) -> Iterator[Finding]:
         yield Finding("error", "devices" if about_devices else "trainer", run.problem, advice)
     yield from (*check_models(run.model), *check_verdicts(run.model))
     if run.trainer is None:
-        yield from check_sizes(run.model, run.datamodule, setup.devices)
+        settings = [*check_sizes(run.model, run.datamodule, setup.devices), *check_prompts(run, None)]
     else:
-        yield from check_settings(run, run.trainer)
-    yield from check_resources(run.model, run.datamodule, setup, run.trainer, really)
+        settings = list(check_settings(run, run.trainer))
+    yield from settings
+    yield from check_resume(run, verify=True)
+    if not any(one.subject == PROMPTS and one.level == "error" for one in settings):  # a step would find the same
+        yield from check_resources(run.model, run.datamodule, setup, run.trainer, really)
 
 
 @contextmanager

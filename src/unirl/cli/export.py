@@ -22,9 +22,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out {options.out!r} is not an empty folder; nothing is overwritten, name another folder")
 
     from unirl.checkpoint.export import export  # noqa: PLC0415 - `--help` needs no torch
-    from unirl.checkpoint.resume import missing_message  # noqa: PLC0415
+    from unirl.checkpoint.resume import missing_message, no_checkpoint_message  # noqa: PLC0415
 
-    if (message := missing_message(ckpt, "--ckpt")) is not None:
+    if message := missing_message(ckpt, "--ckpt") or no_checkpoint_message(ckpt, "--ckpt"):
         raise UserError(message)
     export(ckpt, Path(options.config) if options.config else _find_config(ckpt), out)
     print(f"wrote {out}")

@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": ("train a model by self-improvement", "unirl.cli.train:fit"),
     "validate": ("evaluate a model on held-out prompts", "unirl.cli.train:validate"),
     "test": ("evaluate a trained model", "unirl.cli.train:test"),
+    "evaluate": ("score a model on a benchmark, or compare two", "unirl.cli.evaluate:main"),
     "export": ("write the model of a checkpoint in its public format", "unirl.cli.export:main"),
     "sample": ("generate images from prompts and ask about them", "unirl.cli.sample:main"),
     "doctor": ("check whether fit would start, and what it needs", "unirl.cli.doctor:main"),

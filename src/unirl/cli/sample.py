@@ -2,7 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -87,10 +89,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _sample(options: argparse.Namespace, output: Output) -> None:
-    import torch  # noqa: PLC0415 - `--help` needs no torch
-
-    from unirl.cli.sample_examples import report, requested_examples  # noqa: PLC0415
-    from unirl.training.best_of import number_images, sample  # noqa: PLC0415
+    from unirl.cli.sample_examples import requested_examples  # noqa: PLC0415
 
     requested = requested_examples(options)
     device = choose_device(options.device)
@@ -100,8 +99,30 @@ def _sample(options: argparse.Namespace, output: Output) -> None:
     _tell(f"sampling: {_describe(config.image_sampling)}; answers: {_describe(config.answer_sampling)}")
     _tell_unknown_words(backbone, requested)
     images = [Requested(example, i, k) for i, example in enumerate(requested) for k in range(options.n)]
+    with _told_warnings():
+        _generate(options, backbone, config, images, output)
+    settings = {option: getattr(options, option) for option in ("seed", "best_of", "precision")}
+    checkpoint = options.checkpoint or DEFAULT_CHECKPOINT.format(name)
+    output.finish({"backbone": name, "checkpoint": checkpoint, **settings, "device": str(device), **asdict(config)})
+
+
+def _generate(
+    options: argparse.Namespace,
+    backbone: "Backbone",
+    config: "SamplingConfig",
+    images: Sequence[Requested],
+    output: Output,
+) -> None:
+    """Generate the images in batches, and write each batch."""
+    import torch  # noqa: PLC0415 - `--help` needs no torch
+
+    from unirl.cli.sample_examples import report  # noqa: PLC0415
+    from unirl.training.best_of import number_images, sample  # noqa: PLC0415
+    from unirl.training.lengths import clipped_answers  # noqa: PLC0415
+
+    device = next(backbone.parameters()).device
     numbers = number_images([image.example for image in images])
-    sampling = (config.image_sampling, config.answer_sampling)
+    sampling, num_clipped = (config.image_sampling, config.answer_sampling), 0
     for start in range(0, len(images), options.batch_size):
         rows = slice(start, start + options.batch_size)
         batch, indices = images[rows], numbers[rows]
@@ -109,15 +130,26 @@ def _sample(options: argparse.Namespace, output: Output) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             samples = sample(backbone, examples, options.best_of or 1, *sampling, seed=options.seed, indices=indices)
         output.add(batch, samples)
+        if samples.answers is not None:
+            clipped = clipped_answers(samples.answers, config.answer_sampling.max_tokens, backbone.eos_token_ids)
+            num_clipped += int(clipped.sum())
         for line in report(examples, samples.all_scores):
             _tell(line)
-    settings = {option: getattr(options, option) for option in ("seed", "best_of", "precision")}
-    checkpoint = options.checkpoint or DEFAULT_CHECKPOINT.format(name)
-    output.finish({"backbone": name, "checkpoint": checkpoint, **settings, "device": str(device), **asdict(config)})
+    if num_clipped:
+        limit = f"--max-tokens {config.answer_sampling.max_tokens}"
+        _tell(f"warning: {num_clipped} of {len(images)} answers were cut off at {limit}")
 
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Print warnings as lines of this command, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
+        yield
 
 
 def _sampling_config(options: argparse.Namespace, config: "SamplingConfig") -> "SamplingConfig":

@@ -11,7 +11,7 @@ from unirl.errors import UserError
 from unirl.hooks.host import load
 from unirl.prompts import JsonLines, Prompts
 from unirl.prompts.jsonl import read
-from unirl.training.best_of import is_question_set
+from unirl.training.best_of import check_expected, is_question_set
 from unirl.types import Example
 
 _TWO_SOURCES = "--prompts {} has questions and answers; leave out --question and --answer"
@@ -34,6 +34,7 @@ def requested_examples(options: argparse.Namespace) -> list[Example]:
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: it must be at least 1")
     examples = _examples(options)
+    check_expected(examples)
     if options.best_of is not None and not all(example.question and example.answer for example in examples):
         raise UserError(
             f"--best-of {options.best_of}: the model decides by the probability of the expected answer; give "

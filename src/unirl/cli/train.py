@@ -1,7 +1,5 @@
 """`unirl fit`, `validate` and `test`: Lightning's command line with defaults and error messages for these runs."""
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +26,14 @@ from unirl.callbacks import (
 from unirl.checkpoint import AtomicCheckpointIO, AtomicTrainer
 from unirl.checkpoint.resume import JOB_FILE, RUN, check_ckpt_path, checkpoint_folders
 from unirl.checkpoint.run_folder import RunFolder
+from unirl.cli.lightning_messages import silence_lightning
 from unirl.cli.parser import PluginParser
 from unirl.cli.run_errors import translate
 from unirl.cli.run_options import CKPT_PATH, DESCRIPTIONS, TOP_LEVEL, TRAINER_DEFAULTS, TRAINER_TITLE
 from unirl.cli.trainer_options import check_trainer_options, trainer_error
 from unirl.distributed import strategies
 from unirl.distributed.slurm import is_restarted_job, slurm_job_id
+from unirl.doctor.resuming import CONFIG
 from unirl.doctor.settings import check_before_fit
 from unirl.errors import UserError
 from unirl.training.datamodule import PromptsDataModule
@@ -46,35 +46,24 @@ CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "ex
 SEEDED = ("model", "data")
 """Option groups whose `seed` is that of `--seed_everything` unless it is given."""
 USAGE = "--config FILE [--config OVERLAY] [--OPTION VALUE] ..."
-IGNORED_WARNINGS = (
-    "does not have many workers",  # prompts are made in the training process
-    "Tip: For seamless",
-    "Detected KeyboardInterrupt",
-    "`max_epochs` was not set",
-    "treespec, LeafSpec",
-    "The dirpath has changed",
-    "accumulate the metric across devices",  # torchmetrics does
-    "module.s. in eval mode",  # the image tokenizer is frozen
-    "TPU available: False",
-    "to estimate number of stepping batches",
-    "already configured with model summary",
-    "weights_only` was not set",
-)
-"""Parts of Lightning's messages that users can do nothing about."""
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the config in the folder of the run, and the name of that folder in checkpoints."""
+    """Saves the config in the folder of the run, and in checkpoints with the name of that folder."""
+
+    _text = ""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self._text = self.parser.dump(self.config, skip_none=False)
         log_dir, job_id = trainer.log_dir, slurm_job_id()  # log_dir is collective
         if log_dir is not None and job_id is not None and trainer.is_global_zero:
             (Path(log_dir) / JOB_FILE).write_text(job_id, encoding="utf-8")
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG] = self._text
         folder = getattr(trainer, "run_folder", None)
         if folder is not None and folder.path is not None:
             checkpoint[RUN] = folder.path.name
@@ -174,6 +163,19 @@ class Run(LightningCLI):
         elif self.config.subcommand == "fit" and is_restarted_job():
             self._resume_folders = checkpoint_folders(options, slurm_job_id())
 
+    @property
+    def ckpt_path(self) -> Path | list[Path] | None:
+        """The checkpoint to load, or the folders whose newest one it is; None for none, or a remote one."""
+        given = self.config[self.config.subcommand].get("ckpt_path")
+        if self._resume_folders is not None or not given:
+            return self._resume_folders
+        return None if given == "hpc" or "://" in given else Path(given)
+
+    def config_text(self) -> str:
+        """The config of the run, in YAML."""
+        text: str = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        return text
+
     @override
     def instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
@@ -266,13 +268,6 @@ def _with_progress(trainer: Namespace) -> list[Callback]:
 
 
 def _run(argv: list[str]) -> None:
-    _ignore_warnings()
+    silence_lightning()
     strategies.register()
     Run(SelfImprovement, PromptsDataModule, argv)
-
-
-def _ignore_warnings() -> None:
-    for text in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", f".*{text}.*")
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: not any(text in record.getMessage() for text in IGNORED_WARNINGS))

@@ -15,6 +15,7 @@ from unirl.doctor.environment import check_disk, log_folder, max_checkpoints
 from unirl.doctor.findings import Finding, format_bytes
 from unirl.doctor.measure import Measurement, measure
 from unirl.doctor.setup import Setup
+from unirl.doctor.text_lengths import check_lengths
 from unirl.errors import UserError
 
 SPARE = 1.1
@@ -44,10 +45,15 @@ def check_resources(model: Any, data: Any, setup: Setup, trainer: Trainer | None
     try:
         model.backbone.build(meta=True)
     except Exception as error:  # a checkpoint that is not there is an error already, and plugins may have no meta build
-        yield Finding("warning", "memory", f"not measured, because build(meta=True) failed: {describe_error(error)}")
+        if isinstance(error, UserError) and _is_local(model.backbone):  # its files are read: `fit` fails, too
+            yield Finding("error", "model", str(error))
+        else:
+            text = f"not measured, because build(meta=True) failed: {describe_error(error)}"
+            yield Finding("warning", "memory", text)
         if trainer is not None:
             yield from check_disk(log_folder(trainer))
         return
+    yield from check_lengths(model, data)
     measured, finding = _measure(model, data, setup)
     yield finding
     if measured is not None and really:
@@ -57,6 +63,15 @@ def check_resources(model: Any, data: Any, setup: Setup, trainer: Trainer | None
         yield from check_disk(
             log_folder(trainer), _checkpoint_bytes(model.backbone, saves_all), max_checkpoints(trainer)
         )
+
+
+def _is_local(backbone: Any) -> bool:
+    """Whether a backbone's checkpoint is a folder that is there."""
+    name = getattr(backbone, "checkpoint", None)
+    try:
+        return isinstance(name, str) and locate_local(name) is not None
+    except UserError:  # told as an error of the checkpoint
+        return False
 
 
 def _measure(model: Any, data: Any, setup: Setup, real: bool = False) -> tuple[Measurement | None, Finding]:

@@ -3,16 +3,19 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, OnExceptionCheckpoint, Timer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from unirl.backbones.checkpoints import locate
+from unirl.doctor.benchmark_prompts import check_benchmark_prompts
 from unirl.doctor.environment import check_devices, check_disk, log_folder
 from unirl.doctor.findings import Finding, raise_errors
+from unirl.doctor.resuming import ParsedRun, check_resume
 from unirl.doctor.run_length import check_length
+from unirl.doctor.scored_prompts import check_prompts
 from unirl.doctor.watched_metrics import check_watched_metrics
 from unirl.errors import UserError
 from unirl.training.config import missing_verdicts
@@ -21,14 +24,6 @@ from unirl.training.optimizers import check_run_length
 MAX_IMAGES = 100_000
 """Images of a step on a device: far more than any device can hold, so more is a typing error."""
 HUB_PREFIXES = ("hf-hub:", "hf_hub:", "timm/")
-
-
-class ParsedRun(Protocol):
-    """A parsed command line, as `LightningCLI` holds it: everything is instantiated, nothing is built."""
-
-    model: Any
-    datamodule: Any
-    trainer: Any
 
 
 def check_before_fit(run: ParsedRun) -> None:
@@ -40,7 +35,7 @@ def check_before_fit(run: ParsedRun) -> None:
     Raises:
         UserError: the run would fail.
     """
-    findings = [*check_settings(run, run.trainer), *check_disk(log_folder(run.trainer))]
+    findings = [*check_settings(run, run.trainer), *check_resume(run), *check_disk(log_folder(run.trainer))]
     raise_errors(findings)
     for finding in findings:
         if finding.level == "warning":
@@ -62,6 +57,8 @@ def check_settings(run: ParsedRun, trainer: Trainer) -> Iterator[Finding]:
     yield from check_accumulation(run.datamodule, trainer)
     yield from check_schedule(run.model, trainer)
     yield from check_diversity_model(run.model)
+    yield from check_prompts(run, trainer)
+    yield from check_benchmark_prompts(run)
     yield from check_samplers(trainer)
     if getattr(run, "subcommand", "fit") == "fit":
         yield from check_length(run.datamodule, trainer)
@@ -126,9 +123,6 @@ def check_sizes(model: Any, data: Any, devices: int) -> list[Finding]:
         return [Finding("error", "sizes", text, "take a smaller model.rollout.group_size or data.prompts_per_step")]
     text = f"{prompts} prompts x group_size {group_size} = {prompts * group_size} images a step, {images} a device"
     findings = [Finding("ok", "sizes", text), *_check_adaptive(data, group_size)]
-    if not len(getattr(data, "val_examples", ())):
-        text = "there are no held-out prompts, so validation generates no images"
-        findings.append(Finding("warning", "sizes", text, "raise data.num_val_prompts"))
     return findings
 
 

@@ -31,6 +31,12 @@ def unirl_register_updates(register: Register) -> None:
 
 
 @hookimpl
+def unirl_register_judges(register: Register) -> None:
+    """Register the built-in judges."""
+    register("vqa", "unirl.judges.vqa:VQA")
+
+
+@hookimpl
 def unirl_register_prompts(register: Register) -> None:
     """Register the built-in sources of prompts."""
     register("geneval", "unirl.prompts.geneval:GenEval")

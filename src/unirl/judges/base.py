@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unirl.backbones.checkpoints import PretrainedModel
 from unirl.types import Example
+from unirl.unicode import normalize_text
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Verdict:
 class Judge(ABC):
     """Decides from pixels whether an image is correct. Used in evaluation, never in training.
 
-    `verdicts` is required. A judge that can make images of its own measures more: `understanding_set` is for validation
-    of understanding, `references` for the consistency of generation and understanding. A judge that brings prompts of
-    its own is a benchmark: `unirl evaluate --benchmark NAME` takes its registered name.
+    `verdicts` is required; a judge that cannot judge every example says so in `check_example`. A judge that can make
+    images of its own measures more: `understanding_set` is for validation of understanding, `references` for the
+    consistency of generation and understanding. A judge that brings prompts of its own is a benchmark:
+    `unirl evaluate --benchmark NAME` takes its registered name.
 
     Example:
         >>> class Bright(Judge):
@@ -54,6 +56,19 @@ class Judge(ABC):
 
         Raises:
             UserError: the images are of a size that this judge cannot read.
+        """
+
+    def check_example(self, example: Example) -> None:  # noqa: B027 - an optional hook
+        """Refuse an example that this judge cannot judge, such as one of objects that it does not know.
+
+        Called before the model is loaded, for all prompts that a validation generates. By default every example can be
+        judged.
+
+        Args:
+            example: A held-out example, or any example of a run with the reward `oracle`.
+
+        Raises:
+            UserError: why it cannot be judged. The caller names judge, prompt and line, and says what to do.
         """
 
     def explain(self, examples: Sequence[Example], pixels: Tensor) -> Sequence[Verdict]:
@@ -117,13 +132,26 @@ class Judge(ABC):
             seed: The same seed gives the same set.
 
         Returns:
-            Examples whose `answer` is true of their image, and the images; or None where the judge has none. An answer
-            counts as correct where it equals `answer` up to case, spaces and the form of Unicode.
+            Examples whose `answer` is true of their image, and the images; or None where the judge has none. For
+            `unirl evaluate` the images may be paths of files, which the backbone preprocesses.
 
         Shapes:
             images (count, 3, H, W) in [0, 1].
         """
         return None
+
+    def accepts_answer(self, example: Example, answer: str) -> bool:
+        """Whether an answer about an image of `understanding_set` is correct. By default where it equals the right one.
+
+        Args:
+            example: With the right answer.
+            answer: The model's. Case, spaces and the form of Unicode do not matter.
+
+        Example:
+            >>> Judge.accepts_answer(None, Example("", "how many ?", "two"), "Two")
+            True
+        """
+        return normalize_text(answer) == normalize_text(example.answer)
 
     def references(self, examples: Sequence[Example]) -> Tensor | None:
         """A correct image for each example, to measure the consistency of generation and understanding.

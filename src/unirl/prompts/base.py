@@ -85,6 +85,14 @@ class Prompts(ABC):
         every = chain(listed, self.held_out(MAX_HELD_OUT), sampled)
         return next((example for example in every if normalize_text(example.prompt) == normalized), None)
 
+    def location(self, example: Example) -> str | None:
+        """Where an example is written, such as `FILE:LINE`, for messages about it. Optional; None by default.
+
+        Args:
+            example: One of this source.
+        """
+        return None
+
     # --- for adaptive sampling: a source that sets `categories`, or that is a finite list, needs no more ---
 
     def train_examples(self) -> Sequence[Example]:

@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from unirl.errors import UserError, suggest
+from unirl.examples import check_characters
 from unirl.prompts.base import Prompts
 from unirl.prompts.vocabulary import RELATIONS
 from unirl.types import Example, Item, Question
@@ -62,6 +63,7 @@ class JsonLines(Prompts):
                     f"{path}:{line}; a held-out prompt must not be trained on, so remove it from one of the two files"
                 )
         self.held_out_examples = list(held_out.values())
+        self._lines = [f"{path}:{number}" for number in train] + [f"{held_out_path}:{number}" for number in held_out]
 
     @override
     def sample(self, seed: int, index: int) -> Example:
@@ -80,6 +82,11 @@ class JsonLines(Prompts):
             by_category[example.category].append(example)
         interleaved = chain.from_iterable(zip_longest(*by_category.values()))
         return list(islice((example for example in interleaved if example is not None), max(count, 0)))
+
+    @override
+    def location(self, example: Example) -> str | None:
+        lines = zip((*self.examples, *self.held_out_examples), self._lines, strict=True)
+        return next((line for one, line in lines if one == example), None)
 
     @override
     def find(self, prompt: str) -> Example | None:
@@ -230,6 +237,10 @@ def _relation(value: object, index: int, location: str) -> tuple[str, int]:
 def _text(value: object, name: str, location: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{location}: {name!r} is {_shorten(value)}, expected text that is not blank")
+    try:
+        check_characters(value, repr(name))
+    except UserError as error:
+        raise UserError(f"{location}: {error}") from error
     return value
 
 

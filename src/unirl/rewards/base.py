@@ -8,17 +8,37 @@ from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.backbones.checkpoints import PretrainedModel
+from unirl.errors import UserError
 from unirl.types import Answers, Example, Images
 
 ROUNDING = 1e-6
 """Tolerance of comparisons with a threshold, since scores are sums of floats."""
 
 
+def check_not_blank(example: Example, *names: str) -> None:
+    """Refuse an example without a text that a reward needs.
+
+    Args:
+        example: Any example.
+        names: Of "prompt", "question" and "answer".
+
+    Raises:
+        UserError: one of them is blank.
+
+    Example:
+        >>> check_not_blank(Example("a cup", "how many ?", "one"), "question", "answer")
+    """
+    for name in names:
+        if not getattr(example, name).strip():
+            raise UserError(f"it has no {name}")
+
+
 class Reward(ABC):
     """Scores generated images and the answers about them, one number for each sample.
 
-    `score` is required. Set `accept_threshold`, or override `accepts`, where a score decides whether a sample is
-    correct: update rules train answers, and images in rejection sampling, on accepted samples only.
+    `score` is required; a reward that cannot score every example says so in `check_example`. Set `accept_threshold`, or
+    override `accepts`, where a score decides whether a sample is correct: update rules train answers, and images in
+    rejection sampling, on accepted samples only.
 
     Args:
         weight: Weight in the sum of all rewards. With weight 0, a reward is logged and not trained on.
@@ -54,6 +74,19 @@ class Reward(ABC):
 
         Args:
             backbone: The model, built.
+        """
+
+    def check_example(self, example: Example) -> None:  # noqa: B027 - an optional hook
+        """Refuse an example that this reward cannot score, such as one without what it compares answers with.
+
+        Called before the model is loaded, for all prompts that are known then: a run does not start with a prompt that
+        would end it. By default every example can be scored.
+
+        Args:
+            example: A training example or a held-out one.
+
+        Raises:
+            UserError: why it cannot be scored. The caller names reward, prompt and line, and says what to do.
         """
 
     @property

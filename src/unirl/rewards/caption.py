@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.errors import UserError
+from unirl.rewards.base import check_not_blank
 from unirl.rewards.likelihood import ModelReward
 from unirl.types import Answers, Example, Images
 
@@ -54,6 +55,10 @@ class CaptionReward(ModelReward):
     @override
     def name(self) -> str:
         return "caption"
+
+    @override
+    def check_example(self, example: Example) -> None:
+        check_not_blank(example, "prompt")
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

@@ -76,8 +76,7 @@ class CLIP(PretrainedReward):
         """
         model, tokenizer, image_processor = self.loaded
         model.to(pixels.device)
-        # A tokenizer that was saved without its model may not know the maximum length.
-        length = min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
+        length = self.max_prompt_length
         tokens = tokenizer(list(prompts), padding=True, truncation=True, max_length=length, return_tensors="pt")
         inputs = image_processor(images=pixels, do_rescale=False, return_tensors="pt", device=pixels.device)
         out = model(
@@ -87,6 +86,19 @@ class CLIP(PretrainedReward):
         )
         cosines: Tensor = (out.text_embeds * out.image_embeds).sum(-1)
         return cosines
+
+    @property
+    @override
+    def max_prompt_length(self) -> int | None:
+        if "loaded" not in vars(self):
+            return None
+        model, tokenizer, _ = self.loaded
+        # A tokenizer that was saved without its model may not know the maximum length.
+        return int(min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings))
+
+    @override
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.loaded.tokenizer(list(prompts), verbose=False)["input_ids"]]
 
     @property
     @override

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.errors import UserError
 from unirl.prompts.words import keywords
-from unirl.rewards.base import Reward, reaches
+from unirl.rewards.base import Reward, check_not_blank, reaches
 from unirl.types import Answers, Example, Images
 
 
@@ -56,6 +57,12 @@ class Keyword(Reward):
         scores = [self._score(example, text) for example, text in zip(examples, answers.text, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=answers.ids.device)
 
+    @override
+    def check_example(self, example: Example) -> None:
+        check_not_blank(example, "question")
+        if not keywords(example.answer):
+            raise UserError(_no_keyword(example))
+
     def accepts(self, examples: Sequence[Example], scores: Tensor) -> Tensor:
         """Whether all keywords were found.
 
@@ -68,12 +75,13 @@ class Keyword(Reward):
     def _score(self, example: Example, text: str) -> float:
         target = keywords(example.answer)
         if not target:
-            raise UserError(
-                f"no keyword in the answer {example.answer!r} of the prompt {example.prompt!r}: the keyword reward "
-                "cannot score it; give it an answer with a noun, number, color or relation, or use another reward"
-            )
+            raise UserError(f"prompt {example.prompt!r}: {_no_keyword(example)}; correct it, or use another reward")
         matches = count_matches(target, keywords(text), self.ordered)
         return matches / len(target) if self.normalize else float(matches)
+
+
+def _no_keyword(example: Example) -> str:
+    return f"the answer {example.answer!r} has no keyword, such as a noun, number, color or relation"
 
 
 def count_matches(target: Sequence[str], predicted: Sequence[str], ordered: bool = False) -> int:

@@ -9,7 +9,7 @@ from typing_extensions import override
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.functional import geometric_mean
-from unirl.rewards.base import Reward
+from unirl.rewards.base import Reward, check_not_blank
 from unirl.types import Answers, Example, Images
 
 
@@ -70,6 +70,10 @@ class Likelihood(ModelReward):
     def __init__(self, weight: float = 1.0, standardize: bool = False, accept_threshold: float | None = 0.5) -> None:
         super().__init__(weight, standardize)
         self.accept_threshold = accept_threshold
+
+    @override
+    def check_example(self, example: Example) -> None:
+        check_not_blank(example, "question", "answer")
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.judges import Judge
 from unirl.judges.verdict_checks import checked_verdicts
@@ -28,6 +29,10 @@ class Oracle(Reward):
     def __init__(self, judge: Judge, weight: float = 1.0, standardize: bool = False) -> None:
         super().__init__(weight, standardize)
         self.judge = judge
+
+    @override
+    def check_example(self, example: Example) -> None:
+        self.judge.check_example(example)
 
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         """The judge's verdicts.

@@ -12,7 +12,7 @@ from typing_extensions import override
 from unirl.backbones.base import Backbone
 from unirl.backbones.checkpoints import PretrainedModel
 from unirl.errors import UserError, check_minimum
-from unirl.rewards.base import Reward
+from unirl.rewards.base import Reward, check_not_blank
 from unirl.types import Answers, Example, Images
 
 
@@ -101,6 +101,22 @@ class PretrainedReward(Reward):
         """
 
     @property
+    def max_prompt_length(self) -> int | None:
+        """Most tokens of a prompt that the loaded model reads; the rest is cut off. None where it is not known.
+
+        Longer prompts are counted when a run starts, by `prompt_lengths`. Optional.
+        """
+        return None
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Number of tokens of each prompt, with those that are added; needed by `max_prompt_length`.
+
+        Args:
+            prompts: Different prompts.
+        """
+        raise TypeError(f"{type(self).__name__} has a max_prompt_length: define prompt_lengths")
+
+    @property
     @override
     def pretrained_models(self) -> Sequence[PretrainedModel]:
         return (PretrainedModel(self.model),)
@@ -108,6 +124,10 @@ class PretrainedReward(Reward):
     @override
     def attach(self, backbone: Backbone | None) -> None:
         _ = self.loaded
+
+    @override
+    def check_example(self, example: Example) -> None:
+        check_not_blank(example, "prompt")
 
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

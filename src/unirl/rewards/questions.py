@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.errors import UserError
 from unirl.rewards.attribute import Attribute
-from unirl.rewards.base import Reward, reaches
+from unirl.rewards.base import Reward, check_not_blank, reaches
 from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import ModelReward
 from unirl.types import Answers, Example, Images, Question
@@ -77,6 +78,16 @@ class Questions(ModelReward):
         self.aggregate, self.accept_threshold = aggregate, accept_threshold
         self._open: Reward = Attribute() if open_questions == "attribute" else Keyword()
 
+    @override
+    def check_example(self, example: Example) -> None:
+        for index, asked in enumerate(_one_question_each(example)):
+            try:
+                check_not_blank(asked, "question", "answer")
+                if not example.questions[index].choices:
+                    self._open.check_example(asked)
+            except UserError as error:
+                raise UserError(f"questions[{index}]: {error}" if len(example.questions) > 1 else str(error)) from error
+
     @torch.no_grad()
     def score(self, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:
         """The mean over the questions about each image.
@@ -107,9 +118,9 @@ class Questions(ModelReward):
     def _score_open(self, examples: Sequence[Example], images: Images, answers: Answers) -> tuple[Tensor, Tensor]:
         """Scores of the answers to all open questions, and whether they are accepted."""
         asked = [
-            replace(example, question=question.text, answer=question.answer, questions=())
+            one
             for example in examples
-            for question in example.questions
+            for one, question in zip(_one_question_each(example), example.questions, strict=True)
             if not question.choices
         ]
         scores = self._open.score(asked, images, answers)
@@ -145,6 +156,13 @@ class Questions(ModelReward):
             for question, part in zip(closed, torch.split(own[: sum(sizes)], sizes), strict=True):
                 probabilities.append(part.softmax(0)[_answer_index(question)])
         return torch.stack(probabilities)
+
+
+def _one_question_each(example: Example) -> list[Example]:
+    """An example for each question, with that one only."""
+    if len(example.questions) == 1:
+        return [example]
+    return [replace(example, question=one.text, answer=one.answer, questions=()) for one in example.questions]
 
 
 def _rows(examples: Sequence[Example], k: int, has_choices: bool) -> list[int]:

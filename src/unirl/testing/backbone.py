@@ -12,6 +12,7 @@ from torch import Tensor
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
 from unirl.testing.backbone_device import DeviceChecks
+from unirl.testing.backbone_lengths import LengthChecks
 from unirl.testing.backbone_sampling import SamplingChecks
 from unirl.testing.backbone_settings import (
     assert_answers,
@@ -26,7 +27,7 @@ from unirl.testing.comparison import make_generator, max_difference
 from unirl.types import Images
 
 
-class BackboneConformance(SamplingChecks, WeightChecks, DeviceChecks):
+class BackboneConformance(SamplingChecks, WeightChecks, LengthChecks, DeviceChecks):
     """Checks the contract of a backbone. Derive a test class from it and define `make`.
 
     A failed check names the method, what it returned and what is expected. `test_sharded_model_matches_unsharded`

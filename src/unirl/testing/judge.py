@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unirl.errors import UserError
 from unirl.judges.base import Judge, Verdict
 from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
 from unirl.testing.devices import ADVICE, on_pretend_device
 from unirl.testing.samples import EXAMPLES, make_images
-from unirl.types import Example
+from unirl.types import Example, Item
 
 
 class JudgeConformance(ABC):
@@ -149,6 +151,33 @@ class JudgeConformance(ABC):
         self._verdicts(judge, self.examples, pixels)
         method = method_name(judge, "verdicts")
         assert is_equal(before, pixels), f"{method} modified the pixels in place; clone them first"
+
+    def test_what_is_not_refused_is_judged(self) -> None:
+        """`check_example` refuses with a `UserError` what cannot be judged, and nothing of `examples`."""
+        judge, pixels = self.make(), self.make_pixels()
+        method, first = method_name(judge, "check_example"), self.examples[0]
+        for example in self.examples:
+            try:
+                judge.check_example(example)
+            except Exception as error:
+                raise AssertionError(self._failure(method, error)) from error
+        names = [item.name for item in first.objects[:1]]
+        items = [Item("unicorn"), *(Item(name, color="mauve") for name in names), *(Item(name, 50) for name in names)]
+        for objects in ((), *((item,) for item in items)):
+            example = replace(first, objects=objects)
+            try:
+                judge.check_example(example)
+            except UserError:
+                continue
+            try:
+                judge.verdicts([example], pixels[:1])
+                judge.references([example])
+            except Exception as error:
+                cause = f"{type(error).__name__}: {error}"
+                raise AssertionError(
+                    f"{method} accepted an example with the objects {objects}, and the judge failed with {cause}; "
+                    "refuse it there with a UserError"
+                ) from error
 
     def test_blank_images_are_wrong(self) -> None:
         """A blank image never shows an object."""

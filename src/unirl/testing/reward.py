@@ -27,8 +27,18 @@ from unirl.testing.samples import (
     make_images,
     make_question_sets,
 )
-from unirl.types import Answers, Example, Images, to_device
+from unirl.types import Answers, Example, Images, Item, to_device
 
+ODD_EXAMPLES: tuple[dict[str, Any], ...] = (
+    {"answer": "there is"},
+    {"answer": "?!"},
+    {"answer": ""},
+    {"question": ""},
+    {"answer": "三つの赤い円", "category": "三"},
+    {"objects": ()},
+    {"objects": (Item("unicorn", 30, "mauve"),)},
+)
+"""Fields of examples that some rewards cannot score."""
 NEEDS_PIXELS = "set needs_pixels = True on the class"
 
 
@@ -211,6 +221,30 @@ class RewardConformance(ABC):
             assert torch.isfinite(scores).all(), (
                 f"{method_name(reward, 'score')} returned {scores.tolist()} for the answer {shown}, expected a finite "
                 "number"
+            )
+
+    def test_what_is_not_refused_is_scored(self) -> None:
+        """`check_example` refuses with a `UserError` what cannot be scored, and nothing of `make_samples`."""
+        reward, (examples, images, _) = self.make(), self.make_samples()
+        method = method_name(reward, "check_example")
+        for example in examples:
+            try:
+                reward.check_example(example)
+            except Exception as error:
+                cause = f"{type(error).__name__}: {error}"
+                raise AssertionError(f"{method} failed with {cause}, for the prompt {example.prompt!r}") from error
+        answers = to_device(make_answers(["a red circle"]), torch.device(self.device))
+        for texts in ODD_EXAMPLES:
+            example = replace(examples[0], questions=(), **texts)
+            try:
+                reward.check_example(example)
+            except UserError:
+                continue
+            circumstance = f" for an example with {texts}, which {method} does not refuse,"
+            scores = _score(reward, ([example], images[:1], answers), circumstance)
+            assert torch.isfinite(scores).all(), (
+                f"{method_name(reward, 'score')} returned {scores.tolist()}{circumstance} expected a finite "
+                "number; refuse there what cannot be scored, with a UserError"
             )
 
     def test_copies_give_equal_scores(self) -> None:

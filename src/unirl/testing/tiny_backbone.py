@@ -262,6 +262,10 @@ class TinyBackbone(Backbone):
         return Answers(ids, mask, list(texts))
 
     @override
+    def answer_lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) + 1 for text in texts]
+
+    @override
     def answer_log_probs(self, images: Images, questions: Sequence[str], answers: Answers) -> Tensor:
         inputs = F.pad(answers.ids[:, :-1], (1, 0), value=END_TOKEN)
         logits = self._token_logits(self._context(images, questions)[:, None], inputs)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from unirl.training.best_of import Samples, sample
     from unirl.training.config import AdaptiveSampling, EvaluationConfig, RolloutConfig
     from unirl.training.datamodule import PromptsDataModule
-    from unirl.training.evaluation import Evaluator, evaluate
+    from unirl.training.evaluation import Evaluator, validate
     from unirl.training.module import SelfImprovement
     from unirl.training.optimizers import WarmupSchedule
     from unirl.training.rollout import Rollouts
@@ -23,8 +23,8 @@ __all__ = [
     "Samples",
     "SelfImprovement",
     "WarmupSchedule",
-    "evaluate",
     "sample",
+    "validate",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -42,7 +42,7 @@ __getattr__, __dir__ = lazy_exports(
         "datamodule": ("PromptsDataModule",),
         "evaluation": (
             "Evaluator",
-            "evaluate",
+            "validate",
         ),
         "module": ("SelfImprovement",),
         "optimizers": ("WarmupSchedule",),

@@ -14,6 +14,7 @@ from unirl.errors import UserError, check_range, check_temperature
 from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.rewards import Likelihood, Questions
 from unirl.training.config import check_image_sampling
+from unirl.training.lengths import LengthWarnings
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, question_rows
 
 
@@ -51,6 +52,8 @@ def sample(
 ) -> Samples:
     """Generate an image for each example, ask about it, and score it by the model's own verdict.
 
+    Texts that are longer than the model reads or writes are warned of.
+
     Args:
         backbone: The model. It is built if it is not yet.
         examples: Prompts, or examples. An empty question is not asked, and an empty answer is not expected; either all
@@ -64,8 +67,9 @@ def sample(
         indices: k of each example. Defaults to 0, 1, ... for the examples of each prompt.
 
     Raises:
-        UserError: a setting is out of range, some examples have a question or an answer and others have none,
-            `best_of` has no expected answer to decide by, or both `generator` and `seed` are given.
+        UserError: a setting is out of range, some examples have a question or an answer and others have none, an
+            expected answer cannot be compared, `best_of` has no expected answer to decide by, or both `generator` and
+            `seed` are given.
 
     Example:
         >>> from unirl.testing import TinyBackbone
@@ -77,6 +81,7 @@ def sample(
     requested = [Example(example) if isinstance(example, str) else example for example in examples]
     check_range(1, 1_000_000, "sample", best_of=best_of)
     _check_complete(requested)
+    check_expected(requested)
     backbone.build()
     config = backbone.sampling_config
     image_sampling = config.image_sampling if image_sampling is None else image_sampling
@@ -85,6 +90,7 @@ def sample(
     check_range(1, 10_000, "sample: answers", max_tokens=answer_sampling.max_tokens)
     check_temperature("sample: answers", answer_sampling.temperature)
     generators = _generators(backbone, requested, best_of, generator, seed, indices)
+    LengthWarnings(backbone).warn(requested, answer_sampling.max_tokens, "prompts", "max_tokens")
     was_training = backbone.training
     backbone.eval()
     best = _sample(backbone, requested, image_sampling, answer_sampling, *generators(0))
@@ -188,6 +194,24 @@ def _decode(backbone: Backbone, images: Images, generator: torch.Generator | Non
     if not isinstance(generator, PerImageGenerator):
         return backbone.decode(images)
     return torch.cat([backbone.decode(images[i : i + 1]) for i in range(len(images))])
+
+
+def check_expected(examples: Sequence[Example]) -> None:
+    """Refuse expected answers that cannot be compared with what the model says.
+
+    Args:
+        examples: What is sampled. Nothing is compared where one has no question or no answer.
+
+    Raises:
+        UserError: for the first one.
+    """
+    likelihood, questions = Likelihood(), Questions()
+    is_compared = all(example.question and example.answer for example in examples)
+    for example in examples if is_compared else ():
+        try:
+            (questions if is_question_set(example) else likelihood).check_example(example)
+        except UserError as error:
+            raise UserError(f"prompt {example.prompt!r}: {error}; correct it, or leave out what is expected") from error
 
 
 def _score(backbone: Backbone, examples: Sequence[Example], images: Images, answers: Answers) -> Tensor:

@@ -13,6 +13,7 @@ from unirl.prompts import Prompts
 from unirl.training.adaptive import AdaptiveSampler
 from unirl.training.config import AdaptiveSampling, check_adaptive
 from unirl.training.sampler import PromptSampler, UnpaddedSampler
+from unirl.training.scorable import Problem, find_problems, raise_errors
 from unirl.types import Example
 
 
@@ -62,9 +63,22 @@ class PromptsDataModule(LightningDataModule):
         self.adaptive_sampler: AdaptiveSampler | None = None
         if sampler == "adaptive":
             self.adaptive_sampler = AdaptiveSampler(prompts, prompts_per_step, self.seed, adaptive)
-        self.val_examples = prompts.held_out(num_val_prompts)
-        if num_val_prompts and not self.val_examples:
-            rank_zero_warn(f"{type(prompts).__name__} has no held-out prompts, so nothing is validated")
+        self.num_val_prompts, self.val_examples = num_val_prompts, prompts.held_out(num_val_prompts)
+        self._checked: set[str] = set()
+
+    def check(self, model: Any, stage: str, trainer: Any) -> list[Problem]:
+        """Check that the rewards can score these prompts, and the judge those that are held out. Nothing is loaded.
+
+        `setup` does so where it was not done before.
+
+        Args:
+            model: The LightningModule, not built.
+            stage: "fit", "validate" or "test".
+            trainer: Of the run; None takes held-out prompts to be used.
+        """
+        self._checked.add(stage)
+        limit = getattr(trainer, f"limit_{'test' if stage == 'test' else 'val'}_batches", None)
+        return list(find_problems(model, self, stage, limit))
 
     @override
     def setup(self, stage: str) -> None:
@@ -74,7 +88,13 @@ class PromptsDataModule(LightningDataModule):
                 f"data.prompts_per_step {self.prompts_per_step} does not divide among {devices} devices; "
                 f"take a multiple of {devices}, or other trainer.devices"
             )
-        rollout = getattr(self.trainer.lightning_module, "rollout", None) if self.trainer else None
+        model = self.trainer.lightning_module if self.trainer else None
+        if model is not None and stage not in self._checked:
+            problems = self.check(model, stage, self.trainer)
+            raise_errors(problems)
+            for problem in problems:
+                rank_zero_warn(f"{problem.text}; {problem.advice}")
+        rollout = getattr(model, "rollout", None)
         if self.adaptive_sampler is not None and rollout is not None and stage == "fit":
             check_adaptive(self.adaptive_sampler.config, rollout.group_size)
 

@@ -1,27 +1,33 @@
 """Measuring a model: generation, understanding, its own reward, consistency of both tasks, diversity."""
 
-from collections.abc import Mapping, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from unirl.backbones import Backbone
-from unirl.errors import check_plugin
+from unirl.errors import UserError, check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge
 from unirl.judges.verdict_checks import checked_references, checked_understanding_set, checked_verdicts
 from unirl.metrics.accuracy import AccuracyByCategory
+from unirl.metrics.completions import ClippedRatio
 from unirl.metrics.consistency import Consistency, is_correct_answer
 from unirl.metrics.diversity import GroupDiversity, TimmFeatures
 from unirl.metrics.self_reward import SelfRewardAccuracy
 from unirl.prompts import Prompts
 from unirl.rewards import Reward
+from unirl.rewards.scoring import distribution_of
 from unirl.training.config import EvaluationConfig
+from unirl.training.lengths import clipped_answers
 from unirl.training.rollout import Rollouts
+from unirl.training.scorable import find_refused, raise_errors
 from unirl.types import Answers, AnswerSampling, Example, ImageSampling, Rollout
-from unirl.unicode import normalize_text
 
 Metrics = dict[str, dict[str, Tensor]]
 """Values by metric and category, such as `{"generation": {"counting": ..., "overall": ...}}`."""
@@ -35,7 +41,7 @@ class Evaluator:
 
     Args:
         rollouts: Generates, answers and scores.
-        judge: Decides whether an image is correct. Without one, only diversity is measured.
+        judge: Decides whether an image is correct. Without one, only diversity and cut-off answers are measured.
         config: What is measured.
         image_sampling: How images are generated where `config` does not say.
         answer_sampling: How questions are answered; its temperature is set to 0.
@@ -79,7 +85,10 @@ class Evaluator:
         self._examples, self._device = list(examples), torch.device(device)
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
-        self._understanding_set = None if judge is None else checked_understanding_set(judge, count)
+        self._understanding_set = None if judge is None else _ask(judge, checked_understanding_set, count)
+        if self._understanding_set is not None:
+            given, max_tokens = self._understanding_set[0], self.answer_sampling.max_tokens
+            self.rollouts.lengths.warn(given, max_tokens, "questions about given images", generates=False)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
         categories = list(dict.fromkeys(example.category for example in all_examples))
         metrics = self._new_metrics(categories, all_examples[:1])
@@ -89,7 +98,7 @@ class Evaluator:
 
     def _new_metrics(self, categories: Sequence[str], examples: Sequence[Example]) -> dict[str, Metric]:
         """What is measured, by kind; an example tells whether the judge has references."""
-        metrics: dict[str, Metric] = {}
+        metrics: dict[str, Metric] = {"completions": ClippedRatio()}
         if self.config.num_diversity_prompts:
             metrics["diversity/codes"] = GroupDiversity("hamming")
             if self.config.diversity_model:
@@ -98,7 +107,7 @@ class Evaluator:
             metrics["generation"] = AccuracyByCategory(categories)
             metrics["understanding"] = AccuracyByCategory(categories)
             metrics["self_reward"] = SelfRewardAccuracy(categories)
-            if checked_references(self.judge, examples) is not None:
+            if _ask(self.judge, checked_references, examples) is not None:
                 metrics["consistency"] = Consistency()
         return metrics
 
@@ -111,7 +120,8 @@ class Evaluator:
         Args:
             examples: All held-out examples.
         """
-        understanding = None if self.judge is None else self.judge.understanding_set(self.config.num_understanding)
+        count = self.config.num_understanding
+        understanding = None if self.judge is None else _ask(self.judge, checked_understanding_set, count)
         asked = understanding[0] if understanding else []
         generated = [*dict.fromkeys(example.category for example in examples), "overall"]
         parts = {
@@ -119,6 +129,7 @@ class Evaluator:
             "understanding": [*dict.fromkeys(example.category for example in asked), "overall"] if asked else [],
             "self_reward": generated,
             "consistency": Consistency.names,
+            "completions": ClippedRatio.names,
         }
         metrics = self._new_metrics((), [*examples, *asked][:1])
         return [name if "/" in name else f"{name}/{part}" for name in metrics for part in parts.get(name, ("",))]
@@ -137,9 +148,10 @@ class Evaluator:
         rollout = self.rollouts.sample(
             examples, self.image_sampling, self.answer_sampling, generator, decode=True, all_questions=False
         )
+        self._count_clipped(rollout.answers)
         if self.judge is None or rollout.images.pixels is None:
             return rollout
-        correct = checked_verdicts(self.judge, examples, rollout.images.pixels)
+        correct = _ask(self.judge, checked_verdicts, examples, rollout.images.pixels)
         categories = [example.category for example in examples]
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)
@@ -160,7 +172,8 @@ class Evaluator:
     @torch.no_grad()
     def _understanding(self, batch_size: int = 60) -> None:
         """Ask about given images, each rank its share of them."""
-        if self._understanding_set is None:
+        judge = self.judge
+        if judge is None or self._understanding_set is None:
             return
         examples, pixels = self._understanding_set
         indices = range(self._rank, len(examples), self._world_size)
@@ -168,15 +181,14 @@ class Evaluator:
             rows = list(indices[start : start + batch_size])
             part = [examples[i] for i in rows]
             answers = self._answer(pixels[rows], part)
-            pairs = zip(answers.text, part, strict=True)
-            correct = [normalize_text(text) == normalize_text(example.answer) for text, example in pairs]
+            correct = [judge.accepts_answer(example, text) for example, text in zip(part, answers.text, strict=True)]
             self._metrics["understanding"].update(
                 torch.tensor(correct, device=self._device), [example.category for example in part]
             )
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
         """Compare answers about generated images with answers about correct reference images."""
-        pixels = checked_references(judge, examples)
+        pixels = _ask(judge, checked_references, examples)
         assert pixels is not None
         batches = (answers, self._answer(pixels, examples))
         correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]
@@ -185,7 +197,14 @@ class Evaluator:
 
     def _answer(self, pixels: Tensor, examples: Sequence[Example]) -> Answers:
         images = self.backbone.encode(pixels.to(self._device))
-        return self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
+        answers = self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
+        self._count_clipped(answers)
+        return answers
+
+    def _count_clipped(self, answers: Answers) -> None:
+        """Count sampled answers, and those that were cut off at `max_tokens`."""
+        max_tokens, ends = self.answer_sampling.max_tokens, self.backbone.eos_token_ids
+        self._metrics["completions"].update(clipped_answers(answers, max_tokens, ends))
 
     @torch.no_grad()
     def _diversity(self, group_size: int = 4) -> None:
@@ -201,6 +220,22 @@ class Evaluator:
             self._metrics["diversity/features"].update(self._features(self.backbone.decode(images)), group_size)
 
 
+def _ask(judge: Judge, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the judge. What it raises ends the run in one line that names the judge."""
+    try:
+        return function(judge, *args)
+    except Exception as error:
+        name = f"judge {type(judge).__name__} ({distribution_of(judge)})"
+        if isinstance(error, UserError):
+            message = str(error).removeprefix(f"judge {type(judge).__name__}: ")
+            raise UserError(f"{name}: {message}") from error
+        method = function.__name__.removeprefix("checked_")
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        failure = f"{method} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        advice = "take prompts that it can judge, or --model.judge null; its check_example may refuse the others"
+        raise UserError(f"{name}: {failure}; {advice}") from error
+
+
 def flatten(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     """Metrics as plain numbers by one name each.
 
@@ -211,7 +246,7 @@ def flatten(measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     return {f"{kind}/{name}": float(value) for kind, values in measured.items() for name, value in values.items()}
 
 
-def evaluate(
+def validate(
     backbone: Backbone,
     examples: Sequence[Example] | Prompts,
     rewards: Sequence[Reward],
@@ -239,14 +274,18 @@ def evaluate(
         Values by name, such as "generation/overall"; accuracies in [0, 1].
 
     Raises:
-        UserError: a setting is out of range, or a reward failed.
+        UserError: a setting is out of range, a reward cannot score a prompt or the judge not judge it, or one failed.
     """
     check_plugin("backbone", backbone, Backbone)
     check_plugin("rewards", rewards, Reward, is_list=True)
     if judge is not None:
         check_plugin("judge", judge, Judge)
-    backbone.build()
     held_out = examples.held_out(num_prompts) if isinstance(examples, Prompts) else list(examples)
+    source = examples if isinstance(examples, Prompts) else None
+    raise_errors(find_refused(held_out, rewards, judge, "{} held-out prompts", source))
+    if not held_out:
+        warnings.warn("evaluate: there are no held-out prompts, so no image is generated and judged", stacklevel=2)
+    backbone.build()
     own = backbone.sampling_config
     settings = (image_sampling or own.image_sampling, answer_sampling or own.answer_sampling)
     evaluator = Evaluator(Rollouts(backbone, rewards), judge, config, *settings)
@@ -254,6 +293,7 @@ def evaluate(
         reward.attach(backbone)
     was_training = backbone.training
     backbone.eval()
+    evaluator.rollouts.lengths.warn(held_out, evaluator.answer_sampling.max_tokens, "prompts", "max_tokens")
     evaluator.start(held_out, next(backbone.parameters()).device)
     for batch_idx, start in enumerate(range(0, len(held_out), batch_size)):
         evaluator.step(held_out[start : start + batch_size], batch_idx)

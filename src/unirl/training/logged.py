@@ -61,7 +61,15 @@ def logged_metrics(model: Any, data: Any, callbacks: Sequence[object]) -> Logged
 
 def _of_training(model: SelfImprovement) -> Iterator[str]:
     """What a training step logs, whatever the rule. A test compares it with what a run has logged."""
-    yield from ("loss", "reward", "reward_std", "frac_reward_zero_std", "frac_accepted", "completions/mean_length")
+    yield from (
+        "loss",
+        "reward",
+        "reward_std",
+        "frac_reward_zero_std",
+        "frac_accepted",
+        "completions/mean_length",
+        "completions/clipped_ratio",
+    )
     yield from ("grad_norm", "learning_rate", "entropy/image")
     if model.rollout.answer_sampling.temperature > 0:
         yield "entropy/answer"

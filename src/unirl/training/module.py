@@ -21,8 +21,6 @@ from unirl.backbones.sampling_config import SamplingConfig
 from unirl.distributed.collectives import gather_object, local_item
 from unirl.distributed.fsdp2 import finish_backward, is_sharded, reshard, shard, unshard, unsharded
 from unirl.distributed.strategies import build_rank_by_rank, mixed_precision_policy
-from unirl.functional.advantages import group_std, zero_variance_groups
-from unirl.functional.reductions import masked_mean
 from unirl.functional.seeding import generator_for
 from unirl.hooks.lifecycle import Lifecycle
 from unirl.judges import Judge
@@ -42,6 +40,7 @@ from unirl.training.config import (
     reward_timeout,
 )
 from unirl.training.evaluation import Evaluator, Metrics, flatten
+from unirl.training.held_settings import SETTINGS, Settings, check_held, held_settings, same_sampling
 from unirl.training.optimizers import (
     average_gradients,
     check_optimizer,
@@ -52,6 +51,7 @@ from unirl.training.optimizers import (
     with_total_steps,
 )
 from unirl.training.rollout import Rollouts
+from unirl.training.step_metrics import step_metrics
 from unirl.types import Example, Rollout, to_device
 from unirl.updates import UpdateRule
 from unirl.updates.loss_checks import check_loss, check_scalar
@@ -118,6 +118,7 @@ class SelfImprovement(LightningModule):
         self._current: Rollout | None = None
         self._kept: list[Rollout] = []  # with `num_iterations`, a rollout for each batch of an optimizer step
         self._built, self._lifecycle = False, Lifecycle()
+        self._settings: Settings = {}
 
     @property
     def sampling_config(self) -> SamplingConfig:
@@ -141,6 +142,9 @@ class SelfImprovement(LightningModule):
             if self._trainer is not None:
                 self.frozen_digest = self.trainer.strategy.broadcast(self.frozen_digest)
         self._built = True
+        if self._trainer is not None:
+            trains, data = self.trainer.state.fn == "fit", getattr(self.trainer, "datamodule", None)
+            self.rollouts.lengths.warn_of_run(data, self.rollout.answer_sampling.max_tokens, trains)
 
     def _build(self, mesh: DeviceMesh | None) -> None:
         self.backbone.build()
@@ -163,6 +167,7 @@ class SelfImprovement(LightningModule):
         if stage == "fit":
             check_precision(str(self.trainer.precision))
             check_run_length(self.lr_scheduler, self.trainer.max_epochs, self.trainer.max_steps)
+            self._settings = held_settings(self, self.trainer, getattr(self.trainer, "datamodule", None))
         self._lifecycle = Lifecycle(self.trainer.callbacks)  # type: ignore[attr-defined]
         self.rollouts.reward_timeout = reward_timeout(self.rollout, self.trainer.strategy)
         for loop in (self.trainer.fit_loop.epoch_loop.val_loop, self.trainer.validate_loop, self.trainer.test_loop):
@@ -300,6 +305,7 @@ class SelfImprovement(LightningModule):
     @torch.no_grad()
     def _fresh_rollout(self, batch: Sequence[Example], first: int) -> Rollout:
         config, rngs = self.rollout, (self.rng("images"), self.rng("answers"))
+        self.rollouts.lengths.watch(batch, config.answer_sampling.max_tokens)
         rollout = self.rollouts.sample(batch, config.image_sampling, config.answer_sampling, *rngs, config.group_size)
         weights = self._lifecycle.weights(rollout)
         normalized = normalized_rewards(self.rewards, rollout.score_parts, config.group_size, weights)
@@ -343,31 +349,13 @@ class SelfImprovement(LightningModule):
         return generator_for(self.device, self.seed, step, self.global_rank, purpose)
 
     def _log_step(self, loss: Tensor, metrics: Mapping[str, Tensor], rollout: Rollout) -> None:
-        size, weights = self.rollout.group_size, rollout.sample_weights
-        zero_variance = zero_variance_groups(rollout.advantage_rewards, size, weights)
-        values = {
-            "reward_std": group_std(rollout.scores, size).mean(),
-            "frac_reward_zero_std": zero_variance.float().mean(),
-            "frac_accepted": (rollout.accepted & (weights > 0)).float().mean(),
-            "completions/mean_length": _mean_length(rollout),
-            **{f"rewards/{name}/mean": part.mean() for name, part in rollout.score_parts.items()},
-            **self._entropies(rollout),
-            **metrics,
-        }
+        values = step_metrics(rollout, self.rollout, self.backbone.eos_token_ids) | dict(metrics)
         shared: dict[str, Any] = {"sync_dist": True, "batch_size": len(rollout.examples)}
         self.log_dict({"loss": loss, "reward": rollout.scores.mean()}, prog_bar=True, **shared)
         self.log_dict(values, **shared)
         if (sampler := self._adaptive_sampler()) is not None:
             category_shares = sampler.shares(self.trainer.fit_loop.total_batch_idx)
             self.log_dict({f"data/share/{name}": share for name, share in category_shares.items()})
-
-    def _entropies(self, rollout: Rollout) -> dict[str, Tensor]:
-        """Entropy of a decision of each task, nats: the mean negative log-probability of what was sampled."""
-        images, answers = rollout.images.log_probs, rollout.answers.log_probs
-        values = {} if images is None else {"entropy/image": -images.mean()}
-        if answers is not None and self.rollout.answer_sampling.temperature > 0:
-            values["entropy/answer"] = -masked_mean(answers, rollout.answers.mask)
-        return values
 
     # --- evaluation ---
 
@@ -417,6 +405,7 @@ class SelfImprovement(LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SETTINGS] = self._settings
         if self.frozen_digest is not None:
             checkpoint[DIGEST] = self.frozen_digest
         if self.rollout.num_iterations > 1:  # a run may stop between two of them
@@ -424,13 +413,22 @@ class SelfImprovement(LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_digest(checkpoint.get(DIGEST), self.frozen_digest)
+        self.check_checkpoint(checkpoint, str(self.trainer.ckpt_path))
         saved: list[Rollout] = local_item(checkpoint.get("rollouts")) or []
-        if all(len(rollout.old_log_probs) in (0, self.rollout.num_iterations) for rollout in saved):
+        same = same_sampling(checkpoint.get(SETTINGS, {}), self._settings)
+        if same and all(len(rollout.old_log_probs) in (0, self.rollout.num_iterations) for rollout in saved):
             self._kept = saved
 
+    def check_checkpoint(self, checkpoint: Mapping[str, Any], ckpt_path: str) -> None:
+        """Refuse a checkpoint whose state holds other settings than this run has, before it is loaded.
 
-def _mean_length(rollout: Rollout) -> Tensor:
-    """Mean number of tokens of an answer, without the rows that are ignored."""
-    asked = rollout.answer_weights > 0
-    return (rollout.answers.mask.sum(1) * asked).sum().float() / asked.sum()
+        Args:
+            checkpoint: What it holds besides tensors.
+            ckpt_path: Its path, for the message.
+
+        Raises:
+            UserError: names the settings.
+        """
+        settings, training = self._settings or held_settings(self), self.trainer.state.fn == "fit"
+        check_held(checkpoint.get(SETTINGS, {}), settings, ckpt_path, training)
+        check_digest(checkpoint.get(DIGEST), self.frozen_digest)

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from typing_extensions import override
 
 from unirl.distributed.collectives import all_reduce_mean, world_size
@@ -61,6 +61,14 @@ class WarmupSchedule(LambdaLR):
         settings = ("warmup_steps", "decay", "total_steps")
         return {name: value for name, value in super().state_dict().items() if name not in settings}
 
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        # The optimizer has the learning rate that the schedule of the checkpoint gave its next step.
+        for group, peak in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = peak * self.factor(self.last_epoch)
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
 
 def check_optimizer(optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None) -> None:
     """Make optimizer and scheduler for one parameter, to find wrong settings before a model is loaded.
@@ -91,7 +99,7 @@ def check_optimizer(optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCalla
 
 
 def check_run_length(lr_scheduler: LRSchedulerCallable | None, max_epochs: int | None, max_steps: int) -> None:
-    """Refuse a schedule that decays to the last step of a run that has none.
+    """Refuse a schedule that decays to the last step of a run that has none, and one that ends before it.
 
     Args:
         lr_scheduler: As in `SelfImprovement`.
@@ -101,14 +109,26 @@ def check_run_length(lr_scheduler: LRSchedulerCallable | None, max_epochs: int |
     Raises:
         UserError: such a run.
     """
-    if lr_scheduler is None or max_epochs != -1 or max_steps != -1:
+    if lr_scheduler is None:
         return
-    scheduler = lr_scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1, dtype=torch.float32))], lr=1e-3))
+    scheduler = lr_scheduler(torch.optim.AdamW([nn.Parameter(torch.zeros(1, dtype=torch.float32))], lr=1e-3))
+    _check_one_cycle(scheduler, math.inf if max_epochs == max_steps == -1 else max_steps)
+    if max_epochs != -1 or max_steps != -1:
+        return
     if isinstance(scheduler, WarmupSchedule) and scheduler.decay != "constant" and scheduler.total_steps is None:
         raise UserError(
             f"model.lr_scheduler: WarmupSchedule with decay {scheduler.decay} ends with the run, and this run has no "
             "last step (trainer.max_epochs and max_steps are -1); set trainer.max_steps, or decay: constant, or the "
             "schedule's total_steps"
+        )
+
+
+def _check_one_cycle(scheduler: Any, steps: float) -> None:
+    """Refuse PyTorch's schedule that raises an error after its last step."""
+    if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < steps:
+        raise UserError(
+            f"model.lr_scheduler: OneCycleLR has total_steps {scheduler.total_steps}, and the run {steps} steps; set "
+            "total_steps to those of the run (trainer.max_steps, or max_epochs)"
         )
 
 
@@ -153,8 +173,13 @@ def with_total_steps(scheduler: Any, total_steps: Callable[[], int]) -> Any:
 
     Args:
         scheduler: Any; only a `WarmupSchedule` that decays and has no `total_steps` is changed.
-        total_steps: Called only for such a schedule: it may build the dataloaders.
+        total_steps: Called only for such a schedule, and for OneCycleLR: it may build the dataloaders.
+
+    Raises:
+        UserError: OneCycleLR ends before the run.
     """
+    if isinstance(scheduler, OneCycleLR):
+        _check_one_cycle(scheduler, total_steps())
     if isinstance(scheduler, WarmupSchedule) and scheduler.decay != "constant" and scheduler.total_steps is None:
         scheduler.total_steps = total_steps()
     return scheduler

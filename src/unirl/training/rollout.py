@@ -8,6 +8,7 @@ import torch
 from unirl.backbones import Backbone
 from unirl.rewards import Reward
 from unirl.rewards.scoring import score
+from unirl.training.lengths import LengthWarnings
 from unirl.types import (
     Answers,
     AnswerSampling,
@@ -41,6 +42,7 @@ class Rollouts:
     ) -> None:
         self.backbone, self.rewards = backbone, list(rewards)
         self.accept_threshold, self.reward_timeout = accept_threshold, reward_timeout
+        self.lengths = LengthWarnings(backbone, self.rewards)
 
     @property
     def needs_pixels(self) -> bool:
@@ -140,7 +142,7 @@ class Rollouts:
             for i, text in enumerate(sampled):
                 texts[i // sampling.num_candidates].append(text)
         answers, mask = distinct_candidates(self.backbone, [[first, *filter(None, more)] for first, *more in texts])
-        examples, images, count = _one_question_each(rollout), rollout.images, mask.shape[1]
+        examples, images, count = _answered_examples(rollout), rollout.images, mask.shape[1]
         if rollout.num_questions > 1:
             rows = torch.arange(len(examples), device=images.codes.device)
             images = images[rows // rollout.num_questions]
@@ -167,8 +169,19 @@ def _mask_repeated(answers: Answers, examples: Sequence[Example]) -> Answers:
     return Answers(answers.ids, mask, text, log_probs)
 
 
-def _one_question_each(rollout: Rollout) -> list[Example]:
-    """An example for each row of `answers`, with its question only; without choices, since the text is judged."""
+def _answered_examples(rollout: Rollout) -> list[Example]:
+    """An example for each row of `answers`, with its question only."""
     k = rollout.num_questions
-    rows = zip(question_rows(rollout.examples, k), (e for e in rollout.examples for _ in range(k)), strict=True)
-    return [Example(e.prompt, q.text, q.answer, e.category, e.objects, e.exclude) for q, e in rows]
+    return [one for example in rollout.examples for one in one_question_each(example, k)]
+
+
+def one_question_each(example: Example, num_questions: int | None = None) -> list[Example]:
+    """An example for each question of an example, without choices: how candidates for its answers are scored.
+
+    Args:
+        example: Any example.
+        num_questions: Number of questions, where it has fewer the first one again. Defaults to its own.
+    """
+    fields = (example.category, example.objects, example.exclude)
+    questions = question_rows([example], num_questions)
+    return [Example(example.prompt, question.text, question.answer, *fields) for question in questions]

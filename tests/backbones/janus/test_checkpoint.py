@@ -96,6 +96,12 @@ def test_public_sizes_build_on_the_meta_device(name: str) -> None:
         ),
         ("config.json", {"image_token_id": 7}, "image token id is 24, but config.json's image_token_id is 7"),
         ("config.json", {"vision_config__num_image_tokens": 9}, "num_image_tokens is 9, but .* patches is 16"),
+        (
+            "config.json",
+            {"text_config__max_position_embeddings": 16},
+            "max_position_embeddings is 16, and an image has 16 tokens; expected more",
+        ),
+        ("generation_config.json", {"pad_token_id": "8"}, "no Janus can be loaded"),
         ("config.json", {"text_config": "llama"}, "text_config is 'llama'; expected an object"),
         ("config.json", {"text_config": None}, "text_config is None; expected an object"),
         (
@@ -133,6 +139,17 @@ def test_mismatched_parts_are_refused(tmp_path: Path, file: str, values: dict[st
     with pytest.raises(UserError, match=message) as error:
         Janus.from_pretrained(str(tmp_path))
     assert "\n" not in str(error.value)
+    with pytest.raises(UserError):  # `unirl doctor` tells, too
+        Janus(str(tmp_path)).build(meta=True)
+
+
+@pytest.mark.parametrize("scale", [-5, "8", True, [], float("inf")])
+def test_a_guidance_scale_out_of_range_is_refused(tmp_path: Path, scale: object) -> None:
+    edit(save(tmp_path), "generation_config.json", guidance_scale=scale)
+    backbone = Janus(str(tmp_path))
+    backbone.build(meta=True)
+    with pytest.raises(UserError, match=r"generation_config.json's guidance_scale is .*; expected a number from 0"):
+        _ = backbone.sampling_config
 
 
 def without_bos(words: Any) -> None:

@@ -90,6 +90,37 @@ def test_numbers_of_another_model(changes: dict[str, Any], words: tuple[str, ...
     complaint(lambda: load(copy), *words)
 
 
+TEXT_LENGTHS = (-5, 0, 2, 9.5, "8")
+WRONG_SIZES = [
+    *(("config.json", {"max_text_len": n}, f"max_text_len is {n!r}; expected a whole number") for n in TEXT_LENGTHS),
+    ("config.json", {"max_text_len": 10**6}, "max_text_len 1000000; the text model has"),
+    ("config.json", {"vocab_size": "8"}, "vocab_size is '8'; expected a whole number of 1 or more"),
+    ("config.json", {"num_vq_tokens": 10**8}, "too few for a prompt and an image of 100000000 codes"),
+    ("config.json", {"codebook_size": 0}, "codebook_size is 0; expected"),
+    ("config.json", {"llm_model_path": 5}, "llm_model_path is 5; expected a folder or hub id"),
+    ("llm/config.json", {"hidden_size": -5}, "no text model can be built of the config.json of llm"),
+    ("llm/config.json", {"num_attention_heads": "8"}, "no text model can be built of the config.json of llm"),
+    ("vq/config.json", {"encoder_blocks": [1, "a"]}, "encoder_blocks[1] is 'a'; expected"),
+    ("vq/config.json", {"ch": 0}, "ch is 0; expected a whole number of 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("file", "changes", "message"), WRONG_SIZES)
+def test_sizes_out_of_range(file: str, changes: dict[str, Any], message: str, copy: Path) -> None:
+    """Refused with the weights and without, as `unirl doctor` builds it."""
+    edit(copy / file, **changes)
+    for meta in (False, True):
+        complaint(lambda meta=meta: Showo(str(copy), image_tokenizer="vq").build(meta=meta), str(copy), message)
+
+
+def test_options_out_of_range(copy: Path) -> None:
+    for name, value in (("max_text_len", 2), ("max_text_len", -5), ("max_text_len", 0), ("resolution", 0)):
+        complaint(lambda name=name, value=value: Showo(str(copy), **{name: value}), f"{name} {value}; it must be")
+    for meta in (False, True):
+        too_long = Showo(str(copy), image_tokenizer="vq", max_text_len=10**6)
+        complaint(lambda meta=meta, model=too_long: model.build(meta=meta), "max_text_len 1000000", "must be from 3 to")
+
+
 @pytest.mark.parametrize("meta", [False, True])
 def test_a_number_of_codes_that_does_not_make_the_resolution(meta: bool, copy: Path) -> None:
     """The name of the checkpoint says another one than its config; the option decides."""

@@ -76,8 +76,12 @@ class Emu3(AutoregressiveImages, TextAnswers):
         if hasattr(self, "transformer"):
             return
         if meta:
-            self._assemble(files.build_on_meta(self.checkpoint))
-            self._set_chat(PlaceholderChat(), placeholder_statistics())
+            model, processor = files.build_on_meta(self.checkpoint)
+            self._assemble(model)
+            if processor is None:
+                self._set_chat(PlaceholderChat(), placeholder_statistics())
+            else:
+                self._add_processor(processor)
             return
         with building_on_cpu():
             model, self.processor = files.load_checkpoint(locate(self.checkpoint))
@@ -86,8 +90,8 @@ class Emu3(AutoregressiveImages, TextAnswers):
 
     def _assemble(self, model: Emu3ForConditionalGeneration) -> None:
         size: Any = model.generation_config
-        size.ratio = self.ratio or getattr(size, "ratio", RATIO)
-        size.image_area = self.image_area or getattr(size, "image_area", IMAGE_AREA)
+        size.ratio = self.ratio or getattr(size, "ratio", None) or RATIO
+        size.image_area = self.image_area or getattr(size, "image_area", None) or IMAGE_AREA
         lines, self.codes_per_line = files.grid(size.ratio, size.image_area, model.config)
         self.num_image_codes, self.end_of_line_id = lines * self.codes_per_line, model.vocabulary_mapping.eol_token_id
         self.transformer = Emu3Transformer(model, (lines, self.codes_per_line), self.gradient_checkpointing)
@@ -97,6 +101,12 @@ class Emu3(AutoregressiveImages, TextAnswers):
         chat = Emu3Chat(processor, self.transformer.model.generation_config, self.system)
         chat.question_ids(["one"])  # a template that does not fit is refused here, not after the first rollout
         self._set_chat(chat, pixel_statistics(processor.image_processor, self.checkpoint))
+        length, longest = len(self._negative_ids), self.max_prompt_length
+        if longest is not None and length > longest:
+            raise UserError(
+                f"negative_prompt has {length} tokens, and the model reads {longest} before an image of "
+                f"{self.num_image_codes} codes; shorten it, or give a smaller image_area"
+            )
 
     def _set_chat(self, chat: Emu3Chat | PlaceholderChat, values: tuple[Tensor, Tensor]) -> None:
         self.chat, self.image_start_id = chat, chat.image_start_id

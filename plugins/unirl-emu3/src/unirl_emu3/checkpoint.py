@@ -5,22 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Emu3Config, Emu3ForConditionalGeneration, Emu3Processor
+from transformers import Emu3Config, Emu3ForConditionalGeneration, Emu3Processor, GenerationConfig
 
 from unirl import UserError
-from unirl.backbones import check_rope_type, describe_error, load_transformers, quietly, read_json
+from unirl.backbones import check_rope_type, describe_error, load_transformers, locate_local, quietly, read_json
 
 PUBLIC = ("BAAI/Emu3-Gen-hf", "BAAI/Emu3-Chat-hf")
 """Public checkpoints, all of the default size of `Emu3Config`."""
 _FIRST_CODE_ID, _END_OF_LINE_ID = 151854, 151846
 
 
-def build_on_meta(name: str) -> Emu3ForConditionalGeneration:
-    """The modules of a public checkpoint, on the meta device.
+def build_on_meta(name: str) -> tuple[Emu3ForConditionalGeneration, Emu3Processor | None]:
+    """The modules of a local or a public checkpoint on the meta device, and the processor of a local one.
 
     Raises:
-        UserError: the checkpoint is not among the known ones.
+        UserError: the checkpoint is neither, or its files are broken.
     """
+    folder = None if name in PUBLIC else locate_local(name)
+    if folder is not None:
+        return _build_local_on_meta(folder)
     if name not in PUBLIC:
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     config: Any = Emu3Config()
@@ -28,7 +31,22 @@ def build_on_meta(name: str) -> Emu3ForConditionalGeneration:
     config.vocabulary_map = {f"<|visual token {code:06d}|>": _FIRST_CODE_ID + code for code in codes}
     config.vocabulary_map["<|extra_200|>"] = _END_OF_LINE_ID
     with torch.device("meta"):
-        return Emu3ForConditionalGeneration(config)
+        return Emu3ForConditionalGeneration(config), None
+
+
+def _build_local_on_meta(folder: Path) -> tuple[Emu3ForConditionalGeneration, Emu3Processor]:
+    values = read_json(folder / "config.json")
+    check_model_type(values, folder)
+    file = folder / "generation_config.json"
+    generation = read_json(file) if file.is_file() else {}
+    try:
+        with torch.device("meta"):
+            model = Emu3ForConditionalGeneration(Emu3Config(**values))
+        if generation:
+            model.generation_config = GenerationConfig.from_dict(generation)
+    except Exception as error:
+        raise UserError(f"{folder}: no Emu3 can be built of its configs ({describe_error(error)})") from None
+    return model, load_processor(model, folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[Emu3ForConditionalGeneration, Emu3Processor]:
@@ -39,6 +57,15 @@ def load_checkpoint(folder: Path) -> tuple[Emu3ForConditionalGeneration, Emu3Pro
     """
     check_model_type(read_json(folder / "config.json"), folder)
     model = load_transformers(Emu3ForConditionalGeneration, folder)
+    return model, load_processor(model, folder)
+
+
+def load_processor(model: Emu3ForConditionalGeneration, folder: Path) -> Emu3Processor:
+    """The processor of a checkpoint folder, which belongs to its model.
+
+    Raises:
+        UserError: it is missing, broken, or belongs to another checkpoint.
+    """
     try:
         processor = Emu3Processor.from_pretrained(folder)
     except Exception as error:
@@ -46,7 +73,8 @@ def load_checkpoint(folder: Path) -> tuple[Emu3ForConditionalGeneration, Emu3Pro
             f"{folder}: no processor can be read ({describe_error(error)}); save it with the model"
         ) from None
     check(model.config, processor, folder)
-    return model, processor
+    check_generation(model, folder)
+    return processor
 
 
 def save_checkpoint(folder: Path, model: Emu3ForConditionalGeneration, processor: Emu3Processor) -> None:
@@ -95,6 +123,23 @@ def check(config: Any, processor: Emu3Processor, folder: Path) -> None:
     check_rope_type(config.text_config, folder)
 
 
+def check_generation(model: Emu3ForConditionalGeneration, folder: Path) -> None:
+    """Refuse sizes of images and ends of text that cannot be Emu3's.
+
+    Raises:
+        UserError: names the field.
+    """
+    generation: Any = model.generation_config
+    config: Any = model.config
+    file, vocab_size = folder / "generation_config.json", config.text_config.vocab_size
+    ratio, area = getattr(generation, "ratio", None), getattr(generation, "image_area", None)
+    check_size("1:1" if ratio is None else ratio, 64 if area is None else area, f"{file}: ")
+    ends = generation.eos_token_id
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (type(end) is not int or not 0 <= end < vocab_size):
+            raise UserError(f"{file}: eos_token_id is {ends!r}; ids go from 0 to {vocab_size - 1}")
+
+
 def code_size(config: Any) -> int:
     """Pixels along one side of a code."""
     return 2 ** (len(config.vq_config.channel_multiplier) - 1)
@@ -119,13 +164,18 @@ def grid(ratio: str, area: int, config: Any) -> tuple[int, int]:
     return lines, codes
 
 
-def check_size(ratio: Any, area: Any) -> None:
+def check_size(ratio: Any, area: Any, where: str = "") -> None:
     """Refuse invalid image sizes.
+
+    Args:
+        ratio: Width to height.
+        area: Number of pixels.
+        where: Put before the message.
 
     Raises:
         UserError: names the value.
     """
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(ratio)):
-        raise UserError(f"ratio {ratio!r}: expected width:height in whole numbers, such as 1:1 or 4:3")
-    if not isinstance(area, int) or area < 64:
-        raise UserError(f"image_area {area!r}: expected the number of pixels, at least 64, which is one code")
+        raise UserError(f"{where}ratio {ratio!r}: expected width:height in whole numbers, such as 1:1 or 4:3")
+    if type(area) is not int or area < 64:
+        raise UserError(f"{where}image_area {area!r}: expected the number of pixels, at least 64, which is one code")

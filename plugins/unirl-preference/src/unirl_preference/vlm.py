@@ -85,6 +85,14 @@ class VLMJudge(PretrainedReward):
     def pretrained_models(self) -> Sequence[PretrainedModel]:
         return (PretrainedModel(self.model, FILES),)
 
+    @property
+    def max_prompt_length(self) -> int | None:
+        return self.max_prompt_tokens if "loaded" in vars(self) else None
+
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        tokenizer = self.loaded.processor.tokenizer
+        return [len(ids) for ids in tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+
     def measure(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
         """Probabilities of yes.
 

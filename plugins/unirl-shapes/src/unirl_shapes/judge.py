@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from unirl import Example, UserError
-from unirl.judges import Judge, Verdict, verdict
+from unirl.judges import Detection, Judge, Verdict, verdict
 from unirl_shapes.complex_examples import comparison_of
 from unirl_shapes.detector import MIN_CONFIDENCE, detect, detect_scene
 from unirl_shapes.examples import check_categories, held_out_examples, train_examples, true_answer
 from unirl_shapes.questions import with_questions
 from unirl_shapes.render import check_size, render_batch
-from unirl_shapes.scenes import near_miss, scene_for
+from unirl_shapes.scenes import Scene, cell_box, near_miss, scene_for
 from unirl_shapes.truth import answer
-from unirl_shapes.vocabulary import CATEGORIES, COLORS, COMPLEX, SHAPES
+from unirl_shapes.vocabulary import CATEGORIES, CELLS, COLORS, COMPLEX, RELATIONS, SHAPES
 
 BENCHMARK_PROMPTS = 100
 """Of each category of the benchmark, where so many are held out."""
@@ -44,6 +44,15 @@ class ShapesJudge(Judge):
     ) -> None:
         self.size, self.split = check_size(size), split
         self.categories = check_categories(CATEGORIES if categories is None else categories)
+
+    def check_example(self, example: Example) -> None:
+        """Refuse an example without objects, with others than those of the shapes world, or of an impossible image.
+
+        Raises:
+            UserError: why it cannot be judged.
+        """
+        if problem := _find_unknown(example) or _find_contradiction(example):
+            raise UserError(problem)
 
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
         """Whether each image is correct for its example.
@@ -114,26 +123,49 @@ class ShapesJudge(Judge):
             UserError: an example has no objects, or others than those of the shapes world.
         """
         _check_objects(examples)
-        rngs = [Random(f"reference {example.prompt}") for example in examples]
-        scenes = [scene_for(example, rng, rng.randrange(4)) for example, rng in zip(examples, rngs, strict=True)]
-        return render_batch(scenes, self.size)
+        return render_batch([_reference_scene(example) for example in examples], self.size)
 
 
 def _check_objects(examples: Sequence[Example]) -> None:
     """Refuse examples about which the judge can say nothing: without objects every image would be correct."""
     for example in examples:
-        if not example.objects:
-            raise UserError(
-                f"the shapes judge decides by the objects of an example, and prompt {example.prompt!r} has none; "
-                "give its 'objects', or set model.judge: null"
-            )
-        for item in (*example.objects, *example.exclude):
-            if item.name not in SHAPES or item.color not in (None, *COLORS):
-                unknown = " ".join(filter(None, (item.color, item.name)))
-                raise UserError(
-                    f"the shapes judge knows no {unknown!r} (prompt {example.prompt!r}), only {', '.join(SHAPES)} in "
-                    f"{', '.join(COLORS)}; set another judge, or model.judge: null"
-                )
+        if problem := _find_unknown(example):
+            raise UserError(f"prompt {example.prompt!r}: {problem}; take other prompts, or --model.judge null")
+
+
+def _find_unknown(example: Example) -> str | None:
+    if not example.objects:
+        return "it has no 'objects', by which the shapes judge decides"
+    for item in (*example.objects, *example.exclude):
+        if item.name not in SHAPES or item.color not in (None, *COLORS):
+            unknown = " ".join(filter(None, (item.color, item.name)))
+            return f"the shapes judge knows no {unknown!r}, only {', '.join(SHAPES)} in {', '.join(COLORS)}"
+    return None
+
+
+def _reference_scene(example: Example) -> Scene:
+    rng = Random(f"reference {example.prompt}")
+    return scene_for(example, rng, rng.randrange(4))
+
+
+def _find_contradiction(example: Example) -> str | None:
+    """Why no image is correct, or why the judge cannot make one."""
+    count, relations = sum(item.count for item in example.objects), [item.relation for item in example.objects]
+    if count > CELLS:
+        return f"its {count} objects do not fit in an image, which has place for {CELLS}"
+    if unknown := [relation[0] for relation in relations if relation is not None and relation[0] not in RELATIONS]:
+        return f"there is no relation {unknown[0]!r}, only {', '.join(RELATIONS)}"
+    question = comparison_of(example)
+    if question is not None and len(example.objects) != 2:
+        return f"it compares the numbers of two shapes, and has {len(example.objects)} objects"
+    scene = _reference_scene(example)
+    detections = [Detection(one.shape, cell_box(one.cell), 1.0, one.color) for one in scene]
+    found = verdict(example.objects, example.exclude, detections)
+    if not found.correct:
+        return f"the shapes judge can make no correct image of it ({found.reason})"
+    if question is not None and answer(question, scene) != "yes":
+        return f"its objects are not those of the question {question!r}"
+    return None
 
 
 def _ask_any(example: Example, rng: Random) -> Example:

@@ -42,10 +42,15 @@ def cell_relations(cell: int, reference: int) -> set[str]:
         >>> cell_relations(0, 1), sorted(cell_relations(0, 5))
         ({'left of'}, ['above', 'left of'])
     """
-    return spatial_relations(_box(cell), _box(reference))
+    return spatial_relations(cell_box(cell), cell_box(reference))
 
 
-def _box(cell: int) -> Box:
+def cell_box(cell: int) -> Box:
+    """The box of an object in a cell, in cells.
+
+    Args:
+        cell: 0 to 15, row by row.
+    """
     row, column = divmod(cell, GRID)
     return (column + 1 / 8, row + 1 / 8, column + 7 / 8, row + 7 / 8)
 
@@ -257,7 +262,9 @@ def _random_kind(rng: Random, shapes: Iterable[str]) -> Kind:
 def _finish(
     example: Example, kinds: list[Kind], pairs: tuple[tuple[int, int], ...] | None, rng: Random, extras: int
 ) -> Scene:
-    kinds = kinds + [_random_kind(rng, _other_shapes(example)) for _ in range(extras)]
+    others = _other_shapes(example)
+    extras = min(extras, CELLS - len(kinds)) if others else 0
+    kinds = kinds + [_random_kind(rng, others) for _ in range(extras)]
     return _place(kinds, [] if pairs is None else list(rng.choice(pairs)), rng)
 
 

@@ -140,8 +140,8 @@ class Janus(AutoregressiveImages, TextAnswers):
     @override
     def default_sampling_config(self) -> SamplingConfig:
         """With the guidance of the checkpoint's `generation_config.json`."""
-        scale = getattr(self.transformer.janus.generation_config, "guidance_scale", None) or 1.0
-        return SamplingConfig(ImageSampling(guidance=scale - 1.0))
+        guidance = files.guidance_of(self.transformer.janus.generation_config, self.checkpoint)
+        return SamplingConfig(ImageSampling(guidance=guidance))
 
     @property
     @override
@@ -183,6 +183,7 @@ class Janus(AutoregressiveImages, TextAnswers):
             raise UserError(f"images of shape {tuple(pixels.shape[1:])}; this checkpoint reads {expected}")
         return Images(torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device), pixels)
 
+    @override
     def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
         """Images of any size as the pixels (B, 3, H, W) that `encode` takes, resized as in the authors' code.
 

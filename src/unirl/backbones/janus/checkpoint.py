@@ -65,12 +65,38 @@ def check(config: JanusConfig, processor: JanusProcessor, folder: Path) -> None:
     for one, got, other, expected in pairs:
         if got != expected:
             raise UserError(f"{folder}: {one} is {got}, but {other} is {expected}; they do not belong together")
+    longest = configs.text_config.max_position_embeddings
+    if longest <= vision.num_image_tokens:
+        raise UserError(
+            f"{folder}/config.json: text_config's max_position_embeddings is {longest}, and an image has "
+            f"{vision.num_image_tokens} tokens; expected more, for a prompt or a question"
+        )
     if len(tokenizer) > configs.text_config.vocab_size:
         vocab_size = configs.text_config.vocab_size
         raise UserError(f"{folder}: the tokenizer has {len(tokenizer)} ids, the language model {vocab_size}")
     if processor.chat_template is None:
         raise UserError(f"{folder}: the processor has no chat template; save the checkpoint's own with it")
     check_rope_type(configs.text_config, folder)
+
+
+def guidance_of(generation: Any, where: str) -> float:
+    """The guidance of a generation config, as `ImageSampling` counts it.
+
+    Args:
+        generation: Its `guidance_scale` is 1 without guidance, or is missing.
+        where: The checkpoint, for the error message.
+
+    Raises:
+        UserError: it is no number in range.
+    """
+    scale = getattr(generation, "guidance_scale", None)
+    if scale is None:
+        return 0.0
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= 1000:
+        raise UserError(
+            f"{where}: generation_config.json's guidance_scale is {scale!r}; expected a number from 0 to 1000"
+        )
+    return scale - 1.0
 
 
 def check_ids(model: JanusForConditionalGeneration, processor: JanusProcessor, folder: Path) -> None:
@@ -162,9 +188,17 @@ def _build_local_on_meta(
             model = JanusForConditionalGeneration(JanusConfig(**values))
     except Exception as error:
         raise UserError(f"{folder}/config.json: no Janus can be built from it ({describe_error(error)})") from None
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_dict(read_json(folder / "generation_config.json"))
-    return model, _choose_normalization(load_processor(folder), do_normalize, None, folder)
+    file = folder / "generation_config.json"
+    if file.is_file():
+        generation = read_json(file)
+        try:
+            model.generation_config = GenerationConfig.from_dict(generation)
+        except Exception as error:
+            raise UserError(f"{file} cannot be read ({describe_error(error)})") from None
+    processor = load_processor(folder)
+    check(model.config, processor, folder)
+    check_ids(model, processor, folder)
+    return model, _choose_normalization(processor, do_normalize, None, folder)
 
 
 def load_checkpoint(

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PhiForCausalLM, PreTrainedTokenizerBase
 from transformers.models.phi.modeling_phi import PhiDecoderLayer
@@ -20,7 +22,7 @@ from unirl.backbones.showo import checkpoint as files
 from unirl.backbones.showo.checkpoint import ShowoConfig
 from unirl.backbones.showo.modeling import ShowoTransformer
 from unirl.backbones.showo.tokenizer import Magvit
-from unirl.errors import UserError
+from unirl.errors import UserError, check_minimum
 from unirl.functional.gumbel import straight_through
 from unirl.sampling.kv_cache import Prefix
 from unirl.sampling.masked import choose_steps, random_contexts, sample_masked
@@ -37,13 +39,15 @@ class Showo(TextAnswers):
         image_tokenizer: Folder or hub id of the MAGVIT-v2. Defaults to that in the checkpoint's config.
         llm_model_path: Folder or hub id of the text model's config and tokenizer. Defaults to that in the checkpoint's
             config.
-        max_text_len: Longest prompt in tokens. Defaults to that in the checkpoint's config, or else to 128.
+        max_text_len: Longest prompt in tokens, begin and end of text included, at least 3; the rest of a longer one is
+            cut off. Defaults to that in the checkpoint's config, or else to 128.
         gradient_checkpointing: Recompute layers in the backward pass: much less memory, a third more time.
         resolution: Pixels of a side of an image. Defaults to what the `num_vq_tokens` in the checkpoint's config makes;
             needed where the checkpoint's name says another one.
     """
 
     model_types = ("Showo",)
+    truncates_prompts = True
     config: ShowoConfig
     transformer: ShowoTransformer
     tokenizer: PreTrainedTokenizerBase
@@ -59,6 +63,10 @@ class Showo(TextAnswers):
         resolution: int | None = None,
     ) -> None:
         super().__init__()
+        if max_text_len is not None:
+            check_minimum(files.MIN_TEXT_LEN, "Show-o", max_text_len=max_text_len)
+        if resolution is not None:
+            check_minimum(1, "Show-o", resolution=resolution)
         self.checkpoint, self.gradient_checkpointing = checkpoint, gradient_checkpointing
         self.resolution = resolution
         options = {"image_tokenizer": image_tokenizer, "llm_model_path": llm_model_path, "max_text_len": max_text_len}
@@ -70,8 +78,9 @@ class Showo(TextAnswers):
             return
         if meta:
             config, self.tokenizer = files.meta_config(self.checkpoint, self.overrides, self.resolution)
+            text_model = files.build_text_model_on_meta(config, config.llm, self.checkpoint)
             with torch.device("meta"):
-                self._assemble(files.build_text_model(config, config.llm), Magvit(config.magvit), config)
+                self._assemble(text_model, Magvit(config.magvit), config)
             return
         with building_on_cpu():
             self._load()
@@ -193,6 +202,15 @@ class Showo(TextAnswers):
         prefix = self.transformer.prompt_prefix(texts, self.tokenizer.eos_token_id)
         return prefix.select(torch.tensor(index, device=self.transformer.device))
 
+    @property
+    @override
+    def max_prompt_length(self) -> int:
+        return self.config.max_text_len
+
+    @override
+    def prompt_lengths(self, prompts: Sequence[str]) -> list[int]:
+        return [len(ids) + 2 for ids in self._tokenize(prompts)]  # begin and end of text
+
     def _guided_logits(self, prefix: Prefix, guidance: float) -> Callable[[Tensor, Tensor], Tensor]:
         def logits(codes: Tensor, known: Tensor) -> Tensor:
             if not guidance:
@@ -238,6 +256,11 @@ class Showo(TextAnswers):
         texts = [QUESTION.format(question=question) for question in questions]
         return [[self.tokenizer.eos_token_id, *row] for row in self._tokenize(texts)]
 
+    @property
+    @override
+    def num_image_tokens(self) -> int:
+        return self.config.num_vq_tokens + files.IMAGE_MARKS
+
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         texts = [plain_text(text, self.tokenizer) for text in texts]
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -269,6 +292,16 @@ class Showo(TextAnswers):
             raise UserError(f"images of shape {tuple(pixels.shape[1:])}; this checkpoint reads (3, {size}, {size})")
         return Images(self.image_tokenizer.encode(pixels * 2 - 1).flatten(1), pixels=pixels)
 
+    @override
+    def preprocess(self, images: Sequence[Image.Image]) -> Tensor:
+        """The middle square of each image, as in the public demo.
+
+        Args:
+            images: In RGB.
+        """
+        size = self.config.side * self.image_tokenizer.config.stride
+        return torch.stack([_middle_square(image, size) for image in images])
+
     # --- checkpoints ---
 
     @property
@@ -280,6 +313,16 @@ class Showo(TextAnswers):
     def save_pretrained(self, path: str | Path) -> None:
         files.save_checkpoint(Path(path), self.config, self.transformer.phi, self.image_tokenizer, self.tokenizer)
         self.sampling_config.save_pretrained(path)
+
+
+def _middle_square(image: Image.Image, size: int) -> Tensor:
+    """The shorter side is resized to `size`, and the rest of the longer one is cut off; (3, size, size) in [0, 1]."""
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    left, top = (round((side - size) / 2) for side in (width, height))
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    square = resized.crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
 
 
 def _guide(hidden: Tensor, guidance: float) -> Tensor:

@@ -24,14 +24,18 @@ from unirl.backbones.hub import CONFIG_FILES, cached_folder
 from unirl.backbones.placeholders import PlaceholderTokenizer
 from unirl.backbones.sampling_config import SamplingConfig
 from unirl.backbones.showo.tokenizer import Magvit, MagvitConfig
-from unirl.errors import UserError
+from unirl.errors import UserError, check_whole_number
 from unirl.types import ImageSampling
 
 _RESOLUTION = re.compile(r"(?<!\d)(\d+)x\1(?!\d)")
 SPECIAL_TOKENS = ("pad", "soi", "eoi", "sov", "eov", "t2i", "mmu", "t2v", "v2v", "lvg")
 """They follow the text ids in this order. The image codes follow them; the mask is the last id."""
+IMAGE_MARKS = 3
+"""Tokens around the codes of an image: the task's or the end of text, and the image's begin and end."""
 WEIGHTS = ("*.safetensors", "*pytorch_model*")
 """Patterns of the files of an image tokenizer; the public one has no config."""
+MIN_TEXT_LEN = 3
+"""Least `max_text_len`: begin and end of text, and one token of the prompt."""
 PREFIX = "showo."
 """Names of the text model's tensors begin with it."""
 PHI_1_5: dict[str, Any] = {
@@ -96,14 +100,21 @@ class ShowoConfig:
         return self.llm_vocab_size + SPECIAL_TOKENS.index(name)
 
     def check(self, where: str) -> None:
-        """Refuse numbers that cannot be Show-o's.
+        """Refuse values that cannot be Show-o's.
 
         Args:
             where: The checkpoint, for the error message.
 
         Raises:
-            UserError: names the number and what it should be.
+            UserError: names the value and what it should be.
         """
+        file = f"{where}/config.json"
+        for name in ("vocab_size", "llm_vocab_size", "codebook_size", "num_vq_tokens", "mask_token_id"):
+            check_whole_number(file, getattr(self, name), name, 1)
+        check_whole_number(file, self.max_text_len, "max_text_len", MIN_TEXT_LEN)
+        for name in ("llm_model_path", "image_tokenizer"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise UserError(f"{file}: {name} is {getattr(self, name)!r}; expected a folder or hub id")
         expected = self.code_start + self.codebook_size + 1
         if self.vocab_size != expected or self.mask_token_id != self.vocab_size - 1:
             raise UserError(
@@ -115,6 +126,31 @@ class ShowoConfig:
             raise UserError(f"{where}: w_clip_vit checkpoints are not supported; use one with w_clip_vit: false")
         if self.side**2 != self.num_vq_tokens:
             raise UserError(f"{where}: num_vq_tokens {self.num_vq_tokens} is not a square number; check config.json")
+
+    def check_text_len(self, max_position_embeddings: object, where: str) -> None:
+        """Refuse prompts for which the text model has no positions before an image.
+
+        Args:
+            max_position_embeddings: Of the text model.
+            where: The checkpoint, for the error message.
+
+        Raises:
+            UserError: `max_text_len` is too large.
+        """
+        if not isinstance(max_position_embeddings, int):  # transformers' default, or refused by it
+            return
+        most = max_position_embeddings - self.num_vq_tokens - IMAGE_MARKS
+        if most < MIN_TEXT_LEN:
+            raise UserError(
+                f"{where}: the text model has {max_position_embeddings} positions (max_position_embeddings), too few "
+                f"for a prompt and an image of {self.num_vq_tokens} codes (num_vq_tokens); they do not belong together"
+            )
+        if self.max_text_len > most:
+            raise UserError(
+                f"{where}: max_text_len {self.max_text_len}; the text model has {max_position_embeddings} positions "
+                f"(max_position_embeddings), and an image takes {self.num_vq_tokens + IMAGE_MARKS} of them, so it must "
+                f"be from {MIN_TEXT_LEN} to {most}"
+            )
 
 
 PUBLIC = {
@@ -141,11 +177,13 @@ def read_config(folder: Path, overrides: dict[str, Any]) -> ShowoConfig:
     """
     values = read_json(folder / "config.json") | overrides
     needed = ("vocab_size", "llm_vocab_size", "llm_model_path", "codebook_size", "num_vq_tokens")
-    missing = [name for name in needed if name not in values]
+    missing = [name for name in needed if values.get(name) is None]
     if missing:
         raise UserError(f"{folder}/config.json is not Show-o's: {missing[0]} is missing; it needs {', '.join(needed)}")
     names = {f.name for f in dataclasses.fields(ShowoConfig)} - {"llm", "magvit"}
-    values.setdefault("mask_token_id", values["vocab_size"] - 1)
+    check_whole_number(f"{folder}/config.json", values["vocab_size"], "vocab_size", 1)
+    if values.get("mask_token_id") is None:
+        values["mask_token_id"] = values["vocab_size"] - 1
     config = ShowoConfig(**{name: value for name, value in values.items() if name in names and value is not None})
     config.check(str(folder))
     return config
@@ -226,12 +264,33 @@ def build_text_model(config: ShowoConfig, llm: dict[str, Any]) -> PhiForCausalLM
     return PhiForCausalLM(PhiConfig(**settings))
 
 
+def build_text_model_on_meta(config: ShowoConfig, llm: dict[str, Any], where: Path | str) -> PhiForCausalLM:
+    """The same on the meta device.
+
+    Args:
+        config: The vocabulary.
+        llm: The text model's config.
+        where: The checkpoint, for the error message.
+
+    Raises:
+        UserError: no model can be built of this config.
+    """
+    try:
+        with torch.device("meta"):
+            return build_text_model(config, llm)
+    except Exception as error:  # transformers and torch raise errors of many types
+        raise UserError(
+            f"{where}: no text model can be built of the config.json of {config.llm_model_path} "
+            f"({describe_error(error)})"
+        ) from None
+
+
 def load_text_model(folder: Path, config: ShowoConfig) -> PhiForCausalLM:
     """Phi with the checkpoint's weights."""
     llm = read_json(locate(config.llm_model_path, inside=folder, files=CONFIG_FILES) / "config.json")
+    config.check_text_len(llm.get("max_position_embeddings"), str(folder))
     weights = {n.removeprefix(PREFIX): w for n, w in read_weights(folder).items() if n.startswith(PREFIX)}
-    with torch.device("meta"):
-        model = build_text_model(config, llm)
+    model = build_text_model_on_meta(config, llm, folder)
     load_exactly(model, weights, folder)
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # its buffers are not in the checkpoint
     return model
@@ -262,9 +321,21 @@ def read_magvit_config(folder: Path, codebook_size: int) -> MagvitConfig:
     names = {f.name for f in dataclasses.fields(MagvitConfig)}
     own: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items() if n in names}
     config = MagvitConfig(**own)
+    _check_magvit(config, folder / "config.json")
     if 2**config.z_channels != codebook_size:
         raise UserError(f"{folder}: {config.z_channels} bits make {2**config.z_channels} codes, not {codebook_size}")
     return config
+
+
+def _check_magvit(config: MagvitConfig, file: Path) -> None:
+    for name in ("ch", "z_channels", "groups"):
+        check_whole_number(str(file), getattr(config, name), name, 1)
+    for name in ("encoder_ch_mult", "decoder_ch_mult", "encoder_blocks", "decoder_blocks"):
+        values = getattr(config, name)
+        if not isinstance(values, tuple) or not values:
+            raise UserError(f"{file}: {name} is {values!r}; expected a list of whole numbers")
+        for index, value in enumerate(values):
+            check_whole_number(str(file), value, f"{name}[{index}]", 1)
 
 
 def load_image_tokenizer(folder: Path, codebook_size: int) -> Magvit:
@@ -292,6 +363,7 @@ def meta_config(name: str, overrides: dict[str, Any], resolution: int | None = N
         raise UserError(f"sizes of {name!r} are not known without its files; known: {', '.join(PUBLIC)}")
     config = read_config(folder, overrides)
     llm = read_json(locate(config.llm_model_path, inside=folder, files=["*.json"]) / "config.json")
+    config.check_text_len(llm.get("max_position_embeddings"), str(folder))
     image_tokenizer = locate(config.image_tokenizer, inside=folder, files=["*.json"])
     magvit = read_magvit_config(image_tokenizer, config.codebook_size)
     config = with_resolution(dataclasses.replace(config, llm=llm, magvit=magvit), name, resolution, magvit.stride)

@@ -78,6 +78,11 @@ class ShowoTransformer(nn.Module):
         return next(chain(self.buffers(), self.parameters())).device
 
     @property
+    def max_position_embeddings(self) -> int:
+        """As for `CausalTransformer`."""
+        return int(self.phi.config.max_position_embeddings)
+
+    @property
     def float32_heads(self) -> Sequence[nn.Module]:
         """As for `CausalTransformer`."""
         return (self.phi.lm_head,)

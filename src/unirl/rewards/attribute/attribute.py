@@ -1,14 +1,16 @@
 """The attribute reward: the share of the correct answer's facts that an answer states."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from unirl.errors import UserError
 from unirl.rewards.attribute.facts import extract_facts, recall
-from unirl.rewards.base import Reward
-from unirl.types import Answers, Example, Images
+from unirl.rewards.base import Reward, check_not_blank
+from unirl.types import Answers, Example, Images, Item
 
 
 class Attribute(Reward):
@@ -55,12 +57,24 @@ class Attribute(Reward):
         scores = [_score(example, text) for example, text in zip(examples, answers.text, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=answers.ids.device)
 
+    @override
+    def check_example(self, example: Example) -> None:
+        check_not_blank(example, "question")
+        if not _states_facts(example.answer, tuple(item.name for item in example.objects)):
+            raise UserError(_no_fact(example))
+
+
+@lru_cache(100_000)  # many lines of a file have the same answer
+def _states_facts(answer: str, objects: tuple[str, ...]) -> bool:
+    return bool(extract_facts(answer, [Item(name) for name in objects]))
+
+
+def _no_fact(example: Example) -> str:
+    return f"the answer {example.answer!r} states no fact, such as an object, number, color or relation"
+
 
 def _score(example: Example, text: str) -> float:
     target = extract_facts(example.answer, example.objects)
     if not target:
-        raise UserError(
-            f"the answer {example.answer!r} of the prompt {example.prompt!r} states no fact that the attribute reward "
-            "could compare; add an object, number, color or relation to it, or use another reward"
-        )
+        raise UserError(f"prompt {example.prompt!r}: {_no_fact(example)}; correct it, or use another reward")
     return recall(target, extract_facts(text, example.objects))

@@ -1,0 +1,21 @@
+"""Benchmarks: a judge's own prompts, several images of each by any backbone, scores that come again."""
+
+from typing import TYPE_CHECKING
+
+from unirl.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from unirl.benchmark.paired import Comparison, compare
+    from unirl.benchmark.runner import evaluate
+    from unirl.benchmark.scores import BenchmarkResults
+
+__all__ = ["BenchmarkResults", "Comparison", "compare", "evaluate"]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "paired": ("Comparison", "compare"),
+        "runner": ("evaluate",),
+        "scores": ("BenchmarkResults",),
+    },
+)

@@ -1,0 +1,191 @@
+"""The images of a benchmark on disk, in the layout of GenEval: `00000/metadata.jsonl` and `00000/samples/0000.png`.
+
+Source: Ghosh et al. 2023 (arXiv 2310.11513), the layout that its public code reads.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from unirl.errors import UserError
+from unirl.types import Example
+
+METADATA, SAMPLES = "metadata.jsonl", "samples"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of a benchmark.
+
+    Args:
+        example: What it was generated for.
+        index: Its number among the images of the prompt.
+        path: Where it is, or will be.
+    """
+
+    example: Example
+    index: int
+    path: Path
+
+
+def planned_images(folder: Path, examples: Sequence[Example], count: int) -> list[ImageFile]:
+    """The images of a benchmark, prompt by prompt.
+
+    Args:
+        folder: Of the benchmark's results.
+        examples: The benchmark's.
+        count: Images of each prompt.
+    """
+    return [
+        ImageFile(example, index, folder / f"{number:05d}" / SAMPLES / f"{index:04d}.png")
+        for number, example in enumerate(examples)
+        for index in range(count)
+    ]
+
+
+def metadata_of(example: Example) -> dict[str, Any]:
+    """An example as an entry of GenEval's metadata.
+
+    Args:
+        example: Of a benchmark.
+
+    Example:
+        >>> from unirl.types import Item
+        >>> metadata_of(Example("a photo of two cups", category="counting", objects=(Item("cup", 2),)))
+        {'tag': 'counting', 'include': [{'class': 'cup', 'count': 2}], 'prompt': 'a photo of two cups'}
+    """
+    include = [_item(item.name, item.count, item.color, item.relation) for item in example.objects]
+    exclude = [_item(item.name, item.count, item.color, None) for item in example.exclude]
+    lists = {"include": include} | ({"exclude": exclude} if exclude else {})
+    return {"tag": example.category, **lists, "prompt": example.prompt}
+
+
+def _item(name: str, count: int, color: str | None, relation: tuple[str, int] | None) -> dict[str, Any]:
+    item: dict[str, Any] = {"class": name, "count": count}
+    item |= {} if color is None else {"color": color}
+    return item | ({} if relation is None else {"position": list(relation)})
+
+
+def write_metadata(images: Sequence[ImageFile]) -> None:
+    """Write the metadata of each prompt beside its images.
+
+    Args:
+        images: Of the whole benchmark.
+    """
+    for image in images:
+        folder = image.path.parent.parent
+        if image.index == 0 and not (folder / METADATA).exists():
+            image.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / METADATA, (json.dumps(metadata_of(image.example)) + "\n").encode())
+
+
+def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:
+    """The images that another program left in a folder, by the prompts in its metadata.
+
+    Args:
+        folder: In GenEval's layout.
+        examples: The benchmark's.
+
+    Raises:
+        UserError: a folder has no metadata, a broken one, or a prompt that is not of the benchmark or that another
+            folder has, too; or there is no image at all.
+    """
+    by_prompt, seen, found = {example.prompt: example for example in examples}, dict[str, Path](), list[ImageFile]()
+    for entry in _numbered_folders(folder):
+        files = sorted(path for path in (entry / SAMPLES).glob("*") if re.match(r"\d+\.png", path.name))
+        if not files:
+            continue
+        prompt = _read_prompt(entry / METADATA)
+        if prompt not in by_prompt:
+            raise UserError(f"{entry / METADATA}: the prompt {prompt!r} is not one of the benchmark's {len(examples)}")
+        if prompt in seen:
+            raise UserError(f"{entry / METADATA}: {seen[prompt]} has the prompt {prompt!r}, too; keep one of them")
+        seen[prompt] = entry
+        found += [ImageFile(by_prompt[prompt], index, path) for index, path in enumerate(files)]
+    if not found:
+        raise UserError(
+            f"{folder} has no images to judge; expected GenEval's layout: 00000/{METADATA} and 00000/{SAMPLES}/0000.png"
+        )
+    return found
+
+
+def _numbered_folders(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    yield from sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal())
+
+
+def _read_prompt(path: Path) -> str:
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; it says which prompt the images beside it are of") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not one JSON object: {error}") from None
+    prompt = metadata.get("prompt") if isinstance(metadata, Mapping) else None
+    if not isinstance(prompt, str):
+        raise UserError(f'{path}: expected a JSON object with "prompt"')
+    return prompt
+
+
+def read_image(path: Path) -> tuple[Tensor, str]:
+    """An image and the SHA-256 of its file.
+
+    Args:
+        path: A PNG, or another format of PIL's. Grey and palette become RGB; of alpha, the colors are kept.
+
+    Shapes:
+        returns (3, H, W), k / 255.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(BytesIO(data)) as image:
+            array = torch.frombuffer(
+                bytearray(ImageOps.exif_transpose(image).convert("RGB").tobytes()), dtype=torch.uint8
+            )
+            width, height = ImageOps.exif_transpose(image).size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not an image, or cut off: {error}; remove the file, and it is made again") from None
+    return array.view(height, width, 3).permute(2, 0, 1).float() / 255, sha256(data).hexdigest()
+
+
+def write_image(path: Path, pixels: Tensor) -> None:
+    """Write a PNG, whole or not at all.
+
+    Args:
+        path: The file.
+        pixels: Rounded to 8 bits.
+
+    Shapes:
+        pixels (3, H, W) in [0, 1].
+    """
+    array = (pixels.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8).permute(1, 2, 0).contiguous()
+    buffer = BytesIO()
+    Image.fromarray(array.numpy()).save(buffer, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: The file.
+        data: Its contents.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_bytes(data)
+    partial.replace(path)

@@ -1,0 +1,299 @@
+"""Runs a benchmark: images, verdicts, answers, by Lightning's `Trainer.predict` on any number of processes.
+
+Every image is seeded by (seed, prompt, its number), and is generated in the batch in which it is in any run: which
+process does it, and what was there before, changes nothing. Images, verdicts and answers are on disk as soon as they
+are there, and a run that was killed goes on with the rest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from unirl.backbones import Backbone
+from unirl.backbones.precision import cached_casts
+from unirl.benchmark.folder import ImageFile, found_images, planned_images, read_image, write_image, write_metadata
+from unirl.benchmark.provenance import (
+    answer_settings,
+    claim,
+    fingerprint,
+    image_settings,
+    judge_settings,
+    saved_settings,
+    versions,
+)
+from unirl.benchmark.records import Records
+from unirl.benchmark.scores import RESULTS, BenchmarkResults, count_by_category, doubts, score
+from unirl.benchmark.understanding import accuracies, answer_batch
+from unirl.errors import UserError, check_plugin, check_range
+from unirl.functional.seeding import PerImageGenerator, generator_for
+from unirl.judges import Judge, Verdict
+from unirl.training.config import check_image_sampling
+from unirl.training.lengths import find_long_texts
+from unirl.types import AnswerSampling, Example, ImageSampling
+
+
+def evaluate(
+    backbone: Backbone | None,
+    benchmark: Judge,
+    out: str | Path,
+    images: int = 4,
+    batch_size: int = 16,
+    seed: int = 0,
+    image_sampling: ImageSampling | None = None,
+    answer_sampling: AnswerSampling | None = None,
+    num_understanding: int = 240,
+    limit: int | None = None,
+    name: str | None = None,
+    trainer: Trainer | None = None,
+) -> BenchmarkResults:
+    """Generate the images of a benchmark, judge them, and write `results.json`, `results.md` and the images.
+
+    Args:
+        backbone: The model. None judges the images that are in `out`, in GenEval's layout.
+        benchmark: A judge that has prompts of its own, or questions about images.
+        out: Folder of the results. Images and verdicts that are there are not made again.
+        images: Images of each prompt.
+        batch_size: Images generated at a time. Another batch size changes images by rounding at most.
+        seed: Of the images: each is seeded by (seed, prompt, number).
+        image_sampling: How images are generated. Defaults to `backbone.sampling_config`.
+        answer_sampling: How questions are answered, greedily. The same default.
+        num_understanding: Questions about given images, of benchmarks that make as many as they are asked for.
+        limit: The first so many prompts only, for trials.
+        name: Of the benchmark, in the results. Defaults to that of its class.
+        trainer: Decides devices, strategy and precision. Defaults to one process.
+
+    Raises:
+        UserError: a setting is out of range, `out` holds images of other settings, the benchmark has nothing to ask,
+            or an image is broken.
+
+    Example:
+        >>> import tempfile
+        >>> from unirl.testing import TinyBackbone
+        >>> class Bright(Judge):
+        ...     def verdicts(self, examples, pixels):
+        ...         return pixels.mean((1, 2, 3)) >= 0
+        ...
+        ...     def benchmark(self):
+        ...         return [Example("a cat"), Example("a dog")]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     evaluate(TinyBackbone(), Bright(), folder, images=2).score
+        1.0
+    """
+    check_plugin("benchmark", benchmark, Judge)
+    check_range(1, 10_000, "evaluate", images=images)
+    check_range(1, 100_000, "evaluate", batch_size=batch_size)
+    check_range(0, 10**9, "evaluate", num_understanding=num_understanding)
+    name = name or type(benchmark).__name__.removesuffix("Judge").lower()
+    folder, trainer = Path(out), trainer or make_trainer()
+    examples = list(benchmark.benchmark())[:limit]
+    if backbone is None:
+        files = found_images(folder, examples)
+    else:
+        check_plugin("backbone", backbone, Backbone)
+        backbone.build()
+        files = planned_images(folder, examples, images)
+    questions = None if backbone is None or not num_understanding else benchmark.understanding_set(num_understanding)
+    if not files and questions is None:
+        raise UserError(f"{name} is no benchmark: it has neither prompts nor questions of its own")
+    run = _Run(backbone, benchmark, name, folder, files, questions, batch_size, seed)
+    if backbone is not None:
+        run.use(image_sampling or backbone.sampling_config.image_sampling, answer_sampling)
+    trainer.predict(run, return_predictions=False)
+    return run.results
+
+
+def make_trainer(**options: Any) -> Trainer:
+    """A trainer that predicts and leaves nothing of its own.
+
+    Args:
+        options: As for Lightning's `Trainer`, such as `devices`, `strategy` and `precision`.
+    """
+    defaults: dict[str, Any] = {"accelerator": "auto", "devices": 1, "enable_progress_bar": False}
+    fixed = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    return Trainer(**defaults | options | fixed, use_distributed_sampler=False)
+
+
+class _Run(LightningModule):
+    """The work of an evaluation, in batches that do not depend on the number of processes."""
+
+    results: BenchmarkResults
+
+    def __init__(
+        self,
+        backbone: Backbone | None,
+        judge: Judge,
+        name: str,
+        folder: Path,
+        files: Sequence[ImageFile],
+        questions: tuple[Sequence[Example], Any] | None,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.judge, self.name, self.folder = backbone, judge, name, folder
+        self.files, self.questions, self.batch_size, self.seed = list(files), questions, batch_size, seed
+        count = len(questions[0]) if questions else 0
+        self.plan: list[tuple[str, range]] = [
+            *(("images", _slice(i, batch_size, len(self.files))) for i in range(0, len(self.files), batch_size)),
+            *(("questions", _slice(i, batch_size, count)) for i in range(0, count, batch_size)),
+        ]
+        self.settings: dict[str, Any] = {}
+        self.problems: list[str] = []
+
+    def use(self, image_sampling: ImageSampling, answer_sampling: AnswerSampling | None) -> None:
+        """Set how images and answers are sampled."""
+        assert self.backbone is not None
+        check_image_sampling("evaluate", self.backbone, image_sampling)
+        own = answer_sampling or self.backbone.sampling_config.answer_sampling
+        self.image_sampling, self.answer_sampling = image_sampling, replace(own, temperature=0.0)
+        generated = list({file.example.prompt: file.example for file in self.files}.values())
+        sources = [("prompts of the benchmark", generated, True)]
+        sources += [("questions about given images", list(self.questions[0]), False)] if self.questions else []
+        for source, examples, generates in sources:
+            option, count = "answer_sampling.max_tokens", self.answer_sampling.max_tokens
+            found = find_long_texts(self.backbone, examples, count, source, option, generates)
+            self.problems += ["; ".join(problem) for _, *problem in found]
+        for problem in self.problems:
+            rank_zero_warn(problem)
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Compare the settings with those of the folder, on rank 0. Collective."""
+        message: list[Any] = [{}, None]
+        if self.trainer.is_global_zero:
+            try:
+                message[0] = self._settings()
+            except UserError as error:
+                message[1] = str(error)
+        self.settings, problem = self.trainer.strategy.broadcast(message)
+        if problem is not None:
+            raise UserError(problem)
+        judged, answered = fingerprint(judge_settings(self.judge, self.name)), fingerprint(self.settings)
+        rank = self.trainer.global_rank
+        self.verdicts = Records(self.folder / "verdicts" / judged, rank)
+        self.answers = Records(self.folder / "answers" / answered, rank)
+
+    def _settings(self) -> dict[str, Any]:
+        settings = saved_settings(self.folder)
+        if self.backbone is not None:
+            precision = str(self.trainer.precision)
+            settings = image_settings(self.backbone, self.image_sampling, self.seed, precision)
+            claim(self.folder, settings)
+            write_metadata(self.files)
+            settings |= answer_settings(self.answer_sampling)
+        return settings | judge_settings(self.judge, self.name)
+
+    @override
+    def predict_dataloader(self) -> DataLoader[int]:
+        mine: Any = range(self.trainer.global_rank, len(self.plan), self.trainer.world_size)
+        return DataLoader(mine, batch_size=None)
+
+    @torch.no_grad()
+    def predict_step(self, number: int) -> None:
+        """Make what is missing of a batch."""
+        kind, rows = self.plan[number]
+        if kind == "questions":
+            self._answer(rows)
+            return
+        batch = [self.files[row] for row in rows]
+        if self.backbone is not None:
+            self._generate(self.backbone, batch)
+        self._judge(batch)
+
+    def _generate(self, backbone: Backbone, batch: Sequence[ImageFile]) -> None:
+        """Generate a batch, and write those of its images that are not there."""
+        missing = [i for i, file in enumerate(batch) if not file.path.exists()]
+        if not missing:
+            return
+        generators = [
+            generator_for(self.device, "evaluate", self.seed, file.example.prompt, file.index) for file in batch
+        ]
+        with cached_casts(self.device):
+            prompts = [file.example.prompt for file in batch]
+            images = backbone.sample_images(prompts, self.image_sampling, PerImageGenerator(generators))
+            pixels = backbone.decode(images)
+        for i in missing:
+            write_image(batch[i].path, pixels[i])
+
+    def _judge(self, batch: Sequence[ImageFile]) -> None:
+        """Judge those images of a batch about which there is no verdict, images of a size at once."""
+        by_size: dict[tuple[int, ...], list[tuple[ImageFile, Tensor, str]]] = {}
+        for file in batch:
+            pixels, checksum = read_image(file.path)
+            if (key := self._key(file.path, checksum)) not in self.verdicts:
+                by_size.setdefault(tuple(pixels.shape), []).append((file, pixels, key))
+        for group in by_size.values():
+            pixels = torch.stack([pixels for _, pixels, _ in group]).to(self.device)
+            with torch.autocast(self.device.type, enabled=False):
+                verdicts = self.judge.explain([file.example for file, _, _ in group], pixels)
+            for (_, _, key), verdict in zip(group, verdicts, strict=True):
+                self.verdicts.append(key, [bool(verdict.correct), verdict.reason, dict(verdict.scores)])
+
+    def _answer(self, rows: range) -> None:
+        """Answer those questions of a batch that have no answer."""
+        assert self.backbone is not None
+        assert self.questions is not None
+        if all(str(row) in self.answers for row in rows):
+            return
+        examples, given = self.questions
+        texts = answer_batch(self.backbone, [examples[i] for i in rows], given, rows, self.answer_sampling)
+        for row, text in zip(rows, texts, strict=True):
+            if str(row) not in self.answers:
+                self.answers.append(str(row), text)
+
+    def _key(self, path: Path, checksum: str) -> str:
+        return f"{path.relative_to(self.folder).as_posix()} {checksum}"
+
+    @override
+    def on_predict_end(self) -> None:
+        """Collect what all processes made; rank 0 writes it. Collective."""
+        self.trainer.strategy.barrier()
+        self.verdicts.refresh()
+        self.answers.refresh()
+        self.results = self._results()
+        if self.trainer.is_global_zero:
+            self.results.save(self.folder)
+        self.trainer.strategy.barrier()
+
+    def _results(self) -> BenchmarkResults:
+        records, verdicts, images, sizes = self.verdicts.read(), list[Verdict](), list[dict[str, Any]](), set[str]()
+        for file in self.files:
+            pixels, checksum = read_image(file.path)
+            sizes.add(f"{pixels.shape[2]}x{pixels.shape[1]}")
+            verdict = Verdict(*records[self._key(file.path, checksum)])
+            verdicts.append(verdict)
+            images.append(
+                {
+                    "file": file.path.relative_to(self.folder).as_posix(),
+                    "prompt": file.example.prompt,
+                    "category": file.example.category,
+                    "index": file.index,
+                    "correct": verdict.correct,
+                    "reason": verdict.reason,
+                    "scores": dict(verdict.scores),
+                }
+            )
+        scores, errors, without = score(self.judge, self.files, verdicts) if self.files else ({}, {}, {})
+        understanding: dict[str, Any] = {}
+        if self.questions is not None:
+            answers = self.answers.read()
+            examples = list(self.questions[0])
+            understanding = accuracies(self.judge, examples, [answers[str(row)] for row in range(len(examples))])
+        elif self.backbone is None and (self.folder / RESULTS).is_file():
+            understanding = BenchmarkResults.load(self.folder).understanding
+        settings = {**self.settings, "resolution": sorted(sizes), "versions": versions()}
+        counts = count_by_category(self.files)
+        warnings = self.problems + doubts(self.files, verdicts, len(self.judge.benchmark()))
+        return BenchmarkResults(self.name, scores, errors, counts, settings, images, understanding, warnings, without)
+
+
+def _slice(start: int, length: int, total: int) -> range:
+    return range(start, min(start + length, total))
