@@ -19,7 +19,7 @@ from unirl.callbacks import Caption, image_grid
 from unirl.cli.main import main
 from unirl.cli.sample import choose_device
 from unirl.cli.sample_backbone import choose_backbone
-from unirl.functional.seeding import generator_for
+from unirl.functional import PerImageGenerator, generator_for
 from unirl.rewards import Likelihood
 from unirl_shapes.examples import all_examples
 from unirl_shapes.prompts import ShapesPrompts
@@ -31,7 +31,7 @@ MEASURED = SamplingConfig(ImageSampling(3, 0.5, 0.7, 2.0), AnswerSampling(max_to
 
 def test_answers_go_to_stdout_and_everything_else_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "image.png"
-    command = ["sample", "--prompt", "a photo of a circle", "--prompt", "a photo of a ring", "--count", "2"]
+    command = ["sample", "--prompt", "a photo of a circle", "--prompt", "a photo of a ring", "--n", "2"]
     command += ["--steps", "2", "--out", str(out)]
     main([*command, "--question", "do you see a circle ?", "--answer", "circle"])
     assert Image.open(out).size[0] > 100
@@ -46,6 +46,11 @@ def test_answers_go_to_stdout_and_everything_else_to_stderr(tmp_path: Path, caps
     ]
     main(command)
     assert not capsys.readouterr().out
+
+
+def of_one_image(*name: str | int) -> PerImageGenerator:
+    """The generator of one image, with seed 0."""
+    return PerImageGenerator([generator_for("cpu", 0, *name)])
 
 
 @pytest.fixture
@@ -67,12 +72,14 @@ def test_the_settings_of_the_checkpoint_are_the_defaults(
     own = "steps 3, guidance 0.5, temperature 0.7, confidence_noise 2; answers: max_tokens 2, temperature 0.9"
     assert own in capsys.readouterr().err
     backbone = Showo.from_pretrained(str(measured)).eval()
-    generator = generator_for("cpu", 0, "sample")
-    images = backbone.sample_images(["a ring"], MEASURED.image_sampling, generator)
-    text = backbone.sample_answers(images, ["what is it ?"], MEASURED.answer_sampling, generator).text[0]
+    images = backbone.sample_images(["a ring"], MEASURED.image_sampling, of_one_image("a ring", 0))
+    answers = backbone.sample_answers(
+        images, ["what is it ?"], MEASURED.answer_sampling, of_one_image("a ring", 0, "answer", 0)
+    )
+    text = answers.text[0]
     image_grid(backbone.decode(images), [Caption("a ring", text, question="what is it ?")]).save(tmp_path / "own.png")
     assert (tmp_path / "image.png").read_bytes() == (tmp_path / "own.png").read_bytes()
-    names = ("steps", "guidance", "temperature", "confidence_noise", "max_tokens", "answer_temperature")
+    names = ("steps", "guidance", "temperature", "confidence-noise", "max-tokens", "answer-temperature")
     main([*command, *(part for name in names for part in (f"--{name}", "1"))])
     given = "steps 1, guidance 1, temperature 1, confidence_noise 1; answers: max_tokens 1, temperature 1"
     assert given in capsys.readouterr().err
@@ -92,8 +99,124 @@ def test_python_samples_as_the_command_does(measured: Path) -> None:
         unirl.sample(backbone, ["a ring"], best_of=2)
     with pytest.raises(unirl.UserError, match="1 of 2 examples have a question; give it to all, or to none"):
         unirl.sample(backbone, ["a ring", Example("a ring", "what is it ?")])
+    for wrong, message in (
+        ({"seed": 0, "generator": torch.Generator()}, "generator and seed are both given"),
+        ({"indices": [0]}, "indices without a seed"),
+        ({"seed": 0, "indices": [0, 1]}, "2 indices for 1 examples"),
+    ):
+        with pytest.raises(unirl.UserError, match=message):
+            unirl.sample(backbone, ["a ring"], **wrong)
     with pytest.raises(unirl.UserError, match="sample: steps 0"):
         unirl.sample(backbone, ["a ring"], image_sampling=ImageSampling(steps=0))
+
+
+def test_an_image_depends_on_its_prompt_seed_and_index_only(
+    tmp_path: Path, shapes_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Image and sampled answer are the same with other prompts, --n, --batch-size and --best-of."""
+    command = ["sample", "--checkpoint", str(shapes_checkpoint), "--device", "cpu", "--steps", "3", "--json", "-"]
+    command += ["--question", "what is it ?", "--answer", "ring", "--temperature", "1", "--answer-temperature", "1"]
+
+    def sample(*prompts: str, **options: int) -> dict[tuple[str, int], tuple[bytes, str, float]]:
+        words = [word for prompt in prompts for word in ("--prompt", prompt)]
+        words += [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        main([*command, *words, "--out", f"{folder}/"])
+        rows = json.loads(capsys.readouterr().out)["images"]
+        return {
+            (row["prompt"], row["image_index"]): ((folder / row["file"]).read_bytes(), row["answer"], row["score"])
+            for row in rows
+        }
+
+    first, second = "a photo of a circle", "a photo of a red ring"
+    every = sample(first, second, n=4)
+    assert len({image for image, _, _ in every.values()}) == 8
+    for fewer in (sample(second), sample(second, first, n=2, batch_size=3)):
+        for key, (image, answer, score) in fewer.items():
+            assert (image, answer) == every[key][:2]
+            assert score == pytest.approx(every[key][2], rel=1e-4)
+    best = sample(first, n=2, best_of=2)
+    for index in range(2):  # the better one of each two that it is without best-of
+        candidates = [every[first, 2 * index + i] for i in range(2)]
+        assert best[first, index][:2] == max(candidates, key=lambda candidate: candidate[2])[:2]
+    assert sample(first, seed=1)[first, 0][0] != every[first, 0][0]
+    again = sample(first, first)  # the second one is the next image
+    assert again[first, 0][0] == every[first, 1][0]
+
+
+@pytest.fixture
+def prompt_files(tmp_path: Path) -> Path:
+    (tmp_path / "some.txt").write_bytes(
+        b"\xef\xbb\xbfa photo of a ring\r\n\r\n  a photo of a cross\r\na photo of a ring\n"
+    )
+    (tmp_path / "latin.txt").write_bytes(b"a ring\na caf\xe9\n")
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "some.csv").write_text("a photo of a ring\n")
+    lines = [
+        {"prompt": "a photo of a ring"},
+        {"prompt": "a photo of a cross", "question": "what is it ?", "answer": "x"},
+    ]
+    for name, rows in {"plain": lines[:1], "asked": lines[1:], "mixed": lines}.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def test_all_prompts_of_a_file_are_sampled(
+    shapes_checkpoint: Path, prompt_files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(prompt_files)
+    command = ["sample", "--checkpoint", str(shapes_checkpoint), "--steps", "1", "--out", "out", "--json", "-"]
+    Path("out").mkdir()  # an existing folder needs no slash
+    expected = {
+        "some.txt": [("a photo of a ring", ""), ("a photo of a cross", ""), ("a photo of a ring", "")],
+        "plain.jsonl": [("a photo of a ring", "")],
+        "asked.jsonl": [("a photo of a cross", "what is it ?")],
+    }
+    for name, rows in expected.items():
+        main([*command, "--prompts", name])
+        document = json.loads(capsys.readouterr().out)
+        assert [(row["prompt"], row["question"] or "") for row in document["images"]] == rows
+        assert [row["file"] for row in document["images"]] == [f"{i:05}_0000.png" for i in range(len(rows))]
+    assert document["image_sampling"]["steps"] == 1
+    assert len(list(Path("out").iterdir())) == 3
+    main([*command[:-1], "rows.json", "--prompts", "some.txt", "--question", "what is it ?", "--n", "2"])
+    answers = [row["answer"] for row in json.loads(Path("rows.json").read_text())["images"]]
+    assert capsys.readouterr().out.splitlines() == [" ".join(answer.split()) for answer in answers]
+    assert len(answers) == 6
+    assert Image.open("out/00002_0001.png").size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is no prompt; give --prompt, or --prompts with a .jsonl or .txt file"),
+        (["--prompts", "shapes"], "--prompts shapes: give --prompt, too; only a .jsonl or .txt file"),
+        (["--prompts", "shape"], "nearest: shapes"),
+        (["--prompts", "none.txt"], "cannot read the prompts file none.txt: No such file"),
+        (["--prompts", "none.jsonl"], "cannot read the prompts file none.jsonl: No such file"),
+        (["--prompts", "latin.txt"], "latin.txt:2: not UTF-8; save the file as UTF-8"),
+        (["--prompts", "empty.txt"], "empty.txt is empty; write one prompt per line"),
+        (["--prompts", "some.csv"], "some.csv: a file of prompts is .jsonl, or .txt"),
+        (["--prompts", "mixed.jsonl"], "mixed.jsonl: 1 of 2 lines have a question; give all one, or none"),
+        (["--prompts", "asked.jsonl", "--question", "y"], "leave out --question and --answer"),
+        (["--prompts", "some.txt", "--prompt", "x"], "a text file has no questions about --prompt"),
+        (["--prompts", "some.txt", *(["--question", "y"] * 2)], "--question is given 2 times for 3 prompts"),
+        (["--prompts", "some.txt", "--best-of", "2"], "--best-of 2: the model decides by"),
+        (["--prompts", "some.txt", "--json", "."], "--json '.': it is a folder; give the name of a file"),
+        (["--prompts", "some.txt", "--json", "no/x.json"], "--json 'no/x.json': there is no folder 'no'"),
+        (["--prompts", "some.txt", "--out", "some.csv/"], "--out 'some.csv/': File exists; give another folder"),
+        (["--prompts", "some.txt", "--out", "no/x/"], "--out 'no/x/': there is no folder 'no'"),
+    ],
+)
+def test_wrong_files_and_folders_have_errors_of_one_line(
+    arguments: list[str],
+    message: str,
+    prompt_files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(prompt_files)
+    test_sample_has_errors_of_one_line(["--out", "x.png", *arguments], message, capsys)
 
 
 @pytest.mark.parametrize("model", ["showo", "janus"])
@@ -172,7 +295,9 @@ def test_the_backbone_is_that_of_the_checkpoint(tmp_path: Path) -> None:
         (["--prompt", "x", "--out", "x.png", "--checkpoint", "./missing"], "./missing"),
         (["--prompt", " ", "--out", "x.png"], "--prompt is empty; give a text"),
         (["--prompt", "x", "--question", "", "--out", "x.png"], "--question is empty; give a text, or leave it out"),
-        (["--prompt", "x", "--out", "x.png", "--count", "0"], "--count 0: it must be at least 1"),
+        (["--prompt", "x", "--out", "x.png", "--n", "0"], "--n 0: it must be at least 1"),
+        (["--prompt", "x", "--out", "x.png", "--batch-size", "0"], "--batch-size 0: it must be at least 1"),
+        (["--prompt", "x", "--out", "x.png", "--max_tokens", "3"], "no option 'max_tokens'; nearest: max-tokens"),
         (["--prompt", "x", "--out", "x.png", "--backbone", "emu3"], "--backbone emu3: give --checkpoint with a folder"),
         (
             [
@@ -192,10 +317,10 @@ def test_the_backbone_is_that_of_the_checkpoint(tmp_path: Path) -> None:
             "no registered backbone reads the type 'clip' of its config.json",
         ),
         (["--prompt", "x", "--out", "x.png", "--steps", "0"], "steps 0"),
-        (["--prompt", "x", "--out", "x.png", "--max_tokens", "0"], "max_tokens 0"),
-        (["--prompt", "x", "--out", "x.png", "--answer_temperature", "-1"], "temperature -1"),
+        (["--prompt", "x", "--out", "x.png", "--max-tokens", "0"], "max_tokens 0"),
+        (["--prompt", "x", "--out", "x.png", "--answer-temperature", "-1"], "temperature -1"),
         (["--prompt", "x", "--out", "x.png", "--temperature", "-1"], "temperature -1"),
-        (["--prompt", "x", "--out", "x.png", "--confidence_noise", "-1"], "confidence_noise -1"),
+        (["--prompt", "x", "--out", "x.png", "--confidence-noise", "-1"], "confidence_noise -1"),
         (["--prompt", "x", "--out", "x.png", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
         (["--prompt", "x", "--out", "x.png", "--device", "gpu"], "--device 'gpu' cannot be used"),
         (["--prompt", "x", "--out", "x.png", "--precision", "16"], "--precision"),
@@ -239,7 +364,7 @@ def test_a_prompt_of_any_category_is_found_in_the_source(tmp_path: Path, capsys:
 
 
 def test_sample_takes_the_settings_of_image_sampling(tmp_path: Path) -> None:
-    settings = (["--device", "cpu"], ["--temperature", "1"], ["--confidence_noise", "1"], ["--precision", "bf16"])
+    settings = (["--device", "cpu"], ["--temperature", "1"], ["--confidence-noise", "1"], ["--precision", "bf16"])
     for i, extra in enumerate(settings):
         main(["sample", "--prompt", "a photo of a circle", "--out", str(tmp_path / f"{i}.png"), *extra])
     assert len({(tmp_path / f"{i}.png").read_bytes() for i in range(len(settings))}) == len(settings)
@@ -248,9 +373,9 @@ def test_sample_takes_the_settings_of_image_sampling(tmp_path: Path) -> None:
 def test_the_best_image_is_the_one_whose_answer_the_model_finds_most_probable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Question and answer from the options, or from the source of prompts. The first candidates are those of before."""
+    """Question and answer from options or a source of prompts. Image k is the best of the images 3 k to 3 k + 2."""
     backbone = Showo.from_pretrained("unirl_shapes:checkpoints/showo").eval()
-    generator, likelihood = generator_for("cpu", 0, "sample"), Likelihood()
+    likelihood = Likelihood()
     sampling = replace(backbone.sampling_config.image_sampling, steps=4)
     examples = [
         *[Example("a photo of two circles", "how many circles do you see ?", "two circles", "counting")] * 2,
@@ -258,7 +383,9 @@ def test_the_best_image_is_the_one_whose_answer_the_model_finds_most_probable(
     ]
     rounds, scores = [], []
     likelihood.attach(backbone)
-    for _ in range(3):
+    for candidate in range(3):
+        names = [(e.prompt, 3 * (i % 2) + candidate) for i, e in enumerate(examples)]
+        generator = PerImageGenerator(generator_for("cpu", 0, *name) for name in names)
         images = backbone.sample_images([e.prompt for e in examples], sampling, generator)
         images = replace(images, pixels=backbone.decode(images))
         answers = backbone.sample_answers(images, [e.question for e in examples], AnswerSampling())
@@ -273,7 +400,7 @@ def test_the_best_image_is_the_one_whose_answer_the_model_finds_most_probable(
     pixels = torch.stack([rounds[r][0][i] for i, r in enumerate(best)])
     image_grid(pixels, captions).save(tmp_path / "expected.png")
 
-    command = ["sample", "--device", "cpu", "--count", "2", "--steps", "4", "--best-of", "3"]
+    command = ["sample", "--device", "cpu", "--n", "2", "--steps", "4", "--best-of", "3"]
     command += ["--prompt", examples[0].prompt, "--prompt", examples[2].prompt]
     asked = [argument for e in examples[::2] for argument in ("--question", e.question, "--answer", e.answer)]
     for i, source in enumerate((asked, ["--prompts", "shapes"])):

@@ -69,7 +69,7 @@ def image_grid(
     for row, height in zip(rows, heights, strict=True):
         for column, i in enumerate(row):
             x = MARGIN + (SIZE + MARGIN) * column
-            grid.paste(_to_pil(pixels[i]), (x, y))
+            grid.paste(_resized(pixels[i]), (x, y))
             canvas.rectangle((x - 1, y - 1, x + SIZE, y + SIZE), outline=_color(captions[i].correct, FRAME_COLOR))
             for n, (line, color) in enumerate(lines[i]):
                 draw_line(canvas, x, y + SIZE + 4 + n * LINE_HEIGHT, line, color)
@@ -128,7 +128,23 @@ def _color(verdict: bool | None, default: str) -> str:
     return CORRECT_COLOR if verdict else WRONG_COLOR
 
 
-def _to_pil(image: Tensor) -> Image.Image:
+def to_pil(image: Tensor) -> Image.Image:
+    """An image of its own size.
+
+    Args:
+        image: Values below 0 or above 1 are cut off.
+
+    Shapes:
+        image (3, H, W) in [0, 1].
+
+    Example:
+        >>> to_pil(torch.ones(3, 2, 4)).size
+        (4, 2)
+    """
     array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array)
+
+
+def _resized(image: Tensor) -> Image.Image:
     resample = Image.Resampling.NEAREST if image.shape[-1] < SIZE else Image.Resampling.LANCZOS
-    return Image.fromarray(array).resize((SIZE, SIZE), resample)
+    return to_pil(image).resize((SIZE, SIZE), resample)

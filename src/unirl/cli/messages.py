@@ -128,4 +128,6 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UserError: always.
         """
+        options = [flag.removeprefix("--") for action in self._actions for flag in action.option_strings]
+        message = explain_option(message, options)
         raise UserError(f"{self.prog.removeprefix('unirl ')}: {message}; see `{self.prog} --help`")

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unirl.cli.messages import CommandParser
 from unirl.cli.sample_backbone import choose_backbone
+from unirl.cli.sample_output import Output, Requested
 from unirl.errors import UserError
 from unirl.hooks.host import host
 
@@ -25,10 +25,11 @@ DEFAULT_CHECKPOINT = "unirl_shapes:checkpoints/{}"
 
 
 def main(argv: list[str]) -> None:
-    """Generate images for each prompt, and write them with prompts, questions and answers as one PNG.
+    """Generate images for each prompt, and write them with prompts, questions and answers as one PNG, or one by one.
 
-    The answers go to stdout, one a line in the order of the images; everything else goes to stderr. With `--best-of N`,
-    each image is the one of N in which the model's own answer is most probably the expected one.
+    The answers go to stdout, one a line in the order of the images; everything else goes to stderr. Image k of a prompt
+    depends on the seed, the prompt and k, and not on what else is generated. With `--best-of N`, each image is the one
+    of N in which the model's own answer is most probably the expected one.
 
     Args:
         argv: Arguments after `unirl sample`.
@@ -37,15 +38,9 @@ def main(argv: list[str]) -> None:
         UserError: the checkpoint, a name or a number is wrong.
     """
     options = _parse(argv)
-    out = Path(options.out)
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out {options.out!r}: expected a file name that ends in .png")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {options.out!r}: there is no folder {str(out.parent)!r}; create it first")
-    if options.count < 1:
-        raise UserError(f"--count {options.count}: it must be at least 1")
-    _sample(options, out)
-    _tell(f"wrote {out}")
+    output = Output(options.out, options.json)
+    _sample(options, output)
+    _tell(f"wrote {output.out}")
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -54,14 +49,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         description="Generate images from prompts. Sampling settings that are not given are those of the checkpoint, "
         "by which it was measured. Answers go to stdout, one a line; everything else goes to stderr.",
     )
-    parser.add_argument("--prompt", action="append", required=True, help="a prompt; can be given several times")
-    parser.add_argument("--out", required=True, help="the PNG to write")
+    parser.add_argument("--prompt", action="append", help="a prompt; can be given several times")
+    where = "a PNG with all images, or a folder with a / at its end for a PNG of each"
+    parser.add_argument("--out", required=True, metavar="FILE.png|FOLDER/", help=where)
     asked = "asked about each image, the answer is written below it; one, or one for each prompt"
     parser.add_argument("--question", action="append", help=asked)
     expected = "the expected answer; its probability is printed. One, or one for each prompt"
     parser.add_argument("--answer", action="append", help=expected)
-    source = "take question and expected answer from this source of prompts: a registered name, or a .jsonl file"
-    parser.add_argument("--prompts", help=source)
+    source = (
+        "without --prompt, all prompts of a file: .jsonl, or .txt with one prompt per line. With --prompt, a source "
+    )
+    source += "of prompts, a registered name or a .jsonl file, whose question and expected answer are taken"
+    parser.add_argument("--prompts", metavar="FILE|NAME", help=source)
     best = "generate N images in place of each, and keep the one whose expected answer the model finds most probable"
     parser.add_argument("--best-of", type=int, metavar="N", help=best)
     parser.add_argument(
@@ -69,15 +68,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     checkpoint = DEFAULT_CHECKPOINT.format("BACKBONE")
     parser.add_argument("--checkpoint", help=f"folder, package:folder or hub id (default: {checkpoint})")
-    parser.add_argument("--count", type=int, default=1, help="images for each prompt (default: 1)")
+    parser.add_argument("--n", type=int, default=1, help="images for each prompt (default: 1)")
     parser.add_argument("--steps", type=int, help="sampling steps of a masked model")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance; 0 is none")
     parser.add_argument("--temperature", type=float, help="of image codes")
     order = "noise on the order in which a masked model fixes codes; 1e9 is a random order"
-    parser.add_argument("--confidence_noise", type=float, help=order)
-    parser.add_argument("--answer_temperature", type=float, help="of answers; 0 takes the most likely token")
-    parser.add_argument("--max_tokens", type=int, help="longest answer in tokens")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--confidence-noise", type=float, help=order)
+    parser.add_argument("--answer-temperature", type=float, help="of answers; 0 takes the most likely token")
+    parser.add_argument("--max-tokens", type=int, help="longest answer in tokens")
+    seed = "image k of a prompt depends on the seed, the prompt and k, and not on what else is generated (default: 0)"
+    parser.add_argument("--seed", type=int, default=0, help=seed)
+    parser.add_argument("--batch-size", type=int, default=16, help="images that are generated at once (default: 16)")
+    document = "write prompts, answers, scores and settings to this file; - is stdout, in place of the answers"
+    parser.add_argument("--json", metavar="FILE|-", help=document)
     devices = "auto (a GPU if there is one), cpu, cuda, cuda:1 or another device of PyTorch (default: auto)"
     parser.add_argument("--device", default="auto", help=devices)
     precision = "32, or bf16 for matrix products in 16 bits, as trainer.precision bf16-mixed (default: 32)"
@@ -85,42 +88,56 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _sample(options: argparse.Namespace, out: Path) -> None:
-    import torch  # noqa: PLC0415 - `--help` needs no torch
-
-    from unirl.callbacks.grids import Caption, image_grid  # noqa: PLC0415
-    from unirl.cli.sample_examples import report, requested_examples  # noqa: PLC0415
-    from unirl.functional.seeding import generator_for  # noqa: PLC0415
-    from unirl.training.best_of import sample  # noqa: PLC0415
-    from unirl.training.lengths import clipped_answers  # noqa: PLC0415
+def _sample(options: argparse.Namespace, output: Output) -> None:
+    from unirl.cli.sample_examples import requested_examples  # noqa: PLC0415
 
     requested = requested_examples(options)
     device = choose_device(options.device)
-    backbone = _load(choose_backbone(options.backbone, options.checkpoint), options.checkpoint).to(device)
+    name = choose_backbone(options.backbone, options.checkpoint)
+    backbone = _load(name, options.checkpoint).to(device)
     config = _sampling_config(options, backbone.sampling_config)
     _tell(f"sampling: {_describe(config.image_sampling)}; answers: {_describe(config.answer_sampling)}")
     _tell_unknown_words(backbone, requested)
-    examples = [example for example in requested for _ in range(options.count)]
-    generator = generator_for(device, options.seed, "sample")
-    settings = (config.image_sampling, config.answer_sampling, generator)
-    with _told_warnings(), torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-        samples = sample(backbone, examples, options.best_of or 1, *settings)
-    answers = [""] * len(examples) if samples.answers is None else samples.answers.text
-    captions = [
-        Caption(example.prompt, text, question=example.question, expected=example.answer)
-        for example, text in zip(examples, answers, strict=True)
-    ]
-    assert samples.images.pixels is not None
-    image_grid(samples.images.pixels, captions).save(out)
-    for text in [] if samples.answers is None else answers:
-        print(" ".join(text.split()))
-    if samples.answers is not None:
-        max_tokens = config.answer_sampling.max_tokens
-        clipped = int(clipped_answers(samples.answers, max_tokens, backbone.eos_token_ids).sum())
-        if clipped:
-            _tell(f"warning: {clipped} of {len(answers)} answers were cut off at --max_tokens {max_tokens}")
-    for line in report(examples, samples.all_scores):
-        _tell(line)
+    images = [Requested(example, i, k) for i, example in enumerate(requested) for k in range(options.n)]
+    with _told_warnings():
+        _generate(options, backbone, config, images, output)
+    settings = {option: getattr(options, option) for option in ("seed", "best_of", "precision")}
+    checkpoint = options.checkpoint or DEFAULT_CHECKPOINT.format(name)
+    output.finish({"backbone": name, "checkpoint": checkpoint, **settings, "device": str(device), **asdict(config)})
+
+
+def _generate(
+    options: argparse.Namespace,
+    backbone: "Backbone",
+    config: "SamplingConfig",
+    images: Sequence[Requested],
+    output: Output,
+) -> None:
+    """Generate the images in batches, and write each batch."""
+    import torch  # noqa: PLC0415 - `--help` needs no torch
+
+    from unirl.cli.sample_examples import report  # noqa: PLC0415
+    from unirl.training.best_of import number_images, sample  # noqa: PLC0415
+    from unirl.training.lengths import clipped_answers  # noqa: PLC0415
+
+    device = next(backbone.parameters()).device
+    numbers = number_images([image.example for image in images])
+    sampling, num_clipped = (config.image_sampling, config.answer_sampling), 0
+    for start in range(0, len(images), options.batch_size):
+        rows = slice(start, start + options.batch_size)
+        batch, indices = images[rows], numbers[rows]
+        examples = [image.example for image in batch]
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            samples = sample(backbone, examples, options.best_of or 1, *sampling, seed=options.seed, indices=indices)
+        output.add(batch, samples)
+        if samples.answers is not None:
+            clipped = clipped_answers(samples.answers, config.answer_sampling.max_tokens, backbone.eos_token_ids)
+            num_clipped += int(clipped.sum())
+        for line in report(examples, samples.all_scores):
+            _tell(line)
+    if num_clipped:
+        limit = f"--max-tokens {config.answer_sampling.max_tokens}"
+        _tell(f"warning: {num_clipped} of {len(images)} answers were cut off at {limit}")
 
 
 def _tell(line: str) -> None:

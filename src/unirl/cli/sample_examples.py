@@ -2,14 +2,19 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor
 
 from unirl.errors import UserError
 from unirl.hooks.host import load
 from unirl.prompts import JsonLines, Prompts
+from unirl.prompts.jsonl import read
 from unirl.training.best_of import check_expected, is_question_set
 from unirl.types import Example
+
+_TWO_SOURCES = "--prompts {} has questions and answers; leave out --question and --answer"
 
 
 def requested_examples(options: argparse.Namespace) -> list[Example]:
@@ -22,27 +27,44 @@ def requested_examples(options: argparse.Namespace) -> list[Example]:
         An example for each prompt; its question is empty where nothing is asked, its answer where none is expected.
 
     Raises:
-        UserError: the options contradict each other, or `--best-of` has no expected answer to decide by.
+        UserError: the options contradict each other, a file of prompts cannot be read, or `--best-of` has no expected
+            answer to decide by.
     """
-    if options.best_of is not None and options.best_of < 1:
-        raise UserError(f"--best-of {options.best_of}: it must be at least 1")
-    _check_texts("prompt", options.prompt)
-    if options.prompts is not None:
-        if options.question or options.answer:
-            raise UserError(f"--prompts {options.prompts} has questions and answers; leave out --question and --answer")
-        source = _source(options.prompts)
-        found = [_find(source, options.prompts, prompt) for prompt in options.prompt]
-        check_expected(found)
-        return found
-    if options.answer and not options.question:
-        raise UserError("--answer: to which question? Give --question, too")
-    if options.best_of is not None and not (options.question and options.answer):
+    for name, value in {"best-of": options.best_of, "n": options.n, "batch-size": options.batch_size}.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: it must be at least 1")
+    examples = _examples(options)
+    check_expected(examples)
+    if options.best_of is not None and not all(example.question and example.answer for example in examples):
         raise UserError(
             f"--best-of {options.best_of}: the model decides by the probability of the expected answer; give "
             "--question and --answer, or with --prompts the source that has the prompt"
         )
-    questions, answers = (_for_each(options, name) for name in ("question", "answer"))
-    return [Example(*texts, "sample") for texts in zip(options.prompt, questions, answers, strict=True)]
+    return examples
+
+
+def _examples(options: argparse.Namespace) -> list[Example]:
+    if options.prompt is None:
+        examples = _read(options.prompts)
+    else:
+        _check_texts("prompt", options.prompt)
+        examples = [Example(prompt, "", "", "sample") for prompt in options.prompt]
+        if options.prompts is not None:
+            source = _source(options.prompts)
+            if options.question or options.answer:
+                raise UserError(_TWO_SOURCES.format(options.prompts))
+            examples = [_find(source, options.prompts, prompt) for prompt in options.prompt]
+    if not options.question and not options.answer:
+        return examples
+    if any(example.question for example in examples):
+        raise UserError(_TWO_SOURCES.format(options.prompts))
+    if not options.question:
+        raise UserError("--answer: to which question? Give --question, too")
+    questions, answers = (_for_each(name, getattr(options, name), len(examples)) for name in ("question", "answer"))
+    return [
+        replace(example, question=question, answer=answer)
+        for example, question, answer in zip(examples, questions, answers, strict=True)
+    ]
 
 
 def report(examples: Sequence[Example], all_scores: Tensor | None) -> Iterator[str]:
@@ -68,8 +90,7 @@ def report(examples: Sequence[Example], all_scores: Tensor | None) -> Iterator[s
         yield f"{example.prompt!r}: {what} {max(values):.2f}{others}"
 
 
-def _for_each(options: argparse.Namespace, name: str) -> list[str]:
-    values, count = getattr(options, name) or [], len(options.prompt)
+def _for_each(name: str, values: list[str] | None, count: int) -> list[str]:
     if not values:
         return [""] * count
     _check_texts(name, values)
@@ -84,9 +105,49 @@ def _check_texts(name: str, values: Sequence[str]) -> None:
         raise UserError(f"--{name} is empty; {advice}")
 
 
+def _read(name: str | None) -> list[Example]:
+    """All prompts of a file."""
+    if name is None:
+        raise UserError("there is no prompt; give --prompt, or --prompts with a .jsonl or .txt file")
+    if name.endswith(".txt"):
+        return [Example(prompt, "", "", "sample") for prompt in _read_lines(name)]
+    if not name.endswith(".jsonl"):
+        _refuse_file(name)
+        _source(name)
+        raise UserError(f"--prompts {name}: give --prompt, too; only a .jsonl or .txt file is sampled as a whole")
+    examples = list(read(name, required=("prompt",)).values())
+    for field in ("question", "answer"):
+        given = sum(bool(getattr(example, field)) for example in examples)
+        if given not in (0, len(examples)):
+            raise UserError(f"--prompts {name}: {given} of {len(examples)} lines have a {field}; give all one, or none")
+    return examples
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        content = Path(path).expanduser().read_bytes()
+        lines = [line.strip() for line in content.decode("utf-8-sig").split("\n")]
+    except OSError as error:
+        raise UserError(f"cannot read the prompts file {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        place = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{place}: not UTF-8; save the file as UTF-8") from error
+    if not any(lines):
+        raise UserError(f"the prompts file {path} is empty; write one prompt per line")
+    return [line for line in lines if line]
+
+
+def _refuse_file(name: str) -> None:
+    if Path(name).expanduser().is_file():
+        raise UserError(f"--prompts {name}: a file of prompts is .jsonl, or .txt with one prompt per line; rename it")
+
+
 def _source(name: str) -> Prompts:
     if name.endswith(".jsonl"):
         return JsonLines(name)
+    if name.endswith(".txt"):
+        raise UserError(f"--prompts {name}: a text file has no questions about --prompt; leave out one of the two")
+    _refuse_file(name)
     source: Prompts = load("prompts", name)
     return source
 

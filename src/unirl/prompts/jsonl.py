@@ -95,11 +95,13 @@ class JsonLines(Prompts):
         return next((example for example in every if normalize_text(example.prompt) == normalized), None)
 
 
-def read(path: str) -> dict[int, Example]:
+def read(path: str, required: tuple[str, ...] = _REQUIRED) -> dict[int, Example]:
     """Read a JSON Lines file of examples.
 
     Args:
         path: A UTF-8 file, with or without byte order mark.
+        required: The fields that each line without `questions` must have. Question and answer are empty where a line
+            may leave them out, and does.
 
     Returns:
         Examples by line number, from 1.
@@ -113,13 +115,13 @@ def read(path: str) -> dict[int, Example]:
         raise UserError(f"cannot read the prompts file {path}: {error.strerror or error}") from error
     # Split at line feeds only: `str.splitlines` also splits at U+2028, which JSON strings may contain.
     lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
-    examples = {number: _example(line, f"{path}:{number}") for number, line in lines if line.strip()}
+    examples = {number: _example(line, f"{path}:{number}", required) for number, line in lines if line.strip()}
     if not examples:
-        raise UserError(f"the prompts file {path} is empty; write one JSON object per line with {_quoted(_REQUIRED)}")
+        raise UserError(f"the prompts file {path} is empty; write one JSON object per line with {_quoted(required)}")
     return examples
 
 
-def _example(line: bytes, location: str) -> Example:
+def _example(line: bytes, location: str, required: tuple[str, ...]) -> Example:
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=partial(_object, location))
     except UnicodeDecodeError as error:
@@ -127,7 +129,7 @@ def _example(line: bytes, location: str) -> Example:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{location}: not valid JSON ({error}); expected one JSON object per line") from error
     row = _fields(value, _LINE_FIELDS, location)
-    required = _REQUIRED if "questions" not in row else ("prompt",)
+    required = required if "questions" not in row else ("prompt",)
     for name in required:
         if name not in row:
             instead = "; instead of 'question' and 'answer', a line may have 'questions'" if name != "prompt" else ""

@@ -1,6 +1,7 @@
 """Images with answers about them, and the best of several by the model's own verdict."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from unirl.backbones import Backbone
 from unirl.errors import UserError, check_range, check_temperature
+from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.rewards import Likelihood, Questions
 from unirl.training.config import check_image_sampling
 from unirl.training.lengths import LengthWarnings
@@ -45,6 +47,8 @@ def sample(
     image_sampling: ImageSampling | None = None,
     answer_sampling: AnswerSampling | None = None,
     generator: torch.Generator | None = None,
+    seed: int | None = None,
+    indices: Sequence[int] | None = None,
 ) -> Samples:
     """Generate an image for each example, ask about it, and score it by the model's own verdict.
 
@@ -58,10 +62,14 @@ def sample(
         image_sampling: How images are generated. Defaults to `backbone.sampling_config`, as the model was measured.
         answer_sampling: How questions are answered; the same default.
         generator: The only source of randomness.
+        seed: Instead of `generator`: image k of a prompt, with its answers, is sampled by (seed, prompt, k), and does
+            not depend on the other examples. With `best_of`, it is the best of the images k N to k N + N - 1.
+        indices: k of each example. Defaults to 0, 1, ... for the examples of each prompt.
 
     Raises:
         UserError: a setting is out of range, some examples have a question or an answer and others have none, an
-            expected answer cannot be compared, or `best_of` has no expected answer to decide by.
+            expected answer cannot be compared, `best_of` has no expected answer to decide by, or both `generator` and
+            `seed` are given.
 
     Example:
         >>> from unirl.testing import TinyBackbone
@@ -72,10 +80,7 @@ def sample(
     """
     requested = [Example(example) if isinstance(example, str) else example for example in examples]
     check_range(1, 1_000_000, "sample", best_of=best_of)
-    for name in ("question", "answer"):
-        given = sum(bool(getattr(example, name)) for example in requested)
-        if given not in (0, len(requested)):
-            raise UserError(f"sample: {given} of {len(requested)} examples have a {name}; give it to all, or to none")
+    _check_complete(requested)
     check_expected(requested)
     backbone.build()
     config = backbone.sampling_config
@@ -84,15 +89,16 @@ def sample(
     check_image_sampling("sample", backbone, image_sampling)
     check_range(1, 10_000, "sample: answers", max_tokens=answer_sampling.max_tokens)
     check_temperature("sample: answers", answer_sampling.temperature)
+    generators = _generators(backbone, requested, best_of, generator, seed, indices)
     LengthWarnings(backbone).warn(requested, answer_sampling.max_tokens, "prompts", "max_tokens")
     was_training = backbone.training
     backbone.eval()
-    best = _sample(backbone, requested, image_sampling, answer_sampling, generator)
+    best = _sample(backbone, requested, image_sampling, answer_sampling, *generators(0))
     if best.scores is None and best_of > 1:
         raise UserError(f"best_of {best_of}: the model decides by expected answers; give each example one")
     all_scores = [] if best.scores is None else [best.scores]
-    for _ in range(best_of - 1):
-        new = _sample(backbone, requested, image_sampling, answer_sampling, generator)
+    for candidate in range(1, best_of):
+        new = _sample(backbone, requested, image_sampling, answer_sampling, *generators(candidate))
         best = _better(new, best)
         assert new.scores is not None
         all_scores.append(new.scores)
@@ -100,23 +106,94 @@ def sample(
     return replace(best, all_scores=torch.stack(all_scores) if all_scores else None)
 
 
+def _check_complete(examples: Sequence[Example]) -> None:
+    for name in ("question", "answer"):
+        given = sum(bool(getattr(example, name)) for example in examples)
+        if given not in (0, len(examples)):
+            raise UserError(f"sample: {given} of {len(examples)} examples have a {name}; give it to all, or to none")
+
+
+_Generators = Callable[[int], tuple[torch.Generator | None, torch.Generator | None]]
+
+
+def _generators(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    best_of: int,
+    generator: torch.Generator | None,
+    seed: int | None,
+    indices: Sequence[int] | None,
+) -> _Generators:
+    """What the images and the answers of each candidate are drawn from."""
+    if seed is None:
+        if indices is not None:
+            raise UserError("sample: indices without a seed have no meaning; give a seed, too")
+        return lambda candidate: (generator, generator)
+    if generator is not None:
+        raise UserError("sample: generator and seed are both given; give one of them")
+    numbers = number_images(examples) if indices is None else indices
+    if len(numbers) != len(examples):
+        raise UserError(f"sample: {len(numbers)} indices for {len(examples)} examples; give one for each")
+    device = next(backbone.parameters()).device
+    num_questions = len(question_rows(examples)) // len(examples)
+
+    def seeded(candidate: int) -> tuple[torch.Generator, torch.Generator]:
+        names = [
+            (seed, example.prompt, number * best_of + candidate)
+            for example, number in zip(examples, numbers, strict=True)
+        ]
+        of_answers = [(*name, "answer", i) for name in names for i in range(num_questions)]
+        return (
+            PerImageGenerator(generator_for(device, *name) for name in names),
+            PerImageGenerator(generator_for(device, *name) for name in of_answers),
+        )
+
+    return seeded
+
+
+def number_images(examples: Sequence[Example]) -> list[int]:
+    """The number of each example among those of the same prompt, from 0.
+
+    Args:
+        examples: Any examples.
+
+    Example:
+        >>> number_images([Example("a cup"), Example("a ring"), Example("a cup")])
+        [0, 0, 1]
+    """
+    seen: Counter[str] = Counter()
+    numbers = []
+    for example in examples:
+        numbers.append(seen[example.prompt])
+        seen[example.prompt] += 1
+    return numbers
+
+
 def _sample(
     backbone: Backbone,
     examples: Sequence[Example],
     image_sampling: ImageSampling,
     answer_sampling: AnswerSampling,
-    generator: torch.Generator | None,
+    image_generator: torch.Generator | None,
+    answer_generator: torch.Generator | None,
 ) -> Samples:
-    images = backbone.sample_images([example.prompt for example in examples], image_sampling, generator)
-    images = replace(images, pixels=backbone.decode(images))
+    images = backbone.sample_images([example.prompt for example in examples], image_sampling, image_generator)
+    images = replace(images, pixels=_decode(backbone, images, image_generator))
     if not all(example.question for example in examples):
         return Samples(images)
     questions = question_rows(examples)
-    answers = backbone.sample_answers(images, [q.text for q in questions], answer_sampling, generator)
+    answers = backbone.sample_answers(images, [q.text for q in questions], answer_sampling, answer_generator)
     first = answers[:: len(questions) // len(examples)]
     if not all(example.answer for example in examples):
         return Samples(images, first)
     return Samples(images, first, _score(backbone, examples, images, answers))
+
+
+def _decode(backbone: Backbone, images: Images, generator: torch.Generator | None) -> Tensor:
+    """Pixels; of images that do not depend on their batch one by one, since convolutions round by the batch size."""
+    if not isinstance(generator, PerImageGenerator):
+        return backbone.decode(images)
+    return torch.cat([backbone.decode(images[i : i + 1]) for i in range(len(images))])
 
 
 def check_expected(examples: Sequence[Example]) -> None:
