@@ -6,7 +6,12 @@ from unirl.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from unirl.callbacks.export import ExportPretrained
-    from unirl.callbacks.fault_tolerance import ReplayMissedValidation, RestoreLastSavedStep, fault_tolerance_callbacks
+    from unirl.callbacks.fault_tolerance import (
+        CountEpochOnce,
+        ReplayMissedValidation,
+        RestoreLastSavedStep,
+        fault_tolerance_callbacks,
+    )
     from unirl.callbacks.gradient_norms import TaskGradientNorms
     from unirl.callbacks.grids import Caption, image_grid
     from unirl.callbacks.guards import Guards
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Caption",
+    "CountEpochOnce",
     "ExportPretrained",
     "Guards",
     "LogImages",
@@ -40,6 +46,7 @@ __getattr__, __dir__ = lazy_exports(
     {
         "export": ("ExportPretrained",),
         "fault_tolerance": (
+            "CountEpochOnce",
             "ReplayMissedValidation",
             "RestoreLastSavedStep",
             "fault_tolerance_callbacks",

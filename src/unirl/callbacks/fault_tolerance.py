@@ -18,10 +18,11 @@ def fault_tolerance_callbacks() -> list[Callback]:
 
     Example:
         >>> [type(callback).__name__ for callback in fault_tolerance_callbacks()]
-        ['ReplayMissedValidation', 'StopOnSigterm', 'RestoreLastSavedStep', 'TolerateMissingMetrics']
+        ['ReplayMissedValidation', 'StopOnSigterm', 'RestoreLastSavedStep', 'CountEpochOnce', 'TolerateMissingMetrics']
     """
     # A checkpoint that StopOnSigterm saves holds whether a validation is due.
-    return [ReplayMissedValidation(), StopOnSigterm(), RestoreLastSavedStep(), TolerateMissingMetrics()]
+    replayed = ReplayMissedValidation()
+    return [replayed, StopOnSigterm(), RestoreLastSavedStep(), CountEpochOnce(), TolerateMissingMetrics()]
 
 
 class ReplayMissedValidation(Callback):
@@ -88,3 +89,18 @@ class RestoreLastSavedStep(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and not callback._last_global_step_saved:
                 callback._last_global_step_saved = trainer.global_step
+
+
+class CountEpochOnce(Callback):
+    """Counts an epoch once that had ended when the checkpoint of a resumed run was saved.
+
+    With `max_steps`, Lightning ends that epoch again, without a step, and counts it twice: a run that `max_epochs`
+    ends, too, would end an epoch early.
+    """
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loop: Any = trainer.fit_loop
+        if getattr(loop, "restarted_on_epoch_end", False) and not loop.done:
+            loop.epoch_progress.current.processed -= 1
+            loop.epoch_progress.total.processed -= 1
