@@ -2,7 +2,17 @@
 
 from unirl.prompts.base import Prompts
 from unirl.prompts.geneval import GenEval
-from unirl.prompts.jsonl import JsonLines
+from unirl.prompts.jsonl import JsonLines, read_examples
 from unirl.prompts.words import NUMBERS, article, keywords, normalize_word, plural
 
-__all__ = ["NUMBERS", "GenEval", "JsonLines", "Prompts", "article", "keywords", "normalize_word", "plural"]
+__all__ = [
+    "NUMBERS",
+    "GenEval",
+    "JsonLines",
+    "Prompts",
+    "article",
+    "keywords",
+    "normalize_word",
+    "plural",
+    "read_examples",
+]

@@ -48,8 +48,8 @@ class JsonLines(Prompts):
     """
 
     def __init__(self, path: str, held_out_path: str | None = None) -> None:
-        self.examples = list(read(path).values())
-        held_out = read(held_out_path) if held_out_path is not None else {}
+        self.examples = list(read_examples(path).values())
+        held_out = read_examples(held_out_path) if held_out_path is not None else {}
         train_prompts = {_normalize(example.prompt) for example in self.examples}
         for number, example in held_out.items():
             if _normalize(example.prompt) in train_prompts:
@@ -83,11 +83,12 @@ class JsonLines(Prompts):
         return next((example for example in every if _normalize(example.prompt) == _normalize(prompt)), None)
 
 
-def read(path: str) -> dict[int, Example]:
-    """Read a JSON Lines file of examples.
+def read_examples(path: str, requires_question: bool = True) -> dict[int, Example]:
+    """Read a JSON Lines file of examples, in the form of `JsonLines`.
 
     Args:
         path: A UTF-8 file, with or without byte order mark.
+        requires_question: Whether a line must have a question with its answer. The prompts of a benchmark may have none.
 
     Returns:
         Examples by line number, from 1.
@@ -101,13 +102,14 @@ def read(path: str) -> dict[int, Example]:
         raise UserError(f"cannot read the prompts file {path}: {error.strerror or error}") from error
     # Split at line feeds only: `str.splitlines` also splits at U+2028, which JSON strings may contain.
     lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
-    examples = {number: _example(line, f"{path}:{number}") for number, line in lines if line.strip()}
+    required = _REQUIRED if requires_question else _REQUIRED[:1]
+    examples = {number: _example(line, f"{path}:{number}", required) for number, line in lines if line.strip()}
     if not examples:
-        raise UserError(f"the prompts file {path} is empty; write one JSON object per line with {_quoted(_REQUIRED)}")
+        raise UserError(f"the prompts file {path} is empty; write one JSON object per line with {_quoted(required)}")
     return examples
 
 
-def _example(line: bytes, location: str) -> Example:
+def _example(line: bytes, location: str, required: tuple[str, ...]) -> Example:
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=partial(_object, location))
     except UnicodeDecodeError as error:
@@ -115,7 +117,7 @@ def _example(line: bytes, location: str) -> Example:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{location}: not valid JSON ({error}); expected one JSON object per line") from error
     row = _fields(value, _LINE_FIELDS, location)
-    required = _REQUIRED if "questions" not in row else ("prompt",)
+    required = required if "questions" not in row else _REQUIRED[:1]
     for name in required:
         if name not in row:
             instead = "; instead of 'question' and 'answer', a line may have 'questions'" if name != "prompt" else ""

@@ -1,0 +1,11 @@
+"""Registers the judges."""
+
+from collections.abc import Callable
+
+from unirl import hookimpl
+
+
+@hookimpl
+def unirl_register_judges(register: Callable[[str, str], None]) -> None:
+    register("geneval", "unirl_geneval.judge:GenEvalJudge")
+    register("geneval2", "unirl_geneval.geneval2:GenEval2Judge")
