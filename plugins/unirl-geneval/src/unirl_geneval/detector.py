@@ -15,7 +15,7 @@ from unirl_geneval.resize import LONG_SIDE, SHORT_SIDE, detector_input, input_si
 from unirl_geneval.vocabulary import CLASSES, is_class
 
 OWNER = "geneval: the detector"
-UNUSED = ("criterion.empty_weight", "pixel_level_module.encoder.layernorm.")
+UNUSED = ("criterion.empty_weight", "module.encoder.layernorm.", "module.encoder.swin.layernorm.")
 """Of the weights: the loss's, and a last norm of Swin that no output goes through."""
 
 
