@@ -5,6 +5,7 @@ Source: Ghosh et al. 2023 (arXiv 2310.11513), `evaluation/evaluate_images.py` of
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -37,6 +38,9 @@ class Detection:
     box: Box
     confidence: float
     color: str | None = None
+
+
+D = TypeVar("D", bound=Detection)
 
 
 def spatial_relations(box: Box, reference: Box) -> set[str]:
@@ -72,13 +76,13 @@ def detected_colors(detections: Sequence[Detection]) -> list[str | None]:
 def verdict(
     objects: Sequence[Item],
     exclude: Sequence[Item],
-    detections: Sequence[Detection],
+    detections: Sequence[D],
     *,
     counting: bool = False,
     threshold: float = THRESHOLD,
     counting_threshold: float = COUNTING_THRESHOLD,
     max_per_class: int = MAX_PER_CLASS,
-    classify_colors: Callable[[Sequence[Detection]], Sequence[str | None]] = detected_colors,
+    classify_colors: Callable[[Sequence[D]], Sequence[str | None]] = detected_colors,
 ) -> Verdict:
     """Whether the detections show all `objects` and nothing of `exclude`. Other objects make no difference.
 
@@ -105,7 +109,7 @@ def verdict(
     """
     detected = best_by_class(detections, counting_threshold if counting else threshold, max_per_class)
     reasons: list[str] = []
-    matched: list[Sequence[Detection] | None] = []
+    matched: list[Sequence[D] | None] = []
     for item in objects:
         candidates = detected.get(item.name, [])[: item.count]
         reason = _mismatch(item, candidates, classify_colors) or _relation_mismatch(item, candidates, matched)
@@ -119,8 +123,8 @@ def verdict(
 
 
 def best_by_class(
-    detections: Sequence[Detection], threshold: float = THRESHOLD, max_per_class: int = MAX_PER_CLASS
-) -> dict[str, list[Detection]]:
+    detections: Sequence[D], threshold: float = THRESHOLD, max_per_class: int = MAX_PER_CLASS
+) -> dict[str, list[D]]:
     """The detections that `verdict` considers, by class, the most confident first.
 
     Args:
@@ -133,18 +137,18 @@ def best_by_class(
         >>> [cat.confidence for cat in best_by_class(cats)["cat"]]
         [0.9, 0.4]
     """
-    best: dict[str, list[Detection]] = {}
-    # Sorting is stable, in reverse, too: the later of two equal ones comes first.
-    for detection in sorted(reversed(detections), key=lambda d: np.float32(d.confidence), reverse=True):
-        if np.float32(detection.confidence) > np.float32(threshold):
-            best.setdefault(detection.name, []).append(detection)
+    best: dict[str, list[D]] = {}
+    order = sorted(((np.float32(one.confidence), i) for i, one in enumerate(detections)), reverse=True)
+    for confidence, i in order:
+        if confidence > np.float32(threshold):
+            best.setdefault(detections[i].name, []).append(detections[i])
     return {name: same_class[:max_per_class] for name, same_class in best.items()}
 
 
 def _mismatch(
     item: Item,
-    candidates: Sequence[Detection],
-    classify_colors: Callable[[Sequence[Detection]], Sequence[str | None]],
+    candidates: Sequence[D],
+    classify_colors: Callable[[Sequence[D]], Sequence[str | None]],
 ) -> str:
     """Why the candidates are not what the item asks for, its place aside; empty where they are."""
     if len(candidates) < item.count:
@@ -160,7 +164,7 @@ def _mismatch(
     return f"expected {item.color} {item.name}>={item.count}, found {count} {item.color}; and {found}"
 
 
-def _relation_mismatch(item: Item, candidates: Sequence[Detection], matched: list[Sequence[Detection] | None]) -> str:
+def _relation_mismatch(item: Item, candidates: Sequence[D], matched: Sequence[Sequence[D] | None]) -> str:
     """Why the candidates are not where the item asks for; empty where they are."""
     if item.relation is None:
         return ""

@@ -88,7 +88,7 @@ def read_examples(path: str, requires_question: bool = True) -> dict[int, Exampl
 
     Args:
         path: A UTF-8 file, with or without byte order mark.
-        requires_question: Whether a line must have a question with its answer. The prompts of a benchmark may have none.
+        requires_question: Whether a line must have a question with its answer. A benchmark's may have none.
 
     Returns:
         Examples by line number, from 1.

@@ -78,7 +78,8 @@ class ColorClassifier:
             crops (N, 3, side, side); returns (N, 10).
         """
         self.model.to(crops.device)
-        features = [self.model.vision_model(pixel_values=batch).pooler_output for batch in crops.split(BATCH_SIZE)]
+        batches = torch.split(crops, BATCH_SIZE)
+        features = [self.model.vision_model(pixel_values=batch).pooler_output for batch in batches]
         embedded = _normalized(self.model.visual_projection(torch.cat(features)))
         return LOGIT_SCALE * embedded @ self.classifier(name)
 
@@ -141,4 +142,4 @@ def clip_input(image: Image.Image, side: int) -> Tensor:
 
 
 def _normalized(embeddings: Tensor) -> Tensor:
-    return embeddings / embeddings.norm(dim=-1, keepdim=True)
+    return torch.nn.functional.normalize(embeddings, dim=-1)

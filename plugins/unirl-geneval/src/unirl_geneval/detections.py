@@ -65,13 +65,11 @@ def instances(
     best, index = probabilities.topk(min(max_per_image, len(probabilities)), sorted=False)
     wanted = best >= min_class_probability
     best, index = best[wanted], index[wanted]
-    queries, mask_index = (index // num_classes).unique(return_inverse=True)
+    queries, mask_index = torch.unique(index // num_classes, return_inverse=True)
     logits = _at_image_size(mask_logits[queries], size, height, width)
     masks = logits > 0
     mask_scores = (logits.sigmoid() * masks).flatten(1).sum(1) / (masks.flatten(1).sum(1) + 1e-6)
-    return Instances(
-        index % num_classes, best * mask_scores[mask_index], _boxes(masks)[mask_index], masks, mask_index
-    )
+    return Instances(index % num_classes, best * mask_scores[mask_index], _boxes(masks)[mask_index], masks, mask_index)
 
 
 def _at_image_size(mask_logits: Tensor, size: InputSize, height: int, width: int) -> Tensor:

@@ -64,7 +64,7 @@ class Detector:
             images (B, 3, H, W) uint8; returns (B, Q, 81) and (B, Q, h, w).
         """
         self.model.to(images.device)
-        inputs = detector_input(images, input_size(*images.shape[-2:], self.scale))
+        inputs = detector_input(images, input_size(images.shape[-2], images.shape[-1], self.scale))
         out = self.model(pixel_values=inputs)
         return out.class_queries_logits, out.masks_queries_logits
 
@@ -101,4 +101,3 @@ def _check_labels(names: dict[int, str], checkpoint: str) -> None:
     for index, name in sorted(names.items()):
         if not is_class(str(name), int(index)):
             raise UserError(f"{OWNER} {checkpoint!r} has the label {index} {name!r}, not {CLASSES[index]!r}; {advice}")
-

@@ -102,7 +102,11 @@ class GenEval2Judge(Judge):
     @override
     def benchmark(self) -> list[Example]:
         return [
-            Example(item.prompt, category=CATEGORY.format(item.atom_count), questions=tuple(map(Question, item.questions, item.answers)))
+            Example(
+                item.prompt,
+                category=CATEGORY.format(item.atom_count),
+                questions=tuple(map(Question, item.questions, item.answers)),
+            )
             for item in self.items.values()
         ]
 
@@ -118,7 +122,8 @@ class GenEval2Judge(Judge):
             pixels (B, 3, H, W); returns (B,) bool, on the device of `pixels`.
 
         Raises:
-            UserError: there is not one image for each example, a prompt is not in the file, or the model cannot be read.
+            UserError: there is not one image for each example, a prompt is not in the file, or the model cannot be
+                read.
         """
         correct = [one.correct for one in self.explain(examples, pixels)]
         return torch.tensor(correct, dtype=torch.bool, device=pixels.device)
@@ -149,7 +154,9 @@ class GenEval2Judge(Judge):
             UserError: there is none.
         """
         if example.prompt not in self.items:
-            raise UserError(f"geneval2: the prompt {example.prompt!r} is not in {self.metadata}, which has its questions")
+            raise UserError(
+                f"geneval2: the prompt {example.prompt!r} is not in {self.metadata}, which has its questions"
+            )
         return self.items[example.prompt]
 
     def _verdict(self, item: Item, image: Image.Image, device: torch.device) -> Verdict:

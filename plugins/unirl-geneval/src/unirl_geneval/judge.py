@@ -124,7 +124,8 @@ class GenEvalJudge(Judge):
         """
         detector, _ = self.loaded
         min_score = min(threshold(example) for example in examples) if examples else THRESHOLD
-        return [objects for batch in images.split(self.batch_size) for objects in detector.detect(batch, min_score)]
+        batches = torch.split(images, self.batch_size) if len(images) else ()
+        return [objects for batch in batches for objects in detector.detect(batch, min_score)]
 
     def _verdict(self, example: Example, image: Tensor, detected: Sequence[DetectedObject]) -> Verdict:
         def classify(objects: Sequence[DetectedObject]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -91,17 +92,23 @@ def _many(name: str) -> str:
     return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
-def benchmark_examples() -> list[Example]:
+@cache
+def benchmark_examples() -> tuple[Example, ...]:
     """GenEval's 553 prompts with what their images must show.
 
     Example:
         >>> benchmark_examples()[-1].category
         'color_attr'
     """
-    return [
-        Example(entry["prompt"], category=entry["tag"], objects=_items(entry["include"]), exclude=_items(entry.get("exclude", ())))
+    return tuple(
+        Example(
+            entry["prompt"],
+            category=entry["tag"],
+            objects=_items(entry["include"]),
+            exclude=_items(entry.get("exclude", ())),
+        )
         for entry in benchmark_metadata()
-    ]
+    )
 
 
 def _items(entries: list[Metadata]) -> tuple[Item, ...]:
@@ -111,7 +118,7 @@ def _items(entries: list[Metadata]) -> tuple[Item, ...]:
     )
 
 
-def read_metadata(path: str) -> list[Example]:
+def read_metadata(path: str) -> tuple[Example, ...]:
     """The examples of a file in the form of GenEval's `evaluation_metadata.jsonl`.
 
     Args:
@@ -132,7 +139,7 @@ def read_metadata(path: str) -> list[Example]:
                 "by prompt, so keep one of them"
             )
         lines[example.prompt] = number
-    return list(examples.values())
+    return tuple(examples.values())
 
 
 def find_unknown(example: Example) -> str | None:

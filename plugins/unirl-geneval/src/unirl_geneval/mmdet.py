@@ -122,7 +122,9 @@ def read(checkpoint: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise UserError(f"{checkpoint} is of mmdet 3.x, whose detector is not GenEval's; that is {URL}")
     classes = len(weights["panoptic_head.cls_embed.weight"]) - 1
     if classes != len(CLASSES):
-        raise UserError(f"{checkpoint} has {classes} classes, and GenEval's detector COCO's {len(CLASSES)}; it is {URL}")
+        raise UserError(
+            f"{checkpoint} has {classes} classes, and GenEval's detector COCO's {len(CLASSES)}; it is {URL}"
+        )
     meta = content.get("meta")
     labels = meta.get("CLASSES") if isinstance(meta, Mapping) else None
     return dict(weights), [*map(str, labels or CLASSES)]
@@ -143,17 +145,17 @@ def make_config(weights: Mapping[str, Tensor], labels: list[str]) -> Any:
     hidden, width = weights[f"{head}query_feat.weight"].shape[1], len(weights["backbone.patch_embed.norm.weight"])
     layer, pixel_layer = f"{head}transformer_decoder.layers.0.", f"{head}pixel_decoder.encoder.layers.0."
     levels = len(weights[f"{head}level_embed.weight"])
-    swin = SwinConfig(
-        embed_dim=width,
-        depths=[_count(weights, rf"backbone\.stages\.{i}\.blocks\.(\d+)\.") for i in stages],
-        num_heads=[table.shape[1] for table in tables],
-        window_size=(round(len(tables[0]) ** 0.5) + 1) // 2,
-        mlp_ratio=len(weights[block.format(0) + "ffn.layers.0.0.weight"]) / width,
-        drop_path_rate=0.0,
-        out_features=[f"stage{i + 1}" for i in stages],
-    )
+    swin: dict[str, Any] = {
+        "embed_dim": width,
+        "depths": [_count(weights, rf"backbone\.stages\.{i}\.blocks\.(\d+)\.") for i in stages],
+        "num_heads": [table.shape[1] for table in tables],
+        "window_size": (round(len(tables[0]) ** 0.5) + 1) // 2,
+        "mlp_ratio": len(weights[block.format(0) + "ffn.layers.0.0.weight"]) / width,
+        "drop_path_rate": 0.0,
+        "out_features": [f"stage{i + 1}" for i in stages],
+    }
     return Mask2FormerConfig(
-        backbone_config=swin,
+        backbone_config=SwinConfig(**swin),
         architectures=["Mask2FormerForUniversalSegmentation"],
         id2label=dict(enumerate(labels)),
         label2id={name: index for index, name in enumerate(labels)},
@@ -216,5 +218,5 @@ def _reorder_merged(tensor: Tensor) -> Tensor:
     """The last axis of what merges 2x2 patches: mmdet has the patch, row by row, after the channel, and transformers
     before it, column by column."""
     channels = tensor.shape[-1] // 4
-    split = tensor.unflatten(-1, (channels, 2, 2))  # (..., C, row, column)
+    split = tensor.reshape(*tensor.shape[:-1], channels, 2, 2)  # (..., C, row, column)
     return split.movedim(-3, -1).transpose(-3, -2).flatten(-3)  # (..., column, row, C)

@@ -14,7 +14,12 @@ from unirl.backbones import building_on_cpu, describe_error, quietly, read_json
 
 @building_on_cpu()
 def load_model(
-    model_class: Any, folder: Path, owner: str, model_type: str | None = None, may_lack: tuple[str, ...] = (), **options: Any
+    model_class: Any,
+    folder: Path,
+    owner: str,
+    model_type: str | None = None,
+    may_lack: tuple[str, ...] = (),
+    **options: Any,
 ) -> Any:
     """A frozen model of transformers, whose weights are complete.
 
