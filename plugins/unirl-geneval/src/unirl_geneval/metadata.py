@@ -1,7 +1,7 @@
 """GenEval's prompts: made again by its public rule, or read from a metadata file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -30,12 +30,16 @@ def benchmark_metadata() -> list[Metadata]:
         >>> len(entries), json.dumps(entries[0])
         (553, '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}')
     """
-    different = {json.dumps(entry): entry for entry in _sampled_entries(np.random.default_rng(SEED))}
+    different = {json.dumps(entry): entry for entry in sampled_entries(np.random.default_rng(SEED))}
     return list(different.values())
 
 
-def _sampled_entries(rng: np.random.Generator) -> Iterator[Metadata]:
-    """All entries, some of them several times. The order of calls of the generator decides."""
+def sampled_entries(rng: np.random.Generator) -> Iterator[Metadata]:
+    """Entries by GenEval's rule, some of them several times. The order of calls of the generator decides.
+
+    Args:
+        rng: Its generator has the seed 43.
+    """
     for name in rng.choice(CLASSES, len(CLASSES), replace=False).tolist():
         yield {"tag": "single_object", "include": [_entry(name)], "prompt": f"a photo of {_one(name)}"}
     for _ in range(PER_TASK):
@@ -100,18 +104,22 @@ def benchmark_examples() -> tuple[Example, ...]:
         >>> benchmark_examples()[-1].category
         'color_attr'
     """
-    return tuple(
-        Example(
-            entry["prompt"],
-            category=entry["tag"],
-            objects=_items(entry["include"]),
-            exclude=_items(entry.get("exclude", ())),
-        )
-        for entry in benchmark_metadata()
-    )
+    return tuple(example(entry) for entry in benchmark_metadata())
 
 
-def _items(entries: list[Metadata]) -> tuple[Item, ...]:
+def example(entry: Metadata, question: str = "", answer: str = "") -> Example:
+    """An entry as an example.
+
+    Args:
+        entry: Of GenEval's metadata.
+        question: About the image.
+        answer: The correct answer about a correct image.
+    """
+    objects, exclude = (_items(entry.get(name, ())) for name in ("include", "exclude"))
+    return Example(entry["prompt"], question, answer, entry["tag"], objects, exclude)
+
+
+def _items(entries: Sequence[Metadata]) -> tuple[Item, ...]:
     return tuple(
         Item(one["class"], one["count"], one.get("color"), tuple(one["position"]) if "position" in one else None)
         for one in entries

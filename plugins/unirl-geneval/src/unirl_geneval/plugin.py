@@ -1,4 +1,4 @@
-"""Registers the judges."""
+"""Registers the judges and the prompts."""
 
 from collections.abc import Callable
 
@@ -9,3 +9,8 @@ from unirl import hookimpl
 def unirl_register_judges(register: Callable[[str, str], None]) -> None:
     register("geneval", "unirl_geneval.judge:GenEvalJudge")
     register("geneval2", "unirl_geneval.geneval2:GenEval2Judge")
+
+
+@hookimpl
+def unirl_register_prompts(register: Callable[[str, str], None]) -> None:
+    register("geneval_coco", "unirl_geneval.prompts:GenEvalCoco")
