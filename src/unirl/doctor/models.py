@@ -93,8 +93,8 @@ def _check_hub(subject: str, model: PretrainedModel) -> Finding:
     try:
         if cached is not None and _find_problem(model, cached) is None:
             return Finding("ok", subject, f"{model.name}, in the hub's cache at {cached}")
-        options = {"revision": model.revision, "timeout": HUB_TIMEOUT, "files_metadata": True}
-        files = HfApi().model_info(model.name, **options).siblings or []
+        info = HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT, files_metadata=True)
+        files = info.siblings or []
     except Exception as error:  # the hub's client raises errors of many libraries
         text = f"{model.name!r} is not on this machine, and the hub did not give it ({describe_error(error)})"
         advice = "check the name and the network, or download it and give the folder"

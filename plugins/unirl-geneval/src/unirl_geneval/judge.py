@@ -166,4 +166,7 @@ def _check(examples: Sequence[Example], pixels: Tensor) -> None:
                 "'objects' (GenEval: 'include'), or set another judge"
             )
         if (problem := find_unknown(example)) is not None:
-            raise UserError(f"geneval cannot judge the prompt {example.prompt!r}: {problem}")
+            raise UserError(
+                f"geneval cannot judge the prompt {example.prompt!r}: {problem}; validate on prompts that it knows, "
+                "such as those of geneval_coco, or set another judge"
+            )
