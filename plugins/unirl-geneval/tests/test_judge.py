@@ -18,6 +18,7 @@ from unirl_geneval.colors import ColorClassifier
 from unirl_geneval.detector import DetectedObject, Detector
 from unirl_geneval.judge import GenEvalJudge
 from unirl_geneval.metadata import benchmark_examples
+from unirl_geneval.pretrained import BACKENDS
 
 
 def example(metadata: Mapping[str, Any]) -> Example:
@@ -143,18 +144,28 @@ def test_models_are_loaded_at_first_use_named_and_not_copied(detector_folder: Pa
     assert "loaded" not in vars(copy.deepcopy(judge))
 
 
-def test_verdicts_do_not_depend_on_the_precision_around_them(detector_folder: Path, clip_folder: Path) -> None:
+def test_verdicts_do_not_depend_on_the_precision_around_them(
+    detector_folder: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judge = GenEvalJudge(str(detector_folder), str(clip_folder))
-    judge.loaded = (Detector(str(detector_folder), scale=(64, 64)), ColorClassifier(str(clip_folder)))
-    images = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
-    scores = []
-    monkey = judge.loaded[0].detect
-    judge.loaded[0].detect = lambda images, low: scores.append(monkey(images)[0]) or monkey(images, low)  # type: ignore[method-assign]
-    judge.verdicts([CUP], images / 255)
+    detector = Detector(str(detector_folder), scale=(64, 64))
+    judge.loaded = (detector, ColorClassifier(str(clip_folder)))
+    outputs, seen = detector.outputs, []
+
+    def record(images: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((outputs(images), [backend.fp32_precision for backend in BACKENDS]))
+        return seen[-1][0]
+
+    monkeypatch.setattr(detector, "outputs", record)
+    pixels = torch.randint(0, 256, (1, 3, 40, 40), generator=torch.Generator().manual_seed(0)) / 255
+    judge.verdicts([CUP], pixels)
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        judge.verdicts([CUP], (images / 255).double())
-    plain, mixed = ([one.confidence for one in objects] for objects in scores)
-    assert plain == mixed
+        judge.verdicts([CUP], pixels.double())
+    (plain, _), (mixed, precisions) = seen
+    assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
+    assert precisions == ["ieee"] * len(BACKENDS)
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 class TestGenEvalJudge(JudgeConformance):

@@ -11,6 +11,12 @@ from torch import Tensor
 from unirl import UserError
 from unirl.backbones import building_on_cpu, describe_error, quietly, read_json
 
+BACKENDS: tuple[Any, ...] = (
+    *(torch.backends.cuda.matmul, torch.backends.cudnn.conv),
+    *(torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv),
+)
+"""Where products and convolutions of float32 may be computed with fewer digits."""
+
 
 @building_on_cpu()
 def load_model(
@@ -90,17 +96,15 @@ def exact_float32(device: torch.device) -> Iterator[None]:
         ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
         torch.float32
     """
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    before = [backend.fp32_precision for backend in BACKENDS]
     try:
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False),
-        ):
+        for backend in BACKENDS:
+            backend.fp32_precision = "ieee"
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for backend, precision in zip(BACKENDS, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def levels(pixels: Tensor) -> Tensor:
