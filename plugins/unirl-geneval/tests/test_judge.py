@@ -159,13 +159,17 @@ def test_verdicts_do_not_depend_on_the_precision_around_them(
     monkeypatch.setattr(detector, "outputs", record)
     pixels = torch.randint(0, 256, (1, 3, 40, 40), generator=torch.Generator().manual_seed(0)) / 255
     judge.verdicts([CUP], pixels)
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        judge.verdicts([CUP], pixels.double())
+    torch.set_float32_matmul_precision("medium")
+    try:
+        before = [backend.fp32_precision for backend in BACKENDS]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            judge.verdicts([CUP], pixels.double())
+        assert [backend.fp32_precision for backend in BACKENDS] == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
     (plain, _), (mixed, precisions) = seen
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
     assert precisions == ["ieee"] * len(BACKENDS)
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 class TestGenEvalJudge(JudgeConformance):

@@ -11,9 +11,10 @@ from torch import Tensor
 from unirl import UserError
 from unirl.backbones import building_on_cpu, describe_error, quietly, read_json
 
-BACKENDS: tuple[Any, ...] = (
-    *(torch.backends.cuda.matmul, torch.backends.cudnn.conv),
-    *(torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv),
+_BACKENDS: Any = torch.backends  # its annotations do not know all of them
+BACKENDS = (
+    *(_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv),
+    *(_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv),
 )
 """Where products and convolutions of float32 may be computed with fewer digits."""
 
