@@ -52,6 +52,13 @@ def test_resizing_is_bilinear_without_antialiasing() -> None:
     assert torch.equal(resize(image, 7, 11), image)
 
 
+def test_images_of_any_shape_have_an_input() -> None:
+    for height, width in ((1, 1), (1, 5000), (3000, 2)):
+        size = input_size(height, width)
+        assert min(size.resized) >= 1
+        assert detector_input(torch.zeros(1, 3, height, width, dtype=torch.uint8), size).shape[2:] == size.padded
+
+
 def test_padding_is_gray_before_normalization() -> None:
     size = input_size(10, 20, (40, 20))
     assert size == InputSize((20, 40), (32, 64))

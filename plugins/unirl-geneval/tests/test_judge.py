@@ -118,7 +118,7 @@ def test_what_it_cannot_judge_is_refused() -> None:
     judge, pixels = GenEvalJudge(), torch.zeros(1, 3, 8, 8)
     judge.loaded = stub([])
     for one, image, message in (
-        (Example("a photo"), pixels, "prompt 'a photo' has none"),
+        (Example("a photo"), pixels, "'a photo': it has no objects"),
         (Example("a sofa", objects=(Item("sofa"),)), pixels, "'a sofa': the class 'sofa' is none of GenEval's 80"),
         (Example("a", objects=(Item("cup", color="teal"),)), pixels, "the color 'teal'"),
         (CUP, torch.zeros(1, 1, 8, 8), r"RGB images \(B, 3, H, W\), got \(1, 1, 8, 8\)"),

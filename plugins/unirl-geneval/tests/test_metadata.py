@@ -41,6 +41,7 @@ def line(**changes: object) -> str:
         (line(prompt="b", include=[{"class": "cup", "count": 0}]), "'count' is 0"),
         (line(prompt="b", include=[{"class": "cup", "position": ["above", 0]}]), "an earlier object"),
         (line(prompt="b", include=[{"class": "cup", "size": 2}]), "unknown field 'size'"),
+        (line(prompt="b", include=[]), "it has no objects"),
         (line(prompt=" "), "'prompt' is"),
     ],
 )

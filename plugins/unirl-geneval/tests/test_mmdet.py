@@ -169,6 +169,17 @@ class Other:
     """What only a pickle that runs code could bring back."""
 
 
+def test_a_folder_that_cannot_be_written_is_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in (checkpoint / "out", checkpoint):
+        with pytest.raises(SystemExit):
+            main(["convert", str(checkpoint), str(out)])
+        said = capsys.readouterr().err
+        assert str(out) in said
+        assert said.count("\n") == 1
+
+
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "short.pth").write_bytes(b"PK\x03\x04")
     torch.save({"state_dict": Other()}, tmp_path / "code.pth")

@@ -154,17 +154,12 @@ def threshold(example: Example) -> float:
 
 
 def _check(examples: Sequence[Example], pixels: Tensor) -> None:
-    """Refuse images and examples about which the judge can say nothing: without objects every image is correct."""
+    """Refuse images and examples about which the judge can say nothing."""
     if pixels.ndim != 4 or pixels.shape[1] != 3 or 0 in pixels.shape[2:]:
         raise UserError(f"geneval judges RGB images (B, 3, H, W), got {tuple(pixels.shape)}")
     if len(examples) != len(pixels):
         raise UserError(f"geneval needs one image for each example, got {len(pixels)} for {len(examples)}")
     for example in examples:
-        if not example.objects and not example.exclude:
-            raise UserError(
-                f"geneval decides by the objects of an example, and prompt {example.prompt!r} has none; give its "
-                "'objects' (GenEval: 'include'), or set another judge"
-            )
         if (problem := find_unknown(example)) is not None:
             raise UserError(
                 f"geneval cannot judge the prompt {example.prompt!r}: {problem}; validate on prompts that it knows, "

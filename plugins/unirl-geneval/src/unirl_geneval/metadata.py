@@ -160,6 +160,8 @@ def find_unknown(example: Example) -> str | None:
         >>> find_unknown(Example("a sofa", objects=(Item("sofa"),)))
         "the class 'sofa' is none of GenEval's 80; nearest: 'couch'"
     """
+    if not example.objects and not example.exclude:
+        return "it has no objects (GenEval: 'include'), so every image would be correct"
     for index, item in enumerate((*example.objects, *example.exclude)):
         if item.name not in CLASSES:
             return f"the class {item.name!r} is none of GenEval's 80{_nearest(item.name)}"

@@ -87,14 +87,17 @@ def convert(checkpoint: Path, out: Path) -> None:
         converted, config = convert_weights(weights), make_config(weights, labels)
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(f"{checkpoint} is no Mask2Former of mmdet 2.x with a Swin ({describe_error(error)})") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent) as parent:  # what is in `out` is whole
-        folder = Path(parent) / out.name
-        folder.mkdir()
-        save_file(converted, folder / "model.safetensors", metadata={"format": "pt"})
-        config.save_pretrained(folder)
-        Detector(str(folder))  # it says what is missing
-        folder.replace(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=out.parent) as parent:  # what is in `out` is whole
+            folder = Path(parent) / "detector"
+            folder.mkdir()
+            save_file(converted, folder / "model.safetensors", metadata={"format": "pt"})
+            config.save_pretrained(folder)
+            Detector(str(folder))  # it says what is missing
+            folder.replace(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror or error}); give another folder") from error
 
 
 def read(checkpoint: Path) -> tuple[dict[str, Tensor], list[str]]:

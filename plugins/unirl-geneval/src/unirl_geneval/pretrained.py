@@ -112,10 +112,10 @@ def levels(pixels: Tensor) -> Tensor:
     """Pixels as the 8-bit levels that an image file holds.
 
     Args:
-        pixels: In [0, 1].
+        pixels: In [0, 1]; NaN is black.
 
     Example:
         >>> levels(torch.tensor([0.0, 100 / 255, 1.0])).tolist()
         [0, 100, 255]
     """
-    return (pixels.float() * 255).round().clamp(0, 255).to(torch.uint8)
+    return (pixels.float() * 255).round().nan_to_num().clamp(0, 255).to(torch.uint8)

@@ -33,7 +33,7 @@ def input_size(height: int, width: int, scale: tuple[int, int] = (LONG_SIDE, SHO
         InputSize(resized=(800, 1067), padded=(800, 1088))
     """
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    resized = (int(height * factor + 0.5), int(width * factor + 0.5))
+    resized = (max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1))
     return InputSize(resized, (_round_up(resized[0]), _round_up(resized[1])))
 
 
