@@ -18,7 +18,7 @@ from unirl.backbones.showo import Showo
 from unirl.cli.parser import PluginParser
 from unirl.cli.validation import NULL_WORDS
 from unirl.errors import UserError
-from unirl.prompts.jsonl import read
+from unirl.prompts.jsonl import read_examples
 from unirl.types import Example, Item, Question
 from unirl_emu3.tiny import tokenizer as emu3_tokenizer
 
@@ -182,7 +182,7 @@ def test_a_line_of_prompts_comes_back_whole(
         row = {"prompt": example.prompt, "category": example.category, "questions": [*map(dataclasses.asdict, asked)]}
     path = tmp_path_factory.getbasetemp() / "prompts.jsonl"
     path.write_bytes(f"\ufeff{json.dumps(row, ensure_ascii=ascii_only)}{end}".encode())
-    read_back, problem = outcome(lambda: [*read(str(path)).values()])
+    read_back, problem = outcome(lambda: [*read_examples(str(path)).values()])
     if not problem:
         questions = tuple(asked)
         assert read_back == [
@@ -195,7 +195,7 @@ def test_a_line_of_prompts_comes_back_whole(
 def test_any_bytes_are_prompts_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes.jsonl"
     path.write_bytes(content)
-    assert outcome(lambda: read(str(path)))[1]
+    assert outcome(lambda: read_examples(str(path)))[1]
 
 
 @pytest.fixture(scope="module")

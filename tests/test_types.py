@@ -129,8 +129,8 @@ def test_text_that_is_accepted_can_be_written(text: str) -> None:
 
 
 def test_items_that_no_image_can_show_are_refused() -> None:
-    with pytest.raises(UserError, match="the count of 'cup' is 0; it must be 1 or more"):
-        Item("cup", 0)
+    with pytest.raises(UserError, match="the count of 'cup' is -1; it must be 0 or more"):
+        Item("cup", -1)
     with pytest.raises(
         UserError, match=r"objects\[0\] has the relation \('above', 0\); its number must be that of an ear"
     ):

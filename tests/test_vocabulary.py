@@ -23,8 +23,8 @@ RETIRED = {
     "supports_straight_through, supports_greedy_images, understands_pixels": r"can_relax|draws_greedily|sees_pixels",
 }
 """Patterns by the word that stands in their place."""
-DATA = re.compile(r"in the picture|`drawing` is generation, `seeing` understanding, `critic`")
-"""Questions that the shipped models were trained on, and keys of their logs."""
+DATA = re.compile(r"in the picture|\"pictures?\"|`drawing` is generation, `seeing` understanding, `critic`")
+"""Questions that the shipped models were trained on, keys of their logs and of golden data."""
 ENGLISH = ("src/unirl/rewards/attribute/", "tests/rewards/test_attribute")
 """Files with free-form English answers."""
 SUFFIXES = {".py", ".md", ".yaml", ".template", ".toml", ".ipynb"}

@@ -42,8 +42,8 @@ class Item:
         check_characters(self.name, "the name of an object")
         if self.color is not None:
             check_characters(self.color, f"the color of {self.name!r}")
-        if self.count < 1:
-            raise UserError(f"the count of {self.name!r} is {self.count}; it must be 1 or more")
+        if self.count < 0:
+            raise UserError(f"the count of {self.name!r} is {self.count}; it must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.backbones.janus.authors import save as save_janus
 
 from unirl.backbones.checkpoints import locate, read_json
+from unirl.backbones.hub import cached_folder
 from unirl.backbones.janus import Janus
 from unirl.backbones.showo import Showo, checkpoint
 from unirl.errors import UserError
@@ -27,19 +28,23 @@ OTHER = (
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, set[str]]]:
     """A hub of the repositories `tmp_path/hub/OWNER/NAME`. Returns what was downloaded of each."""
 
-    def list_repo_files(repo_id: str) -> list[str]:
-        repository = tmp_path / "hub" / repo_id
+    def list_repo_files(repo_id: str, revision: str | None = None) -> list[str]:
+        repository = tmp_path / "hub" / (f"{repo_id}@{revision}" if revision else repo_id)
         if not repository.is_dir():
             raise ConnectionError(f"no repository {repo_id}")
         return [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
 
     def snapshot_download(
-        repo_id: str, allow_patterns: Sequence[str] | None = None, local_files_only: bool = False
+        repo_id: str,
+        revision: str | None = None,
+        allow_patterns: Sequence[str] | None = None,
+        local_files_only: bool = False,
     ) -> str:
-        repository, cache = tmp_path / "hub" / repo_id, tmp_path / "cache" / repo_id
+        name = f"{repo_id}@{revision}" if revision else repo_id
+        repository, cache = tmp_path / "hub" / name, tmp_path / "cache" / name
         if local_files_only and not cache.is_dir():
             raise FileNotFoundError(repo_id)
-        files = [] if local_files_only else list_repo_files(repo_id)
+        files = [] if local_files_only else list_repo_files(repo_id, revision)
         for name in filter_repo_objects(files, allow_patterns=None if allow_patterns is None else list(allow_patterns)):
             (cache / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(repository / name, cache / name)
@@ -155,3 +160,18 @@ def test_shards_of_pickles_are_downloaded_where_there_are_no_safetensors(
         (folder / name).write_text('{"weight_map": {"w": "pytorch_model-00001-of-00001.bin"}}')
     locate("some/model")
     assert hub()["some/model"] == {*names}
+
+
+def test_a_revision_is_downloaded_and_found_in_the_cache(
+    hub: Callable[[], dict[str, set[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("some/model", "some/model@v2"):
+        (tmp_path / "hub" / name).mkdir(parents=True)
+        (tmp_path / "hub" / name / "config.json").write_text("{}")
+    assert locate("some/model").name == "model"
+    assert locate("some/model", revision="v2").name == "model@v2"
+    with pytest.raises(UserError, match="did not give it at revision 'v3'"):
+        locate("some/model", revision="v3")
+    shutil.rmtree(tmp_path / "hub")
+    assert locate("some/model", revision="v2").name == "model@v2"
+    assert cached_folder("some/model", "v3") is None

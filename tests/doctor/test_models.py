@@ -52,8 +52,10 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no network")
 
-    def snapshot_download(hub_id: str, allow_patterns: object = None, local_files_only: bool = False) -> str:
-        if not (cache / hub_id).is_dir():
+    def snapshot_download(
+        hub_id: str, revision: str | None = None, allow_patterns: object = None, local_files_only: bool = False
+    ) -> str:
+        if not (cache / hub_id).is_dir() or revision is not None:
             raise ConnectionError("no network")
         return str(cache / hub_id)
 

@@ -1,9 +1,15 @@
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unirl.judges import Detection, spatial_relations, verdict
+from unirl.judges import Detection, best_by_class, spatial_relations, verdict
 from unirl.types import Item
+
+GOLDEN = Path(__file__).parents[2].parent / "shared/reference/geneval/verdicts.json"
+"""What GenEval's own code said about 400 sets of detections."""
 
 
 def cat(x=0.0, y=0.0, *, confidence=0.95, color=None, name="cat", size=2.0):
@@ -79,6 +85,79 @@ def test_colors_bind_to_their_object():
     assert not correct(objects, [cat(color="blue"), dog(color="red")])
 
 
+def test_of_equally_confident_detections_the_later_comes_first():
+    colors = ["red", "blue", "green"]
+    found = best_by_class([cat(i, color=color) for i, color in enumerate(colors)])["cat"]
+    assert [one.color for one in found] == ["green", "blue", "red"]
+    assert correct([Item("cat", 1, "green")], [cat(i, color=color) for i, color in enumerate(colors)])
+
+
+def test_confidences_are_compared_in_float32():
+    """0.30000001 is 0.3 in float32; as a double it would count."""
+    assert not correct([Item("cat")], [cat(confidence=0.30000001)])
+    assert correct([Item("cat")], [cat(confidence=0.3000001)])
+    assert not correct([Item("cat", 2)], [cat(), cat(confidence=0.9 + 1e-9)], counting=True)
+
+
+def test_colors_are_classified_only_where_they_are_asked_for():
+    asked = []
+
+    def classify(detections):
+        asked.append([one.box[0] for one in detections])
+        return ["red"] * len(detections)
+
+    detections = [cat(0), cat(1, confidence=0.8), dog(2), cat(3, confidence=0.5)]
+    objects = [Item("cat", 2, "red"), Item("dog"), Item("cat", 4, "red")]
+    assert not correct(objects, detections, classify_colors=classify)
+    assert asked == [[0, 1]]
+
+
+def test_an_empty_group_stands_in_every_relation():
+    objects = [Item("dog", 0), Item("cat", relation=("left of", 0)), Item("cat", 0, "red", ("above", 1))]
+    assert correct(objects, [cat()])
+
+
+def test_what_was_found_is_said():
+    colored = [cat(0, color="white"), cat(1, color="red"), cat(2, color="white"), cat(3, color="teal")]
+    result = verdict([Item("cat", 4, "red")], (), colored)
+    assert result.reason == "expected red cat>=4, found 1 red; and 1 red, 2 white, 1 teal"
+    place = [Item("dog"), Item("cat", relation=("left of", 0))]
+    assert verdict(place, (), [cat(0, 0), dog(0, 0)]).reason == "expected cat left of target, found  target"
+    assert verdict(place, (), [cat(9, 9), dog(0, 0)]).reason.endswith("found below and right of target")
+
+
+def test_verdicts_are_genevals():
+    """Every verdict, its reason, and which detections are considered in which order."""
+    if not GOLDEN.is_file():
+        pytest.skip(f"GenEval's verdicts are not at {GOLDEN}")
+    cases, wrong = json.loads(GOLDEN.read_text()), []
+    for case in cases:
+        metadata, counting = case["metadata"], case["metadata"]["tag"] == "counting"
+        objects, exclude = (
+            [
+                Item(one["class"], one["count"], one.get("color"), tuple(one.get("position", ())) or None)
+                for one in metadata.get(name, ())
+            ]
+            for name in ("include", "exclude")
+        )
+        detections = {
+            name: [Detection(name, tuple(one["box"]), one["score"], one["color"]) for one in same_class]
+            for name, same_class in case["detections"].items()
+        }
+        every = [one for same_class in detections.values() for one in same_class]
+        found = verdict(objects, exclude, every, counting=counting)
+        best = best_by_class(every, 0.9 if counting else 0.3)
+        kept = {
+            name: [[id(one) for one in detections[name]].index(id(one)) for one in same_class]
+            for name, same_class in best.items()
+        }
+        reasons = [case["reason"], *case.get("reason_also", ())]
+        if found.correct != case["correct"] or found.reason not in reasons or kept != case["kept"]:
+            wrong.append(case["id"])
+    assert len(cases) == 400
+    assert not wrong
+
+
 LEFT_OF_DOG = [Item("dog"), Item("cat", relation=("left of", 0))]
 
 
@@ -103,14 +182,15 @@ def test_position_must_hold_for_all_pairs_of_objects():
 def test_position_from_an_unmatched_target_is_wrong():
     objects = [Item("dog", 1, "red"), Item("cat", relation=("left of", 0))]
     result = verdict(objects, (), [cat(0), dog(10, color="blue")])
-    assert result.reason == "expected red dog>=1, found 0; no target for cat to be left of"
+    assert result.reason == "expected red dog>=1, found 0 red; and 1 blue\nno target for cat to be left of"
     assert not correct(LEFT_OF_DOG, [cat(0)])
 
 
 def test_position_is_compared_only_where_the_color_is_right():
     objects = [Item("dog"), Item("cat", 1, "red", ("left of", 0))]
     assert correct(objects, [cat(0, color="red"), dog(10)])
-    assert verdict(objects, (), [cat(20, color="blue"), dog(10)]).reason == "expected red cat>=1, found 0"
+    result = verdict(objects, (), [cat(20, color="blue"), dog(10)])
+    assert result.reason == "expected red cat>=1, found 0 red; and 1 blue"
 
 
 def test_a_relation_must_refer_to_an_earlier_item():

@@ -15,6 +15,7 @@ PLUGINS = sorted(folder.parent for folder in ROOT.glob("plugins/*/pyproject.toml
 REGISTERED = {
     "unirl-dpo": {"update": {"best_of_n", "dpo"}},
     "unirl-emu3": {"backbone": {"emu3"}},
+    "unirl-geneval": {"judge": {"geneval", "geneval2"}, "prompts": {"geneval_coco"}},
     "unirl-preference": {"reward": {"hpsv2", "pickscore", "vlm_judge"}},
     "unirl-shapes": {"judge": {"shapes"}, "prompts": {"shapes"}},
 }

@@ -30,6 +30,7 @@ class PretrainedModel:
         name: A local folder, `package:folder`, or a hub id.
         files: Patterns of the files that are read, as for `locate`. None for a whole model.
         model_type: What its config.json must say, or None.
+        revision: Branch, tag or commit of the hub's repository. None takes its main branch.
 
     Example:
         >>> PretrainedModel("openai/clip-vit-base-patch32", model_type="clip").files is None
@@ -39,10 +40,15 @@ class PretrainedModel:
     name: str
     files: tuple[str, ...] | None = None
     model_type: str | None = None
+    revision: str | None = None
 
 
 def locate(
-    path_or_id: str, inside: Path | None = None, files: Sequence[str] | None = None, parts: Sequence[str] = ()
+    path_or_id: str,
+    inside: Path | None = None,
+    files: Sequence[str] | None = None,
+    parts: Sequence[str] = (),
+    revision: str | None = None,
 ) -> Path:
     """The folder of a checkpoint, downloaded where it is a hub id.
 
@@ -52,11 +58,12 @@ def locate(
         files: Files to download from the hub, as patterns such as "*.json". By default those of a model: configs, and
             weights as safetensors, or as pickles where there are no safetensors.
         parts: Folders inside the checkpoint that are checkpoints themselves; other folders are not downloaded.
+        revision: Branch, tag or commit of the hub's repository. None takes its main branch.
 
     Raises:
         UserError: there is no such checkpoint, or the hub cannot be reached.
     """
-    return locate_local(path_or_id, inside) or _download(path_or_id, files, parts)
+    return locate_local(path_or_id, inside) or _download(path_or_id, files, parts, revision)
 
 
 def locate_local(path_or_id: str, inside: Path | None = None) -> Path | None:
@@ -109,12 +116,13 @@ def _locate_packaged(spec: str, package: str, folder: str) -> Path:
     return path
 
 
-def _download(hub_id: str, files: Sequence[str] | None, parts: Sequence[str]) -> Path:
+def _download(hub_id: str, files: Sequence[str] | None, parts: Sequence[str], revision: str | None) -> Path:
     try:
-        return download(hub_id, files, parts)
+        return download(hub_id, files, parts, revision)
     except Exception as error:
+        at = f" at revision {revision!r}" if revision else ""
         raise UserError(
-            f"no local folder {hub_id!r}, and the hub did not give it ({describe_error(error)}); "
+            f"no local folder {hub_id!r}, and the hub did not give it{at} ({describe_error(error)}); "
             "check the name, the network, or download it and give the folder"
         ) from None
 

@@ -54,13 +54,16 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def download(hub_id: str, files: Sequence[str] | None = None, parts: Sequence[str] = ()) -> Path:
+def download(
+    hub_id: str, files: Sequence[str] | None = None, parts: Sequence[str] = (), revision: str | None = None
+) -> Path:
     """The folder of a repository in the hub's cache, with the files that are read.
 
     Args:
         hub_id: The repository, "owner/name".
         files: As for `needed_files`.
         parts: As for `needed_files`.
+        revision: Branch, tag or commit. None takes the main branch.
 
     Raises:
         Exception: the hub did not give them, and they are not in the cache; of many types.
@@ -68,23 +71,24 @@ def download(hub_id: str, files: Sequence[str] | None = None, parts: Sequence[st
     from huggingface_hub import list_repo_files, snapshot_download  # noqa: PLC0415 - takes a second to import
 
     try:
-        names = needed_files(list_repo_files(hub_id), files, parts)
+        names = needed_files(list_repo_files(hub_id, revision=revision), files, parts)
     except Exception:
-        if (folder := cached_folder(hub_id)) is not None:
+        if (folder := cached_folder(hub_id, revision)) is not None:
             return folder
         raise
-    return Path(snapshot_download(hub_id, allow_patterns=[glob.escape(name) for name in names]))
+    return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[glob.escape(name) for name in names]))
 
 
-def cached_folder(hub_id: str) -> Path | None:
+def cached_folder(hub_id: str, revision: str | None = None) -> Path | None:
     """The folder of a repository in the hub's cache, which need not be complete; None where it has none.
 
     Args:
         hub_id: The repository, "owner/name".
+        revision: As for `download`.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes a second to import
 
     try:
-        return Path(snapshot_download(hub_id, local_files_only=True))
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
     except Exception:  # the hub's client raises errors of many types
         return None

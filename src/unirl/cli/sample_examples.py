@@ -10,7 +10,7 @@ from torch import Tensor
 from unirl.errors import UserError
 from unirl.hooks.host import load
 from unirl.prompts import JsonLines, Prompts
-from unirl.prompts.jsonl import read
+from unirl.prompts.jsonl import read_examples
 from unirl.training.best_of import check_expected, is_question_set
 from unirl.types import Example
 
@@ -115,7 +115,7 @@ def _read(name: str | None) -> list[Example]:
         _refuse_file(name)
         _source(name)
         raise UserError(f"--prompts {name}: give --prompt, too; only a .jsonl or .txt file is sampled as a whole")
-    examples = list(read(name, required=("prompt",)).values())
+    examples = list(read_examples(name, requires_question=False).values())
     for field in ("question", "answer"):
         given = sum(bool(getattr(example, field)) for example in examples)
         if given not in (0, len(examples)):

@@ -89,11 +89,12 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 def _check_hub(subject: str, model: PretrainedModel) -> Finding:
     from huggingface_hub import HfApi  # noqa: PLC0415 - slow, and not needed for local folders
 
-    cached = cached_folder(model.name)
+    cached = cached_folder(model.name, model.revision)
     try:
         if cached is not None and _find_problem(model, cached) is None:
             return Finding("ok", subject, f"{model.name}, in the hub's cache at {cached}")
-        files = HfApi().model_info(model.name, timeout=HUB_TIMEOUT, files_metadata=True).siblings or []
+        info = HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT, files_metadata=True)
+        files = info.siblings or []
     except Exception as error:  # the hub's client raises errors of many libraries
         text = f"{model.name!r} is not on this machine, and the hub did not give it ({describe_error(error)})"
         advice = "check the name and the network, or download it and give the folder"

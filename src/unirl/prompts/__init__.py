@@ -2,7 +2,7 @@
 
 from unirl.prompts.base import Prompts
 from unirl.prompts.geneval import GenEval
-from unirl.prompts.jsonl import JsonLines
+from unirl.prompts.jsonl import JsonLines, read_examples
 from unirl.prompts.words import NUMBERS, article, keywords, normalize_word, plural
 from unirl.unicode import normalize_text
 
@@ -16,4 +16,5 @@ __all__ = [
     "normalize_text",
     "normalize_word",
     "plural",
+    "read_examples",
 ]

@@ -51,9 +51,9 @@ class JsonLines(Prompts):
     """
 
     def __init__(self, path: str, held_out_path: str | None = None) -> None:
-        train = read(path)
+        train = read_examples(path)
         self.examples = list(train.values())
-        held_out = read(held_out_path) if held_out_path is not None else {}
+        held_out = read_examples(held_out_path) if held_out_path is not None else {}
         lines = {normalize_text(example.prompt): number for number, example in train.items()}
         for number, example in held_out.items():
             line = lines.get(normalize_text(example.prompt))
@@ -95,13 +95,12 @@ class JsonLines(Prompts):
         return next((example for example in every if normalize_text(example.prompt) == normalized), None)
 
 
-def read(path: str, required: tuple[str, ...] = _REQUIRED) -> dict[int, Example]:
-    """Read a JSON Lines file of examples.
+def read_examples(path: str, requires_question: bool = True) -> dict[int, Example]:
+    """Read a JSON Lines file of examples, in the form of `JsonLines`.
 
     Args:
         path: A UTF-8 file, with or without byte order mark.
-        required: The fields that each line without `questions` must have. Question and answer are empty where a line
-            may leave them out, and does.
+        requires_question: Whether a line must have a question with its answer. A benchmark's may have none.
 
     Returns:
         Examples by line number, from 1.
@@ -115,6 +114,7 @@ def read(path: str, required: tuple[str, ...] = _REQUIRED) -> dict[int, Example]
         raise UserError(f"cannot read the prompts file {path}: {error.strerror or error}") from error
     # Split at line feeds only: `str.splitlines` also splits at U+2028, which JSON strings may contain.
     lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+    required = _REQUIRED if requires_question else _REQUIRED[:1]
     examples = {number: _example(line, f"{path}:{number}", required) for number, line in lines if line.strip()}
     if not examples:
         raise UserError(f"the prompts file {path} is empty; write one JSON object per line with {_quoted(required)}")
@@ -129,7 +129,7 @@ def _example(line: bytes, location: str, required: tuple[str, ...]) -> Example:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{location}: not valid JSON ({error}); expected one JSON object per line") from error
     row = _fields(value, _LINE_FIELDS, location)
-    required = required if "questions" not in row else ("prompt",)
+    required = required if "questions" not in row else _REQUIRED[:1]
     for name in required:
         if name not in row:
             instead = "; instead of 'question' and 'answer', a line may have 'questions'" if name != "prompt" else ""

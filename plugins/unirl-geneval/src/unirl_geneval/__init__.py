@@ -1,0 +1,1 @@
+"""GenEval and GenEval2 for lightning-unirl, on transformers alone."""
