@@ -25,7 +25,7 @@ class Item:
             list. The relation is "left of", "right of", "above" or "below".
 
     Raises:
-        UserError: name or color is no text that can be used, see `check_characters`; or the count is below 1.
+        UserError: name or color is no text that can be used, see `check_characters`; or the count is below 0.
 
     Example:
         >>> dog, cup = Item("dog"), Item("cup", color="red", relation=("left of", 0))  # a red cup left of a dog
