@@ -31,7 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "hooks": (*VALUES, *KINDS),
     "callbacks": (*VALUES, "lazy", "output", "functional", "backbones", "distributed"),
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
-    "benchmark": (*VALUES, "lazy", "functional", "backbones", "judges", "training"),
+    "benchmark": (*VALUES, "lazy", "functional", "backbones", "judges", "rewards", "training"),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
     "doctor": (
         *(*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),

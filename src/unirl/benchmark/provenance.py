@@ -16,6 +16,7 @@ from unirl.backbones.frozen import digest
 from unirl.benchmark.folder import write_atomically
 from unirl.errors import UserError
 from unirl.judges import Judge
+from unirl.rewards.scoring import distribution_of
 from unirl.types import AnswerSampling, ImageSampling
 
 SETTINGS = "settings.json"
@@ -56,9 +57,13 @@ def judge_settings(judge: Judge, name: str) -> dict[str, Any]:
         name: Its registered name, or another one.
     """
     models = [model.name for model in judge.pretrained_models]
-    return {"judge": name, "judge_class": _path(judge), "judge_options": options_of(judge), "judge_models": models} | (
-        {"judge_version": version} if (version := _version(type(judge).__module__)) else {}
-    )
+    return {
+        "judge": name,
+        "judge_class": _path(judge),
+        "judge_options": options_of(judge),
+        "judge_models": models,
+        "judge_distribution": distribution_of(judge),
+    }
 
 
 def image_settings(backbone: Backbone, sampling: ImageSampling, seed: int, precision: str) -> dict[str, Any]:
@@ -158,10 +163,3 @@ def _short(value: object) -> str:
 
 def _path(plugin: object) -> str:
     return f"{type(plugin).__module__}.{type(plugin).__qualname__}"
-
-
-def _version(module: str) -> str | None:
-    """The version of the distribution that a module belongs to."""
-    package = module.partition(".")[0]
-    found = metadata.packages_distributions().get(package)
-    return f"{found[0]} {metadata.version(found[0])}" if found else None
