@@ -100,6 +100,20 @@ def test_several_runs_are_averaged(tmp_path: Path) -> None:
     assert one.second - one.first == pytest.approx(mean(one.seeds))
 
 
+def test_answers_are_compared_by_question(tmp_path: Path) -> None:
+    correct = {"a": [True, False, False, False], "b": [True, True, False, True]}
+    for name, values in correct.items():
+        answers = [{"category": "c", "question": f"{i}", "correct": one} for i, one in enumerate(values)]
+        made = results(BEFORE)
+        made.understanding.update({"answers": answers, "accuracy": {"overall": mean(values)}})
+        (tmp_path / name).mkdir()
+        made.save(tmp_path / name)
+    one = compare(tmp_path / "a", tmp_path / "b").differences["understanding"]
+    differences = [0, 1, 0, 1]
+    assert one.second - one.first == 0.5
+    assert one.high == pytest.approx(0.5 + 1.96 * stdev(differences) / 2)
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     fewer = {"colors": BEFORE["colors"]}
     for name, made in (("a", results(BEFORE)), ("b", results(fewer)), ("c", results(BEFORE, "geneval"))):

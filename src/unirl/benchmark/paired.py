@@ -1,6 +1,7 @@
 """The difference of two models on the same prompts of a benchmark, with a confidence interval."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.table import Table
 from unirl.benchmark.scores import OVERALL, BenchmarkResults, jackknife_error
 from unirl.errors import UserError
 
+UNDERSTANDING = "understanding"
 CONFIDENCE_95 = 1.96
 """Standard errors on each side of a 95 % interval."""
 
@@ -87,7 +89,10 @@ def compare(first: str | Path | Sequence[str | Path], second: str | Path | Seque
         _check(a, b)
     names = [name for name in pairs[0][0].scores if all(name in one.scores for pair in pairs for one in pair)]
     names.sort(key=lambda name: name == OVERALL)
-    return Comparison({name: _difference(pairs, name) for name in names}, _notes(pairs))
+    differences = {name: _difference(pairs, name) for name in names} | _understanding(pairs)
+    if not differences:
+        raise UserError("the results have neither scores nor answers in common; nothing can be compared")
+    return Comparison(differences, _notes(pairs))
 
 
 def _check(a: BenchmarkResults, b: BenchmarkResults) -> None:
@@ -120,6 +125,24 @@ def _mean_difference(
     both = [(a.without_prompt[prompt].get(name), b.without_prompt[prompt].get(name)) for a, b in pairs]
     differences = [b - a for a, b in both if a is not None and b is not None]
     return math.fsum(differences) / len(pairs) if len(differences) == len(pairs) else None
+
+
+def _understanding(pairs: Sequence[tuple[BenchmarkResults, BenchmarkResults]]) -> dict[str, Difference]:
+    """The accuracy of answers, where all were asked the same questions; the interval is over the questions."""
+    asked = [one.understanding.get("answers", []) for pair in pairs for one in pair]
+    texts = [[(answer["category"], answer["question"]) for answer in answers] for answers in asked]
+    if not asked[0] or any(one != texts[0] for one in texts):
+        return {}
+    count, values = len(pairs), dict[str, list[float]]()
+    for rows in zip(*asked, strict=True):
+        change = math.fsum(rows[i + 1]["correct"] - rows[i]["correct"] for i in range(0, 2 * count, 2)) / count
+        values.setdefault(rows[0]["category"], []).append(change)
+    first, second = (math.fsum(pair[i].understanding["accuracy"][OVERALL] for pair in pairs) / count for i in (0, 1))
+    variance = math.fsum(statistics.variance(one) / len(one) if len(one) > 1 else math.inf for one in values.values())
+    error = CONFIDENCE_95 * math.sqrt(variance) / len(values)
+    seeds = tuple(b.understanding["accuracy"][OVERALL] - a.understanding["accuracy"][OVERALL] for a, b in pairs)
+    low, high = (second - first - error, second - first + error) if math.isfinite(error) else (None, None)
+    return {UNDERSTANDING: Difference(first, second, low, high, seeds)}
 
 
 def _notes(pairs: Sequence[tuple[BenchmarkResults, BenchmarkResults]]) -> list[str]:

@@ -79,7 +79,7 @@ def image_settings(backbone: Backbone, sampling: ImageSampling, seed: int, preci
         "checkpoint": str(getattr(backbone, "checkpoint", "")),
         "weights_sha256": digest(backbone.state_dict()),
         "backbone": _path(backbone),
-        "backbone_options": options_of(backbone),
+        "backbone_options": {key: value for key, value in options_of(backbone).items() if key != "checkpoint"},
         "image_sampling": asdict(sampling),
         "prompt_rewriting": None,
         "seed": seed,
