@@ -12,7 +12,7 @@ from unirl.hooks import hookimpl
 if TYPE_CHECKING:
     from unirl.backbones.lora import LoRA
     from unirl.backbones.sampling_config import SamplingConfig
-    from unirl.benchmark import BenchmarkResults, Comparison, compare, evaluate
+    from unirl.benchmark import BenchmarkResults, Comparison, compare, evaluate, write_report
     from unirl.callbacks import (
         ExportPretrained,
         Guards,
@@ -96,12 +96,13 @@ __all__ = [
     "question_rows",
     "sample",
     "validate",
+    "write_report",
 ]
 
 _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
     "unirl.backbones.sampling_config": ("SamplingConfig",),
-    "unirl.benchmark": ("BenchmarkResults", "Comparison", "compare", "evaluate"),
+    "unirl.benchmark": ("BenchmarkResults", "Comparison", "compare", "evaluate", "write_report"),
     "unirl.callbacks": (
         *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
         *("RunProgressBar", "TaskGradientNorms", "TaskSchedule", "fault_tolerance_callbacks"),

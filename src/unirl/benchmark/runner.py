@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from unirl.backbones import Backbone
 from unirl.backbones.precision import cached_casts
+from unirl.benchmark.benchmark_report import write_report
 from unirl.benchmark.folder import ImageFile, found_images, planned_images, read_image, write_image, write_metadata
 from unirl.benchmark.records import Records
 from unirl.benchmark.scores import RESULTS, BenchmarkResults, count_by_category, doubts, score
@@ -52,7 +53,7 @@ def evaluate(
     name: str | None = None,
     trainer: Trainer | None = None,
 ) -> BenchmarkResults:
-    """Generate the images of a benchmark, judge them, and write `results.json`, `results.md` and the images.
+    """Generate and judge the images of a benchmark, and write them, `results.json`, `results.md` and `report.html`.
 
     Args:
         backbone: The model. None judges the images that are in `out`, in GenEval's layout.
@@ -245,6 +246,7 @@ class _Run(LightningModule):
         self.results = self._results()
         if self.trainer.is_global_zero:
             self.results.save(self.folder)
+            write_report(self.folder)
         self.trainer.strategy.barrier()
 
     def _results(self) -> BenchmarkResults:
