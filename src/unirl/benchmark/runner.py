@@ -35,6 +35,7 @@ from unirl.benchmark.understanding import accuracies, answer_batch
 from unirl.errors import UserError, check_plugin, check_range
 from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.judges import Judge, Verdict
+from unirl.judges.verdict_checks import checked_explanations
 from unirl.training.config import check_image_sampling
 from unirl.types import AnswerSampling, Example, ImageSampling
 
@@ -218,9 +219,9 @@ class _Run(LightningModule):
         for group in by_size.values():
             pixels = torch.stack([pixels for _, pixels, _ in group]).to(self.device)
             with torch.autocast(self.device.type, enabled=False):
-                verdicts = self.judge.explain([file.example for file, _, _ in group], pixels)
+                verdicts = checked_explanations(self.judge, [file.example for file, _, _ in group], pixels)
             for (_, _, key), verdict in zip(group, verdicts, strict=True):
-                self.verdicts.append(key, [bool(verdict.correct), verdict.reason, dict(verdict.scores)])
+                self.verdicts.append(key, [verdict.correct, verdict.reason, dict(verdict.scores)])
 
     def _answer(self, rows: range) -> None:
         """Answer those questions of a batch that have no answer."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unirl.callbacks.progress import ParameterCount, RunProgressBar
     from unirl.callbacks.quality import QualityControl
     from unirl.callbacks.results import ResultsTable
+    from unirl.callbacks.run_report import Report
     from unirl.callbacks.schedule import TaskSchedule
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ParameterCount",
     "QualityControl",
     "ReplayMissedValidation",
+    "Report",
     "RestoreLastSavedStep",
     "ResultsTable",
     "RunProgressBar",
@@ -58,6 +60,7 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "quality": ("QualityControl",),
         "results": ("ResultsTable",),
+        "run_report": ("Report",),
         "schedule": ("TaskSchedule",),
     },
 )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unirl.errors import UserError
-from unirl.judges.base import Judge
+from unirl.judges.base import Judge, Verdict
 from unirl.plugin_outputs import find_mismatch, plain
 from unirl.types import Example
 
@@ -40,6 +40,55 @@ def checked_verdicts(judge: Judge, examples: Sequence[Example], pixels: Tensor) 
     if mismatch is not None or not isinstance(verdicts, Tensor):
         raise UserError(f"{_name(judge)}: verdicts returned {mismatch}")
     return plain(verdicts)
+
+
+def checked_explanations(judge: Judge, examples: Sequence[Example], pixels: Tensor) -> list[Verdict]:
+    """The verdicts of a judge with their reasons, where it gives some. It gets a copy of the images.
+
+    Args:
+        judge: The judge.
+        examples: What each image was generated for.
+        pixels: The images, in [0, 1].
+
+    Shapes:
+        pixels (B, 3, H, W).
+
+    Raises:
+        UserError: it returned something else than one verdict for each image.
+
+    Example:
+        >>> import torch
+        >>> class Short(Judge):
+        ...     def verdicts(self, examples, pixels):
+        ...         return pixels.mean((1, 2, 3)) > 0.5
+        ...     def explain(self, examples, pixels):
+        ...         return [Verdict(True)]
+        >>> try:
+        ...     checked_explanations(Short(), [Example("a cup")] * 2, torch.ones(2, 3, 8, 8))
+        ... except UserError as error:
+        ...     print(error)
+        judge Short: explain returned 1 verdict, expected 2, one for each image
+    """
+    if not _explains(judge):
+        return [Verdict(bool(correct)) for correct in checked_verdicts(judge, examples, pixels).tolist()]
+    found: object = judge.explain(list(examples), pixels.clone())
+    if not isinstance(found, Sequence) or not all(isinstance(one, Verdict) for one in found):
+        raise UserError(f"{_name(judge)}: explain returned {type(found).__name__}, expected a list of Verdict")
+    if len(found) != len(examples):
+        given = f"{len(found)} verdict{'' if len(found) == 1 else 's'}"
+        raise UserError(f"{_name(judge)}: explain returned {given}, expected {len(examples)}, one for each image")
+    for one in found:
+        if not isinstance(one.correct, bool) or not isinstance(one.reason, str):
+            raise UserError(
+                f"{_name(judge)}: explain returned {one}, expected True or False for `correct` and a text for `reason`"
+            )
+    return list(found)
+
+
+def _explains(judge: Judge) -> bool:
+    """Whether `explain` is of the same class as `verdicts`, or of one derived from it, and so belongs to them."""
+    first = next(one for one in type(judge).__mro__ if {"verdicts", "explain"} & vars(one).keys())
+    return "explain" in vars(first)
 
 
 def checked_references(judge: Judge, examples: Sequence[Example]) -> Tensor | None:

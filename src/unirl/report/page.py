@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 REPORT = "report.html"
 """File in the folder of a run or of an evaluation."""
@@ -46,9 +45,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _asset(name: str) -> Markup:
-    """A style sheet or script of ours, which goes into the page as it is."""
-    return Markup(resources.files("unirl.report").joinpath("templates", name).read_text(encoding="utf-8"))
+def _asset(name: str) -> str:
+    """A style sheet or script of ours."""
+    return resources.files("unirl.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def percent(value: float | None, error: float | None = None) -> str:
