@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from torch import Tensor
@@ -29,7 +30,7 @@ RIGHT, WRONG, UNJUDGED = "right", "wrong", "not judged"
 
 
 class Report(Callback):
-    """Writes `report.html` in the folder of the run, after each validation and at the end of a fit.
+    """Writes `report.html` in the folder of a run, after each validation, at the end, and when the run is stopped.
 
     It is one file, which needs neither network nor server: the metrics before and after, curves of all logged scalars,
     images of the same held-out prompts over time with the answers about them, the judge's verdicts and their reasons,
@@ -48,6 +49,7 @@ class Report(Callback):
     def __init__(self, count: int = 24, enabled: bool = True) -> None:
         check_minimum(0, "Report", count=count)
         self.count, self.enabled = count, enabled
+        self._folder: Path | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -65,6 +67,10 @@ class Report(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._reset()  # what a resumed fit has is loaded after this
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._folder = run_dir(trainer)  # collective
 
     # --- training ---
 
@@ -121,11 +127,10 @@ class Report(Callback):
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit" or is_partial_sanity_check(trainer):
+        if not self._records(trainer) or is_partial_sanity_check(trainer):
             return
-        if self._records(trainer):
-            self._record_validation(trainer.global_step, metrics_of(pl_module))
-            self._record_warnings(trainer)
+        self._record_validation(trainer.global_step, metrics_of(pl_module))
+        self._record_warnings(trainer)
         self._write(trainer)
 
     def _record_validation(self, step: int, metrics: dict[str, dict[str, float]]) -> None:
@@ -145,11 +150,14 @@ class Report(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer)
 
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):  # also after Ctrl-C: the step is done and saved
+            self._write(trainer)
+
     def _write(self, trainer: Trainer) -> None:
-        if not self.enabled:
-            return
-        folder = run_dir(trainer)  # collective
-        if folder is None or not trainer.is_global_zero:
+        folder = self._folder
+        if not self._records(trainer) or folder is None:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,10 @@ def charts(curves: Mapping[str, Points]) -> list[dict[str, Any]]:
     for name in curves:
         groups.setdefault(group_of(name), []).append(name)
     return [
-        {"title": TITLES.get(group) or group.replace("_", " ").capitalize(), "traces": [_trace(group, name, curves[name]) for name in names]}
+        {
+            "title": TITLES.get(group) or group.replace("_", " ").capitalize(),
+            "traces": [_trace(group, name, curves[name]) for name in names],
+        }
         for group, names in groups.items()
         if names
     ]
