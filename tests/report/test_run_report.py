@@ -11,7 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from unirl import Example, PromptsDataModule, Report, SelfImprovement, hookimpl
+from unirl import Example, PromptsDataModule, Report, SelfImprovement, UserError, hookimpl
 from unirl.callbacks import Guards
 from unirl.callbacks.history import MAX_POINTS, History
 from unirl.callbacks.run_report import MAX_VALIDATIONS, _thinned
@@ -143,6 +143,34 @@ class OnlyVerdicts(EveryThird):
 
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
         return torch.ones(len(examples), dtype=torch.bool)
+
+
+class Returning(Judge):
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
+        raise AssertionError("asked twice")
+
+    def explain(self, examples: Sequence[Example], pixels: Tensor) -> Any:
+        return self.value
+
+
+def test_explanations_that_are_none_are_refused_by_name() -> None:
+    right = Verdict(True)
+    wrong: dict[str, Any] = {
+        "explain returned NoneType, expected a list of Verdict": None,
+        "explain returned list, expected a list of Verdict": [True, False],
+        "explain returned 3 verdicts, expected 2, one for each image": [right] * 3,
+        "whose `correct` is of Tensor, expected True or False": [right, Verdict(torch.ones(2, 2))],  # type: ignore
+        "whose `reason` is of NoneType, expected a text": [right, Verdict(False, None)],  # type: ignore
+        "whose score 'atoms' is of Tensor, expected a float": [right, Verdict(True, "", {"atoms": torch.ones(2)})],
+    }
+    for message, value in wrong.items():
+        with pytest.raises(UserError) as caught:
+            checked_explanations(Returning(value), MarkupPrompts().held_out(2), torch.ones(2, 3, 8, 8))
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_derived_judges_verdicts_count() -> None:

@@ -78,11 +78,21 @@ def checked_explanations(judge: Judge, examples: Sequence[Example], pixels: Tens
         given = f"{len(found)} verdict{'' if len(found) == 1 else 's'}"
         raise UserError(f"{_name(judge)}: explain returned {given}, expected {len(examples)}, one for each image")
     for one in found:
-        if not isinstance(one.correct, bool) or not isinstance(one.reason, str):
-            raise UserError(
-                f"{_name(judge)}: explain returned {one}, expected True or False for `correct` and a text for `reason`"
-            )
+        if mismatch := _mismatch(one):
+            raise UserError(f"{_name(judge)}: explain returned a verdict whose {mismatch}")
     return list(found)
+
+
+def _mismatch(verdict: Verdict) -> str | None:
+    """What is wrong with the fields of a verdict, if anything."""
+    if not isinstance(verdict.correct, bool):
+        return f"`correct` is of {type(verdict.correct).__name__}, expected True or False"
+    if not isinstance(verdict.reason, str):
+        return f"`reason` is of {type(verdict.reason).__name__}, expected a text, empty for a correct image"
+    for name, value in verdict.scores.items():
+        if not isinstance(value, int | float):
+            return f"score {name!r} is of {type(value).__name__}, expected a float"
+    return None
 
 
 def _explains(judge: Judge) -> bool:
