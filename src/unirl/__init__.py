@@ -12,12 +12,13 @@ from unirl.hooks import hookimpl
 if TYPE_CHECKING:
     from unirl.backbones.lora import LoRA
     from unirl.backbones.sampling_config import SamplingConfig
-    from unirl.benchmark import BenchmarkResults, Comparison, compare, evaluate
+    from unirl.benchmark import BenchmarkResults, Comparison, compare, evaluate, write_report
     from unirl.callbacks import (
         ExportPretrained,
         Guards,
         LogImages,
         QualityControl,
+        Report,
         ResultsTable,
         RunProgressBar,
         TaskGradientNorms,
@@ -75,6 +76,7 @@ __all__ = [
     "QualityControl",
     "Question",
     "Register",
+    "Report",
     "ResultsTable",
     "Rollout",
     "RolloutConfig",
@@ -96,14 +98,15 @@ __all__ = [
     "question_rows",
     "sample",
     "validate",
+    "write_report",
 ]
 
 _MODULES = {
     "unirl.backbones.lora": ("LoRA",),
     "unirl.backbones.sampling_config": ("SamplingConfig",),
-    "unirl.benchmark": ("BenchmarkResults", "Comparison", "compare", "evaluate"),
+    "unirl.benchmark": ("BenchmarkResults", "Comparison", "compare", "evaluate", "write_report"),
     "unirl.callbacks": (
-        *("ExportPretrained", "Guards", "LogImages", "QualityControl", "ResultsTable"),
+        *("ExportPretrained", "Guards", "LogImages", "QualityControl", "Report", "ResultsTable"),
         *("RunProgressBar", "TaskGradientNorms", "TaskSchedule", "fault_tolerance_callbacks"),
     ),
     "unirl.callbacks.grids": ("Caption", "image_grid"),

@@ -88,7 +88,8 @@ def test_a_killed_evaluation_goes_on_with_the_rest(
     evaluate(backbone, ShapesJudge(), tmp_path, **COUNT)
     assert all((tmp_path / path).stat().st_mtime_ns == time for path, time in before.items()), "an image twice"
     assert files_of(tmp_path) == files_of(finished)
-    assert (tmp_path / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+    for name in ("results.json", "report.html"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_an_image_depends_on_seed_prompt_and_number_only(backbone: Showo, finished: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from unirl import BenchmarkResults, Example, UserError, compare
 from unirl.benchmark.folder import ImageFile
 from unirl.benchmark.scores import score
+from unirl.benchmark.understanding import accuracies
 from unirl.judges import Judge, Verdict
 
 Verdicts = Mapping[str, Mapping[str, list[bool]]]
@@ -103,9 +104,9 @@ def test_several_runs_are_averaged(tmp_path: Path) -> None:
 def test_answers_are_compared_by_question(tmp_path: Path) -> None:
     correct = {"a": [True, False, False, False], "b": [True, True, False, True]}
     for name, values in correct.items():
-        answers = [{"category": "c", "question": f"{i}", "correct": one} for i, one in enumerate(values)]
+        examples = [Example("", f"{i}", "yes", "c") for i in range(len(values))]
         made = results(BEFORE)
-        made.understanding.update({"answers": answers, "accuracy": {"overall": mean(values)}})
+        made.understanding.update(accuracies(Rule(), examples, ["yes" if one else "no" for one in values]))
         (tmp_path / name).mkdir()
         made.save(tmp_path / name)
     one = compare(tmp_path / "a", tmp_path / "b").differences["understanding"]

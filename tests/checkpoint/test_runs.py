@@ -70,6 +70,7 @@ def test_a_run_leaves_everything_in_its_folder(uninterrupted: Path) -> None:
     assert folder.name == "a run"
     names = {path.name for path in uninterrupted.iterdir() if "tfevents" not in path.name}
     expected = {"checkpoints", "config.yaml", "hparams.yaml", "images", "metrics.csv", "pretrained", "results.json"}
+    expected |= {"report.html", "results.md"}
     assert names == expected
     assert sorted(path.name for path in (uninterrupted / "images").iterdir())[0] == "step-000000.png"
 
@@ -130,6 +131,7 @@ def test_ctrl_c_saves_and_resumed_runs_have_the_results_of_an_uninterrupted_one(
     stopped = folder / "a run" / "version_0"
     assert [one["step"] for one in results_of(stopped)["validations"]] == [0, 2]
     assert (stopped / "config.yaml").is_file()
+    assert "<b>3</b><span>steps</span>" in (stopped / "report.html").read_text(encoding="utf-8")
     assert not (stopped / "pretrained").exists()
 
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(folder)]
@@ -147,7 +149,7 @@ def assert_same_results(uninterrupted: Path, resumed: Path, first_step: int) -> 
     assert logged(resumed) == expected
     (one,), (other,) = (run.glob("checkpoints/*step=4.ckpt") for run in (uninterrupted, resumed))
     states = [torch.load(path, weights_only=True) for path in (one, other)]
-    for name in ("Guards", "ResultsTable"):
+    for name in ("Guards", "Report", "ResultsTable"):
         assert is_equal(*(state["callbacks"][name] for state in states)), name
     assert is_equal(*(state["state_dict"] for state in states))
     assert [state[RUN] for state in states] == ["version_0", resumed.name]
@@ -161,19 +163,19 @@ def test_a_second_ctrl_c_ends_the_run_at_once(shapes_checkpoint: Path, tmp_path:
     assert not list(folder.rglob("stopped.ckpt"))
 
 
-def test_export_results_and_images_can_be_switched_off(shapes_checkpoint: Path, tmp_path: Path) -> None:
+def test_export_results_report_and_images_can_be_switched_off(shapes_checkpoint: Path, tmp_path: Path) -> None:
     """On the command line in two ways, and in a config."""
     folder, log, overlay = tmp_path / "runs", tmp_path / "log", tmp_path / "off.yaml"
     quick = {"max_steps": 1, "logger": False, "enable_checkpointing": False, "callbacks": None}
     options = arguments(folder, shapes_checkpoint, **quick)
     overlay.write_text("images: false")
-    options += ["--config", str(overlay), "--export", "false", "--results=false"]
+    options += ["--config", str(overlay), "--export", "false", "--results=false", "--report", "false"]
     assert run_forked(partial(main, options), log) == 0, log.read_text()
     assert "before" not in log.read_text()
     run = folder / "a run" / "version_0"
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
     saved = yaml.safe_load((run / "config.yaml").read_text())
-    assert [saved[name]["enabled"] for name in ("export", "results", "images")] == [False] * 3
+    assert [saved[name]["enabled"] for name in ("export", "results", "report", "images")] == [False] * 4
 
 
 def test_runs_that_start_at_the_same_time_get_different_folders(tmp_path: Path) -> None:

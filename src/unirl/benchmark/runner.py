@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from unirl.backbones import Backbone
 from unirl.backbones.precision import cached_casts
+from unirl.benchmark.benchmark_report import write_report
 from unirl.benchmark.folder import ImageFile, found_images, planned_images, read_image, write_image, write_metadata
 from unirl.benchmark.provenance import (
     answer_settings,
@@ -35,6 +36,7 @@ from unirl.benchmark.understanding import accuracies, answer_batch
 from unirl.errors import UserError, check_plugin, check_range
 from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.judges import Judge, Verdict
+from unirl.judges.verdict_checks import checked_explanations
 from unirl.training.config import check_image_sampling
 from unirl.training.lengths import find_long_texts
 from unirl.types import AnswerSampling, Example, ImageSampling
@@ -54,7 +56,7 @@ def evaluate(
     name: str | None = None,
     trainer: Trainer | None = None,
 ) -> BenchmarkResults:
-    """Generate the images of a benchmark, judge them, and write `results.json`, `results.md` and the images.
+    """Generate and judge the images of a benchmark, and write them, `results.json`, `results.md` and `report.html`.
 
     Args:
         backbone: The model. None judges the images that are in `out`, in GenEval's layout.
@@ -233,9 +235,9 @@ class _Run(LightningModule):
         for group in by_size.values():
             pixels = torch.stack([pixels for _, pixels, _ in group]).to(self.device)
             with torch.autocast(self.device.type, enabled=False):
-                verdicts = self.judge.explain([file.example for file, _, _ in group], pixels)
+                verdicts = checked_explanations(self.judge, [file.example for file, _, _ in group], pixels)
             for (_, _, key), verdict in zip(group, verdicts, strict=True):
-                self.verdicts.append(key, [bool(verdict.correct), verdict.reason, dict(verdict.scores)])
+                self.verdicts.append(key, [verdict.correct, verdict.reason, dict(verdict.scores)])
 
     def _answer(self, rows: range) -> None:
         """Answer those questions of a batch that have no answer."""
@@ -261,6 +263,7 @@ class _Run(LightningModule):
         self.results = self._results()
         if self.trainer.is_global_zero:
             self.results.save(self.folder)
+            write_report(self.folder)
         self.trainer.strategy.barrier()
 
     def _results(self) -> BenchmarkResults:

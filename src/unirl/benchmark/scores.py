@@ -103,6 +103,14 @@ class BenchmarkResults:
             )
         return rows
 
+    def understanding_rows(self) -> list[tuple[str, str, str]]:
+        """Category, questions and accuracy in percent of each line of the table of understanding."""
+        questions, errors = (self.understanding.get(name, {}) for name in ("questions", "standard_error"))
+        return [
+            (name, str(questions.get(name, sum(questions.values()))), f"{100 * value:.1f} ± {100 * errors[name]:.1f}")
+            for name, value in self.understanding.get("accuracy", {}).items()
+        ]
+
     def table(self) -> Table:
         """The scores for a terminal."""
         table = Table(box=SIMPLE_HEAD, title=None, caption="Percent, with standard errors over prompts")
@@ -116,9 +124,13 @@ class BenchmarkResults:
     def markdown(self) -> str:
         """The scores as a page in Markdown."""
         lines = [f"# {self.benchmark}", "", "| task | prompts | images | score, % |", "|---|---|---|---|"]
-        lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in self.rows()]
-        lines += ["", *(f"- {name}: {_percent(value)}" for name, value in self.understanding.items())]
-        lines += [f"- **{warning}**" for warning in self.warnings]
+        lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.rows()]
+        if self.understanding:
+            lines += ["", "| understanding | questions | accuracy, % |", "|---|---|---|"]
+            lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.understanding_rows()]
+            yes_no = self.understanding.get("yes_no", {})
+            lines += ["", *(f"- yes/no questions, {name}: {100 * value:.1f} %" for name, value in yes_no.items())]
+        lines += ["", *(f"- **{warning}**" for warning in self.warnings)]
         lines += ["", "| setting | value |", "|---|---|"]
         lines += [f"| {name} | `{json.dumps(value)}` |" for name, value in self.settings.items()]
         return "\n".join(lines) + "\n"
@@ -232,5 +244,6 @@ def _total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return {key: sum(count[key] for count in counts.values()) for key in ("prompts", "images")}
 
 
-def _percent(value: Any) -> str:
-    return f"{100 * value:.1f} %" if isinstance(value, float) else str(value)
+def _cell(text: str) -> str:
+    """A text in a cell of a table in Markdown."""
+    return " ".join(text.replace("|", r"\|").split())

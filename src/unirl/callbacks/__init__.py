@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unirl.callbacks.progress import ParameterCount, RunProgressBar
     from unirl.callbacks.quality import QualityControl
     from unirl.callbacks.results import ResultsTable
+    from unirl.callbacks.run_report import Report
     from unirl.callbacks.schedule import TaskSchedule
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ParameterCount",
     "QualityControl",
     "ReplayMissedValidation",
+    "Report",
     "RestoreLastSavedStep",
     "ResultsTable",
     "RunProgressBar",
@@ -65,6 +67,7 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "quality": ("QualityControl",),
         "results": ("ResultsTable",),
+        "run_report": ("Report",),
         "schedule": ("TaskSchedule",),
     },
 )

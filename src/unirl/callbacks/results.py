@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from typing_extensions import override
 
+from unirl.callbacks.changes import COLUMN_NAMES, OVERALL, Change, ChangeTable, Metrics, fit_table, fit_title, table_of
 from unirl.output import escape_unknown_characters
 
 EXPLANATIONS = {
@@ -20,20 +21,9 @@ EXPLANATIONS = {
     "understanding": "correct answers about given images",
     "self_reward": "own verdicts that agree with the judge (balanced accuracy)",
 }
-COLUMN_NAMES = {"self_reward": "self-reward"}
-ROW_NAMES = {
-    "mmu_given_t2i": "Acc(MMU|T2I)",
-    "t2i_given_mmu": "Acc(T2I|MMU)",
-    "clipped_ratio": "cut off at max_tokens",
-}
-"""Names of the metrics without categories: those of consistency as in the paper."""
-LOWER_IS_BETTER = ("imbalance", "clipped_ratio")
-HIDDEN_WHERE_ZERO = ("completions",)
-"""Metrics that have no line where their values are 0."""
-RESULTS = "results.json"
-"""File in the folder of a run."""
-Metrics = dict[str, dict[str, float]]
-"""Values by metric and category."""
+COLORS = {"better": "green", "worse": "red", "": "dim"}
+RESULTS, RESULTS_TABLE = "results.json", "results.md"
+"""Files in the folder of a run."""
 
 
 class Validation(TypedDict):
@@ -50,11 +40,11 @@ class ResultsTable(Callback):
     step; otherwise the title gives the step of the first validation. Checkpoints store all validations, so that a
     resumed fit has those of an uninterrupted one.
 
-    Where the run has a folder, the same is written to `results.json` in it after each validation and at the end: the
-    metrics before and after, those of all validations, and the last training metrics.
+    Where the run has a folder, the same is written to `results.md` in it after each validation and at the end, and to
+    `results.json`: the metrics before and after, those of all validations, and the last training metrics.
 
     Args:
-        enabled: Whether there are a table and a file.
+        enabled: Whether there are a table and files.
 
     Attributes:
         validations: Step and metrics of each validation of the fit, in [0, 1].
@@ -87,25 +77,25 @@ class ResultsTable(Callback):
         metrics = metrics_of(pl_module)
         if trainer.state.fn == "validate":
             self._print(trainer, None, metrics, "validation")
-            self._write(trainer, {"validation": metrics})
+            self._write(trainer, {"validation": metrics}, table_of(None, metrics, "Validation"))
         elif metrics:
             self._training |= training_metrics(trainer)
             earlier = [one for one in self.validations if one["step"] != trainer.global_step]
             self.validations = [*earlier, {"step": trainer.global_step, "metrics": metrics}]
-            self._write(trainer, self._results(trainer))
+            self._write(trainer, self._results(trainer), self._table(trainer))
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.enabled:
             self._print(trainer, None, metrics_of(pl_module), "test")
-            self._write(trainer, {"test": metrics_of(pl_module)})
+            self._write(trainer, {"test": metrics_of(pl_module)}, table_of(None, metrics_of(pl_module), "Test"))
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled:
             return
         self._training |= training_metrics(trainer)
-        self._write(trainer, self._results(trainer))
+        self._write(trainer, self._results(trainer), self._table(trainer))
         if self.validations:
             first, last = self.validations[0]["step"], self.validations[-1]["step"]
             once = len(self.validations) == 1  # `max_steps` may end a run between two validations
@@ -130,20 +120,27 @@ class ResultsTable(Callback):
             "training": self._training,
         }
 
+    def _table(self, trainer: Trainer) -> ChangeTable | None:
+        return fit_table(self.validations[0], self.validations[-1], trainer.global_step) if self.validations else None
+
     def _print(self, trainer: Trainer, before: Metrics | None, after: Metrics, title: str) -> None:
         if trainer.is_global_zero and after:
             escape_unknown_characters()
             print_results(Console(), before, after, title)
 
-    def _write(self, trainer: Trainer, results: dict[str, Any]) -> None:
+    def _write(self, trainer: Trainer, results: dict[str, Any], table: ChangeTable | None) -> None:
         folder = run_dir(trainer)
         if folder is None or not trainer.is_global_zero:
             return
-        partial = folder / f"{RESULTS}.part"
+        files = {RESULTS: json.dumps(_finite(results), indent=2) + "\n"}
+        if table is not None:
+            files[RESULTS_TABLE] = table.markdown()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(_finite(results), indent=2) + "\n", encoding="utf-8")
-            partial.replace(folder / RESULTS)
+            for name, text in files.items():
+                partial = folder / f"{name}.part"
+                partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+                partial.replace(folder / name)
         except OSError as error:
             rank_zero_warn(f"{RESULTS} was not written: {error.strerror} ({folder})")
 
@@ -166,32 +163,6 @@ def training_metrics(trainer: Trainer) -> dict[str, float]:
         trainer: Of the run.
     """
     return {name: float(value) for name, value in trainer.callback_metrics.items() if not name.startswith("val/")}
-
-
-def fit_title(first: int, last: int | None, total: int) -> str:
-    """Title of the table at the end of a fit.
-
-    Args:
-        first: Steps before the first validation.
-        last: Steps before the last one; None if there was only one.
-        total: Steps of the fit.
-
-    Example:
-        >>> fit_title(0, 400, 400)
-        'before and after 400 steps'
-        >>> fit_title(0, 350, 400)
-        'before and after 350 of 400 steps'
-        >>> fit_title(100, 400, 400)
-        'after 100 and after 400 steps; there was no validation before training'
-    """
-    if last is None and first:
-        return f"after {first} of {total} steps; there was no other validation"
-    if last is None:
-        return f"before training; there was no validation after its {total} steps"
-    steps = f"{last} steps" if last == total else f"{last} of {total} steps"
-    if not first:
-        return f"before and after {steps}"
-    return f"after {first} and after {steps}; there was no validation before training"
 
 
 def _finite(value: Any) -> Any:
@@ -233,49 +204,29 @@ def print_results(console: Console, before: Metrics | None, after: Metrics, titl
 
 def results_table(before: Metrics | None, after: Metrics) -> Table:
     """A row for each category and a column for each metric that has categories. Arguments as for `print_results`."""
-    columns = {name: values for name, values in after.items() if "overall" in values}
-    table = Table(box=SIMPLE_HEAD)
+    changes, table = table_of(before, after), Table(box=SIMPLE_HEAD)
     table.pad_edge = False  # three columns before and after training fit in 80 characters
     table.add_column("category")
-    for name in columns:
-        table.add_column(COLUMN_NAMES.get(name, name), justify="right")
-    categories = dict.fromkeys(category for values in columns.values() for category in values if category != "overall")
-    for category in [*categories, "overall"]:
-        is_overall = category == "overall"
+    for name in changes.columns:
+        table.add_column(name, justify="right")
+    for name, cells in changes.rows:
+        is_overall = name == OVERALL
         if is_overall:
             table.add_section()
-        cells = [
-            _cell((before or {}).get(name, {}).get(category), values.get(category)) for name, values in columns.items()
-        ]
-        table.add_row(escape(category), *cells, style="bold" if is_overall else None)
+        table.add_row(escape(name), *map(_cell, cells), style="bold" if is_overall else None)
     return table
 
 
 def summary_lines(before: Metrics | None, after: Metrics) -> list[str]:
     """A line for each metric that has no categories. Arguments as for `results_table`."""
-    lines = []
-    for name, values in after.items():
-        if "overall" not in values:
-            earlier = (before or {}).get(name, {})
-            if name in HIDDEN_WHERE_ZERO and not any((*earlier.values(), *values.values())):
-                continue
-            cells = [
-                f"{ROW_NAMES.get(key, key)} {_cell(earlier.get(key), value, key in LOWER_IS_BETTER)}"
-                for key, value in values.items()
-            ]
-            lines.append(f"{name}: {', '.join(cells)}")
-    return lines
+    return [
+        f"{name}: {', '.join(f'{label} {_cell(cell)}' for label, cell in values)}"
+        for name, values in table_of(before, after).others
+    ]
 
 
-def _cell(before: float | None, after: float | None, lower_is_better: bool = False) -> str:
-    if after is None:
-        return "-"
-    if before is None:
-        return f"{100 * after:.1f}"
-    change = 100 * (after - before)
-    improvement = -change if lower_is_better else change
-    color = "green" if improvement > 0.05 else "red" if improvement < -0.05 else "dim"
-    return f"{100 * before:.1f} → {100 * after:.1f} [{color}]{change:+.1f}[/]"
+def _cell(cell: Change) -> str:
+    return f"{cell.text} [{COLORS[cell.kind]}]{cell.change}[/]" if cell.change else cell.text
 
 
 def is_partial_sanity_check(trainer: Trainer) -> bool:

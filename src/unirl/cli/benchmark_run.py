@@ -25,6 +25,7 @@ from unirl.distributed import strategies
 from unirl.errors import UserError
 from unirl.hooks.arguments import registered_name
 from unirl.judges import Judge
+from unirl.report.page import REPORT
 
 DEFAULT_CHECKPOINT = "unirl_shapes:checkpoints/{}"
 FLAGS = ("judge_only",)
@@ -210,6 +211,7 @@ def _print(results: BenchmarkResults, folder: Path) -> None:
     for warning in results.warnings:
         print(f"warning: {warning}")
     print(f"results, with the verdict and reason of each image: {folder / RESULTS}")
+    print(f"the same as a page, with the images: {folder / REPORT}")
 
 
 def run_comparison(argv: list[str]) -> None:

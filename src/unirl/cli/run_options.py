@@ -49,6 +49,7 @@ GROUPS: Mapping[str, str] = {
     "guards": "unirl.callbacks.guards:Guards",
     "images": "unirl.callbacks.images:LogImages",
     "results": "unirl.callbacks.results:ResultsTable",
+    "report": "unirl.callbacks.run_report:Report",
     "export": "unirl.callbacks.export:ExportPretrained",
 }
 """The class whose constructor has the options of each group."""

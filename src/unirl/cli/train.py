@@ -19,6 +19,7 @@ from unirl.callbacks import (
     Guards,
     LogImages,
     ParameterCount,
+    Report,
     ResultsTable,
     RunProgressBar,
     fault_tolerance_callbacks,
@@ -41,7 +42,10 @@ from unirl.training.module import SelfImprovement
 
 NAMED_CALLBACKS = [getattr(callbacks, name) for name in callbacks.__all__]
 """Imported, so that configs can name them without a path: jsonargparse looks at the modules that are imported."""
-CALLBACKS = {"guards": Guards, "images": LogImages, "results": ResultsTable, "export": ExportPretrained}
+CALLBACKS = {
+    **{"guards": Guards, "images": LogImages, "results": ResultsTable},
+    **{"report": Report, "export": ExportPretrained},
+}
 """Callbacks of every run, by the option group that configures them."""
 SEEDED = ("model", "data")
 """Option groups whose `seed` is that of `--seed_everything` unless it is given."""

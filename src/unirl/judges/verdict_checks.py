@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unirl.errors import UserError
-from unirl.judges.base import Judge
+from unirl.judges.base import Judge, Verdict
 from unirl.plugin_outputs import find_mismatch, plain
 from unirl.types import Example
 
@@ -40,6 +40,65 @@ def checked_verdicts(judge: Judge, examples: Sequence[Example], pixels: Tensor) 
     if mismatch is not None or not isinstance(verdicts, Tensor):
         raise UserError(f"{_name(judge)}: verdicts returned {mismatch}")
     return plain(verdicts)
+
+
+def checked_explanations(judge: Judge, examples: Sequence[Example], pixels: Tensor) -> list[Verdict]:
+    """The verdicts of a judge with their reasons, where it gives some. It gets a copy of the images.
+
+    Args:
+        judge: The judge.
+        examples: What each image was generated for.
+        pixels: The images, in [0, 1].
+
+    Shapes:
+        pixels (B, 3, H, W).
+
+    Raises:
+        UserError: it returned something else than one verdict for each image.
+
+    Example:
+        >>> import torch
+        >>> class Short(Judge):
+        ...     def verdicts(self, examples, pixels):
+        ...         return pixels.mean((1, 2, 3)) > 0.5
+        ...     def explain(self, examples, pixels):
+        ...         return [Verdict(True)]
+        >>> try:
+        ...     checked_explanations(Short(), [Example("a cup")] * 2, torch.ones(2, 3, 8, 8))
+        ... except UserError as error:
+        ...     print(error)
+        judge Short: explain returned 1 verdict, expected 2, one for each image
+    """
+    if not _explains(judge):
+        return [Verdict(bool(correct)) for correct in checked_verdicts(judge, examples, pixels).tolist()]
+    found: object = judge.explain(list(examples), pixels.clone())
+    if not isinstance(found, Sequence) or not all(isinstance(one, Verdict) for one in found):
+        raise UserError(f"{_name(judge)}: explain returned {type(found).__name__}, expected a list of Verdict")
+    if len(found) != len(examples):
+        given = f"{len(found)} verdict{'' if len(found) == 1 else 's'}"
+        raise UserError(f"{_name(judge)}: explain returned {given}, expected {len(examples)}, one for each image")
+    for one in found:
+        if mismatch := _mismatch(one):
+            raise UserError(f"{_name(judge)}: explain returned a verdict whose {mismatch}")
+    return list(found)
+
+
+def _mismatch(verdict: Verdict) -> str | None:
+    """What is wrong with the fields of a verdict, if anything."""
+    if not isinstance(verdict.correct, bool):
+        return f"`correct` is of {type(verdict.correct).__name__}, expected True or False"
+    if not isinstance(verdict.reason, str):
+        return f"`reason` is of {type(verdict.reason).__name__}, expected a text, empty for a correct image"
+    for name, value in verdict.scores.items():
+        if not isinstance(value, int | float):
+            return f"score {name!r} is of {type(value).__name__}, expected a float"
+    return None
+
+
+def _explains(judge: Judge) -> bool:
+    """Whether `explain` is of the same class as `verdicts`, or of one derived from it, and so belongs to them."""
+    first = next(one for one in type(judge).__mro__ if {"verdicts", "explain"} & vars(one).keys())
+    return "explain" in vars(first)
 
 
 def checked_references(judge: Judge, examples: Sequence[Example]) -> Tensor | None:

@@ -13,8 +13,8 @@ from torchmetrics import Metric
 from unirl.backbones import Backbone
 from unirl.errors import UserError, check_plugin
 from unirl.functional.seeding import generator_for
-from unirl.judges import Judge
-from unirl.judges.verdict_checks import checked_references, checked_understanding_set, checked_verdicts
+from unirl.judges import Judge, Verdict
+from unirl.judges.verdict_checks import checked_explanations, checked_references, checked_understanding_set
 from unirl.metrics.accuracy import AccuracyByCategory
 from unirl.metrics.completions import ClippedRatio
 from unirl.metrics.consistency import Consistency, is_correct_answer
@@ -45,6 +45,9 @@ class Evaluator:
         config: What is measured.
         image_sampling: How images are generated where `config` does not say.
         answer_sampling: How questions are answered; its temperature is set to 0.
+
+    Attributes:
+        verdicts: What the judge said about each image of the last `step`; empty without a judge.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Evaluator:
         self.rollouts, self.judge, self.config = rollouts, judge, config
         self.image_sampling = config.image_sampling or image_sampling
         self.answer_sampling = replace(answer_sampling, temperature=0.0)
+        self.verdicts: list[Verdict] = []
         self._metrics: dict[str, Metric] = {}
 
     @property
@@ -151,7 +155,8 @@ class Evaluator:
         self._count_clipped(rollout.answers)
         if self.judge is None or rollout.images.pixels is None:
             return rollout
-        correct = _ask(self.judge, checked_verdicts, examples, rollout.images.pixels)
+        self.verdicts = _ask(self.judge, checked_explanations, examples, rollout.images.pixels)
+        correct = torch.tensor([one.correct for one in self.verdicts], device=rollout.images.pixels.device)
         categories = [example.category for example in examples]
         self._metrics["generation"].update(correct, categories)
         self._metrics["self_reward"].update(rollout.accepted, correct, categories)

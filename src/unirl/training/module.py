@@ -366,9 +366,9 @@ class SelfImprovement(LightningModule):
         self.evaluator.start(examples, self.device, self.global_rank, self.trainer.world_size)
 
     @override
-    def validation_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
+    def validation_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Any]:
         with cached_casts(self.device):
-            return {"rollout": self.evaluator.step(batch, batch_idx)}
+            return {"rollout": self.evaluator.step(batch, batch_idx), "verdicts": self.evaluator.verdicts}
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -394,7 +394,7 @@ class SelfImprovement(LightningModule):
         self.on_validation_start()
 
     @override
-    def test_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Rollout]:
+    def test_step(self, batch: Sequence[Example], batch_idx: int) -> dict[str, Any]:
         return self.validation_step(batch, batch_idx)
 
     @override

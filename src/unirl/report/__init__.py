@@ -1,0 +1,1 @@
+"""Pages of runs and evaluations: one HTML file each, which needs no network and no server."""

@@ -1,0 +1,33 @@
+"use strict";
+const charts = JSON.parse(document.getElementById("charts").textContent);
+const places = [...document.querySelectorAll(".curve")];
+const colorOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colorway = ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#14b8a6", "#ec4899", "#84cc16", "#94a3b8", "#ca8a04"];
+const colors = () => ({
+  "font.color": colorOf("--text"), "xaxis.gridcolor": colorOf("--line"), "yaxis.gridcolor": colorOf("--line"),
+  "xaxis.zerolinecolor": colorOf("--line"), "yaxis.zerolinecolor": colorOf("--line"),
+  "hoverlabel.bgcolor": colorOf("--background"), "hoverlabel.font.color": colorOf("--text"),
+});
+const draw = (place, chart) => {
+  const data = chart.traces.map((trace) => ({
+    ...trace, type: "scatter", mode: trace.x.length > 30 ? "lines" : "lines+markers", marker: { size: 5 },
+    line: { width: trace.name === "overall" ? 4 : 1.8 },
+  }));
+  const layout = {
+    margin: { l: 48, r: 12, t: 12, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", colorway,
+    xaxis: { title: { text: "step", standoff: 4 } }, hovermode: "x unified", showlegend: true,
+    legend: { orientation: "h", y: -0.22, font: { size: 11 } }, font: { family: "system-ui, sans-serif", size: 12 },
+  };
+  Plotly.newPlot(place, data, layout, { responsive: true, displayModeBar: false }).then(() => Plotly.relayout(place, colors()));
+};
+// Those that are out of sight are drawn when they come near: a run may have many.
+const observer = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((one) => one.isIntersecting)) {
+    observer.unobserve(entry.target);
+    draw(entry.target, charts[places.indexOf(entry.target)]);
+  }
+}, { rootMargin: "800px" });
+places.forEach((place) => observer.observe(place));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  places.filter((place) => place.querySelector("svg")).forEach((place) => Plotly.relayout(place, colors()));
+});
