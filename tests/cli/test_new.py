@@ -133,7 +133,7 @@ ERRORS = {
     "package": (["reward", "shapes"], "NAME 'shapes' would shadow the module 'unirl_shapes'"),
     "registered": (["judge", "shapes"], "the judge 'shapes' is already registered by unirl-shapes "),
     "no name": (["reward"], "the following arguments are required: NAME"),
-    "option": (["reward", "x", "--inot", "."], "unrecognized arguments: --inot"),
+    "option": (["reward", "x", "--inot", "."], "no option 'inot'; nearest: into"),
     "no folder": (["reward", "x", "--into", "file"], "cannot write 'file/unirl-x' (Not a directory)"),
     "not empty": (["reward", "full"], "'unirl-full' already exists; nothing is overwritten"),
     "a file": (["reward", "flat"], "'unirl-flat' already exists; nothing is overwritten"),

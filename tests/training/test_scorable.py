@@ -231,6 +231,6 @@ def test_a_judge_that_fails_is_named_in_a_line() -> None:
     evaluator = Evaluator(Rollouts(backbone, [Keyword()]), OneWord(), *settings)
     evaluator.start(ShapesPrompts().held_out(1))
     with pytest.raises(
-        UserError, match=r"judge OneWord \(.*\): verdicts failed with KeyError: 'diamond' .*check_example"
+        UserError, match=r"judge OneWord \(.*\): explain failed with KeyError: 'diamond' .*check_example"
     ):
         evaluator.step(ShapesPrompts().held_out(1), 0)

@@ -151,12 +151,12 @@ def test_invalid_settings_are_refused() -> None:
 def test_no_pickle_is_downloaded(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requested = {}
 
-    def download(hub_id: str, allow_patterns: list[str] | None = None) -> str:
+    def download(hub_id: str, allow_patterns: list[str] | None = None, revision: str | None = None) -> str:
         requested[hub_id] = allow_patterns
         return str(clip_folder)
 
     names = [*(path.name for path in clip_folder.iterdir()), "pytorch_model.bin", "HPS_v2.pt", "README.md"]
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda hub_id: names)
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda hub_id, revision=None: names)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     HPSv2("some/hpsv2", processor="some/clip").attach(None)
     assert sorted(requested["some/hpsv2"] or []) == sorted(path.name for path in clip_folder.iterdir())

@@ -225,6 +225,14 @@ class Evaluator:
             self._metrics["diversity/features"].update(self._features(self.backbone.decode(images)), group_size)
 
 
+METHODS: Mapping[Callable[..., Any], str] = {
+    checked_explanations: "explain",
+    checked_references: "references",
+    checked_understanding_set: "understanding_set",
+}
+"""What each function calls."""
+
+
 def _ask(judge: Judge, function: Callable[..., Any], *args: Any) -> Any:
     """Call a function of the judge. What it raises ends the run in one line that names the judge."""
     try:
@@ -234,7 +242,7 @@ def _ask(judge: Judge, function: Callable[..., Any], *args: Any) -> Any:
         if isinstance(error, UserError):
             message = str(error).removeprefix(f"judge {type(judge).__name__}: ")
             raise UserError(f"{name}: {message}") from error
-        method = function.__name__.removeprefix("checked_")
+        method = METHODS[function]
         frame = traceback.extract_tb(error.__traceback__)[-1]
         failure = f"{method} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
         advice = "take prompts that it can judge, or --model.judge null; its check_example may refuse the others"
