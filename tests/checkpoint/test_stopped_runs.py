@@ -62,6 +62,7 @@ def fit_with_event(event: Callable[[], None], batch: int, arguments: list[str]) 
             event()
 
     SelfImprovement.on_after_backward = on_after_backward  # type: ignore[method-assign] # in a process of its own
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup pytest &` ignores it
     main(arguments)
 
 
