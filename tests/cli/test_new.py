@@ -57,15 +57,32 @@ UNIRL = ("-c", "import sys; from unirl.cli.main import main; main(sys.argv[1:])"
 QUICK = ("--trainer.max_steps", "1", "--data.num_val_prompts", "6", "--model.evaluation.num_understanding", "6")
 
 
-@pytest.mark.parametrize("kind", sorted(PACKAGES.keys() - {"prompts", "judge"}))
-def test_a_package_passes_its_tests_and_runs_its_example(kind: str, tmp_path: Path) -> None:
+EXAMPLES = """
+import os, sys
+from unirl.cli.main import main
+quick, folders = sys.argv[1].split(), sys.argv[2:]
+for folder in folders:
+    os.chdir(folder)
+    main(["fit", "--config", "example.yaml", *quick])
+"""
+"""Runs the examples in one process: most of the time of each would be that of its imports."""
+
+
+def test_packages_pass_their_tests_and_run_their_examples(tmp_path: Path) -> None:
     """A world has the code of both prompts and judge."""
-    folder = new(kind, NAMES[kind], tmp_path / "made")
-    environment = installed(folder, tmp_path / "site")
-    assert f"unirl-{NAMES[kind]}" in run(folder, environment, *UNIRL, "plugins")
-    assert "passed" in run(folder, environment, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    assert "overall" in run(folder, environment, *UNIRL, "fit", "--config", "example.yaml", *QUICK)
-    assert list(folder.glob("runs/*/version_0/pretrained"))
+    kinds = sorted(PACKAGES.keys() - {"prompts", "judge"})
+    folders = [new(kind, NAMES[kind], tmp_path / "made") for kind in kinds]
+    environments = [installed(folder, tmp_path / "site") for folder in folders]
+    path = os.pathsep.join(dict.fromkeys(os.pathsep.join(one["PYTHONPATH"] for one in environments).split(os.pathsep)))
+    environment = environments[0] | {"PYTHONPATH": path}
+    listed = run(tmp_path, environment, *UNIRL, "plugins")
+    assert all(f"unirl-{NAMES[kind]}" in listed for kind in kinds)
+    tests = [str(folder / "tests") for folder in folders]
+    options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+    assert "passed" in run(tmp_path, environment, "-m", "pytest", *options, *tests)
+    printed = run(tmp_path, environment, "-c", EXAMPLES, " ".join(QUICK), *map(str, folders))
+    assert printed.count("overall") == len(folders)
+    assert all(list(folder.glob("runs/*/version_0/pretrained")) for folder in folders)
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
