@@ -32,7 +32,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "hooks": (*VALUES, *KINDS),
     "callbacks": (*VALUES, "lazy", "output", "functional", "backbones", "distributed", "report"),
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
-    "benchmark": (*VALUES, "lazy", "functional", "backbones", "judges", "rewards", "training", "report"),
+    "benchmark": (
+        *VALUES,
+        "lazy",
+        "functional",
+        "backbones",
+        "judges",
+        "rewards",
+        "training",
+        "report",
+        "callbacks.grids",
+    ),
     "checkpoint": (*VALUES, "backbones", "distributed", "hooks"),
     "doctor": (
         *(*VALUES, *KINDS, "sampling", "distributed", "hooks", "training", "checkpoint"),

@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from unirl.callbacks.grids import to_pil
 from unirl.errors import UserError
 from unirl.types import Example
 
@@ -172,9 +173,8 @@ def write_image(path: Path, pixels: Tensor) -> None:
     Shapes:
         pixels (3, H, W) in [0, 1].
     """
-    array = (pixels.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8).permute(1, 2, 0).contiguous()
     buffer = BytesIO()
-    Image.fromarray(array.numpy()).save(buffer, "PNG")
+    to_pil(pixels).save(buffer, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 
