@@ -17,7 +17,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "output": (),
     "unicode": (),
     "plugin_outputs": (),
-    "report": ("errors",),
+    "report": ("errors", "output"),
     "examples": ("errors", "unicode"),
     "types": VALUES,
     "functional": ("types",),
@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "training": (*VALUES, "lazy", *KINDS, "functional", "distributed", "metrics", "hooks.lifecycle"),
     "benchmark": (
         *VALUES,
+        "output",
         "lazy",
         "functional",
         "backbones",

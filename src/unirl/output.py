@@ -1,6 +1,8 @@
-"""Output to a terminal, file or pipe of any encoding."""
+"""Output to a terminal, file or pipe of any encoding, and files that are whole or not there."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -23,3 +25,25 @@ def escape_unknown_characters(*streams: Any) -> None:
     for stream in streams or (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        data: Its contents.
+
+    Raises:
+        OSError: it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomically(Path(folder) / "a.txt", b"a")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_bytes(data)
+    partial.replace(path)

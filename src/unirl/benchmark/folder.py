@@ -4,7 +4,6 @@ Source: Ghosh et al. 2023 (arXiv 2310.11513), the layout that its public code re
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from unirl.callbacks.grids import to_pil
 from unirl.errors import UserError
+from unirl.output import write_atomically
 from unirl.types import Example
 
 METADATA, SAMPLES = "metadata.jsonl", "samples"
@@ -177,15 +177,3 @@ def write_image(path: Path, pixels: Tensor) -> None:
     to_pil(pixels).save(buffer, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all.
-
-    Args:
-        path: The file.
-        data: Its contents.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_bytes(data)
-    partial.replace(path)

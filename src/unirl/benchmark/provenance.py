@@ -13,9 +13,9 @@ import torch
 
 from unirl.backbones import Backbone
 from unirl.backbones.frozen import digest
-from unirl.benchmark.folder import write_atomically
 from unirl.errors import UserError
 from unirl.judges import Judge
+from unirl.output import write_atomically
 from unirl.rewards.scoring import distribution_of
 from unirl.types import AnswerSampling, ImageSampling
 

@@ -12,9 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from unirl.benchmark.folder import ImageFile, write_atomically
+from unirl.benchmark.folder import ImageFile
 from unirl.errors import UserError
 from unirl.judges import Judge, Verdict
+from unirl.output import write_atomically
 
 RESULTS, TABLE = "results.json", "results.md"
 OVERALL = "overall"

@@ -14,7 +14,7 @@ from rich.table import Table
 from typing_extensions import override
 
 from unirl.callbacks.changes import COLUMN_NAMES, OVERALL, Change, ChangeTable, Metrics, fit_table, fit_title, table_of
-from unirl.output import escape_unknown_characters
+from unirl.output import escape_unknown_characters, write_atomically
 
 EXPLANATIONS = {
     "generation": "images that the judge accepts",
@@ -138,9 +138,7 @@ class ResultsTable(Callback):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, text in files.items():
-                partial = folder / f"{name}.part"
-                partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-                partial.replace(folder / name)
+                write_atomically(folder / name, text.encode("utf-8", errors="backslashreplace"))
         except OSError as error:
             rank_zero_warn(f"{RESULTS} was not written: {error.strerror} ({folder})")
 

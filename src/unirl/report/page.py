@@ -1,7 +1,6 @@
 """A page of templates and values. What comes from users, models and plugins is text in it, never markup or script."""
 
 import json
-import os
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata, resources
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from unirl.output import write_atomically
 
 REPORT = "report.html"
 """File in the folder of a run or of an evaluation."""
@@ -103,7 +104,5 @@ def write(folder: Path, page: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    partial = folder / f".{REPORT}.{os.getpid()}.part"
     # A lone surrogate in a text of a user's file cannot be encoded.
-    partial.write_bytes(page.encode("utf-8", errors="replace"))
-    partial.replace(folder / REPORT)
+    write_atomically(folder / REPORT, page.encode("utf-8", errors="replace"))
