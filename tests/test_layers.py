@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "functional": ("types",),
     "sampling": ("types", "functional"),
     "prompts": VALUES,
-    "judges": (*VALUES, "backbones.checkpoints"),
+    "judges": (*VALUES, "backbones.checkpoints", "prompts"),
     "backbones": (*VALUES, "functional", "sampling"),
     "rewards": (*VALUES, "functional", "backbones", "prompts", "judges"),
     "updates": (*VALUES, "functional", "backbones", "distributed"),

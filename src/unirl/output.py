@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,22 @@ def escape_unknown_characters(*streams: Any) -> None:
     for stream in streams or (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def plain_warnings() -> None:
+    """Let warnings be one line `warning: MESSAGE` on stderr, without the code that gave it.
+
+    Those of other packages are followed by their place. Lightning sets the form of warnings when it is imported, so
+    call this afterwards.
+    """
+    warnings.formatwarning = _format_warning
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    place = "" if Path(filename).is_relative_to(Path(__file__).parent) else f" ({filename}:{lineno})"
+    return f"warning: {' '.join(str(message).split())}{place}\n"
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -12,7 +12,9 @@ from PIL import Image
 from unirl import BenchmarkResults, Example, UserError, compare, evaluate
 from unirl.backbones.showo import Showo
 from unirl.benchmark import runner
-from unirl.judges import Judge
+from unirl.benchmark.folder import ImageFile
+from unirl.benchmark.scores import doubts
+from unirl.judges import Judge, Verdict
 from unirl.types import ImageSampling
 from unirl_shapes.judge import ShapesJudge
 
@@ -181,15 +183,21 @@ def test_a_judge_without_prompts_is_no_benchmark(backbone: Showo, tmp_path: Path
         evaluate(backbone, Nothing(), tmp_path)
 
 
-class AllWrong(Nothing):
-    def benchmark(self) -> list[Example]:
-        return [Example(f"prompt {i}", category="colors") for i in range(8)]
-
-
-def test_verdicts_that_are_all_the_same_are_said(backbone: Showo, tmp_path: Path) -> None:
-    results = evaluate(backbone, AllWrong(), tmp_path, images=1, image_sampling=SAMPLING)
-    assert "all 8 verdicts of colors are wrong" in results.warnings[0]
-    assert results.standard_errors["colors"] == 0
+def test_verdicts_that_are_all_the_same_are_said(tmp_path: Path) -> None:
+    """Of a category, or of the whole benchmark, however small its categories are."""
+    images = [
+        ImageFile(Example(f"{name} {i}", category=name), 0, tmp_path)
+        for name, count in {"colors": 8, "counting": 4}.items()
+        for i in range(count)
+    ]
+    wrong, correct = Verdict(False), Verdict(True)
+    assert doubts(images, [wrong] * 11 + [correct], 12) == [
+        "all 8 verdicts of colors are wrong: look at the images, and whether the judge can read them"
+    ]
+    for verdict, said in ((wrong, "wrong"), (correct, "correct")):
+        (sentence,) = doubts(images, [verdict] * 12, 12)
+        assert sentence.startswith(f"all 12 verdicts are {said}: ")
+    assert doubts(images, [wrong, correct] * 6, 12) == doubts(images[:7], [wrong] * 7, 7) == []
 
 
 @pytest.mark.parametrize("name", ["images", "batch_size"])

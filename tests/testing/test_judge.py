@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 
+from unirl.callbacks.grids import to_pil
 from unirl.judges import Judge, Verdict
 from unirl.testing import EXAMPLES, JudgeConformance
 from unirl.types import Example
@@ -34,6 +37,33 @@ class RedValue(Judge):
         images = self.references(examples)
         assert images is not None
         return examples, images
+
+
+class OnDisk(RedValue):
+    """Correct: its images are files, as those of `ReferenceImages`; the last prompt has none."""
+
+    folder: ClassVar[Path]
+
+    def references(self, examples: Sequence[Example]) -> Any:
+        paths: list[str | None] = [str(self.folder / f"{i}.png") for i in range(len(examples))]
+        images = RedValue.references(self, examples)
+        assert images is not None
+        for path, image in zip(paths, images, strict=True):
+            to_pil(image).save(path)
+        return [*paths[:-1], None]
+
+    def understanding_set(self, count: int, seed: int = 0) -> Any:
+        return list(EXAMPLES[:2]), self.references(EXAMPLES[:3])[:2]
+
+
+class NoImages(OnDisk):
+    def references(self, examples: Sequence[Example]) -> Any:
+        return [None] * len(examples)
+
+
+class NoFiles(OnDisk):
+    def understanding_set(self, count: int, seed: int = 0) -> Any:
+        return list(EXAMPLES[:2]), [str(self.folder / "none.png")] * 2
 
 
 class FloatVerdicts(RedValue):
@@ -212,8 +242,15 @@ CASES: list[tuple[type[Judge], str]] = [
     (TwicePrompted, "TwicePrompted.benchmark has the prompt 'a photo of a ring' more than once"),
     (Percent, "Percent.summarize returned {'overall': 50.0}, expected scores in [0, 1]"),
     (NoOverall, "NoOverall.summarize returned ['score'], without the score of the benchmark, 'overall'"),
+    (NoImages, "NoImages.references returned no image of any of the 6 examples; set `examples` to some it has"),
+    (NoFiles, "NoFiles.understanding_set(24) returned the path of what is no image: "),
     (RandomSet, "RandomSet.understanding_set(24) returned another set in a second call"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnDisk, "folder", tmp_path, raising=False)
 
 
 def failures_of(failures: Failures, kind: type[Judge]) -> str:
@@ -225,7 +262,7 @@ def failures_of(failures: Failures, kind: type[Judge]) -> str:
 
 
 def test_checks_pass_for_a_correct_implementation(failures: Failures) -> None:
-    assert failures_of(failures, RedValue) == ""
+    assert failures_of(failures, RedValue) == failures_of(failures, OnDisk) == ""
 
 
 def test_each_check_detects_errors(failures: Failures) -> None:

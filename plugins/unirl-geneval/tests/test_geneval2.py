@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
@@ -40,14 +41,16 @@ def test_scores_are_genevals2_own(reference: Path, monkeypatch: pytest.MonkeyPat
     """Of stored logits, one probability of 0 and some above 1 among them: each question, each prompt, the summary."""
     folder = reference / "geneval2"
     golden = json.loads((folder / "golden.json").read_text())
-    rows = iter(load_file(folder / "logits.safetensors")["logits"])
-    judge = GenEval2Judge(str(folder / "items.jsonl"))
+    stored = load_file(folder / "logits.safetensors")["logits"]
+    rows, last = iter(stored), iter(golden["vqascore_rows"])
+    judge = GenEval2Judge(str(folder / "items.jsonl"), vqa_score=True)
     judge.loaded = (None, SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(folder)))
     sent: list[str] = []
 
-    def logits(image: object, questions: list[str], device: object) -> Tensor:
-        sent.extend(questions)
-        return torch.stack([next(rows) for _ in questions])
+    def logits(image: object, texts: list[str], device: object) -> Tensor:
+        sent.extend(texts[:-1])
+        assert texts[-1].startswith('Does this image show "')
+        return torch.stack([*(next(rows) for _ in texts[:-1]), stored[next(last)]])
 
     monkeypatch.setattr(judge, "logits", logits)
     examples = judge.benchmark()
@@ -55,7 +58,8 @@ def test_scores_are_genevals2_own(reference: Path, monkeypatch: pytest.MonkeyPat
     soft = [
         one.scores[f"questions/{i}"] for e, one in zip(examples, verdicts, strict=True) for i in range(len(e.questions))
     ]
-    assert [f"{question} Answer in one word." for question in sent] == [one["sent"] for one in golden["questions"]]
+    assert sent == [one["sent"] for one in golden["questions"]]
+    assert [one.scores["vqa_score"] for one in verdicts] == pytest.approx(golden["vqascore"], abs=1e-6)
     assert soft == pytest.approx([one["probability"] for one in golden["questions"]], abs=1e-6)
     for name in ("am", "gm", "tifa"):
         assert [one.scores[name] for one in verdicts] == pytest.approx(golden[name], abs=1e-6)
@@ -63,7 +67,8 @@ def test_scores_are_genevals2_own(reference: Path, monkeypatch: pytest.MonkeyPat
     assert [len(one.reason.splitlines()) for one in verdicts] == wrong
     assert [one.correct for one in verdicts] == [count == 0 for count in wrong]
     summary = {name: 100 * value for name, value in judge.summarize(examples, verdicts).items()}
-    total = {"am": "soft_tifa_am", "gm": "soft_tifa_gm", "tifa": "tifa", "overall": "soft_tifa_gm"}
+    total = {"am": "soft_tifa_am", "gm": "soft_tifa_gm", "tifa": "tifa", "vqa_score": "vqascore"}
+    total |= {"overall": "soft_tifa_gm"}
     expected = {name: golden["total"][theirs] for name, theirs in total.items()}
     expected |= {f"skill_{name}": value for name, value in golden["per_skill"].items()}
     expected |= {f"atoms_{count}": value for count, value in golden["per_atomicity"].items()}
@@ -107,6 +112,21 @@ def test_several_images_of_a_prompt_count_by_their_mean(metadata: str, vlm_folde
     assert summary["am"] == pytest.approx(((am[0] + am[1]) / 2 + am[2]) / 2)
     assert summary["skill_object"] == pytest.approx(am[2])
     assert summary["overall"] == summary["gm"] == summary["atoms_3"]
+
+
+def test_reference_images_are_asked_its_questions(metadata: str, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "0.png")
+    path = write(tmp_path / "images.jsonl", {"prompt": "two red cups", "image": "0.png"})
+    judge = GenEval2Judge(metadata, reference_images=path)
+    asked = judge.understanding_set(9)
+    assert asked is not None
+    by_answer = {one.answer: one for one in asked[0]}
+    assert by_answer.keys() == {"two", "Yes"}
+    assert [judge.accepts_answer(by_answer["two"], text) for text in ("Two.", "2", "three")] == [True, True, False]
+    assert [judge.accepts_answer(by_answer["Yes"], text) for text in ("yes, red", "no")] == [True, False]
+    assert judge.references(judge.benchmark()) == [str(tmp_path / "0.png"), None]
+    plain = GenEval2Judge(metadata)
+    assert plain.references(plain.benchmark()) is plain.understanding_set(9) is None
 
 
 BROKEN = [

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from unirl import Example, Item, UserError
+from unirl.benchmark import metadata_of
 from unirl.judges import Judge, Verdict, best_by_class
 from unirl.testing import JudgeConformance
 from unirl_geneval import judge as judges
@@ -170,6 +172,34 @@ def test_verdicts_do_not_depend_on_the_precision_around_them(
     (plain, _), (mixed, precisions) = seen
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
     assert precisions == ["ieee"] * len(BACKENDS)
+
+
+def test_reference_images_are_asked_about_and_have_prompts(tmp_path: Path) -> None:
+    """GenEval's layout has no questions; those of its tasks are made."""
+    for number, one in enumerate((CUP, DOGS, PLACE, Example("other", category="mine", objects=(Item("cup"),)))):
+        (tmp_path / f"{number:05d}/samples").mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{number:05d}/samples/0000.png")
+        (tmp_path / f"{number:05d}/metadata.jsonl").write_text(json.dumps(metadata_of(one)))
+    judge = GenEvalJudge(reference_images=str(tmp_path))
+    assert judge.references([DOGS, Example("no image")]) == [str(tmp_path / "00001/samples/0000.png"), None]
+    asked = judge.understanding_set(9)
+    assert asked is not None
+    answers = {one.category: one.answer for one in asked[0]}
+    assert answers == {"colors": "red", "counting": "two dogs", "position": "The cup is left of the dog"}
+    by_category = {one.category: one for one in asked[0]}
+    for category, answer, accepted in (
+        ("colors", "It is red.", True),
+        ("colors", "red or blue", False),
+        ("counting", "There are 2 dogs", True),
+        ("counting", "three dogs", False),
+        ("position", "to the left of the dog", True),
+        ("position", "right", False),
+    ):
+        assert judge.accepts_answer(by_category[category], answer) is accepted, answer
+    plain = GenEvalJudge()
+    assert plain.references([DOGS]) is plain.understanding_set(9) is None
+    with pytest.raises(UserError, match=r"cannot read .*absent"):
+        GenEvalJudge(reference_images=str(tmp_path / "absent"))
 
 
 class TestGenEvalJudge(JudgeConformance):

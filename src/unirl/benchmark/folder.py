@@ -5,7 +5,7 @@ Source: Ghosh et al. 2023 (arXiv 2310.11513), the layout that its public code re
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -18,10 +18,9 @@ from torch import Tensor
 
 from unirl.callbacks.grids import to_pil
 from unirl.errors import UserError
+from unirl.judges.reference_images import METADATA, SAMPLES, numbered_folders
 from unirl.output import write_atomically
 from unirl.types import Example
-
-METADATA, SAMPLES = "metadata.jsonl", "samples"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:
             folder has, too; or there is no image at all.
     """
     by_prompt, seen, found = {example.prompt: example for example in examples}, dict[str, Path](), list[ImageFile]()
-    for entry in _numbered_folders(folder):
+    for entry in numbered_folders(folder):
         files = sorted(path for path in (entry / SAMPLES).glob("*") if re.match(r"\d+\.png", path.name))
         if not files:
             continue
@@ -118,12 +117,6 @@ def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:
             f"{folder} has no images to judge; expected GenEval's layout: 00000/{METADATA} and 00000/{SAMPLES}/0000.png"
         )
     return found
-
-
-def _numbered_folders(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    yield from sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdecimal())
 
 
 def _read_prompt(path: Path) -> str:

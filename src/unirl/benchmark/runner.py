@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from unirl.backbones import Backbone
+from unirl.backbones.given_images import answer_given, select_given
 from unirl.backbones.precision import cached_casts
 from unirl.benchmark.benchmark_report import write_report
 from unirl.benchmark.folder import ImageFile, found_images, planned_images, read_image, write_image, write_metadata
@@ -32,7 +33,7 @@ from unirl.benchmark.provenance import (
 )
 from unirl.benchmark.records import Records
 from unirl.benchmark.scores import RESULTS, BenchmarkResults, count_by_category, doubts, score
-from unirl.benchmark.understanding import accuracies, answer_batch
+from unirl.benchmark.understanding import accuracies
 from unirl.errors import UserError, check_plugin, check_range
 from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.judges import Judge, Verdict
@@ -160,7 +161,7 @@ class _Run(LightningModule):
         sources = [("prompts of the benchmark", generated, True)]
         sources += [("questions about given images", list(self.questions[0]), False)] if self.questions else []
         for source, examples, generates in sources:
-            option, count = "answer_sampling.max_tokens", self.answer_sampling.max_tokens
+            option, count = "answer_sampling.max_tokens (--max-tokens)", self.answer_sampling.max_tokens
             found = find_long_texts(self.backbone, examples, count, source, option, generates)
             self.problems += ["; ".join(problem) for _, *problem in found]
         for problem in self.problems:
@@ -246,8 +247,10 @@ class _Run(LightningModule):
         if all(str(row) in self.answers for row in rows):
             return
         examples, given = self.questions
-        texts = answer_batch(self.backbone, [examples[i] for i in rows], given, rows, self.answer_sampling)
-        for row, text in zip(rows, texts, strict=True):
+        asked = [examples[i] for i in rows]
+        with cached_casts(self.device):
+            answers = answer_given(self.backbone, asked, select_given(given, rows), self.answer_sampling)
+        for row, text in zip(rows, answers.text, strict=True):
             if str(row) not in self.answers:
                 self.answers.append(str(row), text)
 

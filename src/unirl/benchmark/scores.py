@@ -233,12 +233,18 @@ def _equal_verdicts(images: Sequence[ImageFile], verdicts: Sequence[Verdict]) ->
     for image, verdict in zip(images, verdicts, strict=True):
         by_category.setdefault(image.example.category, set()).add(verdict.correct)
     counts = count_by_category(images)
+    if len(set().union(*by_category.values())) == 1 and len(images) >= MIN_IMAGES:
+        return [_doubt(f"all {len(images)} verdicts", verdicts[0].correct)]
     return [
-        f"all {counts[name]['images']} verdicts of {name} are {'correct' if True in values else 'wrong'}: look at the "
-        "images, and whether the judge can read them"
+        _doubt(f"all {counts[name]['images']} verdicts of {name}", True in values)
         for name, values in by_category.items()
         if len(values) == 1 and counts[name]["images"] >= MIN_IMAGES
     ]
+
+
+def _doubt(which: str, correct: bool) -> str:
+    said = "correct" if correct else "wrong"
+    return f"{which} are {said}: look at the images, and whether the judge can read them"
 
 
 def _total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:

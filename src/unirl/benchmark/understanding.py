@@ -1,75 +1,14 @@
-"""Answers about given images, and their accuracies."""
+"""The accuracy of answers about given images."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from unirl.backbones import Backbone
-from unirl.backbones.precision import cached_casts
-from unirl.errors import UserError
 from unirl.judges import Judge
-from unirl.types import AnswerSampling, Example, Images
+from unirl.types import Example
 from unirl.unicode import fold
 
 YES, NO = "yes", "no"
-
-
-@torch.no_grad()
-def answer_batch(
-    backbone: Backbone, examples: Sequence[Example], given: Any, rows: Sequence[int], sampling: AnswerSampling
-) -> list[str]:
-    """Answer the questions about some images. A question with choices is answered by the most probable of them.
-
-    Args:
-        backbone: The model.
-        examples: With the questions, one for each row.
-        given: All images: a tensor (N, 3, H, W) in [0, 1], or paths of files.
-        rows: Which of the given.
-        sampling: How open questions are answered.
-
-    Raises:
-        UserError: a file is no image.
-    """
-    device = next(backbone.parameters()).device
-    if isinstance(given, Tensor):
-        pixels = given[list(rows)]
-    else:
-        pixels = backbone.preprocess([_open(given[row]) for row in rows])
-    with cached_casts(device):
-        images = backbone.encode(pixels.to(device))
-        closed = [i for i, example in enumerate(examples) if example.questions[0].choices]
-        answers = [""] * len(examples)
-        if opened := [i for i in range(len(examples)) if i not in closed]:
-            texts = [examples[i].question for i in opened]
-            sampled = backbone.sample_answers(_select(images, opened), texts, sampling).text
-            for i, text in zip(opened, sampled, strict=True):
-                answers[i] = text
-        for i in closed:
-            answers[i] = _choose(backbone, examples[i], _select(images, [i]))
-    return answers
-
-
-def _select(images: Images, rows: Sequence[int]) -> Images:
-    return images[torch.tensor(rows, device=images.codes.device)]
-
-
-def _choose(backbone: Backbone, example: Example, image: Images) -> str:
-    choices = example.questions[0].choices
-    targets = backbone.tokenize_answers(choices)
-    log_probs = backbone.answer_log_probs(image, [example.question] * len(choices), targets).float()
-    return choices[int((log_probs * targets.mask).sum(1).argmax())]
-
-
-def _open(path: Any) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not an image, or cut off: {error}") from None
 
 
 def accuracies(judge: Judge, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, Any]:

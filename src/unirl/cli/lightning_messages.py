@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+from unirl.output import plain_warnings
+
 IGNORED_WARNINGS = (
     "does not have many workers",  # prompts are made in the training process
     "Tip: For seamless",
@@ -23,7 +25,8 @@ IGNORED_WARNINGS = (
 
 
 def silence_lightning() -> None:
-    """Leave them out of the output of this process."""
+    """Leave them out of the output of this process, and print warnings as lines."""
+    plain_warnings()
     for text in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", f".*{text}.*")
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")

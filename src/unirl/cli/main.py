@@ -10,7 +10,7 @@ from unirl.errors import UserError, suggest
 from unirl.hooks.host import plugin_options, reproducible_options
 from unirl.hooks.options import HELP
 from unirl.hooks.requirements import resolve_requirements
-from unirl.output import escape_unknown_characters
+from unirl.output import escape_unknown_characters, plain_warnings
 
 COMMANDS = {
     "fit": ("train a model by self-improvement", "unirl.cli.train:fit"),
@@ -93,7 +93,9 @@ def _function(command: str) -> Callable[[list[str]], None]:
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}; {suggest(command, COMMANDS)}; see `unirl --help`")
     module, _, function = COMMANDS[command][1].partition(":")
-    return getattr(import_module(module), function)
+    called = getattr(import_module(module), function)
+    plain_warnings()  # after the import of Lightning
+    return called
 
 
 def _help() -> str:

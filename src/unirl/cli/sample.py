@@ -2,9 +2,7 @@
 
 import argparse
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -99,8 +97,7 @@ def _sample(options: argparse.Namespace, output: Output) -> None:
     _tell(f"sampling: {_describe(config.image_sampling)}; answers: {_describe(config.answer_sampling)}")
     _tell_unknown_words(backbone, requested)
     images = [Requested(example, i, k) for i, example in enumerate(requested) for k in range(options.n)]
-    with _told_warnings():
-        _generate(options, backbone, config, images, output)
+    _generate(options, backbone, config, images, output)
     settings = {option: getattr(options, option) for option in ("seed", "best_of", "precision")}
     checkpoint = options.checkpoint or DEFAULT_CHECKPOINT.format(name)
     output.finish({"backbone": name, "checkpoint": checkpoint, **settings, "device": str(device), **asdict(config)})
@@ -142,14 +139,6 @@ def _generate(
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-@contextmanager
-def _told_warnings() -> Iterator[None]:
-    """Print warnings as lines of this command, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
-        yield
 
 
 def _sampling_config(options: argparse.Namespace, config: "SamplingConfig") -> "SamplingConfig":

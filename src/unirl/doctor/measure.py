@@ -288,11 +288,11 @@ class _AnyJudge(Judge):
         return torch.ones(len(examples), dtype=torch.bool, device=pixels.device)
 
     @override
-    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[Sequence[Example], Tensor | Sequence[str]] | None:
         with _disable_current_modes():  # it may keep its images for the next time
             return self.judge.understanding_set(count, seed)
 
     @override
-    def references(self, examples: Sequence[Example]) -> Tensor | None:
+    def references(self, examples: Sequence[Example]) -> Tensor | Sequence[str | None] | None:
         with _disable_current_modes():
             return self.judge.references(examples)

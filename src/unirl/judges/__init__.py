@@ -1,6 +1,7 @@
 """The `judges` plugin kind: its contract, and GenEval's decision rule for judges that detect objects."""
 
 from unirl.judges.base import Judge, Verdict
+from unirl.judges.reference_images import ReferenceImages
 from unirl.judges.verdict import (
     COLORS,
     COUNTING_THRESHOLD,
@@ -11,6 +12,7 @@ from unirl.judges.verdict import (
     spatial_relations,
     verdict,
 )
+from unirl.judges.vqa import matches_answer
 
 __all__ = [
     "COLORS",
@@ -19,8 +21,10 @@ __all__ = [
     "Box",
     "Detection",
     "Judge",
+    "ReferenceImages",
     "Verdict",
     "best_by_class",
+    "matches_answer",
     "spatial_relations",
     "verdict",
 ]

@@ -124,16 +124,16 @@ class Judge(ABC):
         """The checkpoints that the judge loads, for `unirl doctor`. By default none."""
         return ()
 
-    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Tensor] | None:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[Sequence[Example], Tensor | Sequence[str]] | None:
         """Images with questions and true answers, to measure understanding.
 
         Args:
-            count: Number of images.
+            count: Number of images wanted; a judge that has fewer gives those.
             seed: The same seed gives the same set.
 
         Returns:
-            Examples whose `answer` is true of their image, and the images; or None where the judge has none. For
-            `unirl evaluate` the images may be paths of files, which the backbone preprocesses.
+            Examples whose `answer` is true of their image, and the images, or the paths of their files, which
+            `Backbone.preprocess` reads; or None where the judge has none. See `ReferenceImages` for those of a folder.
 
         Shapes:
             images (count, 3, H, W) in [0, 1].
@@ -153,14 +153,15 @@ class Judge(ABC):
         """
         return normalize_text(answer) == normalize_text(example.answer)
 
-    def references(self, examples: Sequence[Example]) -> Tensor | None:
+    def references(self, examples: Sequence[Example]) -> Tensor | Sequence[str | None] | None:
         """A correct image for each example, to measure the consistency of generation and understanding.
 
         Args:
             examples: What the images must show.
 
         Returns:
-            The images, always the same ones for the same examples; or None where the judge has none.
+            The images, always the same ones for the same examples, or the paths of their files, with None for examples
+            that have no image; or None where the judge has none.
 
         Shapes:
             images (B, 3, H, W) in [0, 1].

@@ -1,6 +1,7 @@
 """What a judge returns, checked: a verdict is true or false, and an image three channels of real numbers."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -101,8 +102,8 @@ def _explains(judge: Judge) -> bool:
     return "explain" in vars(first)
 
 
-def checked_references(judge: Judge, examples: Sequence[Example]) -> Tensor | None:
-    """The reference images of a judge; None where it has none.
+def checked_references(judge: Judge, examples: Sequence[Example]) -> Tensor | Sequence[str | None] | None:
+    """The reference images of a judge, or their paths; None where it has none.
 
     Args:
         judge: The judge.
@@ -115,11 +116,14 @@ def checked_references(judge: Judge, examples: Sequence[Example]) -> Tensor | No
         UserError: it returned something else.
     """
     images: object = judge.references(list(examples))
-    return None if images is None else _checked_images(judge, "references", images, len(examples))
+    if images is None:
+        return None
+    paths = _checked_paths(judge, "references", images, len(examples))
+    return _checked_images(judge, "references", images, len(examples)) if paths is None else paths
 
 
-def checked_understanding_set(judge: Judge, count: int) -> tuple[list[Example], Tensor] | None:
-    """The images with questions of a judge; None where it has none.
+def checked_understanding_set(judge: Judge, count: int) -> tuple[list[Example], Tensor | list[str]] | None:
+    """The images with questions of a judge, or their paths; None where it has none.
 
     Args:
         judge: The judge.
@@ -136,7 +140,22 @@ def checked_understanding_set(judge: Judge, count: int) -> tuple[list[Example], 
         return None
     if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(one, Example) for one in pair[0]):
         raise UserError(f"{_name(judge)}: understanding_set returned no pair of a list of examples and their images")
-    return list(pair[0]), _checked_images(judge, "understanding_set", pair[1], len(pair[0]))
+    method, count = "understanding_set", len(pair[0])
+    paths = _checked_paths(judge, method, pair[1], count)
+    if paths is None:
+        return list(pair[0]), _checked_images(judge, method, pair[1], count)
+    if None in paths:
+        raise UserError(f"{_name(judge)}: {method} returned None in place of an image, expected the path of a file")
+    return list(pair[0]), [path for path in paths if path is not None]
+
+
+def _checked_paths(judge: Judge, method: str, images: object, count: int) -> list[str | None] | None:
+    """Paths of images, None among them where there is no image; None if these are no paths."""
+    if not isinstance(images, list | tuple) or not all(one is None or isinstance(one, str | Path) for one in images):
+        return None
+    if len(images) != count:
+        raise UserError(f"{_name(judge)}: {method} returned {len(images)} paths, expected {count}, one for each image")
+    return [None if one is None else str(one) for one in images]
 
 
 def _checked_images(judge: Judge, method: str, images: object, count: int) -> Tensor:

@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from typing_extensions import override
@@ -60,7 +59,7 @@ class VQA(Judge):
         raise UserError("vqa asks about given images, and cannot judge generated ones; take another judge")
 
     @override
-    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], Any]:
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], list[str]]:
         """All questions of the file, and the paths of their images, which are read when they are asked about.
 
         Args:
@@ -82,12 +81,22 @@ class VQA(Judge):
             >>> VQA.accepts_answer(VQA.__new__(VQA), right, "Two.")
             True
         """
-        accepted = example.accepted if isinstance(example, VQAExample) else (example.answer,)
-        given = _words(answer)
-        for right in map(_words, accepted):
-            if given == right or (right in (["yes"], ["no"]) and given[:1] == right):
-                return True
-        return False
+        return matches_answer(answer, example.accepted if isinstance(example, VQAExample) else (example.answer,))
+
+
+def matches_answer(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether an answer has the words of a right one: case, punctuation and articles do not matter.
+
+    Args:
+        answer: The model's.
+        accepted: Right answers. Of "yes" and "no" the first word of the answer counts.
+
+    Example:
+        >>> [matches_answer(text, ["yes", "a cup"]) for text in ("Yes, there is.", "Cup!", "no")]
+        [True, True, False]
+    """
+    given = _words(answer)
+    return any(given == right or (right in (["yes"], ["no"]) and given[:1] == right) for right in map(_words, accepted))
 
 
 def _words(text: str) -> list[str]:

@@ -21,7 +21,7 @@ from unirl.unicode import normalize_text
 _REQUIRED = ("prompt", "question", "answer")
 _ALIASES = {"tag": "category", "include": "objects", "class": "name", "position": "relation"}
 """GenEval's names of the fields."""
-_LINE_FIELDS = (*_REQUIRED, "category", "objects", "exclude", "questions")
+_LINE_FIELDS = (*_REQUIRED, "category", "objects", "exclude", "questions", "image")
 _QUESTION_FIELDS = ("text", "answer", "choices", "requires")
 _ITEM_FIELDS = ("name", "count", "color", "relation")
 
@@ -36,7 +36,8 @@ class JsonLines(Prompts):
          {"text": "What color is it?", "answer": "red", "requires": [0]}]}
 
     The fields `category`, `objects` and `exclude` are optional, and GenEval's names of fields (`tag`, `include`,
-    `class`, `position`) are accepted. Each line is used once in an epoch, in an order that depends on seed and epoch.
+    `class`, `position`) are accepted. `image`, the path of a correct image, is for judges only: see
+    `unirl.judges.ReferenceImages`. Each line is used once in an epoch, in an order that depends on seed and epoch.
     All lines are validated when the file is read. Blank lines are skipped; a repeated line counts repeatedly.
 
     Args:
@@ -108,6 +109,22 @@ def read_examples(path: str, requires_question: bool = True) -> dict[int, Exampl
     Raises:
         UserError: the file cannot be read, a line is invalid, or there are no lines.
     """
+    return {number: example for number, (example, _) in read_lines(path, requires_question).items()}
+
+
+def read_lines(path: str, requires_question: bool = True) -> dict[int, tuple[Example, str | None]]:
+    """As `read_examples`, with the field `image` of each line, as it is written.
+
+    Args:
+        path: A UTF-8 file, with or without byte order mark.
+        requires_question: Whether a line must have a question with its answer.
+
+    Returns:
+        Example and image by line number, from 1.
+
+    Raises:
+        UserError: as for `read_examples`.
+    """
     try:
         content = Path(path).expanduser().read_bytes()
     except OSError as error:
@@ -115,13 +132,13 @@ def read_examples(path: str, requires_question: bool = True) -> dict[int, Exampl
     # Split at line feeds only: `str.splitlines` also splits at U+2028, which JSON strings may contain.
     lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
     required = _REQUIRED if requires_question else _REQUIRED[:1]
-    examples = {number: _example(line, f"{path}:{number}", required) for number, line in lines if line.strip()}
-    if not examples:
+    found = {number: _line(line, f"{path}:{number}", required) for number, line in lines if line.strip()}
+    if not found:
         raise UserError(f"the prompts file {path} is empty; write one JSON object per line with {_quoted(required)}")
-    return examples
+    return found
 
 
-def _example(line: bytes, location: str, required: tuple[str, ...]) -> Example:
+def _line(line: bytes, location: str, required: tuple[str, ...]) -> tuple[Example, str | None]:
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=partial(_object, location))
     except UnicodeDecodeError as error:
@@ -143,8 +160,9 @@ def _example(line: bytes, location: str, required: tuple[str, ...]) -> Example:
         "exclude": _items(row.get("exclude", []), "exclude", location),
         "questions": _questions(row["questions"], location) if "questions" in row else (),
     }
+    image = _text(row["image"], "image", location) if "image" in row else None
     try:
-        return Example(**fields)
+        return Example(**fields), image
     except UserError as error:
         raise UserError(f"{location}: {error}") from error
 

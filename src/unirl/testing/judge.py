@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unirl.backbones.given_images import open_image
 from unirl.errors import UserError
 from unirl.judges.base import Judge, Verdict
 from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
@@ -58,7 +59,7 @@ class JudgeConformance(ABC):
         except Exception as error:
             raise AssertionError(self._failure(method_name(judge, "verdicts"), error)) from error
 
-    def _references(self, judge: Judge) -> Tensor | None:
+    def _references(self, judge: Judge) -> Tensor | Sequence[str | None] | None:
         """The judge's images of `examples`; a failure becomes an AssertionError that says what to set."""
         try:
             return judge.references(self.examples)
@@ -81,7 +82,7 @@ class JudgeConformance(ABC):
         pixels = make_images(len(self.examples), image_size=self.image_size).pixels
         references = self._references(self.make())
         assert pixels is not None
-        if references is not None and references.shape[0] == len(pixels):
+        if isinstance(references, Tensor) and references.shape[0] == len(pixels):
             noise = F.interpolate(pixels, size=references.shape[2:])
             sources = (references, references.roll(1, 0), noise.to(references))
             pixels = torch.stack([sources[i % 3][i] for i in range(len(noise))])
@@ -202,10 +203,13 @@ class JudgeConformance(ABC):
         if references is None:
             pytest.skip("references returns None")
         method = method_name(judge, "references")
-        pixels = _checked_pixels(references, len(self.examples), method)
         repeated = self._references(judge)
-        assert is_equal(pixels, repeated), f"{method} returned other images in a second call; seed its randomness"
-        accuracy = self._verdicts(judge, self.examples, pixels.to(self.device)).float().mean().item()
+        assert is_equal(references, repeated), f"{method} returned other images in a second call; seed its randomness"
+        given = _checked_images(references, len(self.examples), method, may_lack=True)
+        pairs = [pair for pair in zip(self.examples, given, strict=True) if pair[1] is not None]
+        assert pairs, f"{method} returned no image of any of the {len(given)} examples; set `examples` to some it has"
+        verdicts = [self._verdicts(judge, [one], image.to(self.device)) for one, image in pairs if image is not None]
+        accuracy = torch.cat(verdicts).float().mean().item()
         assert accuracy >= self.min_accuracy, (
             f"{method_name(judge, 'verdicts')} returned True for {accuracy:.0%} of the images from {method}, expected "
             f"at least {self.min_accuracy:.0%}; one of the two is wrong"
@@ -220,9 +224,11 @@ class JudgeConformance(ABC):
         method = f"{method_name(judge, 'understanding_set')}({count})"
         pair = isinstance(result, tuple) and len(result) == 2
         assert pair, f"{method} returned {describe_type(result)}, expected a tuple (examples, pixels)"
-        examples, pixels = result
-        assert len(examples) == count, f"{method} returned {len(examples)} examples, expected {count}"
-        _checked_pixels(pixels, count, method)
+        examples, images = result
+        is_file_based = not isinstance(images, Tensor)
+        right = 0 < len(examples) <= count if is_file_based else len(examples) == count
+        assert right, f"{method} returned {len(examples)} examples, expected {count}"
+        _checked_images(images, len(examples), method)
         for i, example in enumerate(examples):
             complete = isinstance(example, Example) and example.question.strip() and example.answer.strip()
             assert complete, (
@@ -259,6 +265,27 @@ class JudgeConformance(ABC):
         assert "overall" in scores, f"{method} returned {sorted(scores)}, without the score of the benchmark, 'overall'"
         outside = {name: value for name, value in scores.items() if not 0 <= value <= 1}
         assert not outside, f"{method} returned {outside}, expected scores in [0, 1]"
+
+
+def _checked_images(images: object, count: int, method: str, may_lack: bool = False) -> Sequence[Tensor | None]:
+    """Images (1, 3, H, W) in [0, 1], of a tensor or of files, with None for missing ones where these are allowed."""
+    if not isinstance(images, list | tuple):
+        return _checked_pixels(images, count, method).split(1)
+    assert len(images) == count, f"{method} returned {len(images)} paths, expected {count}"
+    opened: list[Tensor | None] = []
+    for path in images:
+        assert isinstance(path, str) or (path is None and may_lack), f"{method} returned {path!r}, expected a path"
+        try:
+            opened.append(None if path is None else _read(path))
+        except UserError as error:
+            raise AssertionError(f"{method} returned the path of what is no image: {error}") from error
+    return opened
+
+
+def _read(path: str) -> Tensor:
+    image = open_image(path)
+    levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return levels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2) / 255
 
 
 def _checked_pixels(pixels: object, count: int, method: str) -> Tensor:

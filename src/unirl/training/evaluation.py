@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
 
 from unirl.backbones import Backbone
+from unirl.backbones.given_images import GivenImages, answer_given, select_given
 from unirl.errors import UserError, check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge, Verdict
@@ -63,6 +65,7 @@ class Evaluator:
         self.answer_sampling = replace(answer_sampling, temperature=0.0)
         self.verdicts: list[Verdict] = []
         self._metrics: dict[str, Metric] = {}
+        self._said_missing = False
 
     @property
     def backbone(self) -> Backbone:
@@ -99,6 +102,7 @@ class Evaluator:
         if "diversity/features" in metrics and self.config.diversity_model:
             self._features = TimmFeatures(self.config.diversity_model, self._device)
         self._metrics = {name: metric.to(self._device) for name, metric in metrics.items()}
+        self._find_missing_references()
 
     def _new_metrics(self, categories: Sequence[str], examples: Sequence[Example]) -> dict[str, Metric]:
         """What is measured, by kind; an example tells whether the judge has references."""
@@ -114,6 +118,21 @@ class Evaluator:
             if _ask(self.judge, checked_references, examples) is not None:
                 metrics["consistency"] = Consistency()
         return metrics
+
+    def _find_missing_references(self) -> None:
+        """Say once of how many held-out prompts a judge that reads files has no image."""
+        if self._said_missing or "consistency" not in self._metrics or not self._examples:
+            return
+        self._said_missing = True
+        assert self.judge is not None
+        if isinstance(_ask(self.judge, checked_references, self._examples[:1]), Tensor):
+            return
+        found = _ask(self.judge, checked_references, self._examples)
+        if missing := [one for one, path in zip(self._examples, found, strict=True) if path is None]:
+            rank_zero_warn(
+                f"judge {type(self.judge).__name__} has no reference image of {len(missing)} of {len(found)} held-out "
+                f"prompts, such as {missing[0].prompt!r}; consistency is measured on the others"
+            )
 
     def metric_names(self, examples: Sequence[Example]) -> list[str]:
         """Names of what an evaluation may measure, such as "generation/counting". Loads no model.
@@ -180,31 +199,37 @@ class Evaluator:
         judge = self.judge
         if judge is None or self._understanding_set is None:
             return
-        examples, pixels = self._understanding_set
+        examples, images = self._understanding_set
         indices = range(self._rank, len(examples), self._world_size)
         for start in range(0, len(indices), batch_size):
             rows = list(indices[start : start + batch_size])
             part = [examples[i] for i in rows]
-            answers = self._answer(pixels[rows], part)
-            correct = [judge.accepts_answer(example, text) for example, text in zip(part, answers.text, strict=True)]
+            answers = self._answer(select_given(images, rows), part)
+            correct = [judge.accepts_answer(example, text) for example, text in zip(part, answers, strict=True)]
             self._metrics["understanding"].update(
                 torch.tensor(correct, device=self._device), [example.category for example in part]
             )
 
     def _consistency(self, judge: Judge, examples: Sequence[Example], generated: Tensor, answers: Answers) -> None:
-        """Compare answers about generated images with answers about correct reference images."""
-        pixels = _ask(judge, checked_references, examples)
-        assert pixels is not None
-        batches = (answers, self._answer(pixels, examples))
-        correct = [[is_correct_answer(e, t) for e, t in zip(examples, a.text, strict=True)] for a in batches]
+        """Compare answers about generated images with answers about correct reference images, where there are some."""
+        references = _ask(judge, checked_references, examples)
+        if not isinstance(references, Tensor):
+            rows = [row for row, path in enumerate(references) if path is not None]
+            if not rows:  # an update tells the metric that it was used
+                self._metrics["consistency"].update(generated[:0], generated[:0], generated[:0])
+                return
+            references, examples = select_given(references, rows), [examples[row] for row in rows]
+            generated, answers = generated[rows], answers[torch.tensor(rows)]
+        texts = (answers.text, self._answer(references, examples, choose=False))
+        correct = [[is_correct_answer(e, t) for e, t in zip(examples, text, strict=True)] for text in texts]
         own, reference = torch.tensor(correct, device=self._device)
         self._metrics["consistency"].update(generated, own, reference)
 
-    def _answer(self, pixels: Tensor, examples: Sequence[Example]) -> Answers:
-        images = self.backbone.encode(pixels.to(self._device))
-        answers = self.backbone.sample_answers(images, [e.question for e in examples], self.answer_sampling)
-        self._count_clipped(answers)
-        return answers
+    def _answer(self, images: GivenImages, examples: Sequence[Example], choose: bool = True) -> list[str]:
+        answers = answer_given(self.backbone, examples, images, self.answer_sampling, choose)
+        if answers.sampled is not None:
+            self._count_clipped(answers.sampled)
+        return answers.text
 
     def _count_clipped(self, answers: Answers) -> None:
         """Count sampled answers, and those that were cut off at `max_tokens`."""

@@ -12,12 +12,14 @@ from typing_extensions import override
 
 from unirl import Example, Question, UserError
 from unirl.backbones import PretrainedModel, locate
-from unirl.judges import Judge, Verdict
+from unirl.judges import Judge, ReferenceImages, Verdict, matches_answer
 from unirl_geneval.pretrained import levels, load_model, load_part
-from unirl_geneval.soft_tifa import Item, arithmetic_mean, geometric_mean, read_items, soft_score, variants
+from unirl_geneval.soft_tifa import NUMBERS, Item, arithmetic_mean, geometric_mean, read_items, soft_score, variants
 
 OWNER = "geneval2: the model"
 INSTRUCTION = "Answer in one word."
+VQA_SCORE = "vqa_score"
+VQA_SCORE_QUESTION = 'Does this image show "{}"? Answer the question with Yes or No.'
 SCORE = "questions/{}"
 """Name of the soft score of a question in `Verdict.scores`."""
 
@@ -44,6 +46,7 @@ class GenEval2Judge(Judge):
 
     An image is correct if the most probable token of every answer is correct. The scores are Soft-TIFA: `am` and `gm`,
     the arithmetic and geometric mean over the questions, and `questions/N`, the probability of each correct answer.
+    `vqa_score` is that of "yes" to whether the image shows the prompt.
 
     Args:
         metadata: GenEval2's jsonl file of prompts and questions. It is under CC BY-NC 4.0 and not part of this package.
@@ -52,11 +55,15 @@ class GenEval2Judge(Judge):
         revision: Branch, tag or commit of the model's hub repository.
         dtype: Dtype of the weights. "auto" takes that of the checkpoint.
         batch_size: Questions that the model sees at once. With 1, an answer does not depend on the other questions.
+        vqa_score: Also measure VQAScore, by one more question: the score `vqa_score`.
+        reference_images: Real images with their prompts, as `ReferenceImages` reads them: a JSON Lines file, or a
+            folder in GenEval's layout. They measure understanding, and its consistency with generation. A prompt of
+            `metadata` needs no question.
 
     Raises:
-        UserError: the file cannot be read, or a line of it is not of GenEval2's form; or `batch_size` is below 1.
+        UserError: a file cannot be read, or a line of it is not of its form; or `batch_size` is below 1.
 
-    Source: GenEval2 (arXiv 2512.16853).
+    Source: GenEval2 (arXiv 2512.16853) for Soft-TIFA; Lin et al. 2024 (arXiv 2404.01291) for VQAScore.
     """
 
     def __init__(
@@ -66,12 +73,16 @@ class GenEval2Judge(Judge):
         revision: str | None = None,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         batch_size: int = 1,
+        vqa_score: bool = False,
+        reference_images: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"geneval2: batch_size {batch_size}; it must be 1 or more")
         self.metadata, self.model, self.revision = metadata, model, revision
         self.dtype, self.batch_size = dtype, batch_size
+        self.vqa_score, self.reference_images = vqa_score, reference_images
         self.items = {item.prompt: item for item in read_items(metadata)}
+        self._images = None if reference_images is None else ReferenceImages(reference_images, self._ask)
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
@@ -113,14 +124,33 @@ class GenEval2Judge(Judge):
 
     @override
     def benchmark(self) -> list[Example]:
-        return [
-            Example(
-                item.prompt,
-                category=CATEGORY.format(item.atom_count),
-                questions=tuple(map(Question, item.questions, item.answers)),
-            )
-            for item in self.items.values()
-        ]
+        return [_example(item) for item in self.items.values()]
+
+    def _ask(self, example: Example) -> Example:
+        item = self.items.get(example.prompt)
+        return example if item is None else _example(item)
+
+    @override
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], list[str]] | None:
+        """Questions about the reference images. Arguments are those of `ReferenceImages.understanding_set`."""
+        return None if self._images is None else self._images.understanding_set(count, seed)
+
+    @override
+    def accepts_answer(self, example: Example, answer: str) -> bool:
+        """Whether an answer has the words of the right one; "2" is "two".
+
+        Args:
+            example: With the right answer.
+            answer: The model's.
+        """
+        right = example.answer
+        digits = [str(NUMBERS.index(right) + 1)] if right in NUMBERS else []
+        return matches_answer(answer, [right, *digits])
+
+    @override
+    def references(self, examples: Sequence[Example]) -> list[str | None] | None:
+        """The reference image of each prompt. Arguments are those of `ReferenceImages.references`."""
+        return None if self._images is None else self._images.references(examples)
 
     @override
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
@@ -172,8 +202,10 @@ class GenEval2Judge(Judge):
         return self.items[example.prompt]
 
     def _verdict(self, item: Item, image: Image.Image, device: torch.device) -> Verdict:
-        logits = self.logits(image, item.questions, device)
-        answers = [self.read(one, *asked) for one, *asked in zip(logits, item.questions, item.answers, strict=True)]
+        texts = [f"{question} {INSTRUCTION}" for question in item.questions]
+        texts += [VQA_SCORE_QUESTION.format(item.prompt)] if self.vqa_score else []
+        logits = self.logits(image, texts, device)
+        answers = [self.read(one, *asked) for one, *asked in zip(logits, item.questions, item.answers, strict=False)]
         soft = [one.soft for one in answers]
         wrong = [
             f"{question} expected {answer!r}, got {one.text!r}"
@@ -182,14 +214,15 @@ class GenEval2Judge(Judge):
         ]
         scores = {"am": arithmetic_mean(soft), "gm": geometric_mean(soft)}
         scores |= {"tifa": 1 - len(wrong) / len(answers)}
+        scores |= {VQA_SCORE: self.read(logits[-1], texts[-1], "Yes").soft} if self.vqa_score else {}
         return Verdict(not wrong, "\n".join(wrong), scores | {SCORE.format(i): value for i, value in enumerate(soft)})
 
-    def logits(self, image: Image.Image, questions: Sequence[str], device: torch.device) -> Tensor:
+    def logits(self, image: Image.Image, texts: Sequence[str], device: torch.device) -> Tensor:
         """The model's logits of the first token of the answer to each question.
 
         Args:
             image: What they are about.
-            questions: The questions.
+            texts: The questions, with how to answer.
             device: Where is computed.
 
         Shapes:
@@ -198,10 +231,10 @@ class GenEval2Judge(Judge):
         model, processor = self.loaded
         model.to(device)
         rows = []
-        for start in range(0, len(questions), self.batch_size):
-            batch = questions[start : start + self.batch_size]
+        for start in range(0, len(texts), self.batch_size):
+            batch = texts[start : start + self.batch_size]
             inputs = processor(
-                text=[self._text(question) for question in batch],
+                text=[self._message(text) for text in batch],
                 images=[[image]] * len(batch),
                 padding=True,
                 padding_side="left",
@@ -214,12 +247,12 @@ class GenEval2Judge(Judge):
             rows.append(out.scores[0].float())
         return torch.cat(rows)
 
-    def _text(self, question: str) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": f"{question} {INSTRUCTION}"}]
-        text: str = self.loaded[1].apply_chat_template(
+    def _message(self, text: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        message: str = self.loaded[1].apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        return text
+        return message
 
     def read(self, logits: Tensor, question: str, answer: str) -> Answer:
         """The model's answer to a question.
@@ -239,7 +272,7 @@ class GenEval2Judge(Judge):
 
     @override
     def summarize(self, examples: Sequence[Example], verdicts: Sequence[Verdict]) -> dict[str, float]:
-        """The scores of the benchmark: `am`, `gm` and `tifa` over prompts, AM by skill, GM by number of atoms.
+        """The scores of the benchmark: `am`, `gm`, `tifa` and `vqa_score` over prompts, AM by skill, GM by atoms.
 
         Args:
             examples: One for each image; several images of a prompt count for it by their mean.
@@ -249,6 +282,11 @@ class GenEval2Judge(Judge):
             Scores by name; "overall" is `gm`, the score that GenEval2 reports first.
         """
         return summarize([self.find(example) for example in examples], verdicts)
+
+
+def _example(item: Item) -> Example:
+    questions = tuple(map(Question, item.questions, item.answers))
+    return Example(item.prompt, category=CATEGORY.format(item.atom_count), questions=questions)
 
 
 def summarize(items: Sequence[Item], verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -271,7 +309,7 @@ def summarize(items: Sequence[Item], verdicts: Sequence[Verdict]) -> dict[str, f
             skills.setdefault(skill, []).append(_score(one, SCORE.format(index)))
     scores = {
         name: {prompt: arithmetic_mean([_score(one, name) for one in own]) for prompt, own in prompts.items()}
-        for name in ("am", "gm", "tifa")
+        for name in ("am", "gm", "tifa", *([VQA_SCORE] if all(VQA_SCORE in one.scores for one in verdicts) else []))
     }
     atoms: dict[int, list[float]] = {}
     for prompt, count in {item.prompt: item.atom_count for item in items}.items():

@@ -10,11 +10,13 @@ from typing_extensions import override
 
 from unirl import Example, UserError
 from unirl.backbones import PretrainedModel
-from unirl.judges import COUNTING_THRESHOLD, THRESHOLD, Judge, Verdict, verdict
+from unirl.judges import COUNTING_THRESHOLD, THRESHOLD, Judge, ReferenceImages, Verdict, matches_answer, verdict
+from unirl.metrics import is_correct_answer
 from unirl_geneval.colors import ColorClassifier
 from unirl_geneval.detector import DetectedObject, Detector
 from unirl_geneval.metadata import benchmark_examples, find_unknown, read_metadata
 from unirl_geneval.pretrained import exact_float32, levels
+from unirl_geneval.prompts import with_question
 
 COUNTING = "counting"
 
@@ -33,9 +35,13 @@ class GenEvalJudge(Judge):
         detector_revision: Branch, tag or commit of the detector's hub repository.
         clip_revision: The same of the CLIP.
         batch_size: Images that the detector sees at once. With 1, a verdict does not depend on the other images.
+        reference_images: Real images with their prompts, as `ReferenceImages` reads them: a JSON Lines file, or a
+            folder in GenEval's layout. They measure understanding, and its consistency with generation. A prompt of
+            GenEval's six tasks needs no question.
 
     Raises:
-        UserError: the metadata cannot be read, or names what GenEval does not know; or `batch_size` is below 1.
+        UserError: the metadata or the reference images cannot be read, or the metadata name what GenEval does not know;
+            or `batch_size` is below 1.
 
     Source: Ghosh et al. 2023 (arXiv 2310.11513).
 
@@ -52,6 +58,7 @@ class GenEvalJudge(Judge):
         detector_revision: str | None = None,
         clip_revision: str | None = None,
         batch_size: int = 1,
+        reference_images: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"geneval: batch_size {batch_size}; it must be 1 or more")
@@ -59,6 +66,8 @@ class GenEvalJudge(Judge):
         self.detector_revision, self.clip_revision = detector_revision, clip_revision
         self.batch_size = batch_size
         self.examples = benchmark_examples() if metadata is None else read_metadata(metadata)
+        self.reference_images = reference_images
+        self._images = None if reference_images is None else ReferenceImages(reference_images, with_question)
 
     @cached_property
     def loaded(self) -> tuple[Detector, ColorClassifier]:
@@ -97,6 +106,32 @@ class GenEvalJudge(Judge):
     @override
     def benchmark(self) -> Sequence[Example]:
         return self.examples
+
+    @override
+    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], list[str]] | None:
+        """Questions about the reference images. Arguments are those of `ReferenceImages.understanding_set`."""
+        return None if self._images is None else self._images.understanding_set(count, seed)
+
+    @override
+    def accepts_answer(self, example: Example, answer: str) -> bool:
+        """Whether an answer has the words of the right one, or states the same facts.
+
+        Args:
+            example: With the right answer.
+            answer: The model's.
+
+        Example:
+            >>> from unirl import Item
+            >>> cups = Example("two cups", "How many cups are in the picture?", "two cups", objects=(Item("cup", 2),))
+            >>> GenEvalJudge().accepts_answer(cups, "There are 2 cups.")
+            True
+        """
+        return matches_answer(answer, [example.answer]) or is_correct_answer(example, answer)
+
+    @override
+    def references(self, examples: Sequence[Example]) -> list[str | None] | None:
+        """The reference image of each prompt. Arguments are those of `ReferenceImages.references`."""
+        return None if self._images is None else self._images.references(examples)
 
     @override
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:

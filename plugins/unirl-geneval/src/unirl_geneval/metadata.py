@@ -107,16 +107,14 @@ def benchmark_examples() -> tuple[Example, ...]:
     return tuple(example(entry) for entry in benchmark_metadata())
 
 
-def example(entry: Metadata, question: str = "", answer: str = "") -> Example:
-    """An entry as an example.
+def example(entry: Metadata) -> Example:
+    """An entry as an example, without a question.
 
     Args:
         entry: Of GenEval's metadata.
-        question: About the image.
-        answer: The correct answer about a correct image.
     """
     objects, exclude = (_items(entry.get(name, ())) for name in ("include", "exclude"))
-    return Example(entry["prompt"], question, answer, entry["tag"], objects, exclude)
+    return Example(entry["prompt"], category=entry["tag"], objects=objects, exclude=exclude)
 
 
 def _items(entries: Sequence[Metadata]) -> tuple[Item, ...]:

@@ -1,13 +1,14 @@
 """Prompts for a run that GenEval's detector measures: its validation asks for COCO's classes only."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice, zip_longest
 from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
-from unirl import Example
+from unirl import Example, Item
 from unirl.prompts import NUMBERS, GenEval, article, plural
 from unirl_geneval.metadata import Metadata, benchmark_metadata, example, sampled_entries
 
@@ -57,7 +58,7 @@ def _held_out(category: str, seed: int) -> Iterator[Example]:
             if entry["tag"] == category and combination(entry) not in seen:
                 seen.add(combination(entry))
                 fresh = True
-                yield with_question(entry)
+                yield with_question(example(entry))
         round_index += 1
 
 
@@ -83,35 +84,49 @@ def combination(entry: Metadata) -> tuple[Any, ...]:
     return entry["tag"], *sorted(items), relation
 
 
-def with_question(entry: Metadata) -> Example:
-    """The example of an entry, with a question about the image in the form of `geneval`.
+def with_question(one: Example) -> Example:
+    """An example of GenEval's metadata with a question about the image in the form of `geneval`.
 
     Args:
-        entry: Of GenEval's metadata, not of a single object.
+        one: Without a question. It stays without one where it is none of GenEval's six tasks.
 
     Example:
-        >>> red_cup = {"class": "cup", "count": 1, "color": "red"}
-        >>> with_question({"tag": "colors", "include": [red_cup], "prompt": "a photo of a red cup"}).answer
+        >>> with_question(Example("a red cup", category="colors", objects=(Item("cup", color="red"),))).answer
         'red'
     """
-    first, *others = entry["include"]
-    name = first["class"]
-    match entry["tag"]:
-        case "counting":
-            many = plural(name)
-            return example(entry, f"How many {many} are in the picture?", f"{NUMBERS[first['count']]} {many}")
-        case "colors":
-            return example(entry, f"What color is the {name}?", first["color"])
-        case "position":  # the target comes first
-            (other,) = others
-            subject, relation = other["class"], other["position"][0]
-            question = f"Where is the {subject} in relation to the {name}? Answer in one sentence."
-            return example(entry, question, f"The {subject} is {relation} the {name}")
-        case "color_attr":
-            (other,) = others
-            question = f"What color is the {name} and what color is the {other['class']}?"
-            answer = f"The {name} is {first['color']} and the {other['class']} is {other['color']}"
-            return example(entry, question, answer)
-        case _:
-            answer = f"There is {article(name)} and {article(others[0]['class'])}"
-            return example(entry, "What two objects are in the picture?", answer)
+    asked = _question(one.category, [*one.objects])
+    return one if asked is None else replace(one, question=asked[0], answer=asked[1])
+
+
+def _question(task: str, objects: list[Item]) -> tuple[str, str] | None:
+    """Question and answer about the objects of a task."""
+    match objects:
+        case [item]:
+            return _about_one(task, item)
+        case [first, second]:
+            return _about_two(task, first, second)
+    return None
+
+
+def _about_one(task: str, item: Item) -> tuple[str, str] | None:
+    if task == "single_object":
+        return "What is the main object in the picture?", item.name
+    if task == "counting" and item.count < len(NUMBERS):
+        many = plural(item.name)
+        return f"How many {many} are in the picture?", f"{NUMBERS[item.count]} {many}"
+    if task == "colors" and item.color:
+        return f"What color is the {item.name}?", item.color
+    return None
+
+
+def _about_two(task: str, first: Item, second: Item) -> tuple[str, str] | None:
+    a, b = first.name, second.name
+    if task == "position" and second.relation:  # the object that is placed comes last
+        question = f"Where is the {b} in relation to the {a}? Answer in one sentence."
+        return question, f"The {b} is {second.relation[0]} the {a}"
+    if task == "color_attr" and first.color and second.color:
+        question = f"What color is the {a} and what color is the {b}?"
+        return question, f"The {a} is {first.color} and the {b} is {second.color}"
+    if task == "two_object":
+        return "What two objects are in the picture?", f"There is {article(a)} and {article(b)}"
+    return None
