@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from unirl.backbones import PretrainedModel, locate
+from unirl.backbones.checkpoints import weight_files
 from unirl.backbones.janus import Janus
 from unirl.backbones.lora import LoRA
 from unirl.backbones.showo import Showo
 from unirl.doctor import few_steps, measure
+from unirl.doctor.findings import format_bytes
 from unirl.doctor.measure import Measurement
 from unirl.doctor.setup import Setup
 from unirl.errors import UserError
+from unirl.rewards.keyword import Keyword
 from unirl.rewards.likelihood import Likelihood
 from unirl.rewards.questions import Questions
 from unirl.testing import TinyBackbone
@@ -22,6 +26,7 @@ from unirl.training.config import EvaluationConfig
 from unirl.types import Answers, AnswerSampling, Example, Images, ImageSampling, Question
 from unirl.updates.grpo import GRPO, KLPenalty
 from unirl.updates.sft import SFT
+from unirl_shapes.judge import ShapesJudge
 from unirl_shapes.prompts import ShapesPrompts
 
 BACKBONES = {"showo": Showo, "janus": Janus}
@@ -121,6 +126,20 @@ def test_the_example_with_most_questions_is_measured() -> None:
     data = PromptsDataModule(Sets(), prompts_per_step=1, steps_per_epoch=1, num_val_prompts=0)
     measure.measure(model, data, Setup("cpu", validates=False))
     assert rows == [3]
+
+
+class Detects(ShapesJudge):
+    pretrained_models = (PretrainedModel("unirl_shapes:checkpoints/showo"), PretrainedModel("hub/detector"))
+
+
+def test_the_weights_of_a_judge_are_named() -> None:
+    """They are not run on fake tensors, so they are not among the peaks."""
+    model = SelfImprovement(TinyBackbone(), SFT(), [Keyword()], judge=Detects())
+    data = PromptsDataModule(ShapesPrompts(), prompts_per_step=1, steps_per_epoch=1, num_val_prompts=0)
+    here, on_the_hub = measure.measure(model, data, Setup("cpu", validates=False)).left_out
+    size = sum(path.stat().st_size for path in weight_files(locate("unirl_shapes:checkpoints/showo")))
+    assert f"{format_bytes(size)} of weights on the device" in here
+    assert on_the_hub == "the judge's model hub/detector, weights on the device from the first validation on"
 
 
 def test_few_steps_of_sampling_take_as_much_as_all(monkeypatch: pytest.MonkeyPatch, janus: Measurement) -> None:

@@ -17,8 +17,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import _disable_current_modes
 from typing_extensions import override
 
+from unirl.backbones.checkpoints import locate_local, weight_files
 from unirl.doctor.fake_tensors import fake_tensors, make_fake
 from unirl.doctor.few_steps import few_steps
+from unirl.doctor.findings import format_bytes
 from unirl.doctor.setup import Setup
 from unirl.doctor.tracker import MemoryTracker
 from unirl.errors import UserError
@@ -240,8 +242,18 @@ def _replace_rewards(model: Any) -> list[str]:
                 left_out.append(str(error))
     evaluator = model.evaluator
     evaluator.config = replace(evaluator.config, diversity_model=None)
-    evaluator.judge = None if evaluator.judge is None else _AnyJudge(evaluator.judge)
+    if evaluator.judge is not None:
+        left_out += _judge_models(evaluator.judge)
+        evaluator.judge = _AnyJudge(evaluator.judge)
     return list(dict.fromkeys(left_out))
+
+
+def _judge_models(judge: Judge) -> Iterator[str]:
+    """What the models of a judge take, which are not run on fake tensors."""
+    for model in judge.pretrained_models:
+        folder = locate_local(model.name)
+        size = f"{format_bytes(sum(p.stat().st_size for p in weight_files(folder)))} of " if folder else ""
+        yield f"the judge's model {model.name}, {size}weights on the device from the first validation on"
 
 
 def _make_fake(model: Any) -> None:
