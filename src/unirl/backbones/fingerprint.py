@@ -13,19 +13,20 @@ WHOLE = 1 << 24
 """Files up to this size, 16 MB, are read whole."""
 
 
-def fingerprint(path_or_id: str) -> str | None:
+def fingerprint(path_or_id: str, revision: str | None = None) -> str | None:
     """A hash that a copy of a checkpoint shares, and a checkpoint with other weights does not.
 
     Weights in folders inside the checkpoint, as of an image tokenizer, do not count.
 
     Args:
         path_or_id: A local folder, `package:folder`, or a hub id.
+        revision: Branch, tag or commit of the hub's repository. None takes its main branch.
 
     Returns:
         16 hexadecimal digits; None where the checkpoint is not on this machine, or has no weights.
     """
     try:
-        folder = locate_local(path_or_id) or cached_folder(path_or_id)
+        folder = locate_local(path_or_id) or cached_folder(path_or_id, revision)
         files = [] if folder is None else [folder / "config.json", *weight_files(folder)]
         sha256 = hashlib.sha256()
         for file in files:

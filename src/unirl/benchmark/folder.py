@@ -81,12 +81,22 @@ def write_metadata(images: Sequence[ImageFile]) -> None:
 
     Args:
         images: Of the whole benchmark.
+
+    Raises:
+        UserError: a folder has images of another prompt.
     """
-    for image in images:
-        folder = image.path.parent.parent
-        if image.index == 0 and not (folder / METADATA).exists():
-            image.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / METADATA, (json.dumps(metadata_of(image.example)) + "\n").encode())
+    first = [(image.example, image.path.parent.parent) for image in images if image.index == 0]
+    for example, folder in first:
+        if (folder / METADATA).exists() and (prompt := _read_prompt(folder / METADATA)) != example.prompt:
+            raise UserError(
+                f"{folder} holds images of the prompt {prompt!r}, and the benchmark's prompt of this number is "
+                f"{example.prompt!r}; take another --out, or the prompts in their old order"
+            )
+    for example, folder in first:
+        line = (json.dumps(metadata_of(example)) + "\n").encode()
+        if not (folder / METADATA).exists() or (folder / METADATA).read_bytes() != line:
+            (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / METADATA, line)
 
 
 def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:

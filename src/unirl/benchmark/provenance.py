@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unirl.backbones import Backbone
+from unirl.backbones.checkpoints import locate
+from unirl.backbones.fingerprint import fingerprint as weights_fingerprint
 from unirl.backbones.frozen import digest
+from unirl.backbones.given_images import GivenImages
 from unirl.errors import UserError
 from unirl.judges import Judge
 from unirl.output import write_atomically
 from unirl.rewards.scoring import distribution_of
-from unirl.types import AnswerSampling, ImageSampling
+from unirl.types import AnswerSampling, Example, ImageSampling
 
 SETTINGS = "settings.json"
 
@@ -50,13 +54,22 @@ def _is_plain(value: object) -> bool:
 
 
 def judge_settings(judge: Judge, name: str) -> dict[str, Any]:
-    """What decides the verdicts of a judge.
+    """What decides the verdicts of a judge. Downloads its models.
 
     Args:
         judge: The judge.
         name: Its registered name, or another one.
+
+    Raises:
+        UserError: one of its models is not there.
     """
-    models = [model.name for model in judge.pretrained_models]
+    models: dict[str, str | None] = {}
+    for model in judge.pretrained_models:
+        try:
+            locate(model.name, files=model.files, revision=model.revision)
+        except UserError as error:
+            raise UserError(f"judge {name}: {error}") from None
+        models[model.name] = weights_fingerprint(model.name, model.revision)
     return {
         "judge": name,
         "judge_class": _path(judge),
@@ -94,6 +107,31 @@ def answer_settings(sampling: AnswerSampling) -> dict[str, Any]:
         sampling: How questions are answered.
     """
     return {"answer_sampling": asdict(sampling)}
+
+
+def question_key(example: Example, images: GivenImages, row: int) -> str:
+    """A name of a question about an image, which changes with its words, its choices and the image.
+
+    Args:
+        example: With the question.
+        images: All given images.
+        row: Which of them.
+
+    Raises:
+        UserError: a file cannot be read.
+
+    Example:
+        >>> images = torch.zeros(2, 3, 8, 8)
+        >>> question_key(Example("", "what ?"), images, 0) == question_key(Example("", "what ?"), images, 1)
+        True
+    """
+    image, question = images[row], example.questions[0]
+    try:
+        data = image.cpu().numpy().tobytes() if isinstance(image, Tensor) else Path(image).read_bytes()
+    except OSError as error:
+        raise UserError(f"{image}: cannot be read: {error.strerror or error}") from None
+    asked = {"question": question.text, "choices": question.choices}
+    return fingerprint({"image": sha256(data).hexdigest(), **asked})
 
 
 def versions() -> dict[str, str]:

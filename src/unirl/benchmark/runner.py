@@ -6,7 +6,7 @@ are there, and a run that was killed goes on with the rest.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from unirl.benchmark.provenance import (
     fingerprint,
     image_settings,
     judge_settings,
+    question_key,
     saved_settings,
     versions,
 )
@@ -231,7 +232,7 @@ class _Run(LightningModule):
         by_size: dict[tuple[int, ...], list[tuple[ImageFile, Tensor, str]]] = {}
         for file in batch:
             pixels, checksum = read_image(file.path)
-            if (key := self._key(file.path, checksum)) not in self.verdicts:
+            if (key := self._key(file, checksum)) not in self.verdicts:
                 by_size.setdefault(tuple(pixels.shape), []).append((file, pixels, key))
         for group in by_size.values():
             pixels = torch.stack([pixels for _, pixels, _ in group]).to(self.device)
@@ -244,18 +245,19 @@ class _Run(LightningModule):
         """Answer those questions of a batch that have no answer."""
         assert self.backbone is not None
         assert self.questions is not None
-        if all(str(row) in self.answers for row in rows):
-            return
         examples, given = self.questions
+        keys = [question_key(examples[row], given, row) for row in rows]
+        if all(key in self.answers for key in keys):
+            return
         asked = [examples[i] for i in rows]
         with cached_casts(self.device):
             answers = answer_given(self.backbone, asked, select_given(given, rows), self.answer_sampling)
-        for row, text in zip(rows, answers.text, strict=True):
-            if str(row) not in self.answers:
-                self.answers.append(str(row), text)
+        for key, text in zip(keys, answers.text, strict=True):
+            if key not in self.answers:
+                self.answers.append(key, text)
 
-    def _key(self, path: Path, checksum: str) -> str:
-        return f"{path.relative_to(self.folder).as_posix()} {checksum}"
+    def _key(self, file: ImageFile, checksum: str) -> str:
+        return f"{file.path.relative_to(self.folder).as_posix()} {checksum} {fingerprint(asdict(file.example))}"
 
     @override
     def on_predict_end(self) -> None:
@@ -274,7 +276,7 @@ class _Run(LightningModule):
         for file in self.files:
             pixels, checksum = read_image(file.path)
             sizes.add(f"{pixels.shape[2]}x{pixels.shape[1]}")
-            verdict = Verdict(*records[self._key(file.path, checksum)])
+            verdict = Verdict(*records[self._key(file, checksum)])
             verdicts.append(verdict)
             images.append(
                 {
@@ -291,8 +293,9 @@ class _Run(LightningModule):
         understanding: dict[str, Any] = {}
         if self.questions is not None:
             answers = self.answers.read()
-            examples = list(self.questions[0])
-            understanding = accuracies(self.judge, examples, [answers[str(row)] for row in range(len(examples))])
+            examples, given = self.questions
+            texts = [answers[question_key(example, given, row)] for row, example in enumerate(examples)]
+            understanding = accuracies(self.judge, examples, texts)
         elif self.backbone is None and (self.folder / RESULTS).is_file():
             understanding = BenchmarkResults.load(self.folder).understanding
         settings = {**self.settings, "resolution": sorted(sizes), "versions": versions()}
