@@ -9,8 +9,11 @@ GPU_TESTS = "UNIRL_TEST_GPU"
 if not os.environ.get(GPU_TESTS):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before CUDA starts; the processes that tests start have it, too
 
+gc.disable()  # until all tests are collected: what is imported stays
+
 
 def pytest_collection_finish() -> None:
-    """What the imports of all tests made lives to the end: a collection of garbage need not look at it each time."""
+    """What the imports made lives to the end, so no collection of garbage looks at it again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
