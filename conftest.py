@@ -46,8 +46,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _forked_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
     """The ranks of a sharded model are forked from this process, which has imported torch."""
+    forks = request.node.name == SHARDED and sys.platform == "linux" and not os.environ.get(GPU_TESTS)
     with pytest.MonkeyPatch.context() as patch:
-        if request.node.name == SHARDED and sys.platform == "linux":
+        if forks:
             patch.setattr("unirl.testing.backbone_weights.run_in_subprocesses", run_forked)
         yield
 
@@ -65,6 +66,7 @@ def run_forked(
         for worker in workers:
             worker.join(timeout)
             worker.kill()
+        assert all(result.exists() for result in results), f"a rank did not finish within {timeout} s"
         found = [pickle.loads(result.read_bytes()) for result in results]
     assert not any(error for _, error in found), found
     return [value for value, _ in found]
