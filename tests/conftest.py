@@ -12,20 +12,6 @@ from unirl.backbones.showo import Magvit, MagvitConfig
 from unirl_shapes.pretrain import janus, vq
 from unirl_shapes.pretrain.showo import untrained
 
-FORKING = (
-    "tests/distributed/",
-    "tests/checkpoint/",
-    "tests/test_benchmarks.py",
-    "tests/training/test_loss_batch_size.py",
-)
-"""Tests that fork this process."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that fork come first: PyTorch cannot fork after a backward pass on the pretend accelerator."""
-    items.sort(key=lambda item: not item.nodeid.startswith(FORKING))  # stable; workers keep the order
-
-
 os.environ.pop("COLUMNS", None)  # parallel test runs set it; what is printed is read whole here
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too: threads that share a busy core spin

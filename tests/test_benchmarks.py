@@ -1,9 +1,14 @@
 """The benchmark compares like with like; how fast anything is, is never asserted."""
 
 import importlib.util
+import io
 import json
+import runpy
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -58,8 +63,24 @@ def janus(monkeypatch: pytest.MonkeyPatch):
     return module
 
 
-def test_janus_generates_and_scores_the_same_both_ways(janus, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def run_forked(command: list[str], **_: Any) -> SimpleNamespace:
+    """In place of `subprocess.run`: a script in a process that is forked from this one, which has imported torch."""
+    _, *sys.argv = command
+
+    def printed() -> str:
+        with redirect_stdout(io.StringIO()) as out:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        return out.getvalue()
+
+    return SimpleNamespace(returncode=0, stdout=sys.modules["forked"].run_forked(printed)[0])
+
+
+def test_janus_generates_and_scores_the_same_both_ways(
+    janus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     saved = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(janus.janus_scoring, "subprocess", SimpleNamespace(run=run_forked))
     options = ["--size", "tiny", "--repeats", "1", "--groups", "3", "--no-compile", "--json", str(saved)]
     results = janus.main(options)["tiny"]
 

@@ -75,22 +75,6 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert json.loads(out.splitlines()[-1]) == []
 
 
-def test_sampling_imports_no_trainer() -> None:
-    modules = (
-        "callbacks.grids",
-        "cli.sample_examples",
-        "functional.seeding",
-        "training.best_of",
-        "backbones.showo.backbone",
-    )
-    imports = "".join(f"import unirl.{name}\n" for name in modules)
-    code = (
-        f"{imports}import sys; print([name for name in ('lightning', 'torchmetrics', 'timm') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_the_package_is_a_command() -> None:
     command = [sys.executable, "-m", "unirl", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("unirl ")

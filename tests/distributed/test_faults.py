@@ -89,7 +89,7 @@ def train_with_nan(folder: Path, checkpoint: Path, strategy: str) -> dict[str, A
         original(self)
 
     SelfImprovement.on_after_backward = on_after_backward  # type: ignore[method-assign] # in a process of its own
-    return train(folder, "showo", checkpoint, "sft", strategy, 2, save_every=1)
+    return train(folder, "showo", checkpoint, "sft", strategy, 2, max_steps=3, save_every=1)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])

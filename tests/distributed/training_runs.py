@@ -124,7 +124,7 @@ def train(
     prompts_per_step: int = 2,
     lora: LoRA | None = None,
     lr: float = 1e-3,
-    max_steps: int = 3,
+    max_steps: int = 2,
     save_every: int | None = None,
     exclude_frozen_parameters: bool = False,
     sampler: Literal["uniform", "adaptive"] = "uniform",

@@ -87,7 +87,8 @@ def test_given_images_may_be_files(tmp_path: Path) -> None:
     backbone, held_out = Showo.from_pretrained("unirl_shapes:checkpoints/showo"), ShapesPrompts().held_out(12)
 
     def measure(judge: ShapesJudge, examples: Sequence[Example] = held_out) -> dict[str, float]:
-        return validate(backbone, examples, [Keyword()], judge, EvaluationConfig(num_understanding=24))
+        config = EvaluationConfig(num_understanding=24, num_diversity_prompts=0)
+        return validate(backbone, examples, [Keyword()], judge, config)
 
     expected = measure(ShapesJudge())
     assert expected["consistency/imbalance"] > 0

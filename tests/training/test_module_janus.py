@@ -38,7 +38,7 @@ def run(runs, janus_checkpoint: Path):
         }
         settings["num_iterations"] = iterations
         model = runs.module(Janus(str(janus_checkpoint)), update, [Likelihood()], Recorder, **settings)
-        saving = ModelCheckpoint(folder, save_last=True, every_n_train_steps=3, save_top_k=-1)
+        saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=3, save_top_k=-1)
         trainer = runs.trainer(folder, callbacks=[saving], **({"max_epochs": 1} | options))
         data = runs.data(steps_per_epoch=4, num_val_prompts=6)
         trainer.fit(model, data, ckpt_path=None if resume is None else str(resume))
@@ -74,10 +74,9 @@ def test_every_rule_trains_it(run, janus_checkpoint: Path, tmp_path: Path, name:
 
 @pytest.mark.parametrize(("name", "iterations"), [("sft", 1), ("sft", 2), ("grpo", 2)])
 def test_a_resumed_run_is_the_same_run(run, tmp_path: Path, name: str, iterations: int) -> None:
-    rule, last = RULES[name], tmp_path / "b" / "last.ckpt"
-    complete = run(tmp_path / "a", rule(), max_steps=4, iterations=iterations)
-    run(tmp_path / "b", rule(), max_steps=3, iterations=iterations)
-    rest = run(tmp_path / "b", rule(), last, max_steps=4, iterations=iterations)
+    complete = run(tmp_path / "a", RULES[name](), max_steps=4, iterations=iterations)
+    saved = tmp_path / "a" / "step=3.ckpt"
+    rest = run(tmp_path / "b", RULES[name](), saved, max_steps=4, iterations=iterations)
     assert rest.losses == complete.losses[3:]
     assert torch.equal(rest.codes[0], complete.codes[3])
     for one, other in zip(complete.backbone.parameters(), rest.backbone.parameters(), strict=True):

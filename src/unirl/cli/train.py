@@ -92,6 +92,7 @@ class Run(LightningCLI):
         args: list[str],
     ) -> None:
         self._resume_folders: list[Path] | None = None
+        self._command = args[0]
         super().__init__(
             model_class,
             datamodule_class,
@@ -110,12 +111,11 @@ class Run(LightningCLI):
             args=args,
         )
 
-    @staticmethod
     @override
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # a method: it depends on the arguments
+        # The one that is run: each has a parser of its own, and `unirl` knows the names of all.
         # Without `verbose`, so that each command reads the config that another one saved.
-        commands = LightningCLI.subcommands().items()
-        return {name: {*skip, "verbose"} for name, skip in commands if name != "predict"}
+        return {self._command: {*LightningCLI.subcommands()[self._command], "verbose"}}
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
