@@ -14,6 +14,7 @@ PUBLIC = {
     "unirl.backbones",
     "unirl.backbones.janus",
     "unirl.backbones.showo",
+    "unirl.benchmark",
     "unirl.callbacks",
     "unirl.functional",
     "unirl.judges",
