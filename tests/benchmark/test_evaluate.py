@@ -142,9 +142,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a cut-off image": (
         lambda one: (one / "samples" / "0000.png").write_bytes((one / "samples" / "0000.png").read_bytes()[:60]),
-        "00001/samples/0000.png: not an image, or cut off",
+        "00001/samples/0000.png: a broken image: .*truncated; replace it, or remove it",
     ),
-    "a text": (lambda one: (one / "samples" / "0000.png").write_text("hello"), "0000.png: not an image, or cut off"),
+    "a text": (lambda one: (one / "samples" / "0000.png").write_text("hello"), "0000.png: no image; expected a PNG"),
+    "nothing": (lambda one: (one / "samples" / "0000.png").write_bytes(b""), "0000.png: an empty file; expected"),
 }
 
 

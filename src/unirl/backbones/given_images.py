@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
@@ -64,7 +65,7 @@ def answer_given(
         UserError: a file is no image, or the backbone does not define `preprocess`.
     """
     device = next(backbone.parameters()).device
-    pixels = images if isinstance(images, Tensor) else backbone.preprocess([open_image(path) for path in images])
+    pixels = images if isinstance(images, Tensor) else _read(backbone, images)
     encoded = backbone.encode(pixels.to(device))
     chosen = {
         i: _choose(backbone, example, _select(encoded, [i]))
@@ -80,6 +81,11 @@ def answer_given(
     return GivenAnswers([text[i] for i in range(len(examples))], sampled)
 
 
+def _read(backbone: Backbone, paths: Sequence[str | Path]) -> Tensor:
+    """One at a time: photographs are much larger than what the model reads."""
+    return torch.cat([backbone.preprocess([open_image(path)]) for path in paths])
+
+
 def _select(images: Images, rows: Sequence[int]) -> Images:
     return images[torch.tensor(rows, device=images.codes.device)]
 
@@ -92,7 +98,7 @@ def _choose(backbone: Backbone, example: Example, image: Images) -> str:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """An image of a file in RGB, upright.
+    """An image of a file in RGB, upright. Gray and palette become RGB; of alpha, the colors are kept.
 
     Args:
         path: The file.
@@ -101,7 +107,29 @@ def open_image(path: str | Path) -> Image.Image:
         UserError: it is no image, or broken.
     """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        return decode_image(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+
+
+def decode_image(data: bytes, path: str | Path) -> Image.Image:
+    """As `open_image`, of the contents of a file.
+
+    Args:
+        data: The contents.
+        path: The file, for the error message.
+
+    Raises:
+        UserError: it is no image, or broken.
+    """
+    try:
+        with Image.open(BytesIO(data)) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # gray of 16 bits, which `convert` would cut at 255
+                upright = upright.convert("I").point(lambda level: level / 256).convert("L")
+            return upright.convert("RGB")
+    except UnidentifiedImageError:
+        what = "no image" if data else "an empty file"
+        raise UserError(f"{path}: {what}; expected a PNG, JPEG or another format of Pillow") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not an image, or cut off: {error}") from None
+        raise UserError(f"{path}: a broken image: {error}") from None

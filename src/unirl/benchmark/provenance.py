@@ -3,21 +3,23 @@
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from hashlib import sha256
+from dataclasses import asdict, fields
+from hashlib import file_digest, sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unirl.backbones import Backbone
+from unirl.backbones.checkpoints import PretrainedModel, locate, locate_local, weight_files
 from unirl.backbones.frozen import digest
 from unirl.errors import UserError
 from unirl.judges import Judge
 from unirl.output import write_atomically
 from unirl.rewards.scoring import distribution_of
-from unirl.types import AnswerSampling, ImageSampling
+from unirl.types import AnswerSampling, Example, ImageSampling
 
 SETTINGS = "settings.json"
 
@@ -50,20 +52,39 @@ def _is_plain(value: object) -> bool:
 
 
 def judge_settings(judge: Judge, name: str) -> dict[str, Any]:
-    """What decides the verdicts of a judge.
+    """What decides the verdicts of a judge. Reads the weights of its models that are folders.
 
     Args:
         judge: The judge.
         name: Its registered name, or another one.
+
+    Raises:
+        UserError: a model of the judge is not there.
     """
-    models = [model.name for model in judge.pretrained_models]
     return {
         "judge": name,
         "judge_class": _path(judge),
         "judge_options": options_of(judge),
-        "judge_models": models,
+        "judge_models": {model.name: _version(model, name) for model in judge.pretrained_models},
         "judge_distribution": distribution_of(judge),
     }
+
+
+def _version(model: PretrainedModel, name: str) -> str:
+    """The commit of a model of the hub; of a folder, the SHA-256 of its config and weights."""
+    try:
+        folder = locate(model.name, files=model.files, revision=model.revision)
+        if locate_local(model.name) is None:
+            return folder.name
+        files = [folder / "config.json", *weight_files(folder)]
+    except UserError as error:
+        raise UserError(f"judge {name}: {error}") from None
+    found = sha256()
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as opened:
+                found.update(file_digest(opened, "sha256").digest())
+    return f"sha256:{found.hexdigest()}"
 
 
 def image_settings(backbone: Backbone, sampling: ImageSampling, seed: int, precision: str) -> dict[str, Any]:
@@ -116,6 +137,41 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def example_fingerprint(example: Example) -> str:
+    """A short name of what an image must show and what is asked about it.
+
+    Args:
+        example: The example.
+
+    Example:
+        >>> example_fingerprint(Example("a cup")) == example_fingerprint(Example("a dog"))
+        False
+    """
+    return fingerprint({one.name: getattr(example, one.name) for one in fields(Example)} | _plain_parts(example))
+
+
+def _plain_parts(example: Example) -> dict[str, Any]:
+    parts = {"objects": example.objects, "exclude": example.exclude, "questions": example.questions}
+    return {name: [asdict(one) for one in values] for name, values in parts.items()}
+
+
+def image_digest(image: Tensor | str | Path) -> str:
+    """A short name of the contents of an image.
+
+    Args:
+        image: Pixels, or the path of a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if isinstance(image, Tensor):
+        return digest({"": image})[:12]
+    try:
+        return sha256(Path(image).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise UserError(f"{image}: {error.strerror or error}") from None
+
+
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of the images into their folder, or compare with those that are there.
 
@@ -151,8 +207,10 @@ def saved_settings(folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}; take another --out") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: expected a JSON object, got {_short(settings)}; take another --out")
     return settings
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, Trainer
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from rich.console import Console
 from typing_extensions import override
@@ -44,7 +45,7 @@ class Options:
         judge_only: Judge the images that are in `out`, in GenEval's layout.
         num_understanding: Questions about given images, of benchmarks that make as many as they are asked for.
         limit: The first so many prompts only, for trials.
-        steps: Sampling steps of a masked model. By default as the checkpoint says, like the next five.
+        steps: Sampling steps of a masked model. By default as the checkpoint says, like the next four.
         guidance: Classifier-free guidance; 0 is none.
         temperature: Of image codes.
         confidence_noise: Noise on the order in which a masked model fixes codes.
@@ -101,7 +102,9 @@ def run(argv: list[str]) -> None:
     name = registered_name("judge", parsed.benchmark.class_path)
     values = dict(parser.instantiate_classes(parsed))
     values.pop("config", None)
-    _print(_evaluate(values, name), Path(values["out"]))
+    results = _evaluate(values, name)
+    if rank_zero_only.rank == 0:
+        _print(results, Path(values["out"]))
 
 
 def _arguments(argv: list[str]) -> list[str]:
@@ -151,7 +154,7 @@ def _evaluate(values: dict[str, Any], name: str) -> BenchmarkResults:
     values |= {"backbone": backbone, "name": name, "trainer": _trainer(values)}
     sampling = {key: values.pop(key) for key in ("steps", "guidance", "temperature", "confidence_noise")}
     max_tokens = values.pop("max_tokens")
-    with translate():
+    with translate("the evaluation stops, and the same command goes on"):
         if backbone is not None:
             backbone.build()
             own: SamplingConfig = backbone.sampling_config
@@ -160,7 +163,8 @@ def _evaluate(values: dict[str, Any], name: str) -> BenchmarkResults:
             if max_tokens is not None:
                 values["answer_sampling"] = replace(own.answer_sampling, max_tokens=max_tokens)
             settings = ", ".join(f"{key} {value:g}" for key, value in asdict(values["image_sampling"]).items())
-            print(f"sampling: {settings}", file=sys.stderr)
+            if rank_zero_only.rank == 0:
+                print(f"sampling: {settings}", file=sys.stderr)
         return evaluate(**values)
 
 

@@ -96,7 +96,7 @@ def _file_rows(path: Path) -> Iterator[tuple[Example, str]]:
 def _folder_rows(folder: Path) -> list[tuple[Example, str]]:
     rows: list[tuple[Example, str]] = []
     for entry in numbered_folders(folder):
-        files = sorted(path for path in (entry / SAMPLES).glob("*") if _IMAGE.fullmatch(path.name))
+        files = numbered_images(entry)
         if files:
             examples = [example for example, _ in read_lines(str(entry / METADATA), requires_question=False).values()]
             if len(examples) != 1:
@@ -108,6 +108,16 @@ def _folder_rows(folder: Path) -> list[tuple[Example, str]]:
             f"layout: 00000/{METADATA} and 00000/{SAMPLES}/0000.png"
         )
     return rows
+
+
+def numbered_images(folder: Path) -> list[Path]:
+    """The images of a prompt in GenEval's layout, by their numbers.
+
+    Args:
+        folder: Of the prompt.
+    """
+    files = [path for path in (folder / SAMPLES).glob("*") if _IMAGE.fullmatch(path.name)]
+    return sorted(files, key=lambda path: (int(path.stem), path.name))
 
 
 def numbered_folders(folder: Path) -> Iterator[Path]:

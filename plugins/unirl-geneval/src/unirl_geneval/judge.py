@@ -104,6 +104,11 @@ class GenEvalJudge(Judge):
             raise UserError(problem)
 
     @override
+    def load(self) -> None:
+        """Load both models."""
+        self.loaded  # noqa: B018 - the property loads
+
+    @override
     def benchmark(self) -> Sequence[Example]:
         return self.examples
 
