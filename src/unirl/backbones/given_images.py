@@ -112,6 +112,22 @@ def open_image(path: str | Path) -> Image.Image:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
+def check_image(path: str | Path) -> None:
+    """Refuse a file that is no image. Its first bytes are read, so one that is cut off may pass.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: it is no image.
+    """
+    try:
+        with Image.open(path):
+            return
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise UserError(f"{path} is no image; expected a PNG, JPEG or another format of Pillow") from None
+
+
 def decode_image(data: bytes, path: str | Path) -> Image.Image:
     """As `open_image`, of the contents of a file.
 

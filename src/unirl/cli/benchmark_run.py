@@ -227,10 +227,10 @@ def run_comparison(argv: list[str]) -> None:
     Raises:
         UserError: the arguments are wrong, or there is nothing to compare.
     """
-    rest = [word for word in argv if word != "--compare"]
+    rest = [word.removeprefix("--compare=") for word in argv if word != "--compare"]
     if len(rest) != 2 or any(word.startswith("--") for word in rest):
         raise UserError("--compare takes two folders of `unirl evaluate`, or two lists of them with commas")
-    comparison = compare(rest[0].split(","), rest[1].split(","))
+    comparison = compare(*([one] if Path(one).exists() else [*filter(None, one.split(","))] for one in rest))
     Console().print(comparison.table())
     for note in comparison.notes:
         print(f"note: {note}")
