@@ -211,4 +211,4 @@ def test_comparing_a_model_with_itself(finished: Path) -> None:
     comparison = compare(finished, [finished, finished])
     assert comparison.differences["overall"].first == comparison.differences["overall"].second
     assert comparison.differences["overall"].seeds == (0.0, 0.0)
-    assert not comparison.notes
+    assert comparison.notes == ["both have the same weights and settings"]

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
+from unirl.image_files import open_image
 from unirl.types import Answers, AnswerSampling, Example, Images
 
 GivenImages = Tensor | Sequence[str | Path]
@@ -42,6 +41,25 @@ def select_given(images: GivenImages, rows: Sequence[int]) -> GivenImages:
         ['c.png', 'a.png']
     """
     return images[list(rows)] if isinstance(images, Tensor) else [images[row] for row in rows]
+
+
+def check_reads(backbone: Backbone, images: Tensor | Sequence[object] | None) -> None:
+    """Refuse files of images that the backbone cannot read, before anything is computed.
+
+    Args:
+        backbone: The model, built or not.
+        images: Images, paths of files, or None where there are none.
+
+    Raises:
+        UserError: they are files, and the backbone does not define `preprocess`.
+    """
+    if images is None or isinstance(images, Tensor) or not any(one is not None for one in images):
+        return
+    if type(backbone).preprocess is Backbone.preprocess:
+        raise UserError(
+            f"the judge asks about images of files, and {type(backbone).__name__} does not define `preprocess`, which "
+            "reads them; leave such images out (the judge's option reference_images), or take another backbone"
+        )
 
 
 @torch.no_grad()
@@ -95,57 +113,3 @@ def _choose(backbone: Backbone, example: Example, image: Images) -> str:
     targets = backbone.tokenize_answers(choices)
     log_probs = backbone.answer_log_probs(image, [example.question] * len(choices), targets).float()
     return choices[int((log_probs * targets.mask).sum(1).argmax())]
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """An image of a file in RGB, upright. Gray and palette become RGB; of alpha, the colors are kept.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: it is no image, or broken.
-    """
-    try:
-        return decode_image(Path(path).read_bytes(), path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
-
-
-def check_image(path: str | Path) -> None:
-    """Refuse a file that is no image. Its first bytes are read, so one that is cut off may pass.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: it is no image.
-    """
-    try:
-        with Image.open(path):
-            return
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise UserError(f"{path} is no image; expected a PNG, JPEG or another format of Pillow") from None
-
-
-def decode_image(data: bytes, path: str | Path) -> Image.Image:
-    """As `open_image`, of the contents of a file.
-
-    Args:
-        data: The contents.
-        path: The file, for the error message.
-
-    Raises:
-        UserError: it is no image, or broken.
-    """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # gray of 16 bits, which `convert` would cut at 255
-                upright = upright.convert("I").point(lambda level: level / 256).convert("L")
-            return upright.convert("RGB")
-    except UnidentifiedImageError:
-        what = "no image" if data else "an empty file"
-        raise UserError(f"{path}: {what}; expected a PNG, JPEG or another format of Pillow") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: a broken image: {error}") from None

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unirl.backbones.given_images import decode_image
 from unirl.callbacks.grids import to_pil
 from unirl.errors import UserError
+from unirl.image_files import decode_image
 from unirl.judges.reference_images import METADATA, SAMPLES, numbered_folders, numbered_images
 from unirl.output import write_atomically
 from unirl.types import Example
@@ -49,10 +49,14 @@ def checked_folder(out: str | Path) -> Path:
     """
     try:
         folder = Path(out).expanduser()
-        if not folder.exists() or folder.is_dir():
+        if folder.is_dir():
             return folder
+        folder.stat()
+    except FileNotFoundError:
+        return folder
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no such user's home
-        raise UserError(f"{str(out)[:60]!r} cannot be a folder ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--out {str(out)[:60]!r} cannot be a folder ({reason})") from None
     raise UserError(f"{folder} is a file; give a folder as --out, which need not exist yet")
 
 
@@ -140,9 +144,13 @@ def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:
             continue
         prompt = _read_prompt(entry / METADATA)
         if prompt not in by_prompt:
-            raise UserError(f"{entry / METADATA}: the prompt {_short(prompt)} is not one of the benchmark's {len(examples)}")
+            raise UserError(
+                f"{entry / METADATA}: the prompt {_short(prompt)} is not one of the benchmark's {len(examples)}"
+            )
         if prompt in seen:
-            raise UserError(f"{entry / METADATA}: {seen[prompt]} has the prompt {_short(prompt)}, too; keep one of them")
+            raise UserError(
+                f"{entry / METADATA}: {seen[prompt]} has the prompt {_short(prompt)}, too; keep one of them"
+            )
         seen[prompt] = entry
         found += [ImageFile(by_prompt[prompt], index, path) for index, path in enumerate(files)]
     if not found:

@@ -161,7 +161,7 @@ def _notes(pairs: Sequence[tuple[BenchmarkResults, BenchmarkResults]], compared:
     weights = [one.settings.get("weights_sha256") for one in pairs[0]]
     if not differing and weights[0] is not None and weights[0] == weights[1]:
         notes.append("both have the same weights and settings")
-    return notes + [*dict.fromkeys(differing)]
+    return [*notes, *dict.fromkeys(differing)]
 
 
 def _setting_differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -147,12 +147,9 @@ def example_fingerprint(example: Example) -> str:
         >>> example_fingerprint(Example("a cup")) == example_fingerprint(Example("a dog"))
         False
     """
-    return fingerprint({one.name: getattr(example, one.name) for one in fields(Example)} | _plain_parts(example))
-
-
-def _plain_parts(example: Example) -> dict[str, Any]:
-    parts = {"objects": example.objects, "exclude": example.exclude, "questions": example.questions}
-    return {name: [asdict(one) for one in values] for name, values in parts.items()}
+    plain: dict[str, Any] = {"objects": [*map(asdict, example.objects)], "exclude": [*map(asdict, example.exclude)]}
+    plain["questions"] = [*map(asdict, example.questions)]
+    return fingerprint({one.name: getattr(example, one.name) for one in fields(Example)} | plain)
 
 
 def image_digest(image: Tensor | str | Path) -> str:

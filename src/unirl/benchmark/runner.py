@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from unirl.backbones import Backbone
-from unirl.backbones.given_images import answer_given, select_given
+from unirl.backbones.given_images import answer_given, check_reads, select_given
 from unirl.backbones.precision import cached_casts
 from unirl.benchmark.benchmark_report import write_report
 from unirl.benchmark.folder import (
@@ -118,6 +118,8 @@ def evaluate(
         backbone.build()
         files = planned_images(folder, examples, images)
     questions = None if backbone is None or not num_understanding else benchmark.understanding_set(num_understanding)
+    if backbone is not None:
+        check_reads(backbone, None if questions is None else questions[1])
     if not files and questions is None:
         raise UserError(f"{name} is no benchmark: it has neither prompts nor questions of its own")
     run = _Run(backbone, benchmark, name, folder, files, questions, batch_size, seed)
@@ -352,7 +354,9 @@ class _Run(LightningModule):
         if self.questions is not None:
             answers = self.answers.read()
             examples = list(self.questions[0])
-            understanding = accuracies(self.judge, examples, [answers[self._question_key(i)] for i in range(len(examples))])
+            understanding = accuracies(
+                self.judge, examples, [answers[self._question_key(i)] for i in range(len(examples))]
+            )
         elif self.earlier is not None and self.earlier.benchmark == self.name:
             understanding = self.earlier.understanding
         settings = {**self.settings, "resolution": sorted(sizes), "versions": versions()}

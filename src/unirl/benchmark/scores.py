@@ -95,7 +95,12 @@ class BenchmarkResults:
         for scores in (self.scores, *self.without_prompt.values()):
             [math.isnan(value) for value in scores.values()]
         asked = self.understanding.get("answers", ())
-        read = [self.standard_errors.keys(), self.counts.keys(), self.settings.keys(), list(self.warnings)]
+        read: list[object] = [
+            self.standard_errors.keys(),
+            self.counts.keys(),
+            self.settings.keys(),
+            list(self.warnings),
+        ]
         read += [(one["prompt"], one["category"]) for one in self.images]
         read += [(one["category"], one["question"], bool(one["correct"])) for one in asked]
         if self.understanding:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, Trainer
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from typing_extensions import override
 
@@ -102,9 +102,7 @@ def run(argv: list[str]) -> None:
     name = registered_name("judge", parsed.benchmark.class_path)
     values = dict(parser.instantiate_classes(parsed))
     values.pop("config", None)
-    results = _evaluate(values, name)
-    if rank_zero_only.rank == 0:
-        _print(results, Path(values["out"]))
+    _print(_evaluate(values, name), Path(values["out"]))
 
 
 def _arguments(argv: list[str]) -> list[str]:
@@ -163,8 +161,7 @@ def _evaluate(values: dict[str, Any], name: str) -> BenchmarkResults:
             if max_tokens is not None:
                 values["answer_sampling"] = replace(own.answer_sampling, max_tokens=max_tokens)
             settings = ", ".join(f"{key} {value:g}" for key, value in asdict(values["image_sampling"]).items())
-            if rank_zero_only.rank == 0:
-                print(f"sampling: {settings}", file=sys.stderr)
+            _print_sampling(f"sampling: {settings}")
         return evaluate(**values)
 
 
@@ -202,6 +199,12 @@ class _Lines(Callback):
         print(f"batch {batch_idx + 1} of {total}, {clock(left)} left", file=sys.stderr, flush=True)
 
 
+@rank_zero_only
+def _print_sampling(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@rank_zero_only
 def _print(results: BenchmarkResults, folder: Path) -> None:
     console = Console()
     if results.scores:

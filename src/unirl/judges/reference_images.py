@@ -8,8 +8,8 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 from random import Random
 
-from unirl.backbones.given_images import check_image
 from unirl.errors import UserError
+from unirl.image_files import check_image
 from unirl.prompts.jsonl import read_lines
 from unirl.types import Example
 from unirl.unicode import normalize_text
@@ -89,7 +89,9 @@ def _rows(path: str) -> Iterable[tuple[Example, str]]:
         given = Path(path).expanduser()
         is_folder = given.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no such user's home
-        raise UserError(f"reference_images {path[:60]!r} cannot be a file or folder ({getattr(error, 'strerror', None) or error})") from None
+        raise UserError(
+            f"reference_images {path[:60]!r} cannot be a file or folder ({getattr(error, 'strerror', None) or error})"
+        ) from None
     return _folder_rows(given) if is_folder else _file_rows(given)
 
 
@@ -109,7 +111,9 @@ def _checked_file(folder: Path, image: str, place: str) -> str:
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(place) else f"{place}: {error}") from None
     except (OSError, ValueError, RuntimeError) as error:  # too long, or no such user's home
-        raise UserError(f"{place}: 'image' {image[:60]!r} cannot be a file ({getattr(error, 'strerror', None) or error})") from None
+        raise UserError(
+            f"{place}: 'image' {image[:60]!r} cannot be a file ({getattr(error, 'strerror', None) or error})"
+        ) from None
     return str(file)
 
 
