@@ -179,6 +179,11 @@ def test_images_of_every_mode_are_read_as_they_look(mode: str, tmp_path: Path) -
         assert evaluate(None, Counting(), tmp_path).images[0]["correct"] is correct
 
 
+def test_a_limit_holds_for_images_of_another_program(tmp_path: Path) -> None:
+    judged(tmp_path, Counting())
+    assert [one["prompt"] for one in evaluate(None, Counting(), tmp_path, limit=1).images] == ["a cup"] * 2
+
+
 def test_images_of_another_program_are_taken_by_their_numbers(tmp_path: Path) -> None:
     judged(tmp_path, Counting())
     samples = tmp_path / "00000" / "samples"

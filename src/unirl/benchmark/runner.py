@@ -110,9 +110,11 @@ def evaluate(
     check_range(1, 10**9, "evaluate", limit=10**9 if limit is None else limit)
     name = name or type(benchmark).__name__.removesuffix("Judge").lower()
     folder, trainer = checked_folder(out), trainer or make_trainer()
-    examples = list(benchmark.benchmark())[:limit]
+    every = list(benchmark.benchmark())
+    examples = every[:limit]
     if backbone is None:
-        files = found_images(folder, examples)
+        wanted = {example.prompt for example in examples}
+        files = [file for file in found_images(folder, every) if file.example.prompt in wanted]
     else:
         check_plugin("backbone", backbone, Backbone)
         backbone.build()

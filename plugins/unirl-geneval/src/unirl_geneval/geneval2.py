@@ -85,7 +85,7 @@ class GenEval2Judge(Judge):
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
-        """The model and its processor, loaded when the first image is judged.
+        """The model and its processor, loaded when they are first needed.
 
         Raises:
             UserError: they cannot be read, or there is no chat template.

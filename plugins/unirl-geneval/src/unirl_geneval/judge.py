@@ -71,7 +71,7 @@ class GenEvalJudge(Judge):
 
     @cached_property
     def loaded(self) -> tuple[Detector, ColorClassifier]:
-        """The two models, loaded when the first image is judged.
+        """The two models, loaded when they are first needed.
 
         Raises:
             UserError: one of them cannot be read.
