@@ -89,3 +89,13 @@ def test_help_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "--benchmark" in printed
     assert "--judge-only" in printed
+
+
+def test_a_warning_is_said_once(done: Path, shapes_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--benchmark=shapes", f"--checkpoint={shapes_checkpoint}", f"--out={done}", *TRIAL]
+    with pytest.warns(UserWarning, match="--max-tokens"):
+        main(["evaluate", *arguments, "--max-tokens", "1"])
+    printed = capsys.readouterr().out
+    assert "--max-tokens" not in printed
+    assert "warning: 139 of the benchmark's 142 prompts have no images" in printed
+    assert "--max-tokens" in (done / "results.md").read_text()

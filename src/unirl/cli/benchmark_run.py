@@ -2,6 +2,9 @@
 
 import sys
 import time
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -102,7 +105,9 @@ def run(argv: list[str]) -> None:
     name = registered_name("judge", parsed.benchmark.class_path)
     values = dict(parser.instantiate_classes(parsed))
     values.pop("config", None)
-    _print(_evaluate(values, name), Path(values["out"]))
+    with _recorded_warnings() as said:
+        results = _evaluate(values, name)
+    _print(results, Path(values["out"]), said)
 
 
 def _arguments(argv: list[str]) -> list[str]:
@@ -204,8 +209,25 @@ def _print_sampling(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+@contextmanager
+def _recorded_warnings() -> Iterator[set[str]]:
+    """The warnings that are printed within a `with` block, so that none is printed again at the end."""
+    said: set[str] = set()
+    show = warnings.showwarning
+
+    def record(message: Warning | str, *args: Any, **options: Any) -> None:
+        said.add(str(message))
+        show(message, *args, **options)
+
+    warnings.showwarning = record
+    try:
+        yield said
+    finally:
+        warnings.showwarning = show
+
+
 @rank_zero_only
-def _print(results: BenchmarkResults, folder: Path) -> None:
+def _print(results: BenchmarkResults, folder: Path, said: Collection[str]) -> None:
     console = Console()
     if results.scores:
         console.print(results.table())
@@ -215,7 +237,7 @@ def _print(results: BenchmarkResults, folder: Path) -> None:
             print(f"understanding, {name}: {100 * value:.1f} ± {100 * error:.1f}")
         for name, value in results.understanding.get("yes_no", {}).items():
             print(f"yes/no questions, {name}: {100 * value:.1f}")
-    for warning in results.warnings:
+    for warning in (one for one in results.warnings if one not in said):
         print(f"warning: {warning}")
     print(f"results, with the verdict and reason of each image: {folder / RESULTS}")
     print(f"the same as a page, with the images: {folder / REPORT}")
