@@ -9,7 +9,7 @@ from pathlib import Path
 import unirl
 
 SOURCE = Path(__file__).parents[1] / "src" / "unirl"
-VALUES = ("errors", "examples", "types", "unicode", "plugin_outputs")
+VALUES = ("errors", "examples", "types", "unicode", "plugin_outputs", "image_files")
 KINDS = ("backbones", "rewards", "updates", "prompts", "judges")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
@@ -19,6 +19,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "plugin_outputs": (),
     "report": ("errors", "output"),
     "examples": ("errors", "unicode"),
+    "image_files": ("errors",),
     "types": VALUES,
     "functional": ("types",),
     "sampling": ("types", "functional"),

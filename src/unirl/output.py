@@ -62,5 +62,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         ['a.txt']
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException:  # a full disk, or an interrupt
+        partial.unlink(missing_ok=True)
+        raise

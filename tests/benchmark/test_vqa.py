@@ -95,7 +95,7 @@ def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
 
 def test_a_broken_image_is_said(tmp_path: Path, lines: list[dict[str, object]], shapes_checkpoint: Path) -> None:
     (tmp_path / "wide.png").write_bytes((tmp_path / "wide.png").read_bytes()[:80])
-    with pytest.raises(UserError, match=r"wide.png: not an image, or cut off"):
+    with pytest.raises(UserError, match=r"wide.png: a broken image: .*truncated"):
         evaluate(Showo(str(shapes_checkpoint)), VQA(written(tmp_path, lines)), tmp_path / "out")
 
 
@@ -111,3 +111,7 @@ def test_showo_reads_the_middle_square(shapes_checkpoint: Path) -> None:
     wide.paste(middle, (16, 0))
     assert torch.equal(backbone.preprocess([wide]), backbone.preprocess([middle]))
     assert backbone.preprocess([wide]).shape == (1, 3, 64, 64)
+    line = Image.new("RGB", (200_000, 1))  # resized whole, it would be 2.5 GB
+    line.paste((255, 0, 0), (99_000, 0, 101_000, 1))
+    assert backbone.preprocess([line])[0, :, 32, 32].tolist() == [1, 0, 0]
+    assert backbone.preprocess([line.rotate(90, expand=True)])[0, :, 32, 32].tolist() == [1, 0, 0]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from unirl.cli.main import main
 
@@ -30,11 +31,24 @@ def test_it_prints_a_table_and_goes_on(done: Path, shapes_checkpoint: Path, caps
     assert "understanding, overall" in capsys.readouterr().out
 
 
+def test_one_process_prints(
+    done: Path, shapes_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    arguments = ["--benchmark=shapes", f"--checkpoint={shapes_checkpoint}", f"--out={done}", *TRIAL]
+    main(["evaluate", *arguments])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "steps 2" not in printed.err
+
+
 def test_compare_prints_differences(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", "--compare", str(done), f"{done},{done}"])
     printed = capsys.readouterr().out
     assert "+0.0" in printed
     assert "each run" in printed
+    main(["evaluate", f"--compare={done}", f"{done},"])
+    assert "note: both have the same weights and settings" in capsys.readouterr().out
 
 
 ERRORS = {
@@ -75,3 +89,13 @@ def test_help_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "--benchmark" in printed
     assert "--judge-only" in printed
+
+
+def test_a_warning_is_said_once(done: Path, shapes_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--benchmark=shapes", f"--checkpoint={shapes_checkpoint}", f"--out={done}", *TRIAL]
+    with pytest.warns(UserWarning, match="--max-tokens"):
+        main(["evaluate", *arguments, "--max-tokens", "1"])
+    printed = capsys.readouterr().out
+    assert "--max-tokens" not in printed
+    assert "warning: 139 of the benchmark's 142 prompts have no images" in printed
+    assert "--max-tokens" in (done / "results.md").read_text()

@@ -86,6 +86,10 @@ BROKEN = [
     ({"prompt": "a cup"}, "images.jsonl:1: the field 'image' is missing"),
     ({**CUP, "imag": "0.png"}, "images.jsonl:1: unknown field 'imag'"),
     ("", "images.jsonl is empty"),
+    ({**CUP, "image": "images.jsonl"}, "images.jsonl:1: .*images.jsonl is no image; expected a PNG"),
+    ({**CUP, "image": "x" * 300}, "images.jsonl:1: 'image' 'x+' cannot be a file"),
+    ({**CUP, "image": "~nosuchuser/0.png"}, "images.jsonl:1: 'image' '~nosuchuser/0.png' cannot be a file"),
+    ({"prompt": "a cup", "question": "Which?", "image": "0.png"}, "jsonl:1: there is 'question' without 'answer'"),
 ]
 
 
@@ -104,5 +108,12 @@ def test_folders_without_images_or_metadata_are_said(tmp_path: Path) -> None:
     (tmp_path / "0/metadata.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
     with pytest.raises(UserError, match=r"metadata.jsonl: expected one JSON object, got 2"):
         ReferenceImages(str(tmp_path))
+    (tmp_path / "0/metadata.jsonl").write_text('{"prompt": "a"}')
+    (tmp_path / "0/samples/0.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"0.metadata.jsonl: .*0.png is no image"):
+        ReferenceImages(str(tmp_path))
     with pytest.raises(UserError, match=r"cannot read .*absent"):
         ReferenceImages(str(tmp_path / "absent"))
+    for path in ("~nosuchuser/a", "x" * 5000):
+        with pytest.raises(UserError, match=r"reference_images .* cannot be a file or folder"):
+            ReferenceImages(path)

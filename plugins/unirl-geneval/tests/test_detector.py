@@ -187,7 +187,8 @@ def test_what_is_no_detector_is_refused(detector_folder: Path, clip_folder: Path
     weights = load_file(detector_folder / "model.safetensors")
     broken = {
         "no file": (tmp_path, "cannot be read"),
-        "no such folder": (tmp_path / "absent", "no checkpoint at"),
+        "no such folder": (tmp_path / "absent", "geneval: the detector: no checkpoint at"),
+        "no config": (tmp_path.parent, "geneval: the detector: .*config.json is missing"),
         "another architecture": (clip_folder, "holds a model of type 'clip', expected 'mask2former'"),
     }
     for folder, message in broken.values():

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from unirl.backbones.base import Backbone
 from unirl.errors import UserError
+from unirl.image_files import open_image
 from unirl.types import Answers, AnswerSampling, Example, Images
 
 GivenImages = Tensor | Sequence[str | Path]
@@ -43,6 +43,25 @@ def select_given(images: GivenImages, rows: Sequence[int]) -> GivenImages:
     return images[list(rows)] if isinstance(images, Tensor) else [images[row] for row in rows]
 
 
+def check_reads(backbone: Backbone, images: Tensor | Sequence[object] | None) -> None:
+    """Refuse files of images that the backbone cannot read, before anything is computed.
+
+    Args:
+        backbone: The model, built or not.
+        images: Images, paths of files, or None where there are none.
+
+    Raises:
+        UserError: they are files, and the backbone does not define `preprocess`.
+    """
+    if images is None or isinstance(images, Tensor) or not any(one is not None for one in images):
+        return
+    if type(backbone).preprocess is Backbone.preprocess:
+        raise UserError(
+            f"the judge asks about images of files, and {type(backbone).__name__} does not define `preprocess`, which "
+            "reads them; leave such images out (the judge's option reference_images), or take another backbone"
+        )
+
+
 @torch.no_grad()
 def answer_given(
     backbone: Backbone,
@@ -64,7 +83,7 @@ def answer_given(
         UserError: a file is no image, or the backbone does not define `preprocess`.
     """
     device = next(backbone.parameters()).device
-    pixels = images if isinstance(images, Tensor) else backbone.preprocess([open_image(path) for path in images])
+    pixels = images if isinstance(images, Tensor) else _read(backbone, images)
     encoded = backbone.encode(pixels.to(device))
     chosen = {
         i: _choose(backbone, example, _select(encoded, [i]))
@@ -80,6 +99,11 @@ def answer_given(
     return GivenAnswers([text[i] for i in range(len(examples))], sampled)
 
 
+def _read(backbone: Backbone, paths: Sequence[str | Path]) -> Tensor:
+    """One at a time: photographs are much larger than what the model reads."""
+    return torch.cat([backbone.preprocess([open_image(path)]) for path in paths])
+
+
 def _select(images: Images, rows: Sequence[int]) -> Images:
     return images[torch.tensor(rows, device=images.codes.device)]
 
@@ -89,19 +113,3 @@ def _choose(backbone: Backbone, example: Example, image: Images) -> str:
     targets = backbone.tokenize_answers(choices)
     log_probs = backbone.answer_log_probs(image, [example.question] * len(choices), targets).float()
     return choices[int((log_probs * targets.mask).sum(1).argmax())]
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """An image of a file in RGB, upright.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: it is no image, or broken.
-    """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not an image, or cut off: {error}") from None

@@ -4,7 +4,6 @@ Source: Ghosh et al. 2023 (arXiv 2310.11513), the layout that its public code re
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,13 +11,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from unirl.callbacks.grids import to_pil
 from unirl.errors import UserError
-from unirl.judges.reference_images import METADATA, SAMPLES, numbered_folders
+from unirl.image_files import decode_image
+from unirl.judges.reference_images import METADATA, SAMPLES, numbered_folders, numbered_images
 from unirl.output import write_atomically
 from unirl.types import Example
 
@@ -36,6 +36,28 @@ class ImageFile:
     example: Example
     index: int
     path: Path
+
+
+def checked_folder(out: str | Path) -> Path:
+    """A folder of results, which need not exist yet.
+
+    Args:
+        out: Its path.
+
+    Raises:
+        UserError: it is a file, or cannot be a path.
+    """
+    try:
+        folder = Path(out).expanduser()
+        if folder.is_dir():
+            return folder
+        folder.stat()
+    except FileNotFoundError:
+        return folder
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no such user's home
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--out {str(out)[:60]!r} cannot be a folder ({reason})") from None
+    raise UserError(f"{folder} is a file; give a folder as --out, which need not exist yet")
 
 
 def planned_images(folder: Path, examples: Sequence[Example], count: int) -> list[ImageFile]:
@@ -83,20 +105,25 @@ def write_metadata(images: Sequence[ImageFile]) -> None:
         images: Of the whole benchmark.
 
     Raises:
-        UserError: a folder has images of another prompt.
+        UserError: images of another prompt are there.
     """
-    first = [(image.example, image.path.parent.parent) for image in images if image.index == 0]
-    for example, folder in first:
-        if (folder / METADATA).exists() and (prompt := _read_prompt(folder / METADATA)) != example.prompt:
+    first = [image for image in images if image.index == 0]
+    for image in first:
+        metadata = image.path.parent.parent / METADATA
+        if metadata.exists() and (prompt := _read_prompt(metadata)) != image.example.prompt:
             raise UserError(
-                f"{folder} holds images of the prompt {prompt!r}, and the benchmark's prompt of this number is "
-                f"{example.prompt!r}; take another --out, or the prompts in their old order"
+                f"{metadata} is of the prompt {_short(prompt)}, and the benchmark has {_short(image.example.prompt)} "
+                "there: the folder holds images of other prompts; take another --out"
             )
-    for example, folder in first:
-        line = (json.dumps(metadata_of(example)) + "\n").encode()
-        if not (folder / METADATA).exists() or (folder / METADATA).read_bytes() != line:
-            (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / METADATA, line)
+    for image in first:
+        image.path.parent.mkdir(parents=True, exist_ok=True)
+        metadata, line = image.path.parent.parent / METADATA, json.dumps(metadata_of(image.example)) + "\n"
+        if not metadata.exists() or metadata.read_bytes() != line.encode():
+            write_atomically(metadata, line.encode())
+
+
+def _short(prompt: str) -> str:
+    return repr(prompt if len(prompt) <= 60 else f"{prompt[:57]}...")
 
 
 def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:
@@ -112,14 +139,18 @@ def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:
     """
     by_prompt, seen, found = {example.prompt: example for example in examples}, dict[str, Path](), list[ImageFile]()
     for entry in numbered_folders(folder):
-        files = sorted(path for path in (entry / SAMPLES).glob("*") if re.match(r"\d+\.png", path.name))
+        files = numbered_images(entry)
         if not files:
             continue
         prompt = _read_prompt(entry / METADATA)
         if prompt not in by_prompt:
-            raise UserError(f"{entry / METADATA}: the prompt {prompt!r} is not one of the benchmark's {len(examples)}")
+            raise UserError(
+                f"{entry / METADATA}: the prompt {_short(prompt)} is not one of the benchmark's {len(examples)}"
+            )
         if prompt in seen:
-            raise UserError(f"{entry / METADATA}: {seen[prompt]} has the prompt {prompt!r}, too; keep one of them")
+            raise UserError(
+                f"{entry / METADATA}: {seen[prompt]} has the prompt {_short(prompt)}, too; keep one of them"
+            )
         seen[prompt] = entry
         found += [ImageFile(by_prompt[prompt], index, path) for index, path in enumerate(files)]
     if not found:
@@ -131,10 +162,10 @@ def found_images(folder: Path, examples: Sequence[Example]) -> list[ImageFile]:
 
 def _read_prompt(path: Path) -> str:
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; it says which prompt the images beside it are of") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not one JSON object: {error}") from None
     prompt = metadata.get("prompt") if isinstance(metadata, Mapping) else None
     if not isinstance(prompt, str):
@@ -146,7 +177,7 @@ def read_image(path: Path) -> tuple[Tensor, str]:
     """An image and the SHA-256 of its file.
 
     Args:
-        path: A PNG, or another format of PIL's. Grey and palette become RGB; of alpha, the colors are kept.
+        path: A file that `open_image` reads.
 
     Shapes:
         returns (3, H, W), k / 255.
@@ -156,14 +187,10 @@ def read_image(path: Path) -> tuple[Tensor, str]:
     """
     try:
         data = path.read_bytes()
-        with Image.open(BytesIO(data)) as image:
-            array = torch.frombuffer(
-                bytearray(ImageOps.exif_transpose(image).convert("RGB").tobytes()), dtype=torch.uint8
-            )
-            width, height = ImageOps.exif_transpose(image).size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not an image, or cut off: {error}; remove the file, and it is made again") from None
-    return array.view(height, width, 3).permute(2, 0, 1).float() / 255, sha256(data).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    pixels = torch.from_numpy(np.array(decode_image(data, path)))
+    return pixels.permute(2, 0, 1).float() / 255, sha256(data).hexdigest()
 
 
 def write_image(path: Path, pixels: Tensor) -> None:

@@ -2,9 +2,10 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -43,7 +44,7 @@ class Comparison:
 
     Args:
         differences: By score, that of the benchmark last.
-        notes: Settings in which the two differ.
+        notes: Settings in which the two differ, and what could not be compared.
     """
 
     differences: dict[str, Difference]
@@ -81,18 +82,20 @@ def compare(first: str | Path | Sequence[str | Path], second: str | Path | Seque
     paths = [[one] if isinstance(one, str | Path) else list(one) for one in (first, second)]
     if len(paths[0]) != len(paths[1]) and 1 not in map(len, paths):
         raise UserError(f"{len(paths[0])} runs against {len(paths[1])}; give equally many of both, or one of the first")
+    if not all(paths):
+        raise UserError("nothing to compare: give a folder of `unirl evaluate` on both sides")
     count = max(map(len, paths))
     loaded = [[BenchmarkResults.load(path) for path in side] for side in paths]
     sides = [side * count if len(side) == 1 else side for side in loaded]
     pairs = list(zip(*sides, strict=True))
-    for a, b in pairs:
-        _check(a, b)
+    for one in (one for pair in pairs for one in pair):
+        _check(pairs[0][0], one)
     names = [name for name in pairs[0][0].scores if all(name in one.scores for pair in pairs for one in pair)]
     names.sort(key=lambda name: name == OVERALL)
     differences = {name: _difference(pairs, name) for name in names} | _understanding(pairs)
     if not differences:
         raise UserError("the results have neither scores nor answers in common; nothing can be compared")
-    return Comparison(differences, _notes(pairs))
+    return Comparison(differences, _notes(pairs, differences))
 
 
 def _check(a: BenchmarkResults, b: BenchmarkResults) -> None:
@@ -145,8 +148,29 @@ def _understanding(pairs: Sequence[tuple[BenchmarkResults, BenchmarkResults]]) -
     return {UNDERSTANDING: Difference(first, second, low, high, seeds)}
 
 
-def _notes(pairs: Sequence[tuple[BenchmarkResults, BenchmarkResults]]) -> list[str]:
-    a, b = pairs[0][0].settings, pairs[0][1].settings
-    ignored = {"checkpoint", "weights_sha256"}
-    names = [name for name in dict.fromkeys([*a, *b]) if name not in ignored and a.get(name) != b.get(name)]
-    return [f"{name} differs: {a.get(name)} and {b.get(name)}" for name in names]
+def _notes(pairs: Sequence[tuple[BenchmarkResults, BenchmarkResults]], compared: Mapping[str, object]) -> list[str]:
+    every = [one for pair in pairs for one in pair]
+    scores = dict.fromkeys(name for one in every for name in one.scores)
+    notes = [f"{name} is not compared: not all results have it" for name in scores if name not in compared]
+    if UNDERSTANDING not in compared and any(one.understanding for one in every):
+        notes.append(f"{UNDERSTANDING} is not compared: not all were asked the same questions")
+    numbers = [len(one.images) for one in every]
+    if len(set(numbers)) > 1:
+        notes.append(f"the number of images differs: {', '.join(map(str, numbers))}")
+    differing = [difference for a, b in pairs for difference in _setting_differences(a.settings, b.settings)]
+    weights = [one.settings.get("weights_sha256") for one in pairs[0]]
+    if not differing and weights[0] is not None and weights[0] == weights[1]:
+        notes.append("both have the same weights and settings")
+    return [*notes, *dict.fromkeys(differing)]
+
+
+def _setting_differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Settings in which two differ, one by one."""
+    for name in dict.fromkeys([*a, *b]):
+        one, other = a.get(name), b.get(name)
+        if name in {"checkpoint", "weights_sha256"} or one == other:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _setting_differences(one, other, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name} differs: {one} and {other}"

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from unirl.backbones import Backbone
-from unirl.backbones.checkpoints import locate
+from unirl.backbones.checkpoints import PretrainedModel, locate, locate_local
 from unirl.backbones.fingerprint import fingerprint as weights_fingerprint
 from unirl.backbones.frozen import digest
-from unirl.backbones.given_images import GivenImages
 from unirl.errors import UserError
 from unirl.judges import Judge
 from unirl.output import write_atomically
@@ -54,29 +53,31 @@ def _is_plain(value: object) -> bool:
 
 
 def judge_settings(judge: Judge, name: str) -> dict[str, Any]:
-    """What decides the verdicts of a judge. Downloads its models.
+    """What decides the verdicts of a judge. Reads the weights of its models that are folders.
 
     Args:
         judge: The judge.
         name: Its registered name, or another one.
 
     Raises:
-        UserError: one of its models is not there.
+        UserError: a model of the judge is not there.
     """
-    models: dict[str, str | None] = {}
-    for model in judge.pretrained_models:
-        try:
-            locate(model.name, files=model.files, revision=model.revision)
-        except UserError as error:
-            raise UserError(f"judge {name}: {error}") from None
-        models[model.name] = weights_fingerprint(model.name, model.revision)
     return {
         "judge": name,
         "judge_class": _path(judge),
         "judge_options": options_of(judge),
-        "judge_models": models,
+        "judge_models": {model.name: _version(model, name) for model in judge.pretrained_models},
         "judge_distribution": distribution_of(judge),
     }
+
+
+def _version(model: PretrainedModel, name: str) -> str | None:
+    """The commit of a model of the hub; of a folder, a hash of its config and weights."""
+    try:
+        folder = locate(model.name, files=model.files, revision=model.revision)
+        return weights_fingerprint(model.name) if locate_local(model.name) else folder.name
+    except UserError as error:
+        raise UserError(f"judge {name}: {error}") from None
 
 
 def image_settings(backbone: Backbone, sampling: ImageSampling, seed: int, precision: str) -> dict[str, Any]:
@@ -109,31 +110,6 @@ def answer_settings(sampling: AnswerSampling) -> dict[str, Any]:
     return {"answer_sampling": asdict(sampling)}
 
 
-def question_key(example: Example, images: GivenImages, row: int) -> str:
-    """A name of a question about an image, which changes with its words, its choices and the image.
-
-    Args:
-        example: With the question.
-        images: All given images.
-        row: Which of them.
-
-    Raises:
-        UserError: a file cannot be read.
-
-    Example:
-        >>> images = torch.zeros(2, 3, 8, 8)
-        >>> question_key(Example("", "what ?"), images, 0) == question_key(Example("", "what ?"), images, 1)
-        True
-    """
-    image, question = images[row], example.questions[0]
-    try:
-        data = image.cpu().numpy().tobytes() if isinstance(image, Tensor) else Path(image).read_bytes()
-    except OSError as error:
-        raise UserError(f"{image}: cannot be read: {error.strerror or error}") from None
-    asked = {"question": question.text, "choices": question.choices}
-    return fingerprint({"image": sha256(data).hexdigest(), **asked})
-
-
 def versions() -> dict[str, str]:
     """Versions of what computes the images and the verdicts, and the device."""
     names = ("lightning-unirl", "torch", "transformers")
@@ -152,6 +128,38 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
         (True, 12)
     """
     return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def example_fingerprint(example: Example) -> str:
+    """A short name of what an image must show and what is asked about it.
+
+    Args:
+        example: The example.
+
+    Example:
+        >>> example_fingerprint(Example("a cup")) == example_fingerprint(Example("a dog"))
+        False
+    """
+    plain: dict[str, Any] = {"objects": [*map(asdict, example.objects)], "exclude": [*map(asdict, example.exclude)]}
+    plain["questions"] = [*map(asdict, example.questions)]
+    return fingerprint({one.name: getattr(example, one.name) for one in fields(Example)} | plain)
+
+
+def image_digest(image: Tensor | str | Path) -> str:
+    """A short name of the contents of an image.
+
+    Args:
+        image: Pixels, or the path of a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if isinstance(image, Tensor):
+        return digest({"": image})[:12]
+    try:
+        return sha256(Path(image).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise UserError(f"{image}: {error.strerror or error}") from None
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -189,8 +197,10 @@ def saved_settings(folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}; take another --out") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: expected a JSON object, got {_short(settings)}; take another --out")
     return settings
 
 

@@ -1,5 +1,6 @@
 """Lines of JSON that several processes append, and that a killed process may leave cut off."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -37,19 +38,23 @@ class Records:
         Args:
             key: Of the record.
             value: What JSON can hold.
+
+        Raises:
+            OSError: it cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._known is not None:
-            self._known[key] = value
-        line = json.dumps([key, value]) + "\n"
+        line = (json.dumps([key, value]) + "\n").encode()
         if not self._has_begun:  # on a line of its own, after what a killed process left
             self._has_begun = True
-            line = "\n" + line
+            line = b"\n" + line
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, line.encode())
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(descriptor)
+        if self._known is not None:
+            self._known[key] = value
 
     def refresh(self) -> None:
         """Forget what was read, so that the records of other processes are read, too."""
@@ -57,9 +62,9 @@ class Records:
 
     def _lines(self) -> Iterator[tuple[str, Any]]:
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_bytes().splitlines():
                 try:
                     key, value = json.loads(line)
-                except ValueError:
+                except (ValueError, TypeError):  # cut off, or what a lost block of the disk left
                     continue
                 yield key, value

@@ -5,10 +5,13 @@ process does it, and what was there before, changes nothing. Images, verdicts an
 are there, and a run that was killed goes on with the rest.
 """
 
+import signal
+import sys
+import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning import LightningModule, Trainer
@@ -18,17 +21,26 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from unirl.backbones import Backbone
-from unirl.backbones.given_images import answer_given, select_given
+from unirl.backbones.given_images import answer_given, check_reads, select_given
 from unirl.backbones.precision import cached_casts
 from unirl.benchmark.benchmark_report import write_report
-from unirl.benchmark.folder import ImageFile, found_images, planned_images, read_image, write_image, write_metadata
+from unirl.benchmark.folder import (
+    ImageFile,
+    checked_folder,
+    found_images,
+    planned_images,
+    read_image,
+    write_image,
+    write_metadata,
+)
 from unirl.benchmark.provenance import (
     answer_settings,
     claim,
+    example_fingerprint,
     fingerprint,
+    image_digest,
     image_settings,
     judge_settings,
-    question_key,
     saved_settings,
     versions,
 )
@@ -95,23 +107,37 @@ def evaluate(
     check_range(1, 10_000, "evaluate", images=images)
     check_range(1, 100_000, "evaluate", batch_size=batch_size)
     check_range(0, 10**9, "evaluate", num_understanding=num_understanding)
+    check_range(1, 10**9, "evaluate", limit=10**9 if limit is None else limit)
     name = name or type(benchmark).__name__.removesuffix("Judge").lower()
-    folder, trainer = Path(out), trainer or make_trainer()
-    examples = list(benchmark.benchmark())[:limit]
+    folder, trainer = checked_folder(out), trainer or make_trainer()
+    every = list(benchmark.benchmark())
+    examples = every[:limit]
     if backbone is None:
-        files = found_images(folder, examples)
+        wanted = {example.prompt for example in examples}
+        files = [file for file in found_images(folder, every) if file.example.prompt in wanted]
     else:
         check_plugin("backbone", backbone, Backbone)
         backbone.build()
         files = planned_images(folder, examples, images)
     questions = None if backbone is None or not num_understanding else benchmark.understanding_set(num_understanding)
+    if backbone is not None:
+        check_reads(backbone, None if questions is None else questions[1])
     if not files and questions is None:
         raise UserError(f"{name} is no benchmark: it has neither prompts nor questions of its own")
     run = _Run(backbone, benchmark, name, folder, files, questions, batch_size, seed)
     if backbone is not None:
         run.use(image_sampling or backbone.sampling_config.image_sampling, answer_sampling)
-    trainer.predict(run, return_predictions=False)
+    else:
+        run.earlier = BenchmarkResults.load(folder) if (folder / RESULTS).is_file() else None
+    try:
+        trainer.predict(run, return_predictions=False)
+    except OSError as error:
+        raise UserError(f"{_describe(error)}; what is in {folder} is kept, and the same command goes on") from error
     return run.results
+
+
+def _describe(error: OSError) -> str:
+    return f"{error.filename or 'evaluate'}: {error.strerror or error}"
 
 
 def make_trainer(**options: Any) -> Trainer:
@@ -129,6 +155,8 @@ class _Run(LightningModule):
     """The work of an evaluation, in batches that do not depend on the number of processes."""
 
     results: BenchmarkResults
+    earlier: BenchmarkResults | None = None
+    """Of the folder, where images of another program are judged: its answers are kept."""
 
     def __init__(
         self,
@@ -151,6 +179,7 @@ class _Run(LightningModule):
         ]
         self.settings: dict[str, Any] = {}
         self.problems: list[str] = []
+        self._asked: dict[int, str] = {}
 
     def use(self, image_sampling: ImageSampling, answer_sampling: AnswerSampling | None) -> None:
         """Set how images and answers are sampled."""
@@ -177,23 +206,42 @@ class _Run(LightningModule):
                 message[0] = self._settings()
             except UserError as error:
                 message[1] = str(error)
+            except OSError as error:
+                message[1] = f"{_describe(error)}; give an --out that can be written"
         self.settings, problem = self.trainer.strategy.broadcast(message)
         if problem is not None:
             raise UserError(problem)
-        judged, answered = fingerprint(judge_settings(self.judge, self.name)), fingerprint(self.settings)
+        judged = fingerprint({key: value for key, value in self.settings.items() if key.startswith("judge")})
+        answered = fingerprint(self.settings)
         rank = self.trainer.global_rank
         self.verdicts = Records(self.folder / "verdicts" / judged, rank)
         self.answers = Records(self.folder / "answers" / answered, rank)
+        if len(self.verdicts.read()) < len(self.files):
+            self.judge.load()
 
     def _settings(self) -> dict[str, Any]:
-        settings = saved_settings(self.folder)
+        judge, settings = judge_settings(self.judge, self.name), saved_settings(self.folder)
         if self.backbone is not None:
             precision = str(self.trainer.precision)
             settings = image_settings(self.backbone, self.image_sampling, self.seed, precision)
             claim(self.folder, settings)
             write_metadata(self.files)
             settings |= answer_settings(self.answer_sampling)
-        return settings | judge_settings(self.judge, self.name)
+        return settings | judge
+
+    @override
+    def on_predict_start(self) -> None:
+        """Let SIGTERM stop the evaluation, which Lightning ignores: what is done is on disk."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, *_: object) -> NoReturn:
+        launcher = self.trainer.strategy.launcher
+        if launcher is not None:
+            launcher.kill(signal.SIGTERM)
+        if self.trainer.is_global_zero:
+            print("stopped by SIGTERM; the same command goes on", file=sys.stderr, flush=True)
+        raise SystemExit(128 + signal.SIGTERM)
 
     @override
     def predict_dataloader(self) -> DataLoader[int]:
@@ -231,7 +279,7 @@ class _Run(LightningModule):
         """Judge those images of a batch about which there is no verdict, images of a size at once."""
         by_size: dict[tuple[int, ...], list[tuple[ImageFile, Tensor, str]]] = {}
         for file in batch:
-            pixels, checksum = read_image(file.path)
+            pixels, checksum = self._read(file)
             if (key := self._key(file, checksum)) not in self.verdicts:
                 by_size.setdefault(tuple(pixels.shape), []).append((file, pixels, key))
         for group in by_size.values():
@@ -245,19 +293,33 @@ class _Run(LightningModule):
         """Answer those questions of a batch that have no answer."""
         assert self.backbone is not None
         assert self.questions is not None
-        examples, given = self.questions
-        keys = [question_key(examples[row], given, row) for row in rows]
-        if all(key in self.answers for key in keys):
+        if all(self._question_key(row) in self.answers for row in rows):
             return
+        examples, given = self.questions
         asked = [examples[i] for i in rows]
         with cached_casts(self.device):
             answers = answer_given(self.backbone, asked, select_given(given, rows), self.answer_sampling)
-        for key, text in zip(keys, answers.text, strict=True):
-            if key not in self.answers:
+        for row, text in zip(rows, answers.text, strict=True):
+            if (key := self._question_key(row)) not in self.answers:
                 self.answers.append(key, text)
 
+    def _read(self, file: ImageFile) -> tuple[Tensor, str]:
+        try:
+            return read_image(file.path)
+        except UserError as error:
+            advice = "remove it, and it is made again" if self.backbone else "replace it, or remove it from the folder"
+            raise UserError(f"{error}; {advice}") from None
+
     def _key(self, file: ImageFile, checksum: str) -> str:
-        return f"{file.path.relative_to(self.folder).as_posix()} {checksum} {fingerprint(asdict(file.example))}"
+        return f"{file.path.relative_to(self.folder).as_posix()} {checksum} {example_fingerprint(file.example)}"
+
+    def _question_key(self, row: int) -> str:
+        """Of the question, its choices and its image: a file that was changed is asked about again."""
+        assert self.questions is not None
+        example, image = self.questions[0][row], self.questions[1][row]
+        if row not in self._asked:
+            self._asked[row] = f"{row} {example_fingerprint(example)} {image_digest(image)}"
+        return self._asked[row]
 
     @override
     def on_predict_end(self) -> None:
@@ -274,7 +336,7 @@ class _Run(LightningModule):
     def _results(self) -> BenchmarkResults:
         records, verdicts, images, sizes = self.verdicts.read(), list[Verdict](), list[dict[str, Any]](), set[str]()
         for file in self.files:
-            pixels, checksum = read_image(file.path)
+            pixels, checksum = self._read(file)
             sizes.add(f"{pixels.shape[2]}x{pixels.shape[1]}")
             verdict = Verdict(*records[self._key(file, checksum)])
             verdicts.append(verdict)
@@ -293,11 +355,12 @@ class _Run(LightningModule):
         understanding: dict[str, Any] = {}
         if self.questions is not None:
             answers = self.answers.read()
-            examples, given = self.questions
-            texts = [answers[question_key(example, given, row)] for row, example in enumerate(examples)]
-            understanding = accuracies(self.judge, examples, texts)
-        elif self.backbone is None and (self.folder / RESULTS).is_file():
-            understanding = BenchmarkResults.load(self.folder).understanding
+            examples = list(self.questions[0])
+            understanding = accuracies(
+                self.judge, examples, [answers[self._question_key(i)] for i in range(len(examples))]
+            )
+        elif self.earlier is not None and self.earlier.benchmark == self.name:
+            understanding = self.earlier.understanding
         settings = {**self.settings, "resolution": sorted(sizes), "versions": versions()}
         counts = count_by_category(self.files)
         warnings = self.problems + doubts(self.files, verdicts, len(self.judge.benchmark()))

@@ -80,11 +80,32 @@ class BenchmarkResults:
         """
         file = Path(path) / RESULTS if Path(path).is_dir() else Path(path)
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            results = cls(**json.loads(file.read_text(encoding="utf-8")))
+            results._check()
         except OSError as error:
             raise UserError(f"{file}: {error.strerror}; give a folder of `unirl evaluate`") from None
-        except (ValueError, TypeError):
-            raise UserError(f"{file} is no results.json of `unirl evaluate`") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise UserError(
+                f"{file} is no results.json of `unirl evaluate`, or damaged; the command that made it writes it again"
+            ) from None
+        return results
+
+    def _check(self) -> None:
+        """Raise an error of any type where what was read has another form."""
+        for scores in (self.scores, *self.without_prompt.values()):
+            [math.isnan(value) for value in scores.values()]
+        asked = self.understanding.get("answers", ())
+        read: list[object] = [
+            self.standard_errors.keys(),
+            self.counts.keys(),
+            self.settings.keys(),
+            list(self.warnings),
+        ]
+        read += [(one["prompt"], one["category"]) for one in self.images]
+        read += [(one["category"], one["question"], bool(one["correct"])) for one in asked]
+        if self.understanding:
+            math.isnan(self.understanding["accuracy"][OVERALL])
+            read += [self.understanding["standard_error"], self.understanding["questions"]]
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Name, prompts, images and score in percent of each line of the table, the score of the benchmark last."""

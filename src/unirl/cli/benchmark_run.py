@@ -2,12 +2,16 @@
 
 import sys
 import time
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from typing_extensions import override
 
@@ -44,7 +48,7 @@ class Options:
         judge_only: Judge the images that are in `out`, in GenEval's layout.
         num_understanding: Questions about given images, of benchmarks that make as many as they are asked for.
         limit: The first so many prompts only, for trials.
-        steps: Sampling steps of a masked model. By default as the checkpoint says, like the next five.
+        steps: Sampling steps of a masked model. By default as the checkpoint says, like the next four.
         guidance: Classifier-free guidance; 0 is none.
         temperature: Of image codes.
         confidence_noise: Noise on the order in which a masked model fixes codes.
@@ -101,7 +105,9 @@ def run(argv: list[str]) -> None:
     name = registered_name("judge", parsed.benchmark.class_path)
     values = dict(parser.instantiate_classes(parsed))
     values.pop("config", None)
-    _print(_evaluate(values, name), Path(values["out"]))
+    with _recorded_warnings() as said:
+        results = _evaluate(values, name)
+    _print(results, Path(values["out"]), said)
 
 
 def _arguments(argv: list[str]) -> list[str]:
@@ -151,7 +157,7 @@ def _evaluate(values: dict[str, Any], name: str) -> BenchmarkResults:
     values |= {"backbone": backbone, "name": name, "trainer": _trainer(values)}
     sampling = {key: values.pop(key) for key in ("steps", "guidance", "temperature", "confidence_noise")}
     max_tokens = values.pop("max_tokens")
-    with translate():
+    with translate("the evaluation stops, and the same command goes on"):
         if backbone is not None:
             backbone.build()
             own: SamplingConfig = backbone.sampling_config
@@ -160,7 +166,7 @@ def _evaluate(values: dict[str, Any], name: str) -> BenchmarkResults:
             if max_tokens is not None:
                 values["answer_sampling"] = replace(own.answer_sampling, max_tokens=max_tokens)
             settings = ", ".join(f"{key} {value:g}" for key, value in asdict(values["image_sampling"]).items())
-            print(f"sampling: {settings}", file=sys.stderr)
+            _print_sampling(f"sampling: {settings}")
         return evaluate(**values)
 
 
@@ -198,7 +204,30 @@ class _Lines(Callback):
         print(f"batch {batch_idx + 1} of {total}, {clock(left)} left", file=sys.stderr, flush=True)
 
 
-def _print(results: BenchmarkResults, folder: Path) -> None:
+@rank_zero_only
+def _print_sampling(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def _recorded_warnings() -> Iterator[set[str]]:
+    """The warnings that are printed within a `with` block, so that none is printed again at the end."""
+    said: set[str] = set()
+    show = warnings.showwarning
+
+    def record(message: Warning | str, *args: Any, **options: Any) -> None:
+        said.add(str(message))
+        show(message, *args, **options)
+
+    warnings.showwarning = record
+    try:
+        yield said
+    finally:
+        warnings.showwarning = show
+
+
+@rank_zero_only
+def _print(results: BenchmarkResults, folder: Path, said: Collection[str]) -> None:
     console = Console()
     if results.scores:
         console.print(results.table())
@@ -208,7 +237,7 @@ def _print(results: BenchmarkResults, folder: Path) -> None:
             print(f"understanding, {name}: {100 * value:.1f} ± {100 * error:.1f}")
         for name, value in results.understanding.get("yes_no", {}).items():
             print(f"yes/no questions, {name}: {100 * value:.1f}")
-    for warning in results.warnings:
+    for warning in (one for one in results.warnings if one not in said):
         print(f"warning: {warning}")
     print(f"results, with the verdict and reason of each image: {folder / RESULTS}")
     print(f"the same as a page, with the images: {folder / REPORT}")
@@ -223,10 +252,10 @@ def run_comparison(argv: list[str]) -> None:
     Raises:
         UserError: the arguments are wrong, or there is nothing to compare.
     """
-    rest = [word for word in argv if word != "--compare"]
+    rest = [word.removeprefix("--compare=") for word in argv if word != "--compare"]
     if len(rest) != 2 or any(word.startswith("--") for word in rest):
         raise UserError("--compare takes two folders of `unirl evaluate`, or two lists of them with commas")
-    comparison = compare(rest[0].split(","), rest[1].split(","))
+    comparison = compare(*([one] if Path(one).exists() else [*filter(None, one.split(","))] for one in rest))
     Console().print(comparison.table())
     for note in comparison.notes:
         print(f"note: {note}")

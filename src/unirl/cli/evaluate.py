@@ -26,7 +26,8 @@ def main(argv: list[str]) -> None:
         print(_help())
         return
     module = import_module("unirl.cli.benchmark_run")  # imports torch
-    (module.run_comparison if "--compare" in argv else module.run)(argv)
+    is_comparison = "--compare" in [word.partition("=")[0] for word in argv]
+    (module.run_comparison if is_comparison else module.run)(argv)
 
 
 def _help() -> str:

@@ -14,8 +14,11 @@ _RESUME = "the run stops; earlier checkpoints are intact, and `--ckpt_path last`
 
 
 @contextmanager
-def translate() -> Iterator[None]:
+def translate(advice: str = _RESUME) -> Iterator[None]:
     """Translate errors of Lightning, the disk or another process into user errors.
+
+    Args:
+        advice: What the user can do after an error of the disk or another process.
 
     Raises:
         UserError: in place of such an error.
@@ -34,10 +37,10 @@ def translate() -> Iterator[None]:
         reason = str(error).rpartition("] ")[2].partition(". ")[0]
         raise UserError(
             f"another process of this run has ended ({reason}); its log says whether it was killed, ran out of "
-            f"memory, or failed; {_RESUME}"
+            f"memory, or failed; {advice}"
         ) from error
     except OSError as error:
         if not is_disk_error(error):
             raise
         file = f" ({error.filename})" if error.filename else ""
-        raise UserError(f"{error.strerror}{file}: {_RESUME}") from error
+        raise UserError(f"{error.strerror}{file}: {advice}") from error

@@ -71,6 +71,15 @@ class Judge(ABC):
             UserError: why it cannot be judged. The caller names judge, prompt and line, and says what to do.
         """
 
+    def load(self) -> None:  # noqa: B027 - an optional hook
+        """Load the models of the judge, so that what is wrong with them is said before an image is generated. Optional.
+
+        It may be called several times.
+
+        Raises:
+            UserError: a model cannot be read.
+        """
+
     def explain(self, examples: Sequence[Example], pixels: Tensor) -> Sequence[Verdict]:
         """Verdicts with their reasons. Optional; by default those of `verdicts`, without reasons.
 

@@ -2,13 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from random import Random
 
 from unirl.errors import UserError
+from unirl.image_files import check_image
 from unirl.prompts.jsonl import read_lines
 from unirl.types import Example
 from unirl.unicode import normalize_text
@@ -47,8 +48,7 @@ class ReferenceImages:
 
     def __init__(self, path: str, ask: Callable[[Example], Example] | None = None) -> None:
         self.path = path
-        given = Path(path).expanduser()
-        rows = _folder_rows(given) if given.is_dir() else _file_rows(given)
+        rows = _rows(path)
         self.rows = [(example if ask is None or example.question else ask(example), image) for example, image in rows]
         self._by_prompt = {normalize_text(example.prompt): image for example, image in reversed(self.rows)}
 
@@ -84,30 +84,64 @@ class ReferenceImages:
         return [self._by_prompt.get(normalize_text(example.prompt)) for example in examples]
 
 
+def _rows(path: str) -> Iterable[tuple[Example, str]]:
+    try:
+        given = Path(path).expanduser()
+        is_folder = given.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, no such user's home
+        raise UserError(
+            f"reference_images {path[:60]!r} cannot be a file or folder ({getattr(error, 'strerror', None) or error})"
+        ) from None
+    return _folder_rows(given) if is_folder else _file_rows(given)
+
+
 def _file_rows(path: Path) -> Iterator[tuple[Example, str]]:
     for number, (example, image) in read_lines(str(path), requires_question=False).items():
         if image is None:
             raise UserError(f"{path}:{number}: the field 'image' is missing; it is the path of a correct image")
-        if not (file := path.parent / Path(image).expanduser()).is_file():
-            raise UserError(f"{path}:{number}: there is no image {file}")
-        yield example, str(file)
+        yield example, _checked_file(path.parent, image, f"{path}:{number}")
+
+
+def _checked_file(folder: Path, image: str, place: str) -> str:
+    try:
+        file = folder / Path(image).expanduser()
+        if not file.is_file():
+            raise UserError(f"{place}: there is no image {file}")
+        check_image(file)
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(place) else f"{place}: {error}") from None
+    except (OSError, ValueError, RuntimeError) as error:  # too long, or no such user's home
+        raise UserError(
+            f"{place}: 'image' {image[:60]!r} cannot be a file ({getattr(error, 'strerror', None) or error})"
+        ) from None
+    return str(file)
 
 
 def _folder_rows(folder: Path) -> list[tuple[Example, str]]:
     rows: list[tuple[Example, str]] = []
     for entry in numbered_folders(folder):
-        files = sorted(path for path in (entry / SAMPLES).glob("*") if _IMAGE.fullmatch(path.name))
+        files = numbered_images(entry)
         if files:
             examples = [example for example, _ in read_lines(str(entry / METADATA), requires_question=False).values()]
             if len(examples) != 1:
                 raise UserError(f"{entry / METADATA}: expected one JSON object, got {len(examples)}")
-            rows += [(examples[0], str(file)) for file in files]
+            rows += [(examples[0], _checked_file(file.parent, file.name, str(entry / METADATA))) for file in files]
     if not rows:
         raise UserError(
             f"{folder} has no images; expected a JSON Lines file whose lines have an 'image', or a folder in GenEval's "
             f"layout: 00000/{METADATA} and 00000/{SAMPLES}/0000.png"
         )
     return rows
+
+
+def numbered_images(folder: Path) -> list[Path]:
+    """The images of a prompt in GenEval's layout, by their numbers.
+
+    Args:
+        folder: Of the prompt.
+    """
+    files = [path for path in (folder / SAMPLES).glob("*") if _IMAGE.fullmatch(path.name)]
+    return sorted(files, key=lambda path: (int(path.stem), path.name))
 
 
 def numbered_folders(folder: Path) -> Iterator[Path]:

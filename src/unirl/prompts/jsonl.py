@@ -127,8 +127,9 @@ def read_lines(path: str, requires_question: bool = True) -> dict[int, tuple[Exa
     """
     try:
         content = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the prompts file {path}: {error.strerror or error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # also a null byte, or no such user's home
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read the prompts file {path[:200]}: {reason}") from error
     # Split at line feeds only: `str.splitlines` also splits at U+2028, which JSON strings may contain.
     lines = enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
     required = _REQUIRED if requires_question else _REQUIRED[:1]
@@ -151,6 +152,9 @@ def _line(line: bytes, location: str, required: tuple[str, ...]) -> tuple[Exampl
         if name not in row:
             instead = "; instead of 'question' and 'answer', a line may have 'questions'" if name != "prompt" else ""
             raise UserError(f"{location}: the field {name!r} is missing; required are {_quoted(required)}{instead}")
+    if ("question" in row) != ("answer" in row):
+        here, other = ("question", "answer") if "question" in row else ("answer", "question")
+        raise UserError(f"{location}: there is {here!r} without {other!r}; give both, or leave both out")
     fields: dict[str, Any] = {
         "prompt": _text(row["prompt"], "prompt", location),
         "question": _text(row["question"], "question", location) if "question" in row else "",

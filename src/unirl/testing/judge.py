@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unirl.backbones.given_images import open_image
 from unirl.errors import UserError
+from unirl.image_files import open_image
 from unirl.judges.base import Judge, Verdict
 from unirl.testing.comparison import describe_type, global_rng_state, is_equal, method_name, seed_global_rngs
 from unirl.testing.devices import ADVICE, on_pretend_device

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from unirl.backbones import Backbone
-from unirl.backbones.given_images import GivenImages, answer_given, select_given
+from unirl.backbones.given_images import GivenImages, answer_given, check_reads, select_given
 from unirl.errors import UserError, check_plugin
 from unirl.functional.seeding import generator_for
 from unirl.judges import Judge, Verdict
@@ -92,8 +92,11 @@ class Evaluator:
         self._examples, self._device = list(examples), torch.device(device)
         self._rank, self._world_size = rank, world_size
         judge, count = self.judge, self.config.num_understanding
+        if judge is not None and self._examples:
+            _ask(judge, type(judge).load)
         self._understanding_set = None if judge is None else _ask(judge, checked_understanding_set, count)
         if self._understanding_set is not None:
+            check_reads(self.backbone, self._understanding_set[1])
             given, max_tokens = self._understanding_set[0], self.answer_sampling.max_tokens
             self.rollouts.lengths.warn(given, max_tokens, "questions about given images", generates=False)
         all_examples = [*self._examples, *(self._understanding_set[0] if self._understanding_set else [])]
@@ -128,6 +131,7 @@ class Evaluator:
         if isinstance(_ask(self.judge, checked_references, self._examples[:1]), Tensor):
             return
         found = _ask(self.judge, checked_references, self._examples)
+        check_reads(self.backbone, found)
         if missing := [one for one, path in zip(self._examples, found, strict=True) if path is None]:
             rank_zero_warn(
                 f"judge {type(self.judge).__name__} has no reference image of {len(missing)} of {len(found)} held-out "
@@ -145,6 +149,7 @@ class Evaluator:
         """
         count = self.config.num_understanding
         understanding = None if self.judge is None else _ask(self.judge, checked_understanding_set, count)
+        check_reads(self.backbone, understanding[1] if understanding else None)
         asked = understanding[0] if understanding else []
         generated = [*dict.fromkeys(example.category for example in examples), "overall"]
         parts = {
@@ -267,7 +272,7 @@ def _ask(judge: Judge, function: Callable[..., Any], *args: Any) -> Any:
         if isinstance(error, UserError):
             message = str(error).removeprefix(f"judge {type(judge).__name__}: ")
             raise UserError(f"{name}: {message}") from error
-        method = METHODS[function]
+        method = METHODS.get(function, function.__name__)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         failure = f"{method} failed with {type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
         advice = "take prompts that it can judge, or --model.judge null; its check_example may refuse the others"

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unirl.backbones import locate
 from unirl.judges import COLORS
 from unirl_geneval.detector import DetectedObject
-from unirl_geneval.pretrained import load_model, load_part
+from unirl_geneval.pretrained import find_model, load_model, load_part
 
 OWNER = "geneval: the CLIP"
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
@@ -35,7 +34,7 @@ class ColorClassifier:
     def __init__(self, checkpoint: str, revision: str | None = None) -> None:
         from transformers import AutoTokenizer, CLIPModel  # noqa: PLC0415 - slow to import
 
-        folder = locate(checkpoint, revision=revision)
+        folder = find_model(checkpoint, revision, OWNER)
         self.model: Any = load_model(CLIPModel, folder, OWNER, "clip", dtype=torch.float32)
         self.tokenizer: Any = load_part(AutoTokenizer, folder, OWNER)
         self.side: int = self.model.config.vision_config.image_size

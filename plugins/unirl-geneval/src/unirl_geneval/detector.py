@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from unirl import UserError
-from unirl.backbones import locate
 from unirl.judges import Detection
 from unirl_geneval.detections import Instances, instances
-from unirl_geneval.pretrained import load_model
+from unirl_geneval.pretrained import find_model, load_model
 from unirl_geneval.resize import LONG_SIDE, SHORT_SIDE, detector_input, input_size
 from unirl_geneval.vocabulary import CLASSES, is_class
 
@@ -47,7 +46,7 @@ class Detector:
     ) -> None:
         from transformers import Mask2FormerForUniversalSegmentation  # noqa: PLC0415 - slow to import
 
-        folder = locate(checkpoint, revision=revision)
+        folder = find_model(checkpoint, revision, OWNER)
         self.scale = scale
         self.model: Any = load_model(
             Mask2FormerForUniversalSegmentation, folder, OWNER, "mask2former", UNUSED, dtype=torch.float32

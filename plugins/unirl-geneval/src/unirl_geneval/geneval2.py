@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl import Example, Question, UserError
-from unirl.backbones import PretrainedModel, locate
+from unirl.backbones import PretrainedModel
 from unirl.judges import Judge, ReferenceImages, Verdict, matches_answer
-from unirl_geneval.pretrained import levels, load_model, load_part
+from unirl_geneval.pretrained import find_model, levels, load_model, load_part
 from unirl_geneval.soft_tifa import NUMBERS, Item, arithmetic_mean, geometric_mean, read_items, soft_score, variants
 
 OWNER = "geneval2: the model"
@@ -86,14 +85,14 @@ class GenEval2Judge(Judge):
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
-        """The model and its processor, loaded when the first image is judged.
+        """The model and its processor, loaded when they are first needed.
 
         Raises:
             UserError: they cannot be read, or there is no chat template.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415 - slow to import
 
-        folder: Path = locate(self.model, revision=self.revision)
+        folder = find_model(self.model, self.revision, OWNER)
         processor = load_part(AutoProcessor, folder, OWNER)
         if getattr(processor, "chat_template", None) is None:
             raise UserError(f"{OWNER} {self.model!r} has no chat template; give an instruction-tuned one")
@@ -125,6 +124,11 @@ class GenEval2Judge(Judge):
     @override
     def benchmark(self) -> list[Example]:
         return [_example(item) for item in self.items.values()]
+
+    @override
+    def load(self) -> None:
+        """Load the model."""
+        self.loaded  # noqa: B018 - the property loads
 
     def _ask(self, example: Example) -> Example:
         item = self.items.get(example.prompt)

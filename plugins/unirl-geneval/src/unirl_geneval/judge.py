@@ -71,7 +71,7 @@ class GenEvalJudge(Judge):
 
     @cached_property
     def loaded(self) -> tuple[Detector, ColorClassifier]:
-        """The two models, loaded when the first image is judged.
+        """The two models, loaded when they are first needed.
 
         Raises:
             UserError: one of them cannot be read.
@@ -102,6 +102,11 @@ class GenEvalJudge(Judge):
         """
         if (problem := find_unknown(example)) is not None:
             raise UserError(problem)
+
+    @override
+    def load(self) -> None:
+        """Load both models."""
+        self.loaded  # noqa: B018 - the property loads
 
     @override
     def benchmark(self) -> Sequence[Example]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unirl import UserError
-from unirl.backbones import building_on_cpu, describe_error, quietly, read_json
+from unirl.backbones import building_on_cpu, describe_error, locate, quietly, read_json
 
 _BACKENDS: Any = torch.backends  # its annotations do not know all of them
 BACKENDS = (
@@ -17,6 +17,23 @@ BACKENDS = (
     *(_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv),
 )
 """Where products and convolutions of float32 may be computed with fewer digits."""
+
+
+def find_model(checkpoint: str, revision: str | None, owner: str) -> Path:
+    """The folder of a model, downloaded where it is a hub id.
+
+    Args:
+        checkpoint: A folder, `package:folder` or hub id.
+        revision: Branch, tag or commit of the hub's repository.
+        owner: As for `load_model`.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return locate(checkpoint, revision=revision)
+    except UserError as error:
+        raise UserError(f"{owner}: {error}") from None
 
 
 @building_on_cpu()
@@ -41,7 +58,10 @@ def load_model(
     Raises:
         UserError: it is another model, it cannot be read, or weights are missing.
     """
-    found = read_json(folder / "config.json").get("model_type")
+    try:
+        found = read_json(folder / "config.json").get("model_type")
+    except UserError as error:
+        raise UserError(f"{owner}: {error}") from None
     if model_type is not None and found != model_type:
         raise UserError(f"{owner}: {folder} holds a model of type {found!r}, expected {model_type!r}; give another one")
     try:

@@ -102,8 +102,8 @@ def read_items(path: str) -> list[Item]:
     """
     try:
         content = Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"geneval2: cannot read {path} ({error})") from error
+    except (OSError, ValueError, RuntimeError) as error:  # also a null byte, or no such user's home
+        raise UserError(f"geneval2: cannot read {path[:200]} ({getattr(error, 'strerror', None) or error})") from error
     items: list[Item] = []
     lines: dict[str, int] = {}
     for number, line in enumerate(content.split("\n"), start=1):

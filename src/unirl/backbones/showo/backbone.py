@@ -29,6 +29,8 @@ from unirl.sampling.masked import choose_steps, random_contexts, sample_masked
 from unirl.types import Images, ImageSampling
 
 QUESTION = "USER: \n{question} ASSISTANT:"
+MAX_ASPECT = 32
+"""Of a longer image the middle is taken before it is resized."""
 
 
 class Showo(TextAnswers):
@@ -318,6 +320,10 @@ class Showo(TextAnswers):
 def _middle_square(image: Image.Image, size: int) -> Tensor:
     """The shorter side is resized to `size`, and the rest of the longer one is cut off; (3, size, size) in [0, 1]."""
     shorter = min(image.size)
+    if max(image.size) > MAX_ASPECT * shorter:  # resized whole, it would fill the memory
+        kept = [min(side, MAX_ASPECT * shorter) for side in image.size]
+        left, top = ((side - length) // 2 for side, length in zip(image.size, kept, strict=True))
+        image = image.crop((left, top, left + kept[0], top + kept[1]))
     width, height = (int(size * side / shorter) for side in image.size)
     left, top = (round((side - size) / 2) for side in (width, height))
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
