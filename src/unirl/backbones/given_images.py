@@ -64,8 +64,7 @@ def answer_given(
         UserError: a file is no image, or the backbone does not define `preprocess`.
     """
     device = next(backbone.parameters()).device
-    pixels = images if isinstance(images, Tensor) else backbone.preprocess([open_image(path) for path in images])
-    encoded = backbone.encode(pixels.to(device))
+    encoded = _encode(backbone, images, device)
     chosen = {
         i: _choose(backbone, example, _select(encoded, [i]))
         for i, example in enumerate(examples)
@@ -78,6 +77,15 @@ def answer_given(
     sampled = backbone.sample_answers(asked, [examples[i].question for i in opened], sampling)
     text = chosen | dict(zip(opened, sampled.text, strict=True))
     return GivenAnswers([text[i] for i in range(len(examples))], sampled)
+
+
+def _encode(backbone: Backbone, images: GivenImages, device: torch.device) -> Images:
+    """The images as the model sees them. A file that is given several times is read and encoded once."""
+    if isinstance(images, Tensor):
+        return backbone.encode(images.to(device))
+    order = {path: i for i, path in enumerate(dict.fromkeys(map(str, images)))}
+    encoded = backbone.encode(backbone.preprocess([open_image(path) for path in order]).to(device))
+    return encoded if len(order) == len(images) else _select(encoded, [order[str(path)] for path in images])
 
 
 def _select(images: Images, rows: Sequence[int]) -> Images:
@@ -104,4 +112,4 @@ def open_image(path: str | Path) -> Image.Image:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not an image, or cut off: {error}") from None
+        raise UserError(f"{path}: not an image, or cut off: {error}; replace the file") from None

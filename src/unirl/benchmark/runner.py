@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from unirl.backbones import Backbone
-from unirl.backbones.given_images import answer_given, select_given
+from unirl.backbones.given_images import answer_given
 from unirl.backbones.precision import cached_casts
 from unirl.benchmark.benchmark_report import write_report
 from unirl.benchmark.folder import ImageFile, found_images, planned_images, read_image, write_image, write_metadata
+from unirl.benchmark.given_questions import GivenQuestions
 from unirl.benchmark.provenance import (
     answer_settings,
     claim,
@@ -33,14 +34,14 @@ from unirl.benchmark.provenance import (
 )
 from unirl.benchmark.records import Records
 from unirl.benchmark.scores import RESULTS, BenchmarkResults, count_by_category, doubts, score
-from unirl.benchmark.understanding import accuracies
+from unirl.benchmark.understanding import accuracies, answer_doubts
 from unirl.errors import UserError, check_plugin, check_range
 from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.judges import Judge, Verdict
-from unirl.judges.verdict_checks import checked_explanations
+from unirl.judges.verdict_checks import checked_explanations, checked_understanding_set
 from unirl.training.config import check_image_sampling
 from unirl.training.lengths import find_long_texts
-from unirl.types import AnswerSampling, Example, ImageSampling
+from unirl.types import AnswerSampling, ImageSampling
 
 
 def evaluate(
@@ -69,7 +70,7 @@ def evaluate(
         image_sampling: How images are generated. Defaults to `backbone.sampling_config`.
         answer_sampling: How questions are answered, greedily. The same default.
         num_understanding: Questions about given images, of benchmarks that make as many as they are asked for.
-        limit: The first so many prompts only, for trials.
+        limit: The first so many prompts only, for trials; questions, of a benchmark without prompts.
         name: Of the benchmark, in the results. Defaults to that of its class.
         trainer: Decides devices, strategy and precision. Defaults to one process.
 
@@ -79,6 +80,7 @@ def evaluate(
 
     Example:
         >>> import tempfile
+        >>> from unirl import Example
         >>> from unirl.testing import TinyBackbone
         >>> class Bright(Judge):
         ...     def verdicts(self, examples, pixels):
@@ -94,6 +96,8 @@ def evaluate(
     check_range(1, 10_000, "evaluate", images=images)
     check_range(1, 100_000, "evaluate", batch_size=batch_size)
     check_range(0, 10**9, "evaluate", num_understanding=num_understanding)
+    if limit is not None:
+        check_range(1, 10**9, "evaluate", limit=limit)
     name = name or type(benchmark).__name__.removesuffix("Judge").lower()
     folder, trainer = Path(out), trainer or make_trainer()
     examples = list(benchmark.benchmark())[:limit]
@@ -103,7 +107,11 @@ def evaluate(
         check_plugin("backbone", backbone, Backbone)
         backbone.build()
         files = planned_images(folder, examples, images)
-    questions = None if backbone is None or not num_understanding else benchmark.understanding_set(num_understanding)
+    asks = backbone is not None and num_understanding > 0
+    given, questions = checked_understanding_set(benchmark, num_understanding) if asks else None, None
+    if given is not None and given[0]:
+        first = slice(None if examples else limit)
+        questions = GivenQuestions(given[0][first], given[1][first], folder)
     if not files and questions is None:
         raise UserError(f"{name} is no benchmark: it has neither prompts nor questions of its own")
     run = _Run(backbone, benchmark, name, folder, files, questions, batch_size, seed)
@@ -136,14 +144,14 @@ class _Run(LightningModule):
         name: str,
         folder: Path,
         files: Sequence[ImageFile],
-        questions: tuple[Sequence[Example], Any] | None,
+        questions: GivenQuestions | None,
         batch_size: int,
         seed: int,
     ) -> None:
         super().__init__()
         self.backbone, self.judge, self.name, self.folder = backbone, judge, name, folder
         self.files, self.questions, self.batch_size, self.seed = list(files), questions, batch_size, seed
-        count = len(questions[0]) if questions else 0
+        count = len(questions) if questions else 0
         self.plan: list[tuple[str, range]] = [
             *(("images", _slice(i, batch_size, len(self.files))) for i in range(0, len(self.files), batch_size)),
             *(("questions", _slice(i, batch_size, count)) for i in range(0, count, batch_size)),
@@ -159,11 +167,13 @@ class _Run(LightningModule):
         self.image_sampling, self.answer_sampling = image_sampling, replace(own, temperature=0.0)
         generated = list({file.example.prompt: file.example for file in self.files}.values())
         sources = [("prompts of the benchmark", generated, True)]
-        sources += [("questions about given images", list(self.questions[0]), False)] if self.questions else []
+        sources += [("questions about given images", list(self.questions.examples), False)] if self.questions else []
         for source, examples, generates in sources:
             option, count = "answer_sampling.max_tokens (--max-tokens)", self.answer_sampling.max_tokens
             found = find_long_texts(self.backbone, examples, count, source, option, generates)
             self.problems += ["; ".join(problem) for _, *problem in found]
+        if self.questions is not None and (unknown := self.questions.find_unknown_words(self.backbone)):
+            self.problems.append(unknown)
         for problem in self.problems:
             rank_zero_warn(problem)
 
@@ -244,15 +254,15 @@ class _Run(LightningModule):
         """Answer those questions of a batch that have no answer."""
         assert self.backbone is not None
         assert self.questions is not None
-        if all(str(row) in self.answers for row in rows):
+        keys = [self.questions.key(row) for row in rows]
+        self.questions.write_images(rows)
+        if all(key in self.answers for key in keys):
             return
-        examples, given = self.questions
-        asked = [examples[i] for i in rows]
         with cached_casts(self.device):
-            answers = answer_given(self.backbone, asked, select_given(given, rows), self.answer_sampling)
-        for row, text in zip(rows, answers.text, strict=True):
-            if str(row) not in self.answers:
-                self.answers.append(str(row), text)
+            answers = answer_given(self.backbone, *self.questions.select(rows), self.answer_sampling)
+        for key, text in zip(keys, answers.text, strict=True):
+            if key not in self.answers:
+                self.answers.append(key, text)
 
     def _key(self, path: Path, checksum: str) -> str:
         return f"{path.relative_to(self.folder).as_posix()} {checksum}"
@@ -290,14 +300,16 @@ class _Run(LightningModule):
         scores, errors, without = score(self.judge, self.files, verdicts) if self.files else ({}, {}, {})
         understanding: dict[str, Any] = {}
         if self.questions is not None:
-            answers = self.answers.read()
-            examples = list(self.questions[0])
-            understanding = accuracies(self.judge, examples, [answers[str(row)] for row in range(len(examples))])
+            answers, rows = self.answers.read(), range(len(self.questions))
+            texts = [answers[self.questions.key(row)] for row in rows]
+            shown = [self.questions.image(row) for row in rows]
+            understanding = accuracies(self.judge, self.questions.examples, texts, shown)
         elif self.backbone is None and (self.folder / RESULTS).is_file():
             understanding = BenchmarkResults.load(self.folder).understanding
         settings = {**self.settings, "resolution": sorted(sizes), "versions": versions()}
         counts = count_by_category(self.files)
         warnings = self.problems + doubts(self.files, verdicts, len(self.judge.benchmark()))
+        warnings += answer_doubts(understanding) if understanding else []
         return BenchmarkResults(self.name, scores, errors, counts, settings, images, understanding, warnings, without)
 
 
