@@ -1,7 +1,10 @@
-"""How a command shows warnings."""
+"""How a command shows warnings, and what it prints to nobody."""
 
+import os
 import subprocess
 import sys
+
+from unirl.output import drop_after_closed_pipe
 
 SCRIPT = """
 import warnings
@@ -19,3 +22,17 @@ def test_a_warning_is_one_line_without_code() -> None:
     ours, other = [line for line in done.stderr.splitlines() if line]
     assert ours == "warning: ours, in two lines"
     assert other.startswith("warning: another's (<string>:")
+
+
+def test_what_is_printed_to_a_closed_pipe_is_dropped() -> None:
+    """As by `unirl sample ... | head -1`, whose images are wanted all the same; buffered or not, and at exit."""
+    for buffering in (1, -1):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w", buffering=buffering) as stream:
+            drop_after_closed_pipe(stream)
+            drop_after_closed_pipe(stream)
+            for _ in range(3):
+                print("an answer", file=stream)
+            stream.flush()
+            print("another", file=stream)
