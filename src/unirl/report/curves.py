@@ -25,6 +25,8 @@ TITLES = {
 """Titles of the groups that runs have, in their order on a page. Others follow, under their own names."""
 GROUPS = {"rewards": "reward", "reward_std": "groups", "frac_reward_zero_std": "groups", "frac_accepted": "groups"}
 """Where a scalar belongs whose name does not begin with that of its group."""
+SHARES = ("generation", "understanding", "self_reward", "consistency", "diversity")
+"""Groups of numbers in [0, 1], whose axis is in percent."""
 Points = tuple[Sequence[float], Sequence[float]]
 """Steps and values."""
 
@@ -50,12 +52,14 @@ def charts(curves: Mapping[str, Points]) -> list[dict[str, Any]]:
         curves: Steps and values by name. Values that are not finite are gaps.
 
     Returns:
-        Title and traces of each chart. Names are escaped: plotly reads some markup in them.
+        Title, unit and traces of each chart. Names are escaped: plotly reads some markup in them.
 
     Example:
         >>> (chart,) = charts({"loss": ([1, 2], [0.5, float("nan")])})
         >>> chart["title"], chart["traces"]
         ('Loss', [{'name': 'loss', 'x': [1, 2], 'y': [0.5, None]}])
+        >>> charts({"val/generation/colors": ([0], [0.5])})[0]["unit"]
+        '%'
     """
     groups: dict[str, list[str]] = {group: [] for group in TITLES}
     for name in curves:
@@ -63,6 +67,7 @@ def charts(curves: Mapping[str, Points]) -> list[dict[str, Any]]:
     return [
         {
             "title": TITLES.get(group) or group.replace("_", " ").capitalize(),
+            "unit": "%" if group in SHARES else "",
             "traces": [_trace(group, name, curves[name]) for name in names],
         }
         for group, names in groups.items()
