@@ -88,7 +88,17 @@ def test_a_page_of_a_run(run: Path, browser: Any) -> None:
     browser.open(page)
     assert browser.requests == [page.as_uri()]
     text = browser.run("document.body.innerText").lower()
-    for words in ("before and after 4 steps", "generation, %", "step 2: look at", "learning rate", "torch", "what ?"):
+    for words in (
+        "before and after 4 steps",
+        "generation, %",
+        "step 2: look at",
+        "learning rate",
+        "torch",
+        "what ?",
+        "generation: images that the judge accepts",
+        "self-reward: own verdicts",
+        "accepted is what the rewards",
+    ):
         assert words in text, words
     assert page.read_text(encoding="utf-8").count("plotly.js v") == 1
     drawn = "(async () => { while (!document.querySelector('.curve .scatterlayer .trace')) "
@@ -96,6 +106,9 @@ def test_a_page_of_a_run(run: Path, browser: Any) -> None:
     assert browser.run("JSON.parse(document.getElementById('charts').textContent).map(one => one.title)[0]") == (
         "Reward and its parts"
     )
+    percent = "[...document.querySelectorAll('.ytick text')].filter(one => one.textContent.endsWith('%')).length"
+    until = f"(async () => {{ while (!{percent}) await new Promise(done => setTimeout(done, 20)); return true }})()"
+    assert browser.run(until), "accuracies are in percent, as in the table"
     assert not browser.problems
     assert browser.run("[window.ran, document.getElementById('bold')]") == [None, None]
     assert browser.run("document.querySelectorAll('.prompt')[0].textContent") == f"0 {MARKUP}"

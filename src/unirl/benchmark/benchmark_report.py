@@ -120,8 +120,8 @@ def _understanding_tables(results: BenchmarkResults) -> list[dict[str, Any]]:
         },
         {
             "columns": ("yes/no questions", "%"),
-            "note": "Precision, recall and F1 are those of “yes”. yes_share: answers that are yes; neither_share: those "
-            "that are neither yes nor no, which count as wrong.",
+            "note": "Precision, recall and F1 are those of “yes”. yes_share: answers that are yes; neither_share: "
+            "those that are neither yes nor no, which count as wrong.",
             "rows": [(name, percent(value)) for name, value in results.understanding.get("yes_no", {}).items()],
         },
     ]
