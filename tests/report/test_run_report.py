@@ -141,6 +141,12 @@ def test_a_curve_has_few_points_however_long_the_run_is() -> None:
     assert steps[-1] > 2 * MAX_POINTS + 90
 
 
+def test_a_run_that_was_stopped_shows_how_far_it_came() -> None:
+    report = Report()
+    assert report._summary(12, 60, None) == [("steps", "12 of 60")]
+    assert report._summary(60, 60, ([1.0], [0.5])) == [("steps", "60"), ("last reward", "0.50")]
+
+
 def test_images_of_a_long_run_are_kept_of_its_whole_length() -> None:
     kept: list[dict[str, Any]] = []
     for step in range(0, 4000, 10):

@@ -6,9 +6,10 @@ const colorway = ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#14b8a
 // A category has the same color in all charts.
 const names = charts.flatMap((chart) => chart.traces.map((trace) => trace.name));
 const repeated = [...new Set(names)].filter((name) => names.filter((one) => one === name).length > 1);
-const colorOfTrace = (chart, i) => {
-  const place = repeated.indexOf(chart.traces[i].name);
-  return colorway[(place < 0 ? i : place) % colorway.length];
+const colorsOfTraces = (chart) => {
+  const places = chart.traces.map((trace) => repeated.indexOf(trace.name));
+  const free = [...colorway.keys()].filter((place) => !places.includes(place));
+  return places.map((place) => colorway[(place < 0 ? free.shift() ?? 0 : place) % colorway.length]);
 };
 const colors = () => ({
   "font.color": colorOf("--text"), "xaxis.gridcolor": colorOf("--line"), "yaxis.gridcolor": colorOf("--line"),
@@ -21,13 +22,14 @@ const wholeSteps = (chart) => {
   return Math.max(...steps) - Math.min(...steps) < 8 ? { dtick: 1 } : {};
 };
 const draw = (place, chart) => {
+  const traceColors = colorsOfTraces(chart);
   const data = chart.traces.map((trace, i) => ({
     ...trace, type: "scatter", mode: trace.x.length > 30 ? "lines" : "lines+markers", marker: { size: 5 },
-    line: { width: trace.name === "overall" ? 4 : 1.8, color: colorOfTrace(chart, i) },
+    line: { width: trace.name === "overall" ? 4 : 1.8, color: traceColors[i] },
   }));
   const layout = {
     margin: { l: 48, r: 12, t: 12, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    yaxis: { tickformat: chart.unit ? ".1~%" : undefined, exponentformat: "e" },
+    yaxis: { tickformat: chart.unit ? ".1~%" : undefined, exponentformat: "e", automargin: true },
     xaxis: { ...wholeSteps(chart), title: { text: "step", standoff: 4 } }, hovermode: "x unified", showlegend: true,
     legend: { orientation: "h", y: -0.22, font: { size: 11 } }, font: { family: "system-ui, sans-serif", size: 12 },
   };
