@@ -274,6 +274,8 @@ def test_a_broken_image_is_said(tmp_path: Path, lines: list[dict[str, object]], 
 def test_it_judges_no_generated_images(tmp_path: Path, lines: list[dict[str, object]]) -> None:
     with pytest.raises(UserError, match="cannot judge generated ones"):
         VQA(written(tmp_path, lines)).verdicts([], torch.zeros(0, 3, 8, 8))
+    with pytest.raises(UserError, match="vqa has no prompts, so there are no images to judge; leave --judge-only out"):
+        evaluate(None, VQA(written(tmp_path, lines)), tmp_path / "out")
     with pytest.raises(UserError, match="judges no generated images"):
         VQA(written(tmp_path, lines)).check_example(Example("a cup"))  # as `fit` does before it loads a model
 

@@ -102,6 +102,8 @@ def evaluate(
     folder, trainer = Path(out), trainer or make_trainer()
     examples = list(benchmark.benchmark())[:limit]
     if backbone is None:
+        if not examples:
+            raise UserError(f"{name} has no prompts, so there are no images to judge; leave --judge-only out")
         files = found_images(folder, examples)
     else:
         check_plugin("backbone", backbone, Backbone)
