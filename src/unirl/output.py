@@ -3,6 +3,8 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,30 @@ def escape_unknown_characters(*streams: Any) -> None:
     for stream in streams or (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def drop_after_closed_pipe(*streams: Any) -> None:
+    """Let what is printed to a pipe whose reader has ended, such as `head`, be dropped, instead of raising an error.
+
+    What is only printed must not end a run.
+
+    Args:
+        streams: By default standard output and standard error.
+    """
+    for stream in streams or (sys.stdout, sys.stderr):
+        if stream is None or getattr(stream, "drops_after_closed_pipe", False):
+            continue
+        stream.drops_after_closed_pipe = True
+        for name in ("write", "flush"):
+            setattr(stream, name, partial(_call, stream, getattr(stream, name)))
+
+
+def _call(stream: Any, method: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return method(*arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # also for what is flushed at exit
+        return len(arguments[0]) if arguments else None
 
 
 def plain_warnings() -> None:

@@ -125,7 +125,7 @@ def test_a_bar_of_one_line_above_which_everything_else_appears() -> None:
         "a print that is longer than a line of the terminal, such as a command" + 20 * " --option",
         "a print to stderr",
         "a log message",
-        "guard: a guard.",
+        "warning: a guard.",
         "validation at step 6: generation 50.0 (+0.0), understanding 87.5 (+0.0)",
     ]
     assert [line for line in screen.screen() if line] == expected  # the bar is removed at the end

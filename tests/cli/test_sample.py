@@ -140,16 +140,19 @@ def test_an_image_depends_on_its_prompt_seed_and_index_only(
         candidates = [every[first, 2 * index + i] for i in range(2)]
         assert best[first, index][:2] == max(candidates, key=lambda candidate: candidate[2])[:2]
     assert sample(first, seed=1)[first, 0][0] != every[first, 0][0]
-    again = sample(first, first)  # the second one is the next image
-    assert again[first, 0][0] == every[first, 1][0]
+    again = sample(first, second, first)  # a prompt that comes again goes on with the next image
+    assert {key: image for key, (image, _, _) in again.items()} == {
+        key: every[key][0] for key in ((first, 0), (second, 0), (first, 1))
+    }
 
 
 @pytest.fixture
 def prompt_files(tmp_path: Path) -> Path:
     (tmp_path / "some.txt").write_bytes(
-        b"\xef\xbb\xbfa photo of a ring\r\n\r\n  a photo of a cross\r\na photo of a ring\n"
+        "\ufeffa photo of a ring\r\n\r\n  a photo of a cross\r\n\u200b\n\ufeffa photo of a ring\n".encode()
     )
     (tmp_path / "latin.txt").write_bytes(b"a ring\na caf\xe9\n")
+    (tmp_path / "colored.txt").write_text("a ring\n\na \x1b[31mred ring\n")
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "some.csv").write_text("a photo of a ring\n")
     lines = [
@@ -184,6 +187,10 @@ def test_all_prompts_of_a_file_are_sampled(
     assert capsys.readouterr().out.splitlines() == [" ".join(answer.split()) for answer in answers]
     assert len(answers) == 6
     assert Image.open("out/00002_0001.png").size == (64, 64)
+    main([*command[:-1], "rows.json", "--prompts", "plain.jsonl"])
+    assert "warning: 5 other images are in out, such as 00000_0001.png; they stay as before" in capsys.readouterr().err
+    main([*command[:-1], "rows.json", "--prompt", "some.txt"])
+    assert "'some.txt' is the prompt itself; --prompts some.txt samples those in the file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -196,12 +203,20 @@ def test_all_prompts_of_a_file_are_sampled(
         (["--prompts", "none.jsonl"], "cannot read the prompts file none.jsonl: No such file"),
         (["--prompts", "latin.txt"], "latin.txt:2: not UTF-8; save the file as UTF-8"),
         (["--prompts", "empty.txt"], "empty.txt is empty; write one prompt per line"),
-        (["--prompts", "some.csv"], "some.csv: a file of prompts is .jsonl, or .txt"),
+        (["--prompts", "some.csv"], "some.csv: it is a file of another name; a file of prompts is .jsonl, or .txt"),
+        (["--prompts", "."], "--prompts .: it is a folder; a file of prompts is .jsonl, or .txt"),
+        (["--prompts", "colored.txt"], "colored.txt:3: the prompt 'a \\x1b[31mred ring' has the control character"),
         (["--prompts", "mixed.jsonl"], "mixed.jsonl: 1 of 2 lines have a question; give all one, or none"),
         (["--prompts", "asked.jsonl", "--question", "y"], "leave out --question and --answer"),
         (["--prompts", "some.txt", "--prompt", "x"], "a text file has no questions about --prompt"),
         (["--prompts", "some.txt", *(["--question", "y"] * 2)], "--question is given 2 times for 3 prompts"),
         (["--prompts", "some.txt", "--best-of", "2"], "--best-of 2: the model decides by"),
+        (["--prompts", "some.txt", "--out", ""], "--out '': expected a file name that ends in .png"),
+        (["--prompts", "some.txt", "--json", "x.png"], "--json 'x.png': it is the name of an image; give another file"),
+        (
+            ["--prompts", "plain.jsonl", "--json", "./plain.jsonl"],
+            "it is the name of the file of prompts; give another",
+        ),
         (["--prompts", "some.txt", "--json", "."], "--json '.': it is a folder; give the name of a file"),
         (["--prompts", "some.txt", "--json", "no/x.json"], "--json 'no/x.json': there is no folder 'no'"),
         (["--prompts", "some.txt", "--out", "some.csv/"], "--out 'some.csv/': File exists; give another folder"),
@@ -322,6 +337,7 @@ def test_the_backbone_is_that_of_the_checkpoint(tmp_path: Path) -> None:
         (["--prompt", "x", "--out", "x.png", "--temperature", "-1"], "temperature -1"),
         (["--prompt", "x", "--out", "x.png", "--confidence-noise", "-1"], "confidence_noise -1"),
         (["--prompt", "x", "--out", "x.png", "--device", "cuda:99"], "--device 'cuda:99' cannot be used"),
+        (["--prompt", "x", "--out", "x.png", "--device", "meta"], "--device 'meta' cannot be used"),
         (["--prompt", "x", "--out", "x.png", "--device", "gpu"], "--device 'gpu' cannot be used"),
         (["--prompt", "x", "--out", "x.png", "--precision", "16"], "--precision"),
         (["--prompt", "x", "--out", "x.png", "--best-of", "0"], "--best-of 0: it must be at least 1"),

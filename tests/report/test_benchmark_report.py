@@ -95,6 +95,49 @@ def test_a_phone_needs_no_sideways_scrolling(page: Path, browser: Any) -> None:
     assert browser.run("document.documentElement.scrollWidth") == 390
 
 
+def test_questions_are_shown_with_their_images(tmp_path: Path, browser: Any) -> None:
+    """Also of an evaluation that generated none: images of the user's, of the benchmark's, broken ones."""
+    folder = tmp_path / "evaluation"
+    for path in (tmp_path / "photo.jpg", folder / "questions" / "0a.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (600, 400), (20, 90, 200)).save(path)
+    (tmp_path / "broken.png").write_text(MARKUP)
+    about = [str(tmp_path / "photo.jpg")] * 2 + ["questions/0a.png", str(tmp_path / "broken.png"), "../photo.jpg"]
+    answers = [
+        {"image": image, "question": f"{i} {MARKUP}", "category": f"c{i % 2}", "expected": "two", "answer": "2"}
+        for i, image in enumerate(about)
+    ]
+    shares = {"c0": 0.5, "c1": 0.0, "overall": 0.25}
+    understanding = {"accuracy": shares, "standard_error": {**shares, "overall": None}, "questions": {"c0": 3, "c1": 2}}
+    understanding["answers"] = [{**one, "correct": i % 2 == 0} for i, one in enumerate(answers)]  # type: ignore
+    BenchmarkResults("vqa", {}, {}, {}, {"seed": 0}, [], understanding).save(folder)
+    browser.open(write_report(folder))
+    assert browser.run("[...document.images].map(one => one.naturalWidth)") == [192, 192]
+    text = browser.run("document.body.innerText")
+    for words in ("expected: two", "answer: “2”", "over questions", "25.0\n", "photo.jpg", "c0"):
+        assert (words in text) == (words != "photo.jpg"), words
+    assert "Scores" not in text
+    assert text.count("the image cannot be read") == 2
+    assert not browser.problems
+    assert browser.choose("answers", "verdict", "wrong") == 2
+    groups = "[...document.querySelectorAll('[data-group=answers]')].map(one => one.hidden)"
+    assert browser.run(groups) == [False, True, False, True]
+
+
+def test_long_texts_stay_in_their_cards(tmp_path: Path, browser: Any) -> None:
+    """A prompt of any length, a reason of many lines, a category that is one long word, on a phone."""
+    image = {"file": "none.png", "prompt": "a long prompt " * 300, "category": "x" * 200, "index": 0, "correct": False}
+    image |= {"reason": "expected a cup\nfound none\n" * 40, "scores": {"alignment": 1 / 3}}
+    counts = {"x" * 200: {"prompts": 1, "images": 1}}
+    BenchmarkResults("b", {"x" * 200: 0.0, "overall": float("nan")}, {}, counts, {}, [image]).save(tmp_path)
+    browser.open(write_report(tmp_path), width=400)
+    assert browser.run("document.documentElement.scrollWidth") == 400
+    assert browser.run("Math.max(...[...document.querySelectorAll('figcaption p')].map(one => one.offsetHeight))") < 200
+    assert browser.run("document.querySelector('table').offsetWidth") <= 400
+    assert "expected a cup\nfound none" in browser.run("document.querySelector('figcaption').innerText")
+    assert "alignment 0.333" in browser.run("document.body.innerText")
+
+
 def test_a_long_evaluation_shows_a_mix(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark_report, "MAX_IMAGES", 4)
     results = json.loads((page.parent / "results.json").read_text(encoding="utf-8"))

@@ -88,7 +88,17 @@ def test_a_page_of_a_run(run: Path, browser: Any) -> None:
     browser.open(page)
     assert browser.requests == [page.as_uri()]
     text = browser.run("document.body.innerText").lower()
-    for words in ("before and after 4 steps", "generation, %", "step 2: look at", "learning rate", "torch", "what ?"):
+    for words in (
+        "before and after 4 steps",
+        "generation, %",
+        "step 2: look at",
+        "learning rate",
+        "torch",
+        "what ?",
+        "generation: images that the judge accepts",
+        "self-reward: own verdicts",
+        "accepted is what the rewards",
+    ):
         assert words in text, words
     assert page.read_text(encoding="utf-8").count("plotly.js v") == 1
     drawn = "(async () => { while (!document.querySelector('.curve .scatterlayer .trace')) "
@@ -96,6 +106,9 @@ def test_a_page_of_a_run(run: Path, browser: Any) -> None:
     assert browser.run("JSON.parse(document.getElementById('charts').textContent).map(one => one.title)[0]") == (
         "Reward and its parts"
     )
+    percent = "[...document.querySelectorAll('.ytick text')].filter(one => one.textContent.endsWith('%')).length"
+    until = f"(async () => {{ while (!{percent}) await new Promise(done => setTimeout(done, 20)); return true }})()"
+    assert browser.run(until), "accuracies are in percent, as in the table"
     assert not browser.problems
     assert browser.run("[window.ran, document.getElementById('bold')]") == [None, None]
     assert browser.run("document.querySelectorAll('.prompt')[0].textContent") == f"0 {MARKUP}"
@@ -126,6 +139,12 @@ def test_a_curve_has_few_points_however_long_the_run_is() -> None:
     assert steps == sorted(steps)
     assert steps[0] < 4
     assert steps[-1] > 2 * MAX_POINTS + 90
+
+
+def test_a_run_that_was_stopped_shows_how_far_it_came() -> None:
+    report = Report()
+    assert report._summary(12, 60, None) == [("steps", "12 of 60")]
+    assert report._summary(60, 60, ([1.0], [0.5])) == [("steps", "60"), ("last reward", "0.50")]
 
 
 def test_images_of_a_long_run_are_kept_of_its_whole_length() -> None:

@@ -83,8 +83,7 @@ def answer_given(
         UserError: a file is no image, or the backbone does not define `preprocess`.
     """
     device = next(backbone.parameters()).device
-    pixels = images if isinstance(images, Tensor) else _read(backbone, images)
-    encoded = backbone.encode(pixels.to(device))
+    encoded = _encode(backbone, images, device)
     chosen = {
         i: _choose(backbone, example, _select(encoded, [i]))
         for i, example in enumerate(examples)
@@ -99,9 +98,15 @@ def answer_given(
     return GivenAnswers([text[i] for i in range(len(examples))], sampled)
 
 
-def _read(backbone: Backbone, paths: Sequence[str | Path]) -> Tensor:
-    """One at a time: photographs are much larger than what the model reads."""
-    return torch.cat([backbone.preprocess([open_image(path)]) for path in paths])
+def _encode(backbone: Backbone, images: GivenImages, device: torch.device) -> Images:
+    """The images as the model sees them. A file that is given several times is read and encoded once."""
+    if isinstance(images, Tensor):
+        return backbone.encode(images.to(device))
+    order = {path: i for i, path in enumerate(dict.fromkeys(map(str, images)))}
+    # One at a time: photographs are much larger than what the model reads.
+    pixels = torch.cat([backbone.preprocess([open_image(path)]) for path in order])
+    encoded = backbone.encode(pixels.to(device))
+    return encoded if len(order) == len(images) else _select(encoded, [order[str(path)] for path in images])
 
 
 def _select(images: Images, rows: Sequence[int]) -> Images:

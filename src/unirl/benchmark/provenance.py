@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unirl.backbones import Backbone
 from unirl.backbones.checkpoints import PretrainedModel, locate, locate_local
@@ -143,23 +142,6 @@ def example_fingerprint(example: Example) -> str:
     plain: dict[str, Any] = {"objects": [*map(asdict, example.objects)], "exclude": [*map(asdict, example.exclude)]}
     plain["questions"] = [*map(asdict, example.questions)]
     return fingerprint({one.name: getattr(example, one.name) for one in fields(Example)} | plain)
-
-
-def image_digest(image: Tensor | str | Path) -> str:
-    """A short name of the contents of an image.
-
-    Args:
-        image: Pixels, or the path of a file.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    if isinstance(image, Tensor):
-        return digest({"": image})[:12]
-    try:
-        return sha256(Path(image).read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        raise UserError(f"{image}: {error.strerror or error}") from None
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:

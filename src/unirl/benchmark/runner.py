@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from unirl.backbones import Backbone
-from unirl.backbones.given_images import answer_given, check_reads, select_given
+from unirl.backbones.given_images import answer_given, check_reads
 from unirl.backbones.precision import cached_casts
 from unirl.benchmark.benchmark_report import write_report
 from unirl.benchmark.folder import (
@@ -33,12 +33,12 @@ from unirl.benchmark.folder import (
     write_image,
     write_metadata,
 )
+from unirl.benchmark.given_questions import GivenQuestions
 from unirl.benchmark.provenance import (
     answer_settings,
     claim,
     example_fingerprint,
     fingerprint,
-    image_digest,
     image_settings,
     judge_settings,
     saved_settings,
@@ -46,14 +46,14 @@ from unirl.benchmark.provenance import (
 )
 from unirl.benchmark.records import Records
 from unirl.benchmark.scores import RESULTS, BenchmarkResults, count_by_category, doubts, score
-from unirl.benchmark.understanding import accuracies
+from unirl.benchmark.understanding import accuracies, answer_doubts
 from unirl.errors import UserError, check_plugin, check_range
 from unirl.functional.seeding import PerImageGenerator, generator_for
 from unirl.judges import Judge, Verdict
-from unirl.judges.verdict_checks import checked_explanations
+from unirl.judges.verdict_checks import checked_explanations, checked_understanding_set
 from unirl.training.config import check_image_sampling
 from unirl.training.lengths import find_long_texts
-from unirl.types import AnswerSampling, Example, ImageSampling
+from unirl.types import AnswerSampling, ImageSampling
 
 
 def evaluate(
@@ -82,7 +82,7 @@ def evaluate(
         image_sampling: How images are generated. Defaults to `backbone.sampling_config`.
         answer_sampling: How questions are answered, greedily. The same default.
         num_understanding: Questions about given images, of benchmarks that make as many as they are asked for.
-        limit: The first so many prompts only, for trials.
+        limit: The first so many prompts only, for trials; questions, of a benchmark without prompts.
         name: Of the benchmark, in the results. Defaults to that of its class.
         trainer: Decides devices, strategy and precision. Defaults to one process.
 
@@ -92,6 +92,7 @@ def evaluate(
 
     Example:
         >>> import tempfile
+        >>> from unirl import Example
         >>> from unirl.testing import TinyBackbone
         >>> class Bright(Judge):
         ...     def verdicts(self, examples, pixels):
@@ -113,15 +114,21 @@ def evaluate(
     every = list(benchmark.benchmark())
     examples = every[:limit]
     if backbone is None:
+        if not examples:
+            raise UserError(f"{name} has no prompts, so there are no images to judge; leave --judge-only out")
         wanted = {example.prompt for example in examples}
         files = [file for file in found_images(folder, every) if file.example.prompt in wanted]
     else:
         check_plugin("backbone", backbone, Backbone)
         backbone.build()
         files = planned_images(folder, examples, images)
-    questions = None if backbone is None or not num_understanding else benchmark.understanding_set(num_understanding)
+    asks = backbone is not None and num_understanding > 0
+    given, questions = checked_understanding_set(benchmark, num_understanding) if asks else None, None
+    if given is not None and given[0]:
+        first = slice(None if examples else limit)
+        questions = GivenQuestions(given[0][first], given[1][first], folder)
     if backbone is not None:
-        check_reads(backbone, None if questions is None else questions[1])
+        check_reads(backbone, None if questions is None else questions.images)
     if not files and questions is None:
         raise UserError(f"{name} is no benchmark: it has neither prompts nor questions of its own")
     run = _Run(backbone, benchmark, name, folder, files, questions, batch_size, seed)
@@ -165,21 +172,20 @@ class _Run(LightningModule):
         name: str,
         folder: Path,
         files: Sequence[ImageFile],
-        questions: tuple[Sequence[Example], Any] | None,
+        questions: GivenQuestions | None,
         batch_size: int,
         seed: int,
     ) -> None:
         super().__init__()
         self.backbone, self.judge, self.name, self.folder = backbone, judge, name, folder
         self.files, self.questions, self.batch_size, self.seed = list(files), questions, batch_size, seed
-        count = len(questions[0]) if questions else 0
+        count = len(questions) if questions else 0
         self.plan: list[tuple[str, range]] = [
             *(("images", _slice(i, batch_size, len(self.files))) for i in range(0, len(self.files), batch_size)),
             *(("questions", _slice(i, batch_size, count)) for i in range(0, count, batch_size)),
         ]
         self.settings: dict[str, Any] = {}
         self.problems: list[str] = []
-        self._asked: dict[int, str] = {}
 
     def use(self, image_sampling: ImageSampling, answer_sampling: AnswerSampling | None) -> None:
         """Set how images and answers are sampled."""
@@ -189,11 +195,13 @@ class _Run(LightningModule):
         self.image_sampling, self.answer_sampling = image_sampling, replace(own, temperature=0.0)
         generated = list({file.example.prompt: file.example for file in self.files}.values())
         sources = [("prompts of the benchmark", generated, True)]
-        sources += [("questions about given images", list(self.questions[0]), False)] if self.questions else []
+        sources += [("questions about given images", list(self.questions.examples), False)] if self.questions else []
         for source, examples, generates in sources:
             option, count = "answer_sampling.max_tokens (--max-tokens)", self.answer_sampling.max_tokens
             found = find_long_texts(self.backbone, examples, count, source, option, generates)
             self.problems += ["; ".join(problem) for _, *problem in found]
+        if self.questions is not None and (unknown := self.questions.find_unknown_words(self.backbone)):
+            self.problems.append(unknown)
         for problem in self.problems:
             rank_zero_warn(problem)
 
@@ -293,14 +301,14 @@ class _Run(LightningModule):
         """Answer those questions of a batch that have no answer."""
         assert self.backbone is not None
         assert self.questions is not None
-        if all(self._question_key(row) in self.answers for row in rows):
+        keys = [self.questions.key(row) for row in rows]
+        self.questions.write_images(rows)
+        if all(key in self.answers for key in keys):
             return
-        examples, given = self.questions
-        asked = [examples[i] for i in rows]
         with cached_casts(self.device):
-            answers = answer_given(self.backbone, asked, select_given(given, rows), self.answer_sampling)
-        for row, text in zip(rows, answers.text, strict=True):
-            if (key := self._question_key(row)) not in self.answers:
+            answers = answer_given(self.backbone, *self.questions.select(rows), self.answer_sampling)
+        for key, text in zip(keys, answers.text, strict=True):
+            if key not in self.answers:
                 self.answers.append(key, text)
 
     def _read(self, file: ImageFile) -> tuple[Tensor, str]:
@@ -312,14 +320,6 @@ class _Run(LightningModule):
 
     def _key(self, file: ImageFile, checksum: str) -> str:
         return f"{file.path.relative_to(self.folder).as_posix()} {checksum} {example_fingerprint(file.example)}"
-
-    def _question_key(self, row: int) -> str:
-        """Of the question, its choices and its image: a file that was changed is asked about again."""
-        assert self.questions is not None
-        example, image = self.questions[0][row], self.questions[1][row]
-        if row not in self._asked:
-            self._asked[row] = f"{row} {example_fingerprint(example)} {image_digest(image)}"
-        return self._asked[row]
 
     @override
     def on_predict_end(self) -> None:
@@ -354,16 +354,16 @@ class _Run(LightningModule):
         scores, errors, without = score(self.judge, self.files, verdicts) if self.files else ({}, {}, {})
         understanding: dict[str, Any] = {}
         if self.questions is not None:
-            answers = self.answers.read()
-            examples = list(self.questions[0])
-            understanding = accuracies(
-                self.judge, examples, [answers[self._question_key(i)] for i in range(len(examples))]
-            )
+            answers, rows = self.answers.read(), range(len(self.questions))
+            texts = [answers[self.questions.key(row)] for row in rows]
+            shown = [self.questions.image(row) for row in rows]
+            understanding = accuracies(self.judge, self.questions.examples, texts, shown)
         elif self.earlier is not None and self.earlier.benchmark == self.name:
             understanding = self.earlier.understanding
         settings = {**self.settings, "resolution": sorted(sizes), "versions": versions()}
         counts = count_by_category(self.files)
         warnings = self.problems + doubts(self.files, verdicts, len(self.judge.benchmark()))
+        warnings += answer_doubts(understanding) if understanding else []
         return BenchmarkResults(self.name, scores, errors, counts, settings, images, understanding, warnings, without)
 
 

@@ -16,6 +16,7 @@ from unirl.benchmark.folder import ImageFile
 from unirl.errors import UserError
 from unirl.judges import Judge, Verdict
 from unirl.output import write_atomically
+from unirl.report.page import percent
 
 RESULTS, TABLE = "results.json", "results.md"
 OVERALL = "overall"
@@ -129,7 +130,7 @@ class BenchmarkResults:
         """Category, questions and accuracy in percent of each line of the table of understanding."""
         questions, errors = (self.understanding.get(name, {}) for name in ("questions", "standard_error"))
         return [
-            (name, str(questions.get(name, sum(questions.values()))), f"{100 * value:.1f} ± {100 * errors[name]:.1f}")
+            (name, str(questions.get(name, sum(questions.values()))), percent(value, errors[name]))
             for name, value in self.understanding.get("accuracy", {}).items()
         ]
 
@@ -145,14 +146,17 @@ class BenchmarkResults:
 
     def markdown(self) -> str:
         """The scores as a page in Markdown."""
-        lines = [f"# {self.benchmark}", "", "| task | prompts | images | score, % |", "|---|---|---|---|"]
-        lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.rows()]
+        lines = [f"# {self.benchmark}"]
+        if self.scores:
+            lines += ["", "| task | prompts | images | score, % |", "|---|---|---|---|"]
+            lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.rows()]
         if self.understanding:
             lines += ["", "| understanding | questions | accuracy, % |", "|---|---|---|"]
             lines += [f"| {' | '.join(map(_cell, row))} |" for row in self.understanding_rows()]
             yes_no = self.understanding.get("yes_no", {})
-            lines += ["", *(f"- yes/no questions, {name}: {100 * value:.1f} %" for name, value in yes_no.items())]
-        lines += ["", *(f"- **{warning}**" for warning in self.warnings)]
+            lines += [""] if yes_no else []
+            lines += [f"- yes/no questions, {name}: {100 * value:.1f} %" for name, value in yes_no.items()]
+        lines += ["", *(f"- **{warning}**" for warning in self.warnings)] if self.warnings else []
         lines += ["", "| setting | value |", "|---|---|"]
         lines += [f"| {name} | `{json.dumps(value)}` |" for name, value in self.settings.items()]
         return "\n".join(lines) + "\n"

@@ -49,7 +49,7 @@ def change_of(before: float | None, after: float | None, lower_is_better: bool =
         Change(text='50.0 → 61.2', change='+11.2', kind='better')
     """
     if after is None:
-        return Change("-")
+        return Change("-" if before is None else f"{100 * before:.1f} → -")
     if before is None:
         return Change(f"{100 * after:.1f}")
     change = 100 * (after - before)

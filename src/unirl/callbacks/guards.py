@@ -400,7 +400,7 @@ def _below(task: str, values: Mapping[str, float]) -> dict[str, float]:
 def _print(warning: str) -> None:
     console = Console(stderr=True)
     with console.capture() as captured:
-        console.print(f"[yellow]guard:[/] {escape(warning)}.", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]warning:[/] {escape(warning)}.", highlight=False, soft_wrap=True)
     # Not by the console, which would write into a progress bar.
     print(captured.get(), end="", file=sys.stderr, flush=True)
 

@@ -82,14 +82,14 @@ class RunProgressBar(ProgressBar):
         self._start()
         self._batch_began = time.monotonic()
         if self._bar:
-            self._bar.update("step", trainer.global_step, _total_steps(trainer))
+            self._bar.update("step", trainer.global_step, total_steps(trainer))
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         now = time.monotonic()
         self._estimate.add_batch(now - self._batch_began)
         self._batch_began = now
-        step, total = trainer.global_step, _total_steps(trainer)
+        step, total = trainer.global_step, total_steps(trainer)
         shown_for = now - self._last_shown
         if not self._enabled or (shown_for < (MIN_REFRESH if self._bar else self.interval) and step != total):
             return
@@ -139,7 +139,7 @@ class RunProgressBar(ProgressBar):
         if self._bar and trainer.global_step:
             seconds = self._seconds_left(trainer, validation_is_due=False)
             values = self._values | self._accuracies
-            self._bar.update("step", trainer.global_step, _total_steps(trainer), seconds, values)
+            self._bar.update("step", trainer.global_step, total_steps(trainer), seconds, values)
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -186,7 +186,7 @@ class RunProgressBar(ProgressBar):
             validation_is_due: Whether a validation after the last step, if there is one, is still to come.
         """
         limits = [c.time_remaining() for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
-        total, accumulated = _total_steps(trainer), trainer.accumulate_grad_batches
+        total, accumulated = total_steps(trainer), trainer.accumulate_grad_batches
         if total is not None:
             done, end = trainer.global_step * accumulated, total * accumulated
             validated = done - 1 if validation_is_due else done
@@ -310,8 +310,12 @@ def _interval(trainer: Trainer) -> float:
     return every if epochs is None else epochs * batches / max(1, batches // every)
 
 
-def _total_steps(trainer: Trainer) -> int | None:
-    """Optimizer steps of a whole fit, or None if only something else ends it."""
+def total_steps(trainer: Trainer) -> int | None:
+    """Optimizer steps of a whole fit, or None if only something else ends it.
+
+    Args:
+        trainer: Of the fit.
+    """
     total = trainer.estimated_stepping_batches
     return int(total) if 0 < total < float("inf") else None
 

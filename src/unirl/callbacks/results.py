@@ -20,6 +20,10 @@ EXPLANATIONS = {
     "generation": "images that the judge accepts",
     "understanding": "correct answers about given images",
     "self_reward": "own verdicts that agree with the judge (balanced accuracy)",
+    "consistency": "Acc(MMU|T2I), correct answers about correct generated images; Acc(T2I|MMU), correct generated "
+    "images where the answer about a reference image is correct; imbalance, their difference",
+    "diversity": "how much images of one prompt differ",
+    "completions": "answers that were cut off",
 }
 COLORS = {"better": "green", "worse": "red", "": "dim"}
 RESULTS, RESULTS_TABLE = "results.json", "results.md"

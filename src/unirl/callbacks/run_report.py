@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from unirl.callbacks.changes import change_of, fit_table
+from unirl.callbacks.changes import COLUMN_NAMES, ChangeTable, change_of, fit_table
 from unirl.callbacks.guards import Guards
 from unirl.callbacks.history import History
-from unirl.callbacks.results import is_partial_sanity_check, metrics_of, run_dir
+from unirl.callbacks.progress import total_steps
+from unirl.callbacks.results import EXPLANATIONS, is_partial_sanity_check, metrics_of, run_dir
 from unirl.errors import check_minimum
 from unirl.report import page
 from unirl.report.curves import charts, plotly_js
@@ -161,11 +162,11 @@ class Report(Callback):
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            page.write(folder, self._page(folder, trainer.global_step))
+            page.write(folder, self._page(folder, trainer.global_step, total_steps(trainer)))
         except OSError as error:
             rank_zero_warn(f"{page.REPORT} was not written: {error.strerror} ({folder})")
 
-    def _page(self, folder: Path, step: int) -> str:
+    def _page(self, folder: Path, step: int, total: int | None) -> str:
         config = folder / CONFIG
         table = None if self._first is None or self._last is None else fit_table(self._first, self._last, step)
         curves, images = self._history.curves(), _by_prompt(self._validations)
@@ -184,8 +185,9 @@ class Report(Callback):
             title=f"Run {folder.parent.name}/{folder.name}",
             sections={anchors.get(key, key): name for key, name in names.items() if values[key]}
             | {"versions": "Versions"},
-            summary=self._summary(step, curves.get("reward")),
+            summary=self._summary(step, total, curves.get("reward")),
             warnings=self._warnings,
+            explanations=_explanations(table),
             left_out=self._num_validations - len(self._validations) if images else 0,
             filters={
                 "category": list(dict.fromkeys(one["category"] for one in images)),
@@ -196,8 +198,10 @@ class Report(Callback):
             **values,
         )
 
-    def _summary(self, step: int, rewards: tuple[list[float], list[float]] | None) -> list[tuple[str, str]]:
-        cells = [("steps", str(step))]
+    def _summary(
+        self, step: int, total: int | None, rewards: tuple[list[float], list[float]] | None
+    ) -> list[tuple[str, str]]:
+        cells = [("steps", str(step) if total is None or step >= total else f"{step} of {total}")]
         for task in ("generation", "understanding"):
             before, after = (_overall(one, task) for one in (self._first, self._last))
             if after is not None:
@@ -285,6 +289,13 @@ def _by_prompt(validations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def _bytes(file: Tensor) -> bytes:
     return bytes(file.tolist())
+
+
+def _explanations(table: ChangeTable | None) -> list[tuple[str, str]]:
+    """What the metrics of a table are."""
+    shown = [] if table is None else [*table.columns, *(name for name, _ in table.others)]
+    names = {COLUMN_NAMES.get(name, name): text for name, text in EXPLANATIONS.items()}
+    return [(name, names[name]) for name in shown if name in names]
 
 
 def _overall(validation: Mapping[str, Any] | None, task: str) -> float | None:

@@ -47,7 +47,7 @@ class Options:
         seed: Of the images: each is seeded by (seed, prompt, number).
         judge_only: Judge the images that are in `out`, in GenEval's layout.
         num_understanding: Questions about given images, of benchmarks that make as many as they are asked for.
-        limit: The first so many prompts only, for trials.
+        limit: The first so many prompts only, for trials; questions, of a benchmark without prompts.
         steps: Sampling steps of a masked model. By default as the checkpoint says, like the next four.
         guidance: Classifier-free guidance; 0 is none.
         temperature: Of image codes.
@@ -232,14 +232,14 @@ def _print(results: BenchmarkResults, folder: Path, said: Collection[str]) -> No
     if results.scores:
         console.print(results.table())
     if results.understanding:
-        for name, value in results.understanding["accuracy"].items():
-            error = results.understanding["standard_error"][name]
-            print(f"understanding, {name}: {100 * value:.1f} ± {100 * error:.1f}")
+        for name, count, accuracy in results.understanding_rows():
+            print(f"understanding, {name}: {accuracy} ({count} questions)")
         for name, value in results.understanding.get("yes_no", {}).items():
             print(f"yes/no questions, {name}: {100 * value:.1f}")
     for warning in (one for one in results.warnings if one not in said):
         print(f"warning: {warning}")
-    print(f"results, with the verdict and reason of each image: {folder / RESULTS}")
+    details = "the verdict and reason of each image" if results.images else "each answer"
+    print(f"results, with {details}: {folder / RESULTS}")
     print(f"the same as a page, with the images: {folder / REPORT}")
 
 

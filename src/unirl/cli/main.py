@@ -1,7 +1,6 @@
 """The `unirl` command. It imports nothing heavy before it knows the subcommand, so that `unirl --help` is fast."""
 
 import gc
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -11,7 +10,7 @@ from unirl.errors import UserError, suggest
 from unirl.hooks.host import plugin_options, reproducible_options
 from unirl.hooks.options import HELP
 from unirl.hooks.requirements import resolve_requirements
-from unirl.output import escape_unknown_characters, plain_warnings
+from unirl.output import drop_after_closed_pipe, escape_unknown_characters, plain_warnings
 
 COMMANDS = {
     "fit": ("train a model by self-improvement", "unirl.cli.train:fit"),
@@ -43,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         unirl 0.1.0
     """
     escape_unknown_characters()
+    drop_after_closed_pipe()
     try:
         with plugin_options(sys.argv[1:] if argv is None else argv) as rest:
             _dispatch(rest)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _dispatch(argv: list[str]) -> None:
     if (page := _page(argv)) is not None:
-        _print(page)
+        print(page)
         return
     command, arguments = argv[0], argv[1:]
     if command in RUN_COMMANDS:
@@ -81,13 +81,6 @@ def _page(argv: list[str]) -> str | None:
 
         return help_page(argv[0], argv[1:])
     return None
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader has ended, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
 
 
 def _function(command: str) -> Callable[[list[str]], None]:

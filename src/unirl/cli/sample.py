@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unirl.cli.messages import CommandParser
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from unirl.types import AnswerSampling, Example, ImageSampling
 
 DEFAULT_CHECKPOINT = "unirl_shapes:checkpoints/{}"
+MAX_WARNINGS = 10
+"""Texts with unknown words that are named."""
 
 
 def main(argv: list[str]) -> None:
@@ -36,7 +40,7 @@ def main(argv: list[str]) -> None:
         UserError: the checkpoint, a name or a number is wrong.
     """
     options = _parse(argv)
-    output = Output(options.out, options.json)
+    output = Output(options.out, options.json, options.prompts)
     _sample(options, output)
     _tell(f"wrote {output.out}")
 
@@ -88,6 +92,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _sample(options: argparse.Namespace, output: Output) -> None:
     from unirl.cli.sample_examples import requested_examples  # noqa: PLC0415
+    from unirl.training.best_of import number_images  # noqa: PLC0415 - `--help` needs no torch
 
     requested = requested_examples(options)
     device = choose_device(options.device)
@@ -96,11 +101,18 @@ def _sample(options: argparse.Namespace, output: Output) -> None:
     config = _sampling_config(options, backbone.sampling_config)
     _tell(f"sampling: {_describe(config.image_sampling)}; answers: {_describe(config.answer_sampling)}")
     _tell_unknown_words(backbone, requested)
-    images = [Requested(example, i, k) for i, example in enumerate(requested) for k in range(options.n)]
+    for prompt in filter(_is_prompts_file, options.prompt or ()):
+        _tell(f"warning: --prompt {prompt!r} is the prompt itself; --prompts {prompt} samples those in the file")
+    places = [(i, k) for i in range(len(requested)) for k in range(options.n)]
+    numbers = number_images([requested[i] for i, _ in places])
+    images = [Requested(requested[i], i, k, number) for (i, k), number in zip(places, numbers, strict=True)]
     _generate(options, backbone, config, images, output)
     settings = {option: getattr(options, option) for option in ("seed", "best_of", "precision")}
     checkpoint = options.checkpoint or DEFAULT_CHECKPOINT.format(name)
-    output.finish({"backbone": name, "checkpoint": checkpoint, **settings, "device": str(device), **asdict(config)})
+    for line in output.finish(
+        {"backbone": name, "checkpoint": checkpoint, **settings, "device": str(device), **asdict(config)}
+    ):
+        _tell(line)
 
 
 def _generate(
@@ -114,15 +126,15 @@ def _generate(
     import torch  # noqa: PLC0415 - `--help` needs no torch
 
     from unirl.cli.sample_examples import report  # noqa: PLC0415
-    from unirl.training.best_of import number_images, sample  # noqa: PLC0415
+    from unirl.training.best_of import sample  # noqa: PLC0415
     from unirl.training.lengths import clipped_answers  # noqa: PLC0415
 
     device = next(backbone.parameters()).device
-    numbers = number_images([image.example for image in images])
     sampling, num_clipped = (config.image_sampling, config.answer_sampling), 0
     for start in range(0, len(images), options.batch_size):
         rows = slice(start, start + options.batch_size)
-        batch, indices = images[rows], numbers[rows]
+        batch = images[rows]
+        indices = [image.image_index for image in batch]
         examples = [image.example for image in batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             samples = sample(backbone, examples, options.best_of or 1, *sampling, seed=options.seed, indices=indices)
@@ -160,10 +172,17 @@ def _describe(settings: "ImageSampling | AnswerSampling") -> str:
 
 def _tell_unknown_words(backbone: "Backbone", examples: "Sequence[Example]") -> None:
     for kind in ("prompt", "question", "answer"):
-        for text in dict.fromkeys(getattr(example, kind) for example in examples):
-            if unknown := backbone.unknown_words(text):
-                words = ", ".join(map(repr, unknown))
-                _tell(f"warning: the model's tokenizer does not know {words} of the {kind} {text!r}")
+        texts = dict.fromkeys(getattr(example, kind) for example in examples)
+        unknown = {text: words for text in texts if (words := backbone.unknown_words(text))}
+        for text, words in islice(unknown.items(), MAX_WARNINGS):
+            _tell(f"warning: the model's tokenizer does not know {', '.join(map(repr, words))} of the {kind} {text!r}")
+        if len(unknown) > MAX_WARNINGS:
+            more = f"{len(unknown) - MAX_WARNINGS} more {kind}s"
+            _tell(f"warning: {more} have words that the model's tokenizer does not know")
+
+
+def _is_prompts_file(text: str) -> bool:
+    return text.endswith((".txt", ".jsonl")) and Path(text).expanduser().is_file()
 
 
 def choose_device(name: str) -> "torch.device":
@@ -181,9 +200,9 @@ def choose_device(name: str) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, dtype=torch.float32, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch without CUDA raises the second one
-        cause = str(error).splitlines()[0]
+        torch.empty(1, dtype=torch.float32, device=device).cpu()  # the device `meta` has no values
+    except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch without CUDA raises the second one
+        cause = str(error).splitlines()[0].partition(". ")[0]
         raise UserError(
             f"--device {name!r} cannot be used ({cause}); give auto, cpu, or a device of this machine"
         ) from None

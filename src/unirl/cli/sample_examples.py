@@ -1,6 +1,7 @@
 """What `unirl sample` asks about its images: questions and answers from options or from a source of prompts."""
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,15 @@ from pathlib import Path
 from torch import Tensor
 
 from unirl.errors import UserError
+from unirl.examples import check_characters
 from unirl.hooks.host import load
 from unirl.prompts import JsonLines, Prompts
 from unirl.prompts.jsonl import read_examples
 from unirl.training.best_of import check_expected, is_question_set
 from unirl.types import Example
 
+_AROUND = re.compile("^[\\s\ufeff\u200b]+|[\\s\ufeff\u200b]+$")
+"""White space around a prompt, and the marks that editors put at the beginning of a file."""
 _TWO_SOURCES = "--prompts {} has questions and answers; leave out --question and --answer"
 
 
@@ -126,7 +130,7 @@ def _read(name: str | None) -> list[Example]:
 def _read_lines(path: str) -> list[str]:
     try:
         content = Path(path).expanduser().read_bytes()
-        lines = [line.strip() for line in content.decode("utf-8-sig").split("\n")]
+        lines = [_AROUND.sub("", line) for line in content.decode("utf-8").split("\n")]
     except OSError as error:
         raise UserError(f"cannot read the prompts file {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -134,12 +138,21 @@ def _read_lines(path: str) -> list[str]:
         raise UserError(f"{path}:{place}: not UTF-8; save the file as UTF-8") from error
     if not any(lines):
         raise UserError(f"the prompts file {path} is empty; write one prompt per line")
+    for number, line in enumerate(lines, start=1):
+        try:
+            check_characters(line, "the prompt")
+        except UserError as error:
+            raise UserError(f"{path}:{number}: {error}") from None
     return [line for line in lines if line]
 
 
 def _refuse_file(name: str) -> None:
-    if Path(name).expanduser().is_file():
-        raise UserError(f"--prompts {name}: a file of prompts is .jsonl, or .txt with one prompt per line; rename it")
+    path = Path(name).expanduser()
+    if path.exists():
+        what = "a folder" if path.is_dir() else "a file of another name"
+        raise UserError(
+            f"--prompts {name}: it is {what}; a file of prompts is .jsonl, or .txt with one prompt per line"
+        )
 
 
 def _source(name: str) -> Prompts:

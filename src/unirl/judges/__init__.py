@@ -1,5 +1,6 @@
 """The `judges` plugin kind: its contract, and GenEval's decision rule for judges that detect objects."""
 
+from unirl.judges.answer_words import matches_answer
 from unirl.judges.base import Judge, Verdict
 from unirl.judges.reference_images import ReferenceImages
 from unirl.judges.verdict import (
@@ -12,7 +13,6 @@ from unirl.judges.verdict import (
     spatial_relations,
     verdict,
 )
-from unirl.judges.vqa import matches_answer
 
 __all__ = [
     "COLORS",

@@ -1,7 +1,5 @@
 """The benchmark `vqa`: questions about images in a folder."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +8,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from unirl.errors import UserError
+from unirl.judges.answer_words import matches_answer
 from unirl.judges.base import Judge
+from unirl.prompts.jsonl import read_object, read_text, shorten
 from unirl.types import Example, Question
-from unirl.unicode import fold
+from unirl.unicode import normalize_text
 
 FIELDS = ("image", "question", "answer", "answers", "choices", "category")
-_ARTICLES = {"a", "an", "the"}
+_OF_AN_EXAMPLE = "prompt '': questions[0] "
+"""How the message about a question begins that is one of an example."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class VQA(Judge):
 
     Instead of "answer", "answers" is a list, each of which is correct. With "choices", the most probable of them is the
     answer. "category" is a name under which results are reported. An answer is correct if it has the same words as a
-    right one, up to case, punctuation and articles; a right "yes" or "no" needs the first word only.
+    right one, up to case, punctuation, articles and number words; a right "yes" or "no" needs the first word only. Of
+    choices, the right one itself is correct.
 
     Args:
         questions: The file, UTF-8.
@@ -48,6 +50,15 @@ class VQA(Judge):
         self.questions, self.images = questions, images
         folder = Path(questions).expanduser().parent if images is None else Path(images).expanduser()
         self._examples, self._files = _read(Path(questions).expanduser(), folder)
+
+    @override
+    def check_example(self, example: Example) -> None:
+        """Refuse every example: there are no verdicts.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("it asks about images of files, and judges no generated images")
 
     @override
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:
@@ -70,39 +81,22 @@ class VQA(Judge):
 
     @override
     def accepts_answer(self, example: Example, answer: str) -> bool:
-        """Whether an answer has the words of a right one.
+        """Whether an answer has the words of a right one, or is it, if it is one of the choices.
 
         Args:
             example: Of `understanding_set`.
             answer: The model's.
 
         Example:
-            >>> right = VQAExample("", "How many?", "2", accepted=("2", "two"))
+            >>> right = VQAExample("", "How many?", "2", accepted=("2", "a pair"))
             >>> VQA.accepts_answer(VQA.__new__(VQA), right, "Two.")
             True
         """
-        return matches_answer(answer, example.accepted if isinstance(example, VQAExample) else (example.answer,))
-
-
-def matches_answer(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether an answer has the words of a right one: case, punctuation and articles do not matter.
-
-    Args:
-        answer: The model's.
-        accepted: Right answers. Of "yes" and "no" the first word of the answer counts.
-
-    Example:
-        >>> [matches_answer(text, ["yes", "a cup"]) for text in ("Yes, there is.", "Cup!", "no")]
-        [True, True, False]
-    """
-    given = _words(answer)
-    return any(given == right or (right in (["yes"], ["no"]) and given[:1] == right) for right in map(_words, accepted))
-
-
-def _words(text: str) -> list[str]:
-    """The words of an answer that count."""
-    words = re.findall(r"\w+(?:[.']\w+)*|\S", fold(text))
-    return [word for word in words if word not in _ARTICLES and re.match(r"\w", word)]
+        accepted = example.accepted if isinstance(example, VQAExample) else (example.answer,)
+        choices = map(normalize_text, example.questions[0].choices)
+        if (given := normalize_text(answer)) in choices:  # choices may differ in what is no word
+            return given in map(normalize_text, accepted)
+        return matches_answer(answer, accepted)
 
 
 def _read(path: Path, folder: Path) -> tuple[list[VQAExample], list[str]]:
@@ -122,35 +116,30 @@ def _read(path: Path, folder: Path) -> tuple[list[VQAExample], list[str]]:
 
 
 def _parse(line: bytes, place: str, folder: Path) -> tuple[VQAExample, str]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{place}: not valid JSON ({error}); expected one JSON object per line") from None
-    if not isinstance(row, Mapping):
-        raise UserError(f"{place}: expected a JSON object, got {row!r}")
-    if unknown := [name for name in row if name not in FIELDS]:
-        raise UserError(f"{place}: unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
-    accepted = _texts(row.get("answers", [row["answer"]] if "answer" in row else []), "answers", place)
-    choices = _texts(row.get("choices", []), "choices", place)
-    for name in ("image", "question"):
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            raise UserError(f"{place}: expected a text in {name!r}, got {row.get(name)!r}")
+    row = read_object(line, place, FIELDS)
+    if missing := [name for name in ("image", "question") if name not in row]:
+        raise UserError(f"{place}: the field {missing[0]!r} is missing; required are 'image', 'question' and 'answer'")
+    if ("answer" in row) == ("answers" in row):
+        raise UserError(
+            f"{place}: expected either 'answer', a text, or 'answers', a list of texts; give one of the two"
+        )
+    texts = {name: read_text(row[name], name, place) for name in ("image", "question")}
+    accepted = (read_text(row["answer"], "answer", place),) if "answer" in row else _texts(row, "answers", place)
     if not accepted:
-        raise UserError(f"{place}: expected a text in 'answer', or a list of them in 'answers'")
-    file = folder / row["image"]
+        raise UserError(f"{place}: 'answers' is empty; give one or more")
+    category = read_text(row.get("category", "questions"), "category", place)
+    question = Question(texts["question"], accepted[0], _texts(row, "choices", place))
+    file = folder / Path(texts["image"]).expanduser()
     if not file.is_file():
         raise UserError(f"{place}: there is no image {file}; --benchmark.images is the folder of the images")
-    category = row.get("category", "questions")
-    if not isinstance(category, str):
-        raise UserError(f"{place}: expected a text in 'category', got {category!r}")
     try:
-        question = Question(row["question"], accepted[0], choices)
         return VQAExample("", category=category, questions=(question,), accepted=accepted), str(file)
     except UserError as error:
-        raise UserError(f"{place}: {error}") from None
+        raise UserError(f"{place}: {str(error).replace(_OF_AN_EXAMPLE, 'it ')}") from None
 
 
-def _texts(value: object, name: str, place: str) -> tuple[str, ...]:
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    raise UserError(f"{place}: expected a list of texts in {name!r}, got {value!r}")
+def _texts(row: Mapping[str, object], name: str, place: str) -> tuple[str, ...]:
+    value = row.get(name, [])
+    if not isinstance(value, list):
+        raise UserError(f"{place}: {name!r} is {shorten(value)}, expected a list of texts")
+    return tuple(read_text(one, f"{name}[{i}]", place) for i, one in enumerate(value))

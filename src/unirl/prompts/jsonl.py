@@ -140,13 +140,7 @@ def read_lines(path: str, requires_question: bool = True) -> dict[int, tuple[Exa
 
 
 def _line(line: bytes, location: str, required: tuple[str, ...]) -> tuple[Example, str | None]:
-    try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=partial(_object, location))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{location}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{location}: not valid JSON ({error}); expected one JSON object per line") from error
-    row = _fields(value, _LINE_FIELDS, location)
+    row = read_object(line, location, _LINE_FIELDS)
     required = required if "questions" not in row else _REQUIRED[:1]
     for name in required:
         if name not in row:
@@ -156,19 +150,43 @@ def _line(line: bytes, location: str, required: tuple[str, ...]) -> tuple[Exampl
         here, other = ("question", "answer") if "question" in row else ("answer", "question")
         raise UserError(f"{location}: there is {here!r} without {other!r}; give both, or leave both out")
     fields: dict[str, Any] = {
-        "prompt": _text(row["prompt"], "prompt", location),
-        "question": _text(row["question"], "question", location) if "question" in row else "",
-        "answer": _text(row["answer"], "answer", location) if "answer" in row else "",
-        "category": _text(row.get("category", "prompts"), "category", location),
+        "prompt": read_text(row["prompt"], "prompt", location),
+        "question": read_text(row["question"], "question", location) if "question" in row else "",
+        "answer": read_text(row["answer"], "answer", location) if "answer" in row else "",
+        "category": read_text(row.get("category", "prompts"), "category", location),
         "objects": _items(row.get("objects", []), "objects", location),
         "exclude": _items(row.get("exclude", []), "exclude", location),
         "questions": _questions(row["questions"], location) if "questions" in row else (),
     }
-    image = _text(row["image"], "image", location) if "image" in row else None
+    image = read_text(row["image"], "image", location) if "image" in row else None
     try:
         return Example(**fields), image
     except UserError as error:
         raise UserError(f"{location}: {error}") from error
+
+
+def read_object(line: bytes, location: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """A line of a JSON Lines file as an object of known fields.
+
+    Args:
+        line: The line, UTF-8.
+        location: Of the line, for messages.
+        allowed: Names of fields. GenEval's names stand for ours.
+
+    Raises:
+        UserError: it is no JSON object, or has an unknown field or one twice.
+
+    Example:
+        >>> read_object(b'{"image": "a.png"}', "questions.jsonl:1", ("image", "question"))
+        {'image': 'a.png'}
+    """
+    try:
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=partial(_object, location))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{location}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{location}: not valid JSON ({error}); expected one JSON object per line") from error
+    return _fields(value, allowed, location)
 
 
 def _object(location: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -181,7 +199,7 @@ def _object(location: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _fields(value: object, allowed: tuple[str, ...], location: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise UserError(f"{location}: got {_shorten(value)}, expected a JSON object with {_quoted(allowed)}")
+        raise UserError(f"{location}: got {shorten(value)}, expected a JSON object with {_quoted(allowed)}")
     row: dict[str, Any] = {}
     for key, content in value.items():
         name = _ALIASES.get(key, key)
@@ -196,7 +214,7 @@ def _fields(value: object, allowed: tuple[str, ...], location: str) -> dict[str,
 
 def _questions(value: object, location: str) -> tuple[Question, ...]:
     if not isinstance(value, list) or not value:
-        got = _shorten(value)
+        got = shorten(value)
         raise UserError(
             f"{location}: 'questions' is {got}, expected a list of objects with {_quoted(_QUESTION_FIELDS)}"
         )
@@ -210,15 +228,15 @@ def _question(value: object, location: str) -> Question:
             raise UserError(f"{location}: the field {name!r} is missing")
     choices, requires = row.get("choices", []), row.get("requires", [])
     if not isinstance(choices, list):
-        raise UserError(f"{location}: 'choices' is {_shorten(choices)}, expected a list of texts")
+        raise UserError(f"{location}: 'choices' is {shorten(choices)}, expected a list of texts")
     if not isinstance(requires, list) or not all(type(index) is int for index in requires):
         raise UserError(
-            f"{location}: 'requires' is {_shorten(requires)}, expected a list of numbers of questions, from 0"
+            f"{location}: 'requires' is {shorten(requires)}, expected a list of numbers of questions, from 0"
         )
     return Question(
-        text=_text(row["text"], "text", location),
-        answer=_text(row["answer"], "answer", location),
-        choices=tuple(_text(choice, f"choices[{i}]", location) for i, choice in enumerate(choices)),
+        text=read_text(row["text"], "text", location),
+        answer=read_text(row["answer"], "answer", location),
+        choices=tuple(read_text(choice, f"choices[{i}]", location) for i, choice in enumerate(choices)),
         requires=tuple(requires),
     )
 
@@ -226,7 +244,7 @@ def _question(value: object, location: str) -> Question:
 def _items(value: object, field: str, location: str) -> tuple[Item, ...]:
     if not isinstance(value, list):
         raise UserError(
-            f"{location}: {field!r} is {_shorten(value)}, expected a list of objects with {_quoted(_ITEM_FIELDS)}"
+            f"{location}: {field!r} is {shorten(value)}, expected a list of objects with {_quoted(_ITEM_FIELDS)}"
         )
     return tuple(_item(entry, index, f"{location}: {field}[{index}]") for index, entry in enumerate(value))
 
@@ -237,11 +255,11 @@ def _item(value: object, index: int, location: str) -> Item:
         raise UserError(f"{location}: the field 'name' (GenEval: 'class') is missing")
     count, color, relation = row.get("count", 1), row.get("color"), row.get("relation")
     if type(count) is not int or count < 1:
-        raise UserError(f"{location}: 'count' is {_shorten(count)}, expected an integer of 1 or more")
+        raise UserError(f"{location}: 'count' is {shorten(count)}, expected an integer of 1 or more")
     return Item(
-        name=_text(row["name"], "name", location),
+        name=read_text(row["name"], "name", location),
         count=count,
-        color=None if color is None else _text(color, "color", location),
+        color=None if color is None else read_text(color, "color", location),
         relation=None if relation is None else _relation(relation, index, location),
     )
 
@@ -251,14 +269,24 @@ def _relation(value: object, index: int, location: str) -> tuple[str, int]:
         case [str(name), int(target)] if name in RELATIONS and type(target) is int and 0 <= target < index:
             return name, target
     raise UserError(
-        f"{location}: 'relation' (GenEval: 'position') is {_shorten(value)}, expected "
+        f"{location}: 'relation' (GenEval: 'position') is {shorten(value)}, expected "
         f"[relation, index of an earlier object] with one of the relations {_quoted(RELATIONS)}"
     )
 
 
-def _text(value: object, name: str, location: str) -> str:
+def read_text(value: object, name: str, location: str) -> str:
+    """A text of a JSON Lines file.
+
+    Args:
+        value: What the file has.
+        name: The field, for messages.
+        location: Of the line, for messages.
+
+    Raises:
+        UserError: it is no text, is blank, or has characters that cannot be used, see `check_characters`.
+    """
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{location}: {name!r} is {_shorten(value)}, expected text that is not blank")
+        raise UserError(f"{location}: {name!r} is {shorten(value)}, expected text that is not blank")
     try:
         check_characters(value, repr(name))
     except UserError as error:
@@ -266,7 +294,12 @@ def _text(value: object, name: str, location: str) -> str:
     return value
 
 
-def _shorten(value: object) -> str:
+def shorten(value: object) -> str:
+    """A value of a JSON file in a message, 60 characters of it at most.
+
+    Args:
+        value: Plain values.
+    """
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 

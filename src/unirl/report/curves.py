@@ -6,6 +6,8 @@ from html import escape
 from typing import Any
 
 VALIDATION = "val/"
+MAX_LABEL = 40
+"""Characters of the name of a curve."""
 MAX_POINTS = 1000
 """Of a curve on a page; more are averaged."""
 TITLES = {
@@ -25,6 +27,8 @@ TITLES = {
 """Titles of the groups that runs have, in their order on a page. Others follow, under their own names."""
 GROUPS = {"rewards": "reward", "reward_std": "groups", "frac_reward_zero_std": "groups", "frac_accepted": "groups"}
 """Where a scalar belongs whose name does not begin with that of its group."""
+SHARES = ("generation", "understanding", "self_reward", "consistency", "diversity")
+"""Groups of numbers in [0, 1], whose axis is in percent."""
 Points = tuple[Sequence[float], Sequence[float]]
 """Steps and values."""
 
@@ -50,12 +54,16 @@ def charts(curves: Mapping[str, Points]) -> list[dict[str, Any]]:
         curves: Steps and values by name. Values that are not finite are gaps.
 
     Returns:
-        Title and traces of each chart. Names are escaped: plotly reads some markup in them.
+        Title, unit and traces of each chart. Names are escaped: plotly reads some markup in them.
 
     Example:
         >>> (chart,) = charts({"loss": ([1, 2], [0.5, float("nan")])})
         >>> chart["title"], chart["traces"]
         ('Loss', [{'name': 'loss', 'x': [1, 2], 'y': [0.5, None]}])
+        >>> [one["name"] for one in charts({"kl/image": ([0], [0.5]), "val/kl/image": ([0], [0.5])})[0]["traces"]]
+        ['image', 'image (validation)']
+        >>> charts({"val/generation/colors": ([0], [0.5])})[0]["unit"]
+        '%'
     """
     groups: dict[str, list[str]] = {group: [] for group in TITLES}
     for name in curves:
@@ -63,16 +71,27 @@ def charts(curves: Mapping[str, Points]) -> list[dict[str, Any]]:
     return [
         {
             "title": TITLES.get(group) or group.replace("_", " ").capitalize(),
-            "traces": [_trace(group, name, curves[name]) for name in names],
+            "unit": "%" if group in SHARES else "",
+            "traces": [_trace(label, curves[name]) for label, name in zip(_labels(group, names), names, strict=True)],
         }
         for group, names in groups.items()
         if names
     ]
 
 
-def _trace(group: str, name: str, points: Points) -> dict[str, Any]:
+def _labels(group: str, names: Sequence[str]) -> list[str]:
+    """Short names of curves; of two with the same one, that of validation says so."""
+    short = [name.removeprefix(VALIDATION).removeprefix(f"{group}/") for name in names]
+    again = {label for label in short if short.count(label) > 1}
+    return [
+        f"{label if len(label) <= MAX_LABEL else f'{label[: MAX_LABEL - 1]}…'}"
+        + (" (validation)" if label in again and name.startswith(VALIDATION) else "")
+        for label, name in zip(short, names, strict=True)
+    ]
+
+
+def _trace(label: str, points: Points) -> dict[str, Any]:
     steps, values = _thinned(*points)
-    label = name.removeprefix(VALIDATION).removeprefix(f"{group}/")
     return {"name": escape(label), "x": steps, "y": [value if math.isfinite(value) else None for value in values]}
 
 

@@ -14,18 +14,19 @@ QUALITY, EFFORT = 80, 2
 """Of WEBP; more effort takes twice the time for a hundredth of the size."""
 
 
-def thumbnail(image: Image.Image) -> bytes:
-    """An image file of at most 256 pixels a side: WEBP, or PNG where Pillow has no WEBP.
+def thumbnail(image: Image.Image, side: int = MAX_SIDE) -> bytes:
+    """A small image file: WEBP, or PNG where Pillow has no WEBP.
 
     Args:
         image: Of any size and mode.
+        side: Largest side of the file, in pixels.
 
     Example:
         >>> Image.open(BytesIO(thumbnail(Image.new("RGB", (1024, 512))))).size
         (256, 128)
     """
     small = image.convert("RGB")
-    small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     if features.check("webp"):
         lossless = max(small.size) <= LOSSLESS_SIDE
