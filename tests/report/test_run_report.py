@@ -184,6 +184,7 @@ def test_explanations_that_are_none_are_refused_by_name() -> None:
         "whose `correct` is of Tensor, expected True or False": [right, Verdict(torch.ones(2, 2))],  # type: ignore
         "whose `reason` is of NoneType, expected a text": [right, Verdict(False, None)],  # type: ignore
         "whose score 'atoms' is of Tensor, expected a float": [right, Verdict(True, "", {"atoms": torch.ones(2)})],
+        "whose score 'atoms' is nan, expected a finite number": [right, Verdict(True, "", {"atoms": float("nan")})],
     }
     for message, value in wrong.items():
         with pytest.raises(UserError) as caught:

@@ -1,5 +1,6 @@
 """What a judge returns, checked: a verdict is true or false, and an image three channels of real numbers."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def _mismatch(verdict: Verdict) -> str | None:
     for name, value in verdict.scores.items():
         if not isinstance(value, int | float):
             return f"score {name!r} is of {type(value).__name__}, expected a float"
+        if not math.isfinite(value):
+            return f"score {name!r} is {value}, expected a finite number"
     return None
 
 
