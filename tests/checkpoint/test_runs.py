@@ -131,7 +131,7 @@ def test_ctrl_c_saves_and_resumed_runs_have_the_results_of_an_uninterrupted_one(
     stopped = folder / "a run" / "version_0"
     assert [one["step"] for one in results_of(stopped)["validations"]] == [0, 2]
     assert (stopped / "config.yaml").is_file()
-    assert "<b>3</b><span>steps</span>" in (stopped / "report.html").read_text(encoding="utf-8")
+    assert "<b>3 of 4</b><span>steps</span>" in (stopped / "report.html").read_text(encoding="utf-8")
     assert not (stopped / "pretrained").exists()
 
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(folder)]
