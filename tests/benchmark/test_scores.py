@@ -109,7 +109,9 @@ def test_answers_are_compared_by_question(tmp_path: Path) -> None:
         made.understanding.update(accuracies(Rule(), examples, ["yes" if one else "no" for one in values]))
         (tmp_path / name).mkdir()
         made.save(tmp_path / name)
-    one = compare(tmp_path / "a", tmp_path / "b").differences["understanding"]
+    comparison = compare(tmp_path / "a", tmp_path / "b")
+    assert str(comparison.table().caption).endswith("difference over prompts, of understanding over questions")
+    one = comparison.differences["understanding"]
     differences = [0, 1, 0, 1]
     assert one.second - one.first == 0.5
     assert one.high == pytest.approx(0.5 + 1.96 * stdev(differences) / 2)

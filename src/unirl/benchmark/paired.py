@@ -52,7 +52,10 @@ class Comparison:
 
     def table(self) -> Table:
         """The differences for a terminal, in percent."""
-        table = Table(box=SIMPLE_HEAD, caption="Percent; 95 % interval of the paired difference over prompts")
+        over = ["prompts"] if set(self.differences) - {UNDERSTANDING} else []
+        over += [f"{'of understanding over ' if over else ''}questions"] if UNDERSTANDING in self.differences else []
+        caption = f"Percent; 95 % interval of the paired difference over {', '.join(over)}"
+        table = Table(box=SIMPLE_HEAD, caption=caption)
         table.add_column("task")
         several = any(len(one.seeds) > 1 for one in self.differences.values())
         for name in ("first", "second", "difference", "interval", *(["each run"] if several else [])):
