@@ -68,7 +68,8 @@ def run_forked(
             worker.kill()
         assert all(result.exists() for result in results), f"a rank did not finish within {timeout} s"
         found = [pickle.loads(result.read_bytes()) for result in results]
-    assert not any(error for _, error in found), found
+    errors = "\n".join(error for _, error in found if error)
+    assert not errors, errors
     return [value for value, _ in found]
 
 

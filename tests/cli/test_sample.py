@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -421,7 +422,8 @@ def test_the_best_image_is_the_one_whose_answer_the_model_finds_most_probable(
     asked = [argument for e in examples[::2] for argument in ("--question", e.question, "--answer", e.answer)]
     for i, source in enumerate((asked, ["--prompts", "shapes"])):
         main([*command, *source, "--out", str(tmp_path / f"{i}.png")])
-        assert (tmp_path / f"{i}.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+        made, expected = (np.array(Image.open(tmp_path / f"{name}.png"), int) for name in (i, "expected"))
+        assert np.abs(made - expected).max() <= 1  # in another batch, pixels are rounded otherwise
         printed = capsys.readouterr()
         assert printed.out.splitlines() == [rounds[r][1][k] for k, r in enumerate(best)]
         lines = printed.err.splitlines()[1:]

@@ -277,7 +277,7 @@ class _TimeLeftColumn(ProgressColumn):
         return Text("" if ends is None else f"{clock(max(0.0, ends - time.monotonic()))} left")
 
 
-def _stream_handlers() -> list[logging.StreamHandler[Any]]:
+def _stream_handlers() -> "list[logging.StreamHandler[Any]]":  # Python 3.10 has no such class to subscript
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
     return [handler for handler in dict.fromkeys(handlers) if type(handler) is logging.StreamHandler]

@@ -94,7 +94,8 @@ def _reason(lines: list[tuple[int, str]], chosen: int) -> str:
     rest = [line for _, line in lines[chosen:]]
     # The members of a union fail one after the other at the same depth; all of them are allowed.
     members = [line for indent, line in lines if indent == depth and _TYPE.match(line)]
-    allowed = " or ".join(dict.fromkeys(_TYPE.sub("", line).split(". Got")[0] for line in members))
+    types = dict.fromkeys(_TYPE.sub("", line).split(". Got")[0] for line in members)
+    allowed = " or ".join(sorted(types, key=lambda one: "NoneType" in one))  # as they are written: null last
     value = re.search(r"(?:Got value|Given value): (.*?)( \(in [\w.]+\))?$", "\n".join(rest), re.MULTILINE)
     return f"Expected a {allowed}" + (f". Got value: {value[1]}{value[2] or ''}" if value else "")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,8 @@ from unirl.backbones import plain_text
 from unirl.backbones.janus import Janus
 from unirl.backbones.janus.authors_format import source_name
 from unirl.types import AnswerSampling, Images, ImageSampling
+
+PILLOW = int(PIL.__version__.partition(".")[0])
 
 REFERENCE = Path(__file__).parents[3].parent / "shared/reference/janus-authors"
 """Two checkpoints, `one` in the ways of Janus-1.3B and `pro` in those of Janus-Pro, each with golden tensors."""
@@ -97,6 +100,9 @@ def test_questions_and_given_answers(case: Case) -> None:
     assert answer == case.ids("answered.input_ids_without_picture_expansion")[-len(answer) :]
 
 
+@pytest.mark.skipif(
+    PILLOW < 13, reason="the golden images were resized by Pillow 13; earlier ones round some levels otherwise"
+)
 def test_images_of_any_size(case: Case) -> None:
     files = sorted(case.folder.glob("*.png"))
     pixels = case.backbone.preprocess([Image.open(file) for file in files])
@@ -105,6 +111,9 @@ def test_images_of_any_size(case: Case) -> None:
     assert len(files) == 5
 
 
+@pytest.mark.skipif(
+    PILLOW < 13, reason="the golden images were resized by Pillow 13; earlier ones round some levels otherwise"
+)
 @torch.no_grad()
 def test_answers(case: Case) -> None:
     backbone, images = case.backbone, case.asked()
@@ -117,6 +126,9 @@ def test_answers(case: Case) -> None:
         close(scored[i], case.golden[f"ask.{i}.greedy_log_probs"], 2e-4)
 
 
+@pytest.mark.skipif(
+    PILLOW < 13, reason="the golden images were resized by Pillow 13; earlier ones round some levels otherwise"
+)
 @torch.no_grad()
 def test_answers_about_normalized_images() -> None:
     case = Case("one")

@@ -65,9 +65,12 @@ def load_model(
     if model_type is not None and found != model_type:
         raise UserError(f"{owner}: {folder} holds a model of type {found!r}, expected {model_type!r}; give another one")
     try:
-        model, info = quietly(
-            model_class.from_pretrained, folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
+        with torch.random.fork_rng(
+            devices=()
+        ):  # a judge changes no random numbers; some transformers draw weights first
+            model, info = quietly(
+                model_class.from_pretrained, folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
     except Exception as error:  # transformers raises errors of many types
         raise UserError(
             f"{owner}: {folder} cannot be read ({describe_error(error)}); download or save it again"
