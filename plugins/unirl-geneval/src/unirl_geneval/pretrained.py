@@ -112,6 +112,8 @@ def load_part(auto_class: Any, folder: Path, owner: str) -> Any:
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Within a `with` block, without gradient, autocast and TF32, so that verdicts do not depend on a run's precision.
 
+    Random numbers that some versions of transformers draw are not those of the run.
+
     Args:
         device: Where is computed.
 
@@ -124,7 +126,8 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     try:
         for backend in BACKENDS:
             backend.fp32_precision = "ieee"
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
         for backend, precision in zip(BACKENDS, before, strict=True):
