@@ -139,9 +139,8 @@ def example_fingerprint(example: Example) -> str:
         >>> example_fingerprint(Example("a cup")) == example_fingerprint(Example("a dog"))
         False
     """
-    plain: dict[str, Any] = {"objects": [*map(asdict, example.objects)], "exclude": [*map(asdict, example.exclude)]}
-    plain["questions"] = [*map(asdict, example.questions)]
-    return fingerprint({one.name: getattr(example, one.name) for one in fields(Example)} | plain)
+    plain = asdict(example)
+    return fingerprint({one.name: plain[one.name] for one in fields(Example)})
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:

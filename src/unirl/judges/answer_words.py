@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+from unirl.prompts.words import NUMBERS
 from unirl.unicode import fold, marks, normalize_text
 
 YES, NO = "yes", "no"
 _ARTICLES = {"a", "an", "the"}
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS)}
+_DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(NUMBERS[:11])}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 

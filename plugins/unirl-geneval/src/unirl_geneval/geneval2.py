@@ -11,9 +11,10 @@ from typing_extensions import override
 
 from unirl import Example, Question, UserError
 from unirl.backbones import PretrainedModel
-from unirl.judges import Judge, ReferenceImages, Verdict, matches_answer
+from unirl.judges import ReferenceImages, Verdict, matches_answer
+from unirl_geneval.base import PretrainedJudge
 from unirl_geneval.pretrained import find_model, levels, load_model, load_part
-from unirl_geneval.soft_tifa import NUMBERS, Item, arithmetic_mean, geometric_mean, read_items, soft_score, variants
+from unirl_geneval.soft_tifa import Item, arithmetic_mean, geometric_mean, read_items, soft_score, variants
 
 OWNER = "geneval2: the model"
 INSTRUCTION = "Answer in one word."
@@ -40,7 +41,7 @@ class Answer(NamedTuple):
     is_correct: bool
 
 
-class GenEval2Judge(Judge):
+class GenEval2Judge(PretrainedJudge):
     """GenEval2: a vision-language model answers questions about an image, and the correct answers' probability counts.
 
     An image is correct if the most probable token of every answer is correct. The scores are Soft-TIFA: `am` and `gm`,
@@ -81,7 +82,7 @@ class GenEval2Judge(Judge):
         self.dtype, self.batch_size = dtype, batch_size
         self.vqa_score, self.reference_images = vqa_score, reference_images
         self.items = {item.prompt: item for item in read_items(metadata)}
-        self._images = None if reference_images is None else ReferenceImages(reference_images, self._ask)
+        self.images = None if reference_images is None else ReferenceImages(reference_images, self._ask)
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
@@ -99,10 +100,6 @@ class GenEval2Judge(Judge):
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
         return load_model(AutoModelForImageTextToText, folder, OWNER, dtype=self.dtype), processor
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies load the model again: it is large, and some models of transformers cannot be pickled.
-        return {name: value for name, value in vars(self).items() if name != "loaded"}
 
     @property
     @override
@@ -125,19 +122,9 @@ class GenEval2Judge(Judge):
     def benchmark(self) -> list[Example]:
         return [_example(item) for item in self.items.values()]
 
-    @override
-    def load(self) -> None:
-        """Load the model."""
-        self.loaded  # noqa: B018 - the property loads
-
     def _ask(self, example: Example) -> Example:
         item = self.items.get(example.prompt)
         return example if item is None else _example(item)
-
-    @override
-    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], list[str]] | None:
-        """Questions about the reference images. Arguments are those of `ReferenceImages.understanding_set`."""
-        return None if self._images is None else self._images.understanding_set(count, seed)
 
     @override
     def accepts_answer(self, example: Example, answer: str) -> bool:
@@ -147,14 +134,7 @@ class GenEval2Judge(Judge):
             example: With the right answer.
             answer: The model's.
         """
-        right = example.answer
-        digits = [str(NUMBERS.index(right) + 1)] if right in NUMBERS else []
-        return matches_answer(answer, [right, *digits])
-
-    @override
-    def references(self, examples: Sequence[Example]) -> list[str | None] | None:
-        """The reference image of each prompt. Arguments are those of `ReferenceImages.references`."""
-        return None if self._images is None else self._images.references(examples)
+        return matches_answer(answer, [example.answer])
 
     @override
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:

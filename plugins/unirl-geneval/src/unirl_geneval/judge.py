@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +9,9 @@ from typing_extensions import override
 
 from unirl import Example, UserError
 from unirl.backbones import PretrainedModel
-from unirl.judges import COUNTING_THRESHOLD, THRESHOLD, Judge, ReferenceImages, Verdict, matches_answer, verdict
+from unirl.judges import COUNTING_THRESHOLD, THRESHOLD, ReferenceImages, Verdict, matches_answer, verdict
 from unirl.metrics import is_correct_answer
+from unirl_geneval.base import PretrainedJudge
 from unirl_geneval.colors import ColorClassifier
 from unirl_geneval.detector import DetectedObject, Detector
 from unirl_geneval.metadata import benchmark_examples, find_unknown, read_metadata
@@ -21,7 +21,7 @@ from unirl_geneval.prompts import with_question
 COUNTING = "counting"
 
 
-class GenEvalJudge(Judge):
+class GenEvalJudge(PretrainedJudge):
     """GenEval: a Mask2Former detects objects, a CLIP names their colors, and a rule decides.
 
     All is computed as GenEval does, on the device of the images, in float32. **The default detector is not GenEval's**:
@@ -67,7 +67,7 @@ class GenEvalJudge(Judge):
         self.batch_size = batch_size
         self.examples = benchmark_examples() if metadata is None else read_metadata(metadata)
         self.reference_images = reference_images
-        self._images = None if reference_images is None else ReferenceImages(reference_images, with_question)
+        self.images = None if reference_images is None else ReferenceImages(reference_images, with_question)
 
     @cached_property
     def loaded(self) -> tuple[Detector, ColorClassifier]:
@@ -77,10 +77,6 @@ class GenEvalJudge(Judge):
             UserError: one of them cannot be read.
         """
         return Detector(self.detector, self.detector_revision), ColorClassifier(self.clip, self.clip_revision)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies load the models again: they are large.
-        return {name: value for name, value in vars(self).items() if name != "loaded"}
 
     @property
     @override
@@ -104,18 +100,8 @@ class GenEvalJudge(Judge):
             raise UserError(problem)
 
     @override
-    def load(self) -> None:
-        """Load both models."""
-        self.loaded  # noqa: B018 - the property loads
-
-    @override
     def benchmark(self) -> Sequence[Example]:
         return self.examples
-
-    @override
-    def understanding_set(self, count: int, seed: int = 0) -> tuple[list[Example], list[str]] | None:
-        """Questions about the reference images. Arguments are those of `ReferenceImages.understanding_set`."""
-        return None if self._images is None else self._images.understanding_set(count, seed)
 
     @override
     def accepts_answer(self, example: Example, answer: str) -> bool:
@@ -132,11 +118,6 @@ class GenEvalJudge(Judge):
             True
         """
         return matches_answer(answer, [example.answer]) or is_correct_answer(example, answer)
-
-    @override
-    def references(self, examples: Sequence[Example]) -> list[str | None] | None:
-        """The reference image of each prompt. Arguments are those of `ReferenceImages.references`."""
-        return None if self._images is None else self._images.references(examples)
 
     @override
     def verdicts(self, examples: Sequence[Example], pixels: Tensor) -> Tensor:

@@ -65,9 +65,7 @@ def load_model(
     if model_type is not None and found != model_type:
         raise UserError(f"{owner}: {folder} holds a model of type {found!r}, expected {model_type!r}; give another one")
     try:
-        with torch.random.fork_rng(
-            devices=()
-        ):  # a judge changes no random numbers; some transformers draw weights first
+        with torch.random.fork_rng(devices=()):  # random numbers of weights that are drawn first are not the run's
             model, info = quietly(
                 model_class.from_pretrained, folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
